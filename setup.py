@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Build ``fastconv._core``: the Cython binding and the C core, linked into one limited-API module.
+
+pyproject.toml holds the metadata; this file holds what it cannot say. Every file of the core is
+compiled for the oldest CPU of its family, except the one file per instruction set in csrc/kernels,
+which has flags of its own: at run time the CPU decides which of them are called. A part that the
+compiler cannot build is left out, and the build log says so.
+
+Environment
+-----------
+FASTCONV_DISABLE
+    Parts to leave out although the compiler could build them, separated by commas:
+    avx2, avx512, neon, openmp.
+FASTCONV_WERROR
+    ``1`` turns the warnings of the C core into errors.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, SetupError
+
+CSRC = Path("csrc")
+BINDING = Path("src/fastconv/_core.pyx")
+BUILD = Path("build")
+
+#: The limited API of the oldest supported Python, as the C macro and as the tag of the wheel.
+LIMITED_API, WHEEL_TAG = "-DPy_LIMITED_API=0x030B0000", "cp311"
+
+#: One spelling for the CPU families that have a baseline of their own.
+MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+BASELINE = {"x86_64": ["-march=x86-64"], "aarch64": ["-march=armv8-a"]}
+
+#: No -ffast-math: rounding, NaN and infinity are kept. No contraction: compilers differ in it.
+CORE_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
+CORE_FLAGS += ["-Wall", "-Wextra", f"-I{CSRC}"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What not every compiler can build: its flags, and a program that shows if this one can."""
+
+    name: str
+    title: str
+    machine: str | None
+    flags: tuple[str, ...]
+    program: str
+
+    @property
+    def is_isa(self) -> bool:
+        return self.machine is not None
+
+
+AVX2_FLAGS = ("-mavx2", "-mfma")
+AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2_FLAGS)
+AVX2_PROGRAM = """\
+#include <immintrin.h>
+__m256 f(__m256 a) { return _mm256_fmadd_ps(a, a, a); }
+"""
+AVX512_PROGRAM = """\
+#include <immintrin.h>
+__m512 f(__m512 a) { return _mm512_fmadd_ps(a, a, a); }
+"""
+NEON_PROGRAM = """\
+#include <arm_neon.h>
+float32x4_t f(float32x4_t a) { return vfmaq_f32(a, a, a); }
+"""
+OPENMP_PROGRAM = """\
+#include <omp.h>
+int main(void) { return omp_get_max_threads() < 1; }
+"""
+PARTS = (
+    Part("avx2", "AVX2 kernels", "x86_64", AVX2_FLAGS, AVX2_PROGRAM),
+    Part("avx512", "AVX-512 kernels", "x86_64", AVX512_FLAGS, AVX512_PROGRAM),
+    Part("neon", "NEON kernels", "aarch64", (), NEON_PROGRAM),
+    Part("openmp", "OpenMP threads", None, ("-fopenmp",), OPENMP_PROGRAM),
+)
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """One call of the compiler; the object is kept between builds, and what it was made from."""
+
+    command: tuple[str, ...]
+    source: Path
+    output: Path
+
+    @property
+    def full_command(self) -> list[str]:
+        # -MMD lists the headers in a .d file beside the object.
+        return [*self.command, "-MMD", "-c", str(self.source), "-o", str(self.output)]
+
+    def is_current(self) -> bool:
+        """Whether this command made the object, after the last change to any of its files."""
+        try:
+            built = self.output.stat().st_mtime_ns
+            if self.output.with_suffix(".cmd").read_text() != "\n".join(self.full_command):
+                return False
+            rule = self.output.with_suffix(".d").read_text().replace("\\\n", " ")
+            return all(Path(p).stat().st_mtime_ns < built for p in rule.split(": ", 1)[1].split())
+        except FileNotFoundError:
+            return False
+
+    def run(self) -> None:
+        if self.is_current():
+            return
+        started = time.time_ns()
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        result = subprocess.run(self.full_command, capture_output=True, text=True)
+        print(" ".join(self.full_command) + "\n" + result.stderr, end="", flush=True)
+        if result.returncode != 0:
+            raise CompileError(f"{self.source} does not compile\n{result.stderr}")
+        os.utime(self.output, ns=(started, started))  # a file saved meanwhile counts as changed
+        self.output.with_suffix(".cmd").write_text("\n".join(self.full_command))
+
+
+def disabled_parts(value: str) -> set[str]:
+    """Parse FASTCONV_DISABLE."""
+    names = {name.strip() for name in value.split(",") if name.strip()}
+    known = [part.name for part in PARTS]
+    if unknown := names.difference(known):
+        raise SetupError(
+            f"FASTCONV_DISABLE names {sorted(unknown)}; it may name {', '.join(known)}"
+        )
+    return names
+
+
+def refusal(part: Part, compiler: list[str]) -> str | None:
+    """Try to build the part's program; None if that worked, else the compiler's own words."""
+    step = ["-c"] if part.is_isa else []
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(part.program)
+        command = [*compiler, *part.flags, *step, str(source), "-o", str(Path(folder, "probe.out"))]
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == 0:
+        return None
+    words = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+    reason = next((line for line in words if "error" in line), words[0])
+    return f"compiler rejects {' '.join(part.flags) or 'its header'}: {reason}"
+
+
+def buildable_parts(machine: str | None, compiler: list[str], disabled: set[str]) -> list[Part]:
+    """The parts this compiler can build for this machine; the build log hears about each."""
+    built = []
+    for part in PARTS:
+        if part.machine not in (None, machine):
+            continue
+        reason = "FASTCONV_DISABLE" if part.name in disabled else refusal(part, compiler)
+        print(
+            f"fastconv: {part.title}: {'built' if reason is None else f'not built ({reason})'}",
+            flush=True,
+        )
+        if reason is None:
+            built.append(part)
+    return built
+
+
+def core_sources(isas: list[Part]) -> dict[Path, tuple[str, ...]]:
+    """Every C file of the core that is to be compiled, with the flags that it alone needs."""
+    files = sorted([*CSRC.glob("*.c"), *CSRC.glob("algo/*.c")])
+    sources = {path: () for path in files if not path.name.endswith(".tmpl.c")}
+    sources[CSRC / "kernels/isa_scalar.c"] = ()
+    for isa in isas:
+        sources[CSRC / f"kernels/isa_{isa.name}.c"] = isa.flags
+    return sources
+
+
+def macros(parts: list[Part], compiler: list[str], version: str) -> list[str]:
+    """What the core is told about its own build."""
+    words = subprocess.run(
+        [*compiler, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    have = [f"-DFC_HAVE_{part.name.upper()}=1" for part in parts if part.is_isa]
+    return [*have, f'-DFC_VERSION="{version}"', f'-DFC_COMPILER="{words.splitlines()[0]}"']
+
+
+class BuildCore(build_ext):
+    """Compile the core and the binding, as little as has changed, and link them."""
+
+    def build_extension(self, ext: Extension) -> None:
+        from Cython.Build import cythonize
+
+        if self.compiler.compiler_type != "unix":
+            raise SetupError(
+                f"fastconv is built with gcc or clang, not with {self.compiler.compiler_type!r}"
+            )
+        compiler = list(self.compiler.compiler_so)
+        machine = MACHINES.get(self.plat_name.rpartition("-")[2].lower())
+        parts = buildable_parts(
+            machine, compiler, disabled_parts(os.environ.get("FASTCONV_DISABLE", ""))
+        )
+        openmp = [flag for part in parts if not part.is_isa for flag in part.flags]
+        core = [*compiler, *CORE_FLAGS, *BASELINE.get(machine, [])]
+        core += openmp or ["-Wno-unknown-pragmas"]
+        core += macros(parts, compiler, self.distribution.get_version())
+        if os.environ.get("FASTCONV_WERROR") == "1":
+            core.append("-Werror")
+
+        objects = BUILD / f"objects-{self.plat_name}"
+        jobs = [
+            Compilation((*core, *flags), source, objects / source.with_suffix(".o"))
+            for source, flags in core_sources([part for part in parts if part.is_isa]).items()
+        ]
+        [binding] = cythonize(
+            [Extension(ext.name, [str(BINDING)])], build_dir=str(BUILD / "cython"), language_level=3
+        )
+        includes = [f"-I{folder}" for folder in [CSRC, *self.compiler.include_dirs]]
+        command = (*compiler, *includes, "-O2", "-fvisibility=hidden", LIMITED_API)
+        jobs.append(Compilation(command, Path(binding.sources[0]), objects / "_core.o"))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(Compilation.run, jobs))
+        self.compiler.link_shared_object(
+            [str(job.output) for job in jobs],
+            self.get_ext_fullpath(ext.name),
+            libraries=["m", *self.get_libraries(ext)],
+            extra_postargs=openmp,
+            export_symbols=self.get_export_symbols(ext),
+        )
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "fastconv._core",
+            sources=[str(BINDING)],
+            depends=sorted(str(path) for path in CSRC.rglob("*") if path.is_file()),
+            py_limited_api=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildCore},
+    options={"bdist_wheel": {"py_limited_api": WHEEL_TAG}},
+)
