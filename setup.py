@@ -175,49 +175,44 @@ def core_sources(isas: list[Part]) -> dict[Path, tuple[str, ...]]:
     return sources
 
 
-def macros(parts: list[Part], compiler: list[str], version: str) -> list[str]:
-    """What the core is told about its own build."""
-    words = subprocess.run(
-        [*compiler, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    have = [f"-DFC_HAVE_{part.name.upper()}=1" for part in parts if part.is_isa]
-    return [*have, f'-DFC_VERSION="{version}"', f'-DFC_COMPILER="{words.splitlines()[0]}"']
+def core_command(
+    compiler: list[str], machine: str | None, isas: list[Part], openmp: list[str]
+) -> list[str]:
+    """The compiler call that every file of the core shares; the macros tell it of its own build."""
+    asked = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True)
+    return [
+        *compiler,
+        *CORE_FLAGS,
+        *BASELINE.get(machine, []),
+        *(openmp or ["-Wno-unknown-pragmas"]),
+        *(["-Werror"] if os.environ.get("FASTCONV_WERROR") == "1" else []),
+        *(f"-DFC_HAVE_{isa.name.upper()}=1" for isa in isas),
+        f'-DFC_COMPILER="{asked.stdout.splitlines()[0]}"',
+    ]
 
 
 class BuildCore(build_ext):
     """Compile the core and the binding, as little as has changed, and link them."""
 
     def build_extension(self, ext: Extension) -> None:
-        from Cython.Build import cythonize
-
         if self.compiler.compiler_type != "unix":
             raise SetupError(
                 f"fastconv is built with gcc or clang, not with {self.compiler.compiler_type!r}"
             )
         compiler = list(self.compiler.compiler_so)
         machine = MACHINES.get(self.plat_name.rpartition("-")[2].lower())
-        parts = buildable_parts(
-            machine, compiler, disabled_parts(os.environ.get("FASTCONV_DISABLE", ""))
-        )
+        disabled = disabled_parts(os.environ.get("FASTCONV_DISABLE", ""))
+        parts = buildable_parts(machine, compiler, disabled)
+        isas = [part for part in parts if part.is_isa]
         openmp = [flag for part in parts if not part.is_isa for flag in part.flags]
-        core = [*compiler, *CORE_FLAGS, *BASELINE.get(machine, [])]
-        core += openmp or ["-Wno-unknown-pragmas"]
-        core += macros(parts, compiler, self.distribution.get_version())
-        if os.environ.get("FASTCONV_WERROR") == "1":
-            core.append("-Werror")
 
         objects = BUILD / f"objects-{self.plat_name}"
+        command = core_command(compiler, machine, isas, openmp)
         jobs = [
-            Compilation((*core, *flags), source, objects / source.with_suffix(".o"))
-            for source, flags in core_sources([part for part in parts if part.is_isa]).items()
+            Compilation((*command, *flags), source, objects / source.with_suffix(".o"))
+            for source, flags in core_sources(isas).items()
         ]
-        [binding] = cythonize(
-            [Extension(ext.name, [str(BINDING)])], build_dir=str(BUILD / "cython"), language_level=3
-        )
-        includes = [f"-I{folder}" for folder in [CSRC, *self.compiler.include_dirs]]
-        command = (*compiler, *includes, "-O2", "-fvisibility=hidden", LIMITED_API)
-        jobs.append(Compilation(command, Path(binding.sources[0]), objects / "_core.o"))
-
+        jobs.append(self.binding(compiler, ext.name, objects / "_core.o"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(Compilation.run, jobs))
         self.compiler.link_shared_object(
@@ -227,6 +222,16 @@ class BuildCore(build_ext):
             extra_postargs=openmp,
             export_symbols=self.get_export_symbols(ext),
         )
+
+    def binding(self, compiler: list[str], name: str, output: Path) -> Compilation:
+        """Translate the Cython module to C; how to compile that."""
+        from Cython.Build import cythonize
+
+        extensions = [Extension(name, [str(BINDING)])]
+        [translated] = cythonize(extensions, build_dir=str(BUILD / "cython"), language_level=3)
+        includes = [f"-I{folder}" for folder in [CSRC, *self.compiler.include_dirs]]
+        command = (*compiler, *includes, "-O2", "-fvisibility=hidden", LIMITED_API)
+        return Compilation(command, Path(translated.sources[0]), output)
 
 
 setup(

@@ -42,7 +42,7 @@ cd "$work/elsewhere"
     for compiler in cc gcc clang; do
         ! command -v "$compiler" || fail "$compiler is on PATH"
     done
-    python -m pip install --quiet "$wheel[test]"
+    python -m pip install --quiet "${wheel}[test]"
     python -c "import fastconv; assert fastconv.__file__.startswith('$work/empty'), fastconv.__file__"
     # shellcheck disable=SC2086 # several arguments
     python -m pytest -q ${PYTEST_ARGS:-}

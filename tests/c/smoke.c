@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// smoke.c - the C core without Python: every algorithm of every instruction set this machine has, in both dtypes and
+// both layouts, against the reference algorithm in float64.  For machines where only a C program runs, such as
+// qemu-user (tools/check_aarch64.sh); the test suite proper is in Python.
+#include "fastconv.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct shape {
+    int64_t batch, groups, in_channels, out_channels, height, width, kernel, stride, dilation, pad;
+} shape;
+
+// Sizes on both sides of the tiles, primes, and each feature alone.
+static const shape SHAPES[] = {
+    {1, 1, 1, 1, 5, 5, 3, 1, 1, 0},     {2, 1, 3, 8, 17, 19, 3, 1, 1, 1},  {1, 1, 16, 33, 14, 14, 3, 1, 1, 1},
+    {1, 1, 64, 31, 13, 13, 3, 1, 1, 1}, {2, 1, 37, 16, 9, 11, 1, 1, 1, 0}, {1, 1, 24, 64, 8, 8, 1, 2, 1, 0},
+    {1, 1, 5, 7, 23, 23, 5, 2, 1, 2},   {1, 1, 6, 6, 15, 15, 3, 1, 2, 2},  {1, 4, 3, 5, 12, 12, 3, 1, 1, 1},
+    {2, 17, 1, 1, 15, 17, 3, 1, 1, 1},  {1, 32, 1, 1, 14, 14, 3, 2, 1, 1}, {1, 1, 3, 13, 31, 29, 7, 2, 1, 3},
+    {1, 1, 300, 9, 6, 6, 3, 1, 1, 1},   {0, 1, 3, 4, 8, 8, 3, 1, 1, 1},
+};
+enum { SHAPES_COUNT = sizeof SHAPES / sizeof *SHAPES, THREADS = 2 };
+
+// docs/performance.md: the largest error relative to the largest result, float32 against float64.
+static double bound(fc_algo_id algorithm, int32_t dtype) {
+    if (dtype == FC_F64) return 1e-14;
+    switch (algorithm) {
+    case FC_WINOGRAD_F2:
+        return 1e-6;
+    case FC_WINOGRAD_F3:
+    case FC_WINOGRAD_F4:
+        return 5e-6;
+    default:
+        return 5e-7;
+    }
+}
+
+static fc_view view(int64_t groups, int64_t channels, int64_t height, int64_t width, int nhwc) {
+    const int64_t plane = height * width, all = groups * channels;
+    if (nhwc) return (fc_view){channels, plane * all, 1, {plane * all, width * all, all}};
+    return (fc_view){channels * plane, all * plane, plane, {plane, width, 1}};
+}
+
+static fc_problem problem_of(const shape *s, int32_t dtype, int nhwc) {
+    const int64_t reach = (s->kernel - 1) * s->dilation + 1;
+    const int64_t h = (s->height + 2 * s->pad - reach) / s->stride + 1;
+    const int64_t w = (s->width + 2 * s->pad - reach) / s->stride + 1;
+    const int64_t taps = s->kernel * s->kernel;
+    return (fc_problem){
+        .batch = s->batch,
+        .groups = s->groups,
+        .in_channels = s->in_channels,
+        .out_channels = s->out_channels,
+        .axis = {{1, 1, 1, 1, 1, 0},
+                 {s->height, h, s->kernel, s->stride, s->dilation, s->pad},
+                 {s->width, w, s->kernel, s->stride, s->dilation, s->pad}},
+        .src = view(s->groups, s->in_channels, s->height, s->width, nhwc),
+        .wei = {s->out_channels * s->in_channels * taps, s->in_channels * taps, taps, {taps, s->kernel, 1}},
+        .dst = view(s->groups, s->out_channels, h, w, nhwc),
+        .dtype = dtype,
+        .direction = FC_FORWARD,
+        .low = -INFINITY,
+        .high = INFINITY,
+    };
+}
+
+static void *allocate(size_t bytes, int poison) {
+    void *memory = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    if (!memory) abort();
+    return memset(memory, poison, bytes + 1);
+}
+
+// The same numbers in either dtype: they are floats.
+static void *random_tensor(int64_t count, int32_t dtype, double low, double scale, uint32_t seed) {
+    void *tensor = allocate((size_t)count * sizeof(double), 0xff);
+    for (int64_t i = 0; i < count; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        const double value = (seed >> 8) / 16777216.0 * 2 - 1;
+        const float x = (float)((value > low ? value : low) * scale);
+        if (dtype == FC_F64) ((double *)tensor)[i] = x;
+        else ((float *)tensor)[i] = x;
+    }
+    return tensor;
+}
+
+// The output, or NULL when the algorithm refuses.  Output and scratch start as NaN.
+static void *run(const shape *s, int32_t dtype, int nhwc, fc_isa isa, fc_algo_id algorithm, int64_t *count) {
+    const fc_problem p = problem_of(s, dtype, nhwc);
+    const int64_t in = s->groups * s->in_channels, out = s->groups * s->out_channels;
+    const int64_t taps = s->kernel * s->kernel;
+    *count = s->batch * out * p.axis[1].out * p.axis[2].out;
+
+    char message[FC_MESSAGE] = "";
+    fc_plan *plan = NULL;
+    const fc_status status = fc_plan_create(&p, isa, algorithm, 0, &plan, message);
+    if (status == FC_UNSUPPORTED) return NULL;
+    if (status != FC_OK) {
+        printf("fc_plan_create: status %d: %s\n", (int)status, message);
+        exit(1);
+    }
+    void *src = random_tensor(s->batch * in * s->height * s->width, dtype, 0, 1, 1);
+    void *wei = random_tensor(out * s->in_channels * taps, dtype, -1, sqrt(6.0 / (double)(s->in_channels * taps)), 2);
+    void *bias = random_tensor(out, dtype, -1, 0.1, 3);
+    void *packed = allocate(fc_plan_packed_bytes(plan), 0xff);
+    void *scratch = allocate(fc_plan_scratch_bytes(plan, THREADS), 0xff);
+    void *dst = allocate((size_t)*count * sizeof(double), 0xff);
+    fc_plan_pack(plan, wei, bias, packed, THREADS);
+    fc_plan_execute(plan, src, packed, NULL, dst, scratch, THREADS);
+    fc_plan_destroy(plan);
+    free(src), free(wei), free(bias), free(packed), free(scratch);
+    return dst;
+}
+
+static double element(const void *tensor, int32_t dtype, int64_t i) {
+    return dtype == FC_F64 ? ((const double *)tensor)[i] : ((const float *)tensor)[i];
+}
+
+// max |got - expected| / max |expected|; NaN counts as infinitely wrong.
+static double error(const void *got, int32_t dtype, const double *expected, int64_t count) {
+    double difference = 0, largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const double d = fabs(element(got, dtype, i) - expected[i]);
+        difference = d <= difference ? difference : isnan(d) ? INFINITY : d;
+        largest = fmax(largest, fabs(expected[i]));
+    }
+    return largest > 0 ? difference / largest : difference;
+}
+
+int main(void) {
+    int failures = 0;
+    for (fc_isa isa = FC_SCALAR; isa < FC_ISAS; isa++) {
+        if (!fc_isa_supported(isa)) continue;
+        int served[FC_ALGOS] = {0};
+        for (int job = 0; job < SHAPES_COUNT * FC_DTYPES * 2; job++) {
+            const shape *s = &SHAPES[job / 4];
+            const int32_t dtype = job / 2 % 2;
+            const int nhwc = job % 2;
+            int64_t count;
+            double *expected = run(s, FC_F64, nhwc, FC_SCALAR, FC_REFERENCE, &count);
+            for (fc_algo_id algorithm = 0; algorithm < FC_ALGOS; algorithm++) {
+                void *got = run(s, dtype, nhwc, isa, algorithm, &count);
+                if (!got) continue;
+                served[algorithm]++;
+                const double e = error(got, dtype, expected, count);
+                if (!(e <= bound(algorithm, dtype))) {
+                    failures++;
+                    printf("%s: shape %d, %s, %s, algorithm %d: error %g\n", fc_isa_name(isa), job / 4,
+                           dtype == FC_F64 ? "f64" : "f32", nhwc ? "NHWC" : "NCHW", (int)algorithm, e);
+                }
+                free(got);
+            }
+            free(expected);
+        }
+        printf("%-7s problems served by each algorithm:", fc_isa_name(isa));
+        for (int i = 0; i < FC_ALGOS; i++) {
+            printf(" %d", served[i]);
+            failures += served[i] == 0;
+        }
+        printf("\n");
+    }
+    printf(failures ? "%d failures\n" : "all agree\n", failures);
+    return failures != 0;
+}

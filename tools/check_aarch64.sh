@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Build the C core for aarch64 on another machine and run tests/c/smoke.c under emulation.
+#
+# Needs Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user. The objects are those of
+# setup.py, its probes and flags included; only Python itself is left out.
+# PYTHON names the interpreter (default: python3).
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export CC=aarch64-linux-gnu-gcc FASTCONV_WERROR=1
+platform=linux-aarch64
+
+"${PYTHON:-python3}" -m venv "$work/venv"
+python=$work/venv/bin/python
+"$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+    >"$work/requires"
+"$python" -m pip install --quiet --requirement "$work/requires"
+"$python" setup.py --quiet build_ext --plat-name "$platform" --build-lib "$work/lib" | grep '^fastconv:'
+mapfile -t objects < <(find "build/objects-$platform/csrc" -name '*.o')
+$CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc tests/c/smoke.c "${objects[@]}" -fopenmp -lm -o "$work/smoke"
+qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/smoke"
