@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What all tests share: how wrong a result may be, how wrong it is, and arrays to try it with."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+def tolerance(dtype: DTypeLike, terms: int = 1) -> float:
+    """The largest :func:`max_error` to accept from a sum of `terms` products in `dtype`.
+
+    Rounding errors of a sum behave as a random walk: with u the unit roundoff, the error stays
+    below ``λ * sqrt(terms) * u`` but for a chance of about ``2 * exp(-λ² / 2)`` per rounding
+    (N. Higham, T. Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci.
+    Comput., 2019). λ = 6 leaves no such chance; the one term more is the bias or the scale.
+    """
+    return 6 * np.sqrt(terms + 1) * np.finfo(dtype).eps / 2
+
+
+def max_error(
+    actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarray | None = None
+) -> float:
+    """max|actual - expected| / max|expected|: the project's one measure of accuracy.
+
+    Infinity stands for a result that is wrong in kind: another shape, or a NaN or an infinity where
+    `expected` has something else. Where cancellation leaves small sums of large products, `scale`
+    takes the place of `expected` in the denominator (say, the same sum of absolute values).
+    """
+    if np.shape(actual) != np.shape(expected):
+        return np.inf
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    finite = np.isfinite(expected)
+    if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
+        return np.inf
+    if not np.isfinite(actual[finite]).all():
+        return np.inf
+    worst = np.abs(actual[finite] - expected[finite]).max(initial=0.0)
+    scale = np.abs(expected[finite] if scale is None else scale).max(initial=0.0)
+    if worst == 0.0:
+        return 0.0
+    return float(worst / scale) if scale else np.inf
+
+
+def numerical_gradient(
+    function: Callable[[np.ndarray], np.ndarray],
+    argument: np.ndarray,
+    grad_output: np.ndarray,
+    step: float = 1e-5,
+) -> np.ndarray:
+    """Central differences of ``sum(function(argument) * grad_output)``, one element at a time.
+
+    The argument is float64 and is restored afterwards. For a function that is linear in it the
+    result is exact but for rounding; otherwise the error is of order ``step ** 2``.
+    """
+    gradient = np.empty(argument.shape)
+    for index in np.ndindex(*argument.shape):
+        value = argument[index]
+        argument[index] = value + step
+        above = function(argument)
+        argument[index] = value - step
+        below = function(argument)
+        argument[index] = value
+        gradient[index] = np.sum((above - below) * grad_output) / (2 * step)
+    return gradient
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def poison(shape: int | Sequence[int], dtype: DTypeLike = np.float32) -> np.ndarray:
+    """An array to write into, full of what no right result holds: NaN, or the smallest integer."""
+    dtype = np.dtype(dtype)
+    return np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).min, dtype)
+
+
+def whole(
+    rng: np.random.Generator,
+    shape: int | Sequence[int],
+    dtype: DTypeLike = np.float32,
+    largest: int = 4,
+) -> np.ndarray:
+    """Random integers from -largest to largest, stored in `dtype`.
+
+    Their products and sums are exact in any order, so results can be compared with ``==``; and
+    there are many ties.
+    """
+    return rng.integers(-largest, largest, shape, endpoint=True).astype(dtype)
+
+
+def to_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """(..., C, H, W) in the order of axes that `layout` names, contiguous."""
+    return np.ascontiguousarray(np.moveaxis(array, -3, -1) if _channels_last(layout) else array)
+
+
+def from_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """The inverse of :func:`to_layout`."""
+    return np.ascontiguousarray(np.moveaxis(array, -1, -3) if _channels_last(layout) else array)
+
+
+def _channels_last(layout: str) -> bool:
+    return {"NCHW": False, "NHWC": True}[layout]
+
+
+def same_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Arrays equal to this one that lie differently in memory, each with a name for its test id."""
+    yield "contiguous", np.ascontiguousarray(array)
+    yield "fortran", np.asfortranarray(array)
+    yield "reversed", np.ascontiguousarray(array[..., ::-1])[..., ::-1]
+
+    spread = poison((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+    spread[..., ::2] = array
+    yield "every second", spread[..., ::2]
+
+    raw = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    unaligned = raw.view(array.dtype).reshape(array.shape)
+    unaligned[...] = array
+    yield "unaligned", unaligned
+
+    read_only = np.array(array)
+    read_only.flags.writeable = False
+    yield "read-only", read_only

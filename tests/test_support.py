@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The yardstick itself: a measure that cannot fail would make every other test worthless."""
+
+import numpy as np
+import pytest
+
+from support import (
+    from_layout,
+    max_error,
+    numerical_gradient,
+    poison,
+    same_values,
+    to_layout,
+    tolerance,
+    whole,
+)
+
+
+def test_max_error_is_relative_to_the_largest_expected_value():
+    assert max_error([1.0, 9.0], [1.0, 10.0]) == 0.1
+    assert max_error([1.0, 9.0], [1.0, 10.0], scale=20.0) == 0.05
+    assert max_error([np.nan, np.inf, 9.0], [np.nan, np.inf, 10.0]) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected"),
+    [
+        ([1.0], [1.0, 1.0]),
+        ([np.nan], [1.0]),
+        ([np.inf], [1.0]),
+        ([1.0], [np.nan]),
+        ([-np.inf], [np.inf]),
+        ([1e-300], [0.0]),
+    ],
+)
+def test_a_result_of_the_wrong_kind_is_infinitely_wrong(actual, expected):
+    assert max_error(actual, expected) == np.inf
+
+
+def test_nothing_wrong_is_no_error():
+    assert max_error(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0
+    assert max_error([0.0], [0.0]) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("terms", [1, 9, 4608])
+def test_tolerance_accepts_rounding_and_little_more(dtype, terms):
+    rng = np.random.default_rng(terms)
+    a, b = rng.normal(size=(2, 200, terms)).astype(dtype)
+    exact = (a.astype(np.longdouble) * b).sum(axis=1)
+    rounded = np.add.accumulate(a * b, axis=1)[:, -1]
+    assert max_error(rounded, exact) < tolerance(dtype, terms)
+    assert max_error(rounded * (1 + 2 * tolerance(dtype, terms)), exact) > tolerance(dtype, terms)
+
+
+def test_numerical_gradient_restores_its_argument():
+    x = np.array([1.0, 2.0])
+    np.testing.assert_allclose(numerical_gradient(np.square, x, np.ones(2)), [2.0, 4.0], rtol=1e-9)
+    np.testing.assert_array_equal(x, [1.0, 2.0])
+
+
+def test_poison_is_no_result():
+    assert np.isnan(poison((2, 3))).all()
+    assert (poison(3, np.int64) < 0).all()
+
+
+def test_layouts_are_each_others_inverse():
+    array = whole(np.random.default_rng(0), (2, 3, 4, 5))
+    assert to_layout(array, "NHWC").shape == (2, 4, 5, 3)
+    for layout in ("NCHW", "NHWC"):
+        np.testing.assert_array_equal(from_layout(to_layout(array, layout), layout), array)
+
+
+def test_same_values_are_the_same_and_lie_differently():
+    array = whole(np.random.default_rng(0), (2, 3, 4, 5))
+    flags = set()
+    for _, variant in same_values(array):
+        np.testing.assert_array_equal(variant, array)
+        flags.add((variant.strides, variant.flags.aligned, variant.flags.writeable))
+    assert len(flags) == 6
