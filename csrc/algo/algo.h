@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// algo.h - what an algorithm is: six verbs in the same order in every file of this folder, listed once in plan.c.
+#ifndef FC_ALGO_H
+#define FC_ALGO_H
+
+#include "fastconv.h"
+#include "kernels/kernels.h"
+
+typedef struct fc_algorithm {
+    const char *name;
+    // The reason why it cannot serve the problem, or NULL.
+    const char *(*refuse)(const fc_problem *problem, const fc_kernels *kernels);
+    // Predicted seconds of one thread on the nominal machine of cost.h.
+    double (*cost)(const fc_problem *problem, const fc_kernels *kernels);
+    // Fills the plan's layout; FC_UNSUPPORTED when sizes overflow.
+    fc_status (*layout)(fc_plan *plan);
+    size_t (*scratch)(const fc_plan *plan, int threads);
+    void (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
+    void (*execute)(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                    void *scratch, int threads);
+} fc_algorithm;
+
+#endif

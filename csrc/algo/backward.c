@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// backward.c - the gradients as forward problems on other views of the same memory; no zeros are inserted, nothing is
+// transposed or copied.
+//
+// Input gradient.  Output o and tap k touch input i = o * s - p + k * e.  The inputs of one phase r = i mod s see only
+// the taps with k * e = r + p (mod s), every (s / g)-th from a first one k0 on, g = gcd(s, e).  With i = r + s * j and
+// k = k0 + t * s / g this is, along j, a correlation of d_dst with the taps in reverse, of stride 1 and dilation e / g,
+// written with stride s.  A phase without taps is a problem whose kernel is empty and writes zeros.
+//
+// Weight gradient.  d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e] is
+// a convolution in which channels are images, images are channels, d_dst is the kernel, and stride and dilation change
+// places.
+#include "algo/plan.h"
+
+static int64_t gcd(int64_t a, int64_t b) {
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+// The taps of phase r of an axis, and where they lie.
+typedef struct phase_axis {
+    fc_axis axis;
+    int64_t first, step; // taps: last one used, distance (negative: reversed)
+} phase_axis;
+
+static phase_axis phase_of(const fc_axis *a, int64_t r) {
+    const int64_t g = gcd(a->stride, a->dilation), period = a->stride / g;
+    int64_t k0 = 0;
+    while (k0 < period && (r + a->pad - k0 * a->dilation) % a->stride != 0) k0++;
+    const int64_t taps = k0 < period && k0 < a->kernel ? (a->kernel - 1 - k0) / period + 1 : 0;
+    phase_axis phase = {.first = k0 + (taps - 1) * period, .step = -period};
+    phase.axis = (fc_axis){
+        .in = a->out,
+        .out = (a->in - r - 1) / a->stride + 1,
+        .kernel = taps,
+        .stride = 1,
+        .dilation = a->dilation / g,
+    };
+    if (taps) phase.axis.pad = (taps - 1) * phase.axis.dilation - (r + a->pad - k0 * a->dilation) / a->stride;
+    return phase;
+}
+
+typedef struct part_offsets {
+    int64_t wei, dst;
+} part_offsets;
+
+// Phase `index` of the input gradient.
+static void input_part(const fc_problem *p, int64_t index, fc_problem *part, part_offsets *at) {
+    *part = *p;
+    part->in_channels = p->out_channels;
+    part->out_channels = p->in_channels;
+    part->src = p->dst;
+    part->dst = p->src;
+    part->wei.outer = p->wei.channel;
+    part->wei.channel = p->wei.outer;
+    *at = (part_offsets){0, 0};
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        const int64_t s = p->axis[i].stride, phases = fc_min(s, p->axis[i].in), r = index % phases;
+        index /= phases;
+        const phase_axis phase = phase_of(&p->axis[i], r);
+        part->axis[i] = phase.axis;
+        part->wei.axis[i] = phase.step * p->wei.axis[i];
+        part->dst.axis[i] = s * p->src.axis[i];
+        if (phase.axis.kernel) at->wei += phase.first * p->wei.axis[i];
+        at->dst += r * p->src.axis[i];
+    }
+}
+
+static void weight_part(const fc_problem *p, fc_problem *part) {
+    *part = *p;
+    part->batch = p->in_channels;
+    part->in_channels = p->batch;
+    part->src.outer = p->src.channel;
+    part->src.channel = p->src.outer;
+    part->wei = (fc_view){p->dst.group, p->dst.channel, p->dst.outer, {p->dst.axis[0], p->dst.axis[1], p->dst.axis[2]}};
+    part->dst = (fc_view){p->wei.group, p->wei.channel, p->wei.outer, {p->wei.axis[0], p->wei.axis[1], p->wei.axis[2]}};
+    for (int i = 0; i < FC_AXES; i++) {
+        part->axis[i].kernel = p->axis[i].out;
+        part->axis[i].out = p->axis[i].kernel;
+        part->axis[i].stride = p->axis[i].dilation;
+        part->axis[i].dilation = p->axis[i].stride;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- plan of parts
+
+static size_t scratch(const fc_plan *plan, int threads) {
+    size_t most = 0;
+    for (int64_t i = 0; i < plan->part_count; i++) {
+        const size_t bytes = plan->parts[i].plan->algorithm->scratch(plan->parts[i].plan, threads);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    (void)bias;
+    for (int64_t i = 0; i < plan->part_count; i++) {
+        const fc_part *part = &plan->parts[i];
+        part->plan->algorithm->pack(part->plan, fc_at(wei, part->wei, plan->kernels), NULL,
+                                    (char *)packed + part->packed, threads);
+    }
+}
+
+static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                    void *scratch_memory, int threads) {
+    (void)residual;
+    for (int64_t i = 0; i < plan->part_count; i++) {
+        const fc_part *part = &plan->parts[i];
+        part->plan->algorithm->execute(part->plan, src, (const char *)packed + part->packed, NULL,
+                                       (char *)dst + part->dst * plan->kernels->element, scratch_memory, threads);
+    }
+}
+
+static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, scratch, pack, execute};
+
+fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, int strict, char message[FC_MESSAGE]) {
+    const fc_problem *p = &plan->problem;
+    int64_t count = 1;
+    for (int i = 0; i < FC_AXES && p->direction == FC_BACKWARD_INPUT; i++)
+        count *= fc_min(p->axis[i].stride, p->axis[i].in);
+    plan->algorithm = &parts_algorithm;
+    plan->parts = calloc((size_t)count, sizeof *plan->parts);
+    if (!plan->parts) return FC_NO_MEMORY;
+    for (int64_t i = 0; i < count; i++) {
+        fc_problem problem;
+        part_offsets at = {0, 0};
+        if (p->direction == FC_BACKWARD_WEIGHT) weight_part(p, &problem);
+        else input_part(p, i, &problem, &at);
+        problem.direction = FC_FORWARD;
+        problem.low = -INFINITY;
+        problem.high = INFINITY;
+        fc_part *part = &plan->parts[plan->part_count];
+        // A phase without taps only writes zeros; every problem with taps goes by the algorithm asked for.
+        const fc_algo_id id = problem.in_channels * fc_taps(&problem) > 0 ? algorithm : FC_AUTO;
+        const fc_status status = fc_plan_make(&problem, isa, id, strict, &part->plan, message);
+        if (status != FC_OK) return status;
+        part->wei = at.wei;
+        part->dst = at.dst;
+        part->packed = plan->packed_bytes;
+        plan->packed_bytes += fc_align(part->plan->packed_bytes);
+        plan->seconds += part->plan->seconds;
+        plan->id = part->plan->id;
+        plan->part_count++;
+    }
+    return FC_OK;
+}

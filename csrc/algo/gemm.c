@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// gemm.c - convolution as matrix multiplication: the loop nest and its blocking, shared by im2col, pointwise and direct.
+//
+//   C[out channel][pixel] = sum over k = (input channel, tap) of  W[out channel][k] * X[k][pixel]
+//
+// One task takes a strip of pixels (and perhaps a part of the output channels) and runs
+//
+//   for each block of k            256 deep: a tile of weights (14 x 256 or 256 x 32 floats, 14-32 KiB) stays in L1,
+//                                  and sums of 256 products are short enough to keep the error of direct summation
+//     load                         the strip's columns become readable (packed, copied with padding, or in place)
+//     for each tile of channels    weights stream from L2 or beyond, each once per strip
+//       for each tile of pixels    columns stream from L2
+//         kernel                   sums kept in registers over the block, between blocks in `sums`
+//
+// The strip is as wide as panel and sums leave room for in half an L2 (FC_STRIP_BYTES).
+#include "algo/plan.h"
+
+enum { FC_BLOCK_K = 256, FC_STRIP_BYTES = 448 << 10 };
+
+int fc_gemm_channels_form(const fc_problem *p, const fc_kernels *kernels) {
+    const int enough = p->out_channels * 4 >= kernels->nr;
+    // Rows shorter than the kernel are those of a weight gradient: its columns are packed along the kernel.
+    if (p->dst.axis[2] == 1 && p->axis[2].out > 1) return enough && p->axis[2].out < p->axis[2].kernel;
+    return p->dst.channel == 1 || enough;
+}
+
+fc_status fc_gemm_layout_make(fc_plan *plan, int channels_form, int64_t order, int64_t block, int64_t table) {
+    const fc_problem *p = &plan->problem;
+    fc_gemm_layout *g = &plan->layout.gemm;
+    const fc_kernels *k = plan->kernels;
+    g->channels_form = channels_form;
+    g->depth = p->in_channels * fc_taps(p);
+    g->blocks = block ? fc_ceil_div(g->depth, block) : fc_max(1, fc_ceil_div(g->depth, FC_BLOCK_K));
+    g->block = block ? block : fc_ceil_div(g->depth, g->blocks);
+    g->order = order;
+    g->out_tiles = fc_ceil_div(p->out_channels, channels_form ? k->nr : k->mr);
+    g->out_tile = channels_form ? k->nr : fc_ceil_div(p->out_channels, g->out_tiles);
+    g->pixels = p->batch * fc_positions(p);
+    g->contiguous = 1;
+    // Axes from the innermost outwards join as long as each continues where the last one ends.
+    int64_t span = channels_form ? 0 : p->dst.axis[2] == 1;
+    for (int i = FC_AXES - 1; i >= -1 && span; i--) {
+        const int64_t stride = i < 0 ? p->dst.outer : p->dst.axis[i], size = i < 0 ? p->batch : p->axis[i].out;
+        if (size != 1 && stride != span) break;
+        span = g->contiguous = g->contiguous * size;
+    }
+    const int64_t out = channels_form ? g->out_tiles * k->nr : p->out_channels;
+    g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
+    plan->packed_bytes = fc_align((size_t)(p->groups * out * k->element)) +
+                         (size_t)(p->groups * g->group_packed * k->element);
+    g->segments = channels_form ? table : 0;
+    plan->table = malloc(sizeof(int64_t) * (size_t)fc_max(1, table));
+    return plan->table ? FC_OK : FC_NO_MEMORY;
+}
+
+static int64_t packed_channels(const fc_plan *plan) {
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    return g->channels_form ? g->out_tiles * plan->kernels->nr : plan->problem.out_channels;
+}
+
+// ---------------------------------------------------------------------------------------------------------- packing
+
+typedef struct pack_job {
+    const fc_plan *plan;
+    const char *wei;
+    char *weights;
+} pack_job;
+
+static void pack_task(void *context, int64_t task, int thread) {
+    (void)thread;
+    const pack_job *job = context;
+    const fc_plan *plan = job->plan;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    const fc_problem *p = &plan->problem;
+    const int64_t tile = task % g->out_tiles, block = task / g->out_tiles % g->blocks;
+    const int64_t group = task / g->out_tiles / g->blocks;
+    const int64_t k0 = block * g->block, k1 = fc_min(g->depth, k0 + g->block);
+    const fc_weight_order order = {
+        .out_channels = p->out_channels,
+        .channels = p->in_channels,
+        .block = g->order,
+        .taps = {p->axis[0].kernel, p->axis[1].kernel, p->axis[2].kernel},
+        .view = p->wei,
+        .tile = g->out_tile,
+        .padded = g->channels_form,
+    };
+    const int64_t offset = group * g->group_packed + k0 * packed_channels(plan) + tile * g->out_tile * (k1 - k0);
+    plan->kernels->pack_weights(&order, job->wei + group * p->wei.group * plan->kernels->element,
+                                job->weights + offset * plan->kernels->element, k0, k1, tile);
+}
+
+void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    const fc_problem *p = &plan->problem;
+    const int64_t element = plan->kernels->element, out = packed_channels(plan);
+    const size_t row = (size_t)(p->out_channels * element);
+    memset(packed, 0, fc_align((size_t)(p->groups * out * element)));
+    for (int64_t g = 0; bias && g < p->groups; g++)
+        memcpy((char *)packed + g * out * element, (const char *)bias + (size_t)g * row, row);
+    pack_job job = {plan, wei, (char *)packed + fc_align((size_t)(p->groups * out * element))};
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    const double seconds = 1e-9 * (double)(g->depth * out * p->groups);
+    fc_parallel(p->groups * g->blocks * g->out_tiles, fc_worthwhile_threads(seconds, threads), pack_task, &job);
+}
+
+// ---------------------------------------------------------------------------------------------------------- running
+
+typedef struct gemm_split {
+    int64_t units, strips;         // units (pixels or rows) per strip
+    int64_t channel_parts;         // parts of the output channels
+    int64_t tiles, tile_elements;  // at most, per strip
+    size_t panel_bytes, sums_bytes, targets_bytes;
+} gemm_split;
+
+static int64_t strip_tiles(const fc_plan *plan, const fc_gemm_source *source, int64_t units, int64_t all) {
+    // The number of tiles may depend on where a strip starts by one at most.
+    return source->tiles(plan, 0, fc_min(units, all)) + 1;
+}
+
+static gemm_split split_of(const fc_plan *plan, const fc_gemm_source *source, int threads) {
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    const int64_t groups = plan->problem.groups, element = plan->kernels->element;
+    const int64_t all = source->units(plan), columns = source->unit_columns(plan);
+    const int64_t step = fc_ceil_div(g->channels_form ? plan->kernels->mr : plan->kernels->nr, columns);
+    const int64_t per_column = element * (g->block + (g->blocks > 1 ? packed_channels(plan) : 0));
+    gemm_split s;
+    s.units = fc_max(step, FC_STRIP_BYTES / (per_column * columns) / step * step);
+    // Four strips per thread even out their finishing times; strips under four tiles would waste each tile of weights.
+    const int64_t wanted = threads > 1 ? 4 * threads : 1, even = fc_round_up(fc_ceil_div(all * groups, wanted), step);
+    s.units = fc_min(s.units, fc_max(even, 4 * step));
+    s.strips = fc_max(1, fc_ceil_div(all, s.units));
+    s.units = fc_min(all, fc_round_up(fc_ceil_div(all, s.strips), step)); // the last strip no shorter than need be
+    s.strips = fc_max(1, fc_ceil_div(all, fc_max(1, s.units)));
+    s.channel_parts = 1;
+    if (s.strips * groups < 2 * threads && s.strips * groups % threads)
+        s.channel_parts = fc_min(g->out_tiles, fc_ceil_div(2 * threads, s.strips * groups));
+    s.tiles = strip_tiles(plan, source, s.units, all);
+    s.tile_elements = plan->kernels->mr * plan->kernels->nr;
+    s.panel_bytes = fc_align((size_t)(source->panel_elements(plan, s.units) * element));
+    const int64_t kept = g->blocks > 1 ? s.tiles * fc_ceil_div(g->out_tiles, s.channel_parts) : 1;
+    s.sums_bytes = fc_align((size_t)(kept * s.tile_elements * element));
+    s.targets_bytes = fc_align((size_t)s.tiles * sizeof(fc_gemm_target));
+    return s;
+}
+
+size_t fc_gemm_scratch(const fc_plan *plan, const fc_gemm_source *source, int threads) {
+    const gemm_split s = split_of(plan, source, threads);
+    return (size_t)threads * (s.panel_bytes + s.sums_bytes + s.targets_bytes);
+}
+
+typedef struct gemm_job {
+    const fc_plan *plan;
+    const fc_gemm_source *source;
+    gemm_split split;
+    const char *src, *bias, *weights, *residual;
+    char *dst, *scratch;
+} gemm_job;
+
+static void gemm_task(void *context, int64_t task, int thread) {
+    const gemm_job *job = context;
+    const gemm_split *s = &job->split;
+    const fc_plan *plan = job->plan;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    const fc_problem *p = &plan->problem;
+    const int64_t element = plan->kernels->element;
+    const fc_gemm_fn kernel = g->channels_form ? plan->kernels->gemm_channels : plan->kernels->gemm_pixels;
+
+    const int64_t strip_index = task % s->strips, part = task / s->strips % s->channel_parts;
+    const int64_t group = task / s->strips / s->channel_parts;
+    const int64_t out0 = part * g->out_tiles / s->channel_parts, out1 = (part + 1) * g->out_tiles / s->channel_parts;
+    char *panel = job->scratch + (size_t)thread * (s->panel_bytes + s->sums_bytes + s->targets_bytes);
+    char *sums = panel + s->panel_bytes;
+    fc_gemm_target *targets = (fc_gemm_target *)(sums + s->sums_bytes);
+
+    fc_gemm_strip strip = {
+        .plan = plan,
+        .src = job->src + group * p->src.group * element,
+        .panel = panel,
+        .first = strip_index * s->units,
+    };
+    strip.count = fc_min(s->units, job->source->units(plan) - strip.first);
+    strip.tiles = job->source->tiles(plan, strip.first, strip.count);
+    for (int64_t t = 0; t < strip.tiles; t++) job->source->target(&strip, t, &targets[t]);
+
+    int64_t channel_offset[FC_MAX_MR];
+    for (int64_t i = 0; i < FC_MAX_MR; i++) channel_offset[i] = i * p->dst.channel;
+    fc_run channel_run = {0, plan->kernels->nr, 0};
+    fc_gemm_tile tile = {
+        .low = p->low,
+        .high = p->high,
+        .column_stride = g->channels_form ? p->dst.channel : p->dst.axis[2],
+    };
+    if (g->channels_form) {
+        tile.runs = &channel_run;
+        tile.run_count = 1;
+    } else tile.row_offset = channel_offset;
+
+    const char *weights = job->weights + group * g->group_packed * element;
+    const char *bias = job->bias + group * packed_channels(plan) * element;
+    for (int64_t block = 0; block < fc_max(1, g->blocks); block++) {
+        strip.k0 = block * g->block;
+        strip.k1 = fc_min(g->depth, strip.k0 + g->block);
+        tile.first = block == 0;
+        tile.last = block + 1 >= g->blocks;
+        if (strip.k1 > strip.k0) job->source->load(&strip);
+        for (int64_t out = out0; out < out1; out++) {
+            const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
+            const char *w = weights + (strip.k0 * packed_channels(plan) + channel * (strip.k1 - strip.k0)) * element;
+            const int64_t base = group * p->dst.group + channel * p->dst.channel;
+            tile.bias = bias + channel * element;
+            tile.dst = job->dst + base * element;
+            tile.residual = job->residual ? job->residual + base * element : NULL;
+            for (int64_t t = 0; t < strip.tiles; t++) {
+                if (!targets[t].m && !targets[t].run_count) continue; // rows that the last unit does not have
+                job->source->address(&strip, t, &tile);
+                if (g->channels_form) {
+                    tile.b = w;
+                    tile.m = targets[t].m;
+                    tile.row_offset = targets[t].row_offset;
+                    channel_run.length = channels;
+                } else {
+                    tile.a = w;
+                    tile.m = channels;
+                    tile.runs = targets[t].runs;
+                    tile.run_count = targets[t].run_count;
+                }
+                tile.sums = g->blocks > 1 ? sums + ((out - out0) * strip.tiles + t) * s->tile_elements * element : sums;
+                kernel(&tile);
+            }
+        }
+    }
+}
+
+void fc_gemm_execute(const fc_plan *plan, const fc_gemm_source *source, const void *src, const void *packed,
+                     const void *residual, void *dst, void *scratch, int threads) {
+    const fc_problem *p = &plan->problem;
+    gemm_job job = {
+        .plan = plan,
+        .source = source,
+        .split = split_of(plan, source, threads),
+        .src = src,
+        .bias = packed,
+        .weights = (const char *)packed + fc_align((size_t)(p->groups * packed_channels(plan) * plan->kernels->element)),
+        .residual = residual,
+        .dst = dst,
+        .scratch = scratch,
+    };
+    fc_parallel(job.split.strips * job.split.channel_parts * p->groups, threads, gemm_task, &job);
+}
+
+// ----------------------------------------------------------------------------------------------- columns = flat pixels
+
+int64_t fc_gemm_flat_units(const fc_plan *plan) { return plan->layout.gemm.pixels; }
+
+int64_t fc_gemm_flat_unit_columns(const fc_plan *plan) {
+    (void)plan;
+    return 1;
+}
+
+int64_t fc_gemm_flat_tiles(const fc_plan *plan, int64_t first, int64_t count) {
+    (void)first;
+    return fc_ceil_div(count, plan->layout.gemm.channels_form ? plan->kernels->mr : plan->kernels->nr);
+}
+
+void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first, int64_t *count) {
+    const int64_t nr = strip->plan->kernels->nr;
+    if (strip->plan->layout.gemm.channels_form) { // rows spread evenly: 49 are 13 + 12 + 12 + 12, not 3 x 14 + 7
+        *first = strip->first + tile * strip->count / strip->tiles;
+        *count = strip->first + (tile + 1) * strip->count / strip->tiles - *first;
+    } else {
+        *first = strip->first + tile * nr;
+        *count = fc_min(nr, strip->count - tile * nr);
+    }
+}
+
+static int64_t pixel_offset(const fc_problem *p, int64_t pixel) {
+    int64_t offset = 0;
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        offset += pixel % p->axis[i].out * p->dst.axis[i];
+        pixel /= p->axis[i].out;
+    }
+    return offset + pixel * p->dst.outer;
+}
+
+void fc_gemm_flat_target(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target) {
+    const fc_gemm_layout *g = &strip->plan->layout.gemm;
+    const fc_problem *p = &strip->plan->problem;
+    int64_t first, count;
+    fc_gemm_flat_tile(strip, tile, &first, &count);
+    target->m = count;
+    target->run_count = 0;
+    if (g->channels_form) {
+        for (int64_t i = 0; i < count; i++) target->row_offset[i] = pixel_offset(p, first + i);
+        return;
+    }
+    // Without contiguous columns an output row is a run still, of strided elements.
+    const int64_t span = fc_max(g->contiguous, p->axis[2].out);
+    for (int64_t j = 0; j < count;) {
+        const int64_t length = fc_min(count - j, span - (first + j) % span);
+        target->runs[target->run_count++] = (fc_run){j, length, pixel_offset(p, first + j)};
+        j += length;
+    }
+}

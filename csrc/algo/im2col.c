@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// im2col.c - every convolution as a GEMM.  The im2col matrix never exists: each strip packs the panel of one block of k
+// just before it is multiplied.
+//
+//   pixels form    panel [tile][k][nr]        k = (c, kd, kh, kw): a row is a shifted image row
+//   channels form  panel [pixel][k, padded]   k = (kd, kh, kw, c): a row is a string of channel runs, or, where the
+//                                             channels of src are not neighbours, k as above
+#include "algo/plan.h"
+
+static const char *refuse(const fc_problem *problem, const fc_kernels *kernels) {
+    (void)problem, (void)kernels;
+    return NULL;
+}
+
+// Every input element is copied once per tap, in runs of an output row or of a channel vector.
+static double cost(const fc_problem *p, const fc_kernels *k) {
+    const int64_t run = fc_gemm_channels_form(p, k) ? p->in_channels : p->axis[2].out;
+    const double copies = (double)p->in_channels * (double)fc_taps(p) * (double)p->batch * (double)fc_positions(p);
+    return fc_cost_gemm(p, k, (double)p->groups * fc_cost_runs(copies, run, k));
+}
+
+static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
+
+// One cache line more than the block, so that the rows of a tile do not all fall into the same sets of L1.
+static int64_t panel_row(const fc_plan *plan) {
+    return fc_round_up(plan->layout.gemm.block, 16) + 16;
+}
+
+static fc_status layout(fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const int channels_form = fc_gemm_channels_form(p, plan->kernels);
+    const int64_t order = channels_form && !channel_major(p) ? p->in_channels : 1;
+    const int64_t depth = p->in_channels * fc_taps(p);
+    const fc_status status = fc_gemm_layout_make(plan, channels_form, order, 0, channels_form ? 1 : depth);
+    if (status != FC_OK) return status;
+    fc_gemm_layout *g = &plan->layout.gemm;
+    if (channels_form) plan->table[0] = 0;
+    else
+        for (int64_t k = 0; k < g->block; k++) plan->table[k] = k * plan->kernels->nr;
+    return FC_OK;
+}
+
+static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    if (g->channels_form) return pixels * panel_row(plan);
+    return fc_round_up(pixels, plan->kernels->nr) * g->block;
+}
+
+static void load(const fc_gemm_strip *strip) {
+    const fc_plan *plan = strip->plan;
+    fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
+    if (plan->layout.gemm.channels_form) {
+        work.pixel = strip->first;
+        work.count = strip->count;
+        work.panel = strip->panel;
+        work.row = panel_row(plan);
+        (channel_major(&plan->problem) ? plan->kernels->im2col_strings : plan->kernels->im2col_channels)(&work);
+        return;
+    }
+    for (int64_t t = 0; t < strip->tiles; t++) {
+        fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
+        work.panel = (char *)strip->panel + t * plan->kernels->nr * plan->layout.gemm.block * plan->kernels->element;
+        plan->kernels->im2col_pixels(&work);
+    }
+}
+
+static void address(const fc_gemm_strip *strip, int64_t t, fc_gemm_tile *tile) {
+    const fc_plan *plan = strip->plan;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    tile->depth = strip->k1 - strip->k0;
+    if (g->channels_form) {
+        int64_t first, count;
+        fc_gemm_flat_tile(strip, t, &first, &count);
+        tile->a = fc_at(strip->panel, (first - strip->first) * panel_row(plan), plan->kernels);
+        tile->a_row = panel_row(plan);
+        tile->segments = 1;
+        tile->a_segment = plan->table;
+    } else {
+        tile->b = fc_at(strip->panel, t * plan->kernels->nr * g->block, plan->kernels);
+        tile->b_offset = plan->table;
+    }
+}
+
+static const fc_gemm_source source = {
+    .units = fc_gemm_flat_units,
+    .unit_columns = fc_gemm_flat_unit_columns,
+    .panel_elements = panel_elements,
+    .tiles = fc_gemm_flat_tiles,
+    .target = fc_gemm_flat_target,
+    .load = load,
+    .address = address,
+};
+
+static size_t scratch(const fc_plan *plan, int threads) { return fc_gemm_scratch(plan, &source, threads); }
+
+static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                    void *scratch_memory, int threads) {
+    fc_gemm_execute(plan, &source, src, packed, residual, dst, scratch_memory, threads);
+}
+
+const fc_algorithm fc_algorithm_im2col = {"im2col", refuse, cost, layout, scratch, fc_gemm_pack, execute};

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// plan.h - the inside of a plan, for the algorithms only.
+#ifndef FC_PLAN_H
+#define FC_PLAN_H
+
+#include "algo/algo.h"
+#include "parallel.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FC_ALIGN = 64 };
+
+// The GEMM view of a convolution (algo/gemm.c).
+typedef struct fc_gemm_layout {
+    int channels_form;             // vectors over channels (NHWC) rather than pixels (NCHW)
+    int64_t depth, block, blocks;  // of k: all, per block, number of blocks
+    int64_t order;                 // fc_weight_order.block
+    int64_t out_tile, out_tiles;   // output channels per tile
+    int64_t pixels;                // flat output positions over (image, d, h, w)
+    int64_t contiguous;            // how many flat positions in a row lie side by side in dst
+    int64_t group_packed;          // packed elements per group
+    int64_t width, pixel;          // pointwise: contiguous pixels of src; distance of two pixels in src
+    int64_t segments;
+} fc_gemm_layout;
+
+typedef struct fc_winograd_layout {
+    int64_t tile, alpha; // outputs per tile side; points per side
+    int64_t tiles_d, tiles_h, tiles_w, tiles;
+    int64_t row_in, row_out;       // padded channels
+    int64_t chunk;                 // tiles per pass
+    int fused;                     // a thread takes a chunk through all stages, or all threads share each stage
+} fc_winograd_layout;
+
+// A forward problem that does a part of a gradient: offsets in elements, of packed in bytes.
+typedef struct fc_part {
+    fc_plan *plan;
+    int64_t wei, dst;
+    size_t packed;
+} fc_part;
+
+struct fc_plan {
+    fc_problem problem;
+    const fc_kernels *kernels;
+    const fc_algorithm *algorithm;
+    fc_algo_id id;
+    double seconds; // predicted, one thread
+    size_t packed_bytes;
+    int64_t *table; // GEMM, pixels form: [block] offsets of B; channels form: [segments] offsets of A
+    union {
+        fc_gemm_layout gemm;
+        fc_winograd_layout winograd;
+    } layout;
+    fc_part *parts; // gradients: the forward problems they fall apart into (algo/backward.c)
+    int64_t part_count;
+};
+
+static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
+static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
+static inline int64_t fc_taps(const fc_problem *p) {
+    return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel;
+}
+static inline int64_t fc_positions(const fc_problem *p) {
+    return p->axis[0].out * p->axis[1].out * p->axis[2].out;
+}
+// Multiply-adds of the direct sum.
+static inline double fc_macs(const fc_problem *p) {
+    return (double)p->batch * (double)p->groups * (double)p->out_channels * (double)p->in_channels *
+           (double)fc_taps(p) * (double)fc_positions(p);
+}
+static inline const void *fc_at(const void *base, int64_t elements, const fc_kernels *kernels) {
+    return (const char *)base + elements * kernels->element;
+}
+
+// Plans a problem that has been checked, or that was derived from such a one.
+fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **plan,
+                       char message[FC_MESSAGE]);
+
+// ------------------------------------------------------------------------------------------------------ algo/gemm.c
+
+// Where the columns of the GEMM come from: what tells im2col, pointwise and direct apart.  A strip is the columns of
+// one task; a tile is what one kernel call covers.
+typedef struct fc_gemm_strip {
+    const fc_plan *plan;
+    const void *src; // of the group
+    void *panel;
+    int64_t first, count; // pixels (im2col, pointwise) or rows flat over (image, d, h) (direct)
+    int64_t tiles;
+    int64_t k0, k1; // the block of k at hand
+} fc_gemm_strip;
+
+// Where a tile goes in dst.
+typedef struct fc_gemm_target {
+    int64_t m, run_count;
+    int64_t row_offset[FC_MAX_MR];
+    fc_run runs[FC_MAX_NR];
+} fc_gemm_target;
+
+typedef struct fc_gemm_source {
+    int64_t (*units)(const fc_plan *plan);                        // pixels or rows in all
+    int64_t (*unit_columns)(const fc_plan *plan);                 // columns per unit
+    int64_t (*panel_elements)(const fc_plan *plan, int64_t units); // scratch of a strip
+    int64_t (*tiles)(const fc_plan *plan, int64_t first, int64_t count);
+    void (*target)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
+    void (*load)(const fc_gemm_strip *strip);
+    void (*address)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_tile *out);
+} fc_gemm_source;
+
+// Lays out k, the tiles and the packed weights; `order` and `block` as in fc_gemm_layout, block 0 for the default.
+fc_status fc_gemm_layout_make(fc_plan *plan, int channels_form, int64_t order, int64_t block, int64_t table);
+size_t fc_gemm_scratch(const fc_plan *plan, const fc_gemm_source *source, int threads);
+void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
+void fc_gemm_execute(const fc_plan *plan, const fc_gemm_source *source, const void *src, const void *packed,
+                     const void *residual, void *dst, void *scratch, int threads);
+
+// Columns that are output pixels in flat order: shared by im2col and pointwise.
+int64_t fc_gemm_flat_units(const fc_plan *plan);
+int64_t fc_gemm_flat_unit_columns(const fc_plan *plan);
+int64_t fc_gemm_flat_tiles(const fc_plan *plan, int64_t first, int64_t count);
+void fc_gemm_flat_target(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
+// First pixel and number of pixels of a tile.
+void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first, int64_t *count);
+
+// Which GEMM form suits the strides of dst.
+int fc_gemm_channels_form(const fc_problem *problem, const fc_kernels *kernels);
+// ------------------------------------------------------------------------------------------------------ algo/cost.c
+
+// Predicted seconds of one thread: arithmetic at what the kernels reach, plus bytes at what the caches give.
+double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, double copy_seconds);
+double fc_cost_macs(double macs, const fc_kernels *kernels);
+// Copying `elements` in runs of `run`.
+double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels);
+// Reading `bytes` of weights, from the cache level that holds that many.
+double fc_cost_weights(double bytes);
+// Starting the work at all.
+double fc_cost_fixed(void);
+
+// -------------------------------------------------------------------------------------------------- algo/backward.c
+
+// Splits a gradient into forward problems and plans each.
+fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, int strict, char message[FC_MESSAGE]);
+
+#endif

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pointwise.c - 1x1 convolutions as a GEMM on the image where it lies.
+//
+//   pixels form    B of depth k is the plane of channel k: no packing, but for tiles that dst or src break off
+//   channels form  A of pixel i is its channel vector: no packing at all
+//
+// Neither form may read past the end of the image, so a tile of pixels that is not full is packed like im2col's.
+#include "algo/plan.h"
+
+static int64_t source_contiguous(const fc_problem *p) {
+    int64_t span = p->src.axis[2] == 1, joined = 1;
+    for (int i = FC_AXES - 1; i >= 0 && span; i--) {
+        if (p->axis[i].out != 1 && p->src.axis[i] != span) break;
+        span = joined = joined * p->axis[i].out;
+    }
+    return joined;
+}
+
+// Whether all pixels lie at one distance from each other.
+static int even_pixels(const fc_problem *p) {
+    int64_t step = 0, size = 1;
+    for (int i = FC_AXES - 1; i >= -1; i--) {
+        const int64_t stride = i < 0 ? p->src.outer : p->src.axis[i], count = i < 0 ? p->batch : p->axis[i].out;
+        if (count == 1) continue;
+        if (step && stride != step * size) return 0;
+        if (!step) step = stride;
+        size *= count;
+    }
+    return 1;
+}
+
+static const char *refuse(const fc_problem *p, const fc_kernels *k) {
+    for (int i = 0; i < FC_AXES; i++)
+        if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 ||
+            p->axis[i].in != p->axis[i].out)
+            return "only 1x1 kernels with stride 1 and no padding are pointwise";
+    if (!fc_gemm_channels_form(p, k)) {
+        if (p->src.axis[2] != 1) return "the input's rows are not contiguous";
+    } else if (p->src.channel != 1) return "the input's channels are not contiguous";
+    else if (!even_pixels(p)) return "the input's pixels do not lie at even distances";
+    return NULL;
+}
+
+static double cost(const fc_problem *p, const fc_kernels *k) { return fc_cost_gemm(p, k, 0.0); }
+
+static fc_status layout(fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const int channels_form = fc_gemm_channels_form(p, plan->kernels);
+    const fc_status status = fc_gemm_layout_make(plan, channels_form, 1, 0, channels_form ? 1 : 2 * p->in_channels);
+    if (status != FC_OK) return status;
+    fc_gemm_layout *g = &plan->layout.gemm;
+    if (channels_form) {
+        plan->table[0] = 0;
+        for (int i = FC_AXES - 1; i >= -1; i--) { // the distance of neighbouring pixels
+            if (i >= 0 ? p->axis[i].out == 1 : p->batch == 1) continue;
+            g->pixel = i < 0 ? p->src.outer : p->src.axis[i];
+            break;
+        }
+        return FC_OK;
+    }
+    g->width = source_contiguous(p);
+    for (int64_t k = 0; k < g->block; k++) {
+        plan->table[k] = k * p->src.channel;
+        plan->table[g->block + k] = k * plan->kernels->nr;
+    }
+    return FC_OK;
+}
+
+#define NOT_IN_PLACE INT64_MIN
+
+// Offset in src of a tile that can be read in place.
+static int64_t in_place(const fc_gemm_strip *strip, int64_t first, int64_t count) {
+    const fc_problem *p = &strip->plan->problem;
+    const int64_t span = strip->plan->layout.gemm.width;
+    if (count < strip->plan->kernels->nr || span - first % span < count) return NOT_IN_PLACE;
+    int64_t offset = 0;
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        offset += first % p->axis[i].out * p->src.axis[i];
+        first /= p->axis[i].out;
+    }
+    return offset + first * p->src.outer;
+}
+
+// At most every tile has to be packed, when rows are short.
+static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    return g->channels_form ? 0 : fc_round_up(pixels, plan->kernels->nr) * g->block;
+}
+
+static void load(const fc_gemm_strip *strip) {
+    const fc_plan *plan = strip->plan;
+    if (plan->layout.gemm.channels_form) return;
+    fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
+    for (int64_t t = 0; t < strip->tiles; t++) {
+        fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
+        if (in_place(strip, work.pixel, work.count) != NOT_IN_PLACE) continue;
+        work.panel = (char *)strip->panel + t * plan->kernels->nr * plan->layout.gemm.block * plan->kernels->element;
+        plan->kernels->im2col_pixels(&work);
+    }
+}
+
+static void address(const fc_gemm_strip *strip, int64_t t, fc_gemm_tile *tile) {
+    const fc_plan *plan = strip->plan;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    const fc_problem *p = &plan->problem;
+    int64_t first, count;
+    fc_gemm_flat_tile(strip, t, &first, &count);
+    tile->depth = strip->k1 - strip->k0;
+    if (g->channels_form) {
+        tile->a = fc_at(strip->src, first * g->pixel + strip->k0, plan->kernels);
+        tile->a_row = g->pixel;
+        tile->segments = 1;
+        tile->a_segment = plan->table;
+        return;
+    }
+    const int64_t offset = in_place(strip, first, count);
+    if (offset != NOT_IN_PLACE) {
+        tile->b = fc_at(strip->src, offset + strip->k0 * p->src.channel, plan->kernels);
+        tile->b_offset = plan->table;
+    } else {
+        tile->b = fc_at(strip->panel, t * plan->kernels->nr * g->block, plan->kernels);
+        tile->b_offset = plan->table + g->block;
+    }
+}
+
+static const fc_gemm_source source = {
+    .units = fc_gemm_flat_units,
+    .unit_columns = fc_gemm_flat_unit_columns,
+    .panel_elements = panel_elements,
+    .tiles = fc_gemm_flat_tiles,
+    .target = fc_gemm_flat_target,
+    .load = load,
+    .address = address,
+};
+
+static size_t scratch(const fc_plan *plan, int threads) { return fc_gemm_scratch(plan, &source, threads); }
+
+static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                    void *scratch_memory, int threads) {
+    fc_gemm_execute(plan, &source, src, packed, residual, dst, scratch_memory, threads);
+}
+
+const fc_algorithm fc_algorithm_pointwise = {"pointwise", refuse, cost, layout, scratch, fc_gemm_pack, execute};

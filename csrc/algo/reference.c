@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// reference.c - the equation of fastconv.h as it stands, summed in double: the oracle of the C tests and what remains
+// when nothing else serves.
+#include "algo/plan.h"
+
+static const char *refuse(const fc_problem *problem, const fc_kernels *kernels) {
+    (void)problem, (void)kernels;
+    return NULL;
+}
+
+static double cost(const fc_problem *p, const fc_kernels *k) {
+    (void)k;
+    return fc_cost_fixed() + 3e-9 * fc_macs(p);
+}
+
+// Packed: the bias, then the weights [group][out channel][channel][tap].
+static fc_status layout(fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const int64_t out = p->groups * p->out_channels;
+    plan->packed_bytes = (size_t)((out + out * p->in_channels * fc_taps(p)) * plan->kernels->element);
+    return FC_OK;
+}
+
+static size_t scratch(const fc_plan *plan, int threads) {
+    (void)plan, (void)threads;
+    return 0;
+}
+
+typedef struct reference_job {
+    const fc_problem *problem;
+    const void *src, *packed, *residual;
+    void *dst;
+} reference_job;
+
+// One plane of the output: group, image and output channel.
+#define FC_REFERENCE(T, S)                                                                                             \
+    static void pack_##S(const fc_problem *p, const T *wei, const T *bias, T *packed) {                                \
+        const int64_t out = p->groups * p->out_channels;                                                               \
+        for (int64_t i = 0; i < out; i++) *packed++ = bias ? bias[i] : 0;                                              \
+        for (int64_t i = 0; i < out; i++)                                                                              \
+            for (int64_t c = 0; c < p->in_channels; c++)                                                               \
+                for (int64_t d = 0; d < p->axis[0].kernel; d++)                                                        \
+                    for (int64_t h = 0; h < p->axis[1].kernel; h++)                                                    \
+                        for (int64_t w = 0; w < p->axis[2].kernel; w++)                                                \
+                            *packed++ = wei[i / p->out_channels * p->wei.group +                                       \
+                                            i % p->out_channels * p->wei.outer + c * p->wei.channel +                  \
+                                            d * p->wei.axis[0] + h * p->wei.axis[1] + w * p->wei.axis[2]];             \
+    }                                                                                                                  \
+    static double sum_##S(const fc_problem *p, const T *src, const T *wei, const int64_t out[FC_AXES]) {               \
+        double sum = 0;                                                                                                \
+        int64_t at[FC_AXES];                                                                                           \
+        for (int64_t c = 0; c < p->in_channels; c++)                                                                   \
+            for (int64_t d = 0; d < p->axis[0].kernel; d++)                                                            \
+                for (int64_t h = 0; h < p->axis[1].kernel; h++)                                                        \
+                    for (int64_t w = 0; w < p->axis[2].kernel; w++, wei++) {                                           \
+                        const int64_t tap[FC_AXES] = {d, h, w};                                                        \
+                        int inside = 1;                                                                                \
+                        for (int i = 0; i < FC_AXES; i++) {                                                            \
+                            const fc_axis *a = &p->axis[i];                                                            \
+                            at[i] = out[i] * a->stride - a->pad + tap[i] * a->dilation;                                \
+                            inside &= at[i] >= 0 && at[i] < a->in;                                                     \
+                        }                                                                                              \
+                        if (inside)                                                                                    \
+                            sum += (double)*wei * (double)src[c * p->src.channel + at[0] * p->src.axis[0] +            \
+                                                              at[1] * p->src.axis[1] + at[2] * p->src.axis[2]];        \
+                    }                                                                                                  \
+        return sum;                                                                                                    \
+    }                                                                                                                  \
+    static void plane_##S(const reference_job *job, int64_t group, int64_t image, int64_t channel) {                   \
+        const fc_problem *p = job->problem;                                                                            \
+        const int64_t index = group * p->out_channels + channel, depth = p->in_channels * fc_taps(p);                  \
+        const T *src = (const T *)job->src + group * p->src.group + image * p->src.outer;                              \
+        const T *bias = job->packed, *wei = bias + p->groups * p->out_channels + index * depth;                        \
+        const int64_t base = group * p->dst.group + image * p->dst.outer + channel * p->dst.channel;                   \
+        int64_t at[FC_AXES];                                                                                           \
+        for (at[0] = 0; at[0] < p->axis[0].out; at[0]++)                                                               \
+            for (at[1] = 0; at[1] < p->axis[1].out; at[1]++)                                                           \
+                for (at[2] = 0; at[2] < p->axis[2].out; at[2]++) {                                                     \
+                    int64_t offset = base;                                                                             \
+                    for (int i = 0; i < FC_AXES; i++) offset += at[i] * p->dst.axis[i];                                \
+                    double v = sum_##S(p, src, wei, at) + (double)bias[index];                                         \
+                    if (job->residual) v += (double)((const T *)job->residual)[offset];                                \
+                    if (v < p->low) v = p->low;                                                                        \
+                    if (v > p->high) v = p->high;                                                                      \
+                    ((T *)job->dst)[offset] = (T)v;                                                                    \
+                }                                                                                                      \
+    }
+
+FC_REFERENCE(float, f32)
+FC_REFERENCE(double, f64)
+
+static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    (void)threads;
+    if (plan->problem.dtype == FC_F32) pack_f32(&plan->problem, wei, bias, packed);
+    else pack_f64(&plan->problem, wei, bias, packed);
+}
+
+static void task(void *context, int64_t index, int thread) {
+    (void)thread;
+    const reference_job *job = context;
+    const fc_problem *p = job->problem;
+    const int64_t channel = index % p->out_channels, image = index / p->out_channels % p->batch;
+    const int64_t group = index / p->out_channels / p->batch;
+    (p->dtype == FC_F32 ? plane_f32 : plane_f64)(job, group, image, channel);
+}
+
+static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                    void *scratch_memory, int threads) {
+    (void)scratch_memory;
+    const fc_problem *p = &plan->problem;
+    reference_job job = {p, src, packed, residual, dst};
+    fc_parallel(p->groups * p->batch * p->out_channels, threads, task, &job);
+}
+
+const fc_algorithm fc_algorithm_reference = {"reference", refuse, cost, layout, scratch, pack, execute};

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// fastconv.h - the public C interface: problem -> plan -> pack -> execute.
+//
+// One equation covers every direction and every layout.  For each group g, image n, output channel o and output
+// position (d, h, w):
+//
+//   dst[g,n,o,d,h,w] = clamp( bias[g,o] + residual[g,n,o,d,h,w]
+//       + sum over c,i,j,k of  wei[g,o,c,i,j,k] * src[g,n,c, d*sd - pd + i*ed, h*sh - ph + j*eh, w*sw - pw + k*ew] )
+//
+// where (s, p, e) are stride, padding and dilation of an axis and reads outside src are zero.  All three tensors are
+// addressed through explicit strides, so NCHW, NHWC, sub-views, flipped and transposed weights are the same problem.
+// The gradients are the same equation with the tensors' roles exchanged (algo/backward.c).  1-D and 2-D convolutions
+// are 3-D ones whose missing axes have size one.
+#ifndef FASTCONV_H
+#define FASTCONV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum fc_status {
+    FC_OK = 0,
+    FC_INVALID,     // the problem breaks a rule of fc_problem_check
+    FC_UNSUPPORTED, // a valid problem that the algorithm asked for cannot serve
+    FC_NO_MEMORY
+} fc_status;
+
+typedef enum fc_dtype { FC_F32 = 0, FC_F64 = 1, FC_DTYPES } fc_dtype;
+
+typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_isa;
+
+typedef enum fc_direction { FC_FORWARD = 0, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT } fc_direction;
+
+typedef enum fc_algo_id {
+    FC_AUTO = -1,
+    FC_DIRECT = 0,
+    FC_IM2COL,
+    FC_WINOGRAD_F2,
+    FC_WINOGRAD_F3,
+    FC_WINOGRAD_F4,
+    FC_POINTWISE,
+    FC_DEPTHWISE,
+    FC_REFERENCE,
+    FC_ALGOS
+} fc_algo_id;
+
+enum { FC_AXES = 3, FC_MESSAGE = 160 };
+
+// One spatial axis.  `out` is given, so padding on the far side is implied: whatever a window reads past `in` is zero.
+// `pad` may be negative (a crop); the gradients by phases need that.
+typedef struct fc_axis {
+    int64_t in, out, kernel, stride, dilation, pad;
+} fc_axis;
+
+// Strides in elements; any sign.  For weights `outer` steps output channels, for src and dst it steps images.
+typedef struct fc_view {
+    int64_t group, outer, channel, axis[FC_AXES];
+} fc_view;
+
+typedef struct fc_problem {
+    int64_t batch, groups;
+    int64_t in_channels, out_channels; // per group
+    fc_axis axis[FC_AXES];             // depth, height, width
+    fc_view src, wei, dst;
+    int32_t dtype;     // fc_dtype of all three tensors
+    int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
+    double low, high;  // activation as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
+} fc_problem;
+
+typedef struct fc_plan fc_plan;
+
+// What one algorithm has to say about a problem.
+typedef struct fc_verdict {
+    const char *name;
+    const char *refusal; // NULL when it can serve
+    double cost;         // predicted seconds on one thread; infinite when refused
+} fc_verdict;
+
+// Checks everything that memory safety rests on.  On FC_INVALID `message` says which rule is broken.
+fc_status fc_problem_check(const fc_problem *problem, char message[FC_MESSAGE]);
+
+// Chooses an algorithm (or takes the one asked for) and lays out weights and scratch.  `strict` keeps the error within
+// the bound of direct summation: no Winograd.  On failure *plan is NULL and `message` holds the reason.
+fc_status fc_plan_create(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **plan,
+                         char message[FC_MESSAGE]);
+void fc_plan_destroy(fc_plan *plan);
+
+// Fills verdicts[FC_ALGOS] for a problem.
+void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]);
+
+fc_algo_id fc_plan_algorithm(const fc_plan *plan);
+size_t fc_plan_packed_bytes(const fc_plan *plan);
+size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads);
+double fc_plan_flops(const fc_plan *plan); // of direct convolution, a multiply-add counting two
+
+// Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
+// must be 64-byte aligned.  For FC_BACKWARD_WEIGHT the "weights" are the output's gradient.
+void fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
+
+// Runs the plan on packed weights.  residual is NULL or laid out exactly as dst.  scratch is 64-byte aligned and holds
+// fc_plan_scratch_bytes(plan, threads).  Allocates nothing, touches nothing but dst and scratch; thread-safe.
+void fc_plan_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                     void *scratch, int threads);
+
+// Pooling (algo/pool.c): the same axes.  A window is cut to the input, so padding is never a maximum and adds nothing to
+// a sum; `out` is given here too, and whoever rounds it up makes sure that each window holds an element.
+typedef enum fc_pool_kind { FC_POOL_MAX = 0, FC_POOL_AVG } fc_pool_kind;
+
+typedef struct fc_pool {
+    int64_t batch, channels;
+    fc_axis axis[FC_AXES];
+    fc_view src, dst, index; // group unused; of the gradients when running backwards
+    int32_t dtype, kind;
+    int32_t adaptive;           // window i is [floor(i * in / out), ceil((i + 1) * in / out)); kernel .. pad unused
+    int32_t count_include_pad;  // average: the padding counts too, `pad` before the input and `pad_after` behind it
+    int64_t pad_after[FC_AXES];
+    int64_t divisor;            // average: what to divide by, or 0 for the number of elements
+} fc_pool;
+
+// Checks everything that memory safety rests on, but for the strides.
+fc_status fc_pool_check(const fc_pool *pool, char message[FC_MESSAGE]);
+// Maximum: `indices` gets positions in the flat input plane (d, h, w in row-major order) unless it is NULL; the first
+// among equals wins, and the last NaN over everything.
+void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst, int64_t *indices, int threads);
+// Writes all of d_src.  FC_INVALID when an index lies outside the plane; d_src then lacks its share.
+fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, const int64_t *indices, void *d_src,
+                           int threads);
+
+// The machine (cpu.c).
+int fc_isa_built(fc_isa isa);     // compiled in
+int fc_isa_supported(fc_isa isa); // compiled in and usable on this CPU under this operating system
+fc_isa fc_isa_best(void);
+const char *fc_isa_name(fc_isa isa);
+int fc_openmp(void); // the OpenMP date macro, or 0
+const char *fc_compiler(void);
+// Seconds that `threads` threads took for `rounds` rounds of independent multiply-adds; *flops gets their number.
+double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);
+
+// Scratch memory that survives from call to call (scratch.c): a few buffers, never more.
+void *fc_scratch_acquire(size_t bytes); // NULL when there is no memory
+void fc_scratch_release(void *buffer);
+
+#endif

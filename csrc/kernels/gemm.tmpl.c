@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// gemm.tmpl.c - the register tile: C[m][nr] = sum over k of A[m][k] * B[k][nr], for m = 1 .. mr.
+//
+// Each m has its own unrolled body, so that the last rows of a matrix cost no more than their share.  The products of a
+// block of k are summed from zero and then added to the earlier blocks' sums: the same operations in the same order
+// wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
+// keep the rounding error of long sums near that of pairwise summation.
+
+// clamp(value + bias + residual): the only place where an output element is finished.
+FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec high) {
+    return v_min(high, v_max(low, v_add(v_add(value, bias), residual)));
+}
+
+// Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.
+static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
+    const T *sums = t->sums, *bias = t->bias, *residual = t->residual;
+    T *dst = t->dst;
+    const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+    const int64_t step = t->column_stride;
+    for (int64_t r = 0; r < t->run_count; r++) {
+        const fc_run run = t->runs[r];
+        for (int64_t i = 0; i < t->m; i++) {
+            const int64_t offset = t->row_offset[i] + run.offset;
+            for (int64_t j = 0; j < run.length; j += FC_VL) {
+                const int64_t column = run.column + j, left = run.length - j, n = left < FC_VL ? left : FC_VL;
+                T gathered[FC_VL] = {0};
+                const T *res = gathered;
+                if (residual) {
+                    if (step == 1) res = residual + offset + j;
+                    else
+                        for (int64_t l = 0; l < n; l++) gathered[l] = residual[offset + (j + l) * step];
+                }
+                const vec b = bias_per_row ? v_set1(bias[i]) : v_load_part(bias + column, n);
+                const vec v = FC_NAME(finish)(v_load_part(sums + i * FC_NR + column, n), b, v_load_part(res, n), low, high);
+                if (step == 1) v_store_part(dst + offset + j, v, n);
+                else {
+                    T lanes[FC_VL];
+                    v_store(lanes, v);
+                    for (int64_t l = 0; l < n; l++) dst[offset + (j + l) * step] = lanes[l];
+                }
+            }
+        }
+    }
+}
+
+// What happens to the sums in registers at the end of a block of k.
+FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, vec sum[][FC_NV], const int bias_per_row) {
+    T *sums = t->sums;
+    if (!t->first) {
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < FC_NV; j++) sum[i][j] = v_add(v_load(sums + i * FC_NR + j * FC_VL), sum[i][j]);
+    }
+    if (t->last && t->run_count == 1 && t->runs[0].length == FC_NR && t->column_stride == 1) {
+        T *dst = (T *)t->dst + t->runs[0].offset;
+        const T *bias = t->bias, *residual = t->residual ? (const T *)t->residual + t->runs[0].offset : NULL;
+        const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            const int64_t offset = t->row_offset[i];
+#pragma GCC unroll 4
+            for (int j = 0; j < FC_NV; j++) {
+                const vec b = bias_per_row ? v_set1(bias[i]) : v_load(bias + j * FC_VL);
+                const vec r = residual ? v_load(residual + offset + j * FC_VL) : v_set1(0);
+                v_store(dst + offset + j * FC_VL, FC_NAME(finish)(sum[i][j], b, r, low, high));
+            }
+        }
+        return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < FC_NV; j++) v_store(sums + i * FC_NR + j * FC_VL, sum[i][j]);
+    if (t->last) FC_NAME(gemm_scatter)(t, bias_per_row);
+}
+
+FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m) {
+    vec sum[FC_MR][FC_NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < FC_NV; j++) sum[i][j] = v_set1(0);
+    const T *a = t->a, *base = t->b;
+    const int64_t *offset = t->b_offset;
+    for (int64_t k = 0; k < t->depth; k++, a += m) {
+        const T *row = base + offset[k];
+        vec b[FC_NV];
+#pragma GCC unroll 4
+        for (int j = 0; j < FC_NV; j++) b[j] = v_load(row + j * FC_VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            const vec x = v_set1(a[i]);
+#pragma GCC unroll 4
+            for (int j = 0; j < FC_NV; j++) sum[i][j] = v_fma(x, b[j], sum[i][j]);
+        }
+    }
+    FC_NAME(gemm_end)(t, m, sum, 1);
+}
+
+FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m) {
+    vec sum[FC_MR][FC_NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < FC_NV; j++) sum[i][j] = v_set1(0);
+    const T *b = t->b;
+    const int64_t row = t->a_row;
+    for (int64_t s = 0; s < t->segments; s++) {
+        // Every third row has a pointer; the two after it are reached through the index register.
+        const T *a = (const T *)t->a + t->a_segment[s], *base[(FC_MR + 2) / 3];
+#pragma GCC unroll 8
+        for (int i = 0; i < (m + 2) / 3; i++) base[i] = a + 3 * i * row;
+        for (int64_t k = 0; k < t->depth; k++, b += FC_NR) {
+            vec w[FC_NV];
+#pragma GCC unroll 4
+            for (int j = 0; j < FC_NV; j++) w[j] = v_load(b + j * FC_VL);
+#pragma GCC unroll 16
+            for (int i = 0; i < m; i++) {
+                const vec x = v_set1(base[i / 3][(i % 3) * row + k]);
+#pragma GCC unroll 4
+                for (int j = 0; j < FC_NV; j++) sum[i][j] = v_fma(x, w[j], sum[i][j]);
+            }
+        }
+    }
+    FC_NAME(gemm_end)(t, m, sum, 0);
+}
+
+#define FC_GEMM_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)
+
+#define FC_GEMM_CASE(rows)                                                                                             \
+    case rows:                                                                                                         \
+        if (rows <= FC_MR) FC_GEMM_BODY(tile, rows <= FC_MR ? rows : 1);                                               \
+        return;
+
+#define FC_GEMM_BODY FC_NAME(gemm_pixels_body)
+static void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
+    switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
+}
+#undef FC_GEMM_BODY
+
+#define FC_GEMM_BODY FC_NAME(gemm_channels_body)
+static void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
+    switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
+}
+#undef FC_GEMM_BODY
+#undef FC_GEMM_CASE
+#undef FC_GEMM_ROWS

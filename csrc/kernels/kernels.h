@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// kernels.h - what the algorithms ask of an instruction set: one table of functions per ISA and dtype, with the tile
+// sizes that go with them.  Kernels allocate nothing, start no threads and decide nothing.
+//
+// The two GEMM forms.  Both compute a tile C[m][columns] += A * B by broadcasting elements of A against vectors of B:
+//
+//   pixels    A = packed weights, [k][m];            B = pixels, contiguous along a row   -> dst contiguous in w (NCHW)
+//   channels  A = pixels, each a row contiguous in k; B = packed weights, [k][nr]         -> dst contiguous in c (NHWC)
+//
+// They differ only in how A and B are addressed; neither needs the image to be rearranged when it already lies right:
+//   pixels:   B of depth k starts at b + b_offset[k].
+//   channels: A of row i, segment s, depth k is a[a_segment[s] + i * a_row + k]; B runs on through the segments.
+// That is all it takes to serve im2col panels, 1x1 convolutions in place and padded rows without im2col alike.
+#ifndef FC_KERNELS_H
+#define FC_KERNELS_H
+
+#include "fastconv.h"
+
+enum { FC_MAX_MR = 16, FC_MAX_NR = 64 };
+
+// `length` columns of a tile, from `column` on, that lie `offset` elements behind the tile's dst pointer.
+typedef struct fc_run {
+    int64_t column, length, offset;
+} fc_run;
+
+typedef struct fc_gemm_tile {
+    int64_t m;     // rows, 1 .. mr
+    int64_t depth; // of the k loop (channels: of one segment)
+    const void *a, *b;
+    const int64_t *b_offset;  // pixels: [depth]
+    int64_t a_row, segments;  // channels
+    const int64_t *a_segment; // channels: [segments]
+
+    // Partial sums between blocks of k, [m][nr]: read unless `first`, written unless `last`.
+    void *sums;
+    int first, last;
+
+    // On the last block: dst[row_offset[i] + run.offset + j * column_stride] for every run.
+    void *dst;
+    const void *residual; // as dst, or NULL
+    const int64_t *row_offset;
+    const fc_run *runs;
+    int64_t run_count, column_stride;
+    const void *bias; // of the first row (pixels) or column (channels)
+    double low, high;
+} fc_gemm_tile;
+
+// Weights [out][k] into tiles of `tile` output channels: [k][m] each, m = tile but for the last; `padded` fills the last
+// with zeros.  The order of k is (c / block, tap, c % block): block = 1 is channel-major, block = channels tap-major.
+typedef struct fc_weight_order {
+    int64_t out_channels, channels, block;
+    int64_t taps[FC_AXES];
+    fc_view view; // strides of the source, elements
+    int64_t tile, padded;
+} fc_weight_order;
+
+// A range of output pixels, flat over (image, d, h, w), and the depth range [k0, k1) of its im2col panel.
+typedef struct fc_im2col {
+    const fc_problem *problem;
+    const void *src; // of the group
+    int64_t pixel, count;
+    int64_t k0, k1;
+    void *panel;
+    int64_t row; // channels: distance of two pixels in the panel
+} fc_im2col;
+
+// Rows of the input, zero-padded and split into the phases of the stride (algo/direct.c gives the layout).
+typedef struct fc_pad_copy {
+    const fc_problem *problem;
+    const void *src; // of the group and image
+    int64_t d, h;    // first output row
+    int64_t c0, channels;
+    int64_t rows, width, pixel; // of a phase plane; elements from pixel to pixel
+    void *planes;
+} fc_pad_copy;
+
+typedef struct fc_winograd_tiles {
+    const fc_problem *problem;
+    const void *src; // of the group
+    void *dst;
+    const void *residual, *bias;
+    int64_t tiles_h, tiles_w; // per plane
+    int64_t tile, count;      // range of tiles, flat over (image, d, th, tw)
+    int64_t channel, channels; // range of channels
+    void *points;             // [alpha * alpha][tiles][row]
+    int64_t point, row;       // distances between points and between tiles
+} fc_winograd_tiles;
+
+// Output rows [h, h + rows) of one image and depth; src, dst and residual point to that image, and in the pixels form to
+// the channel.
+typedef struct fc_depthwise_rows {
+    const fc_problem *problem;
+    const void *src;
+    void *dst;
+    const void *residual;
+    const void *weights, *bias; // packed by algo/depthwise.c
+    int64_t channel, d, h, rows;
+} fc_depthwise_rows;
+
+typedef void (*fc_gemm_fn)(const fc_gemm_tile *tile);
+typedef void (*fc_pack_weights_fn)(const fc_weight_order *order, const void *weights, void *packed, int64_t k0,
+                                   int64_t k1, int64_t tile);
+typedef void (*fc_im2col_fn)(const fc_im2col *work);
+typedef void (*fc_pad_copy_fn)(const fc_pad_copy *work);
+typedef void (*fc_winograd_fn)(const fc_winograd_tiles *work);
+typedef void (*fc_depthwise_fn)(const fc_depthwise_rows *work);
+typedef double (*fc_burn_fn)(int64_t rounds);
+
+#include "kernels/pool.h"
+
+typedef struct fc_kernels {
+    fc_isa isa;
+    fc_dtype dtype;
+    int64_t element, vl, mr, nr; // bytes, lanes, and the GEMM tile: rows x columns
+#define FC_KERNEL(type, name) type name;
+#include "kernels/kernels.inc"
+#undef FC_KERNEL
+} fc_kernels;
+
+// NULL where the ISA is not built.
+const fc_kernels *fc_kernels_for(fc_isa isa, fc_dtype dtype);
+
+#define FC_TABLES(isa) extern const fc_kernels fc_f32_kernels_##isa, fc_f64_kernels_##isa;
+FC_TABLES(scalar)
+FC_TABLES(avx2)
+FC_TABLES(avx512)
+FC_TABLES(neon)
+#undef FC_TABLES
+
+#endif

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pack.tmpl.c - moving data into the order in which the GEMM reads it: weights once per plan, pixels panel by panel, so
+// that the im2col matrix as a whole never exists.  Every read is checked against the image; outside it is zero.
+
+// ---------------------------------------------------------------------------------------------------------- weights
+
+static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *packed, int64_t k0, int64_t k1,
+                                  int64_t tile) {
+    const int64_t *taps = o->taps, per_channel = taps[0] * taps[1] * taps[2];
+    const int64_t first = tile * o->tile, left = o->out_channels - first;
+    const int64_t rows = left < o->tile ? left : o->tile, pitch = o->padded ? o->tile : rows;
+    T *out = packed;
+    int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
+    for (int64_t k = k0; k < k1; block++, rest = 0) {
+        const int64_t c0 = block * o->block, size = o->channels - c0 < o->block ? o->channels - c0 : o->block;
+        for (; k < k1 && rest < size * per_channel; k++, rest++, out += pitch) {
+            const int64_t tap = rest / size, c = c0 + rest % size;
+            const int64_t x = tap % taps[2], y = tap / taps[2] % taps[1], z = tap / taps[2] / taps[1];
+            const T *in = (const T *)weights + first * o->view.outer + c * o->view.channel + z * o->view.axis[0] +
+                          y * o->view.axis[1] + x * o->view.axis[2];
+            for (int64_t i = 0; i < rows; i++) out[i] = in[i * o->view.outer];
+            for (int64_t i = rows; i < pitch; i++) out[i] = 0;
+        }
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------------- pixels
+
+// out[j] = in[j * step] for `count` elements.
+FC_INLINE void FC_NAME(copy_run)(T *out, const T *in, int64_t step, int64_t count) {
+    int64_t j = 0;
+    if (step == 1) {
+        for (; j + FC_VL <= count; j += FC_VL) v_store(out + j, v_load(in + j));
+        if (j < count) v_store_part(out + j, v_load_part(in + j, count - j), count - j);
+        return;
+    }
+    if (step == 2)
+        for (; j + FC_VL <= count; j += FC_VL) v_store(out + j, v_load2(in + 2 * j));
+    for (; j < count; j++) out[j] = in[j * step];
+}
+
+FC_INLINE void FC_NAME(zero_run)(T *out, int64_t count) {
+    int64_t j = 0;
+    for (; j + FC_VL <= count; j += FC_VL) v_store(out + j, v_set1(0));
+    if (j < count) v_store_part(out + j, v_set1(0), count - j);
+}
+
+// A run of outputs along w reads in[x + j * stride]: copies those inside [0, size), zeroes the rest.
+FC_INLINE void FC_NAME(clipped_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
+                                    int64_t count) {
+    int64_t low = 0, high = count;
+    if (x < 0) low = stride == 1 ? -x : (-x + stride - 1) / stride;
+    if (x + (count - 1) * stride >= size) high = x >= size ? 0 : (size - x + stride - 1) / stride;
+    if (low > count) low = count;
+    if (high < low) high = low;
+    if (low > 0) FC_NAME(zero_run)(out, low);
+    FC_NAME(copy_run)(out + low, row + (x + low * stride) * step, step * stride, high - low);
+    if (high < count) FC_NAME(zero_run)(out + high, count - high);
+}
+
+// Where output pixel `pixel`, flat over (image, d, h, w), starts to read.
+typedef struct FC_NAME(window) {
+    int64_t image, at[FC_AXES], out_w;
+} FC_NAME(window);
+
+FC_INLINE FC_NAME(window) FC_NAME(window_of)(const fc_problem *p, int64_t pixel) {
+    FC_NAME(window) w;
+    int64_t out[FC_AXES];
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        out[i] = pixel % p->axis[i].out;
+        pixel /= p->axis[i].out;
+        w.at[i] = out[i] * p->axis[i].stride - p->axis[i].pad;
+    }
+    w.image = pixel;
+    w.out_w = out[2];
+    return w;
+}
+
+// Panel [k1 - k0][nr], k = (c, kd, kh, kw): each row is a shifted copy of image rows.
+static void FC_NAME(im2col_pixels)(const fc_im2col *work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int64_t step = p->src.axis[2];
+    int64_t column = 0;
+    while (column < work->count) {
+        const FC_NAME(window) at = FC_NAME(window_of)(p, work->pixel + column);
+        const int64_t left = work->count - column, length = w->out - at.out_w < left ? w->out - at.out_w : left;
+        const T *image = (const T *)work->src + at.image * p->src.outer;
+        int64_t kw = work->k0 % w->kernel, kh = work->k0 / w->kernel % h->kernel;
+        int64_t kd = work->k0 / w->kernel / h->kernel % d->kernel, c = work->k0 / w->kernel / h->kernel / d->kernel;
+        T *out = (T *)work->panel + column;
+        for (int64_t k = work->k0; k < work->k1; k++, out += FC_NR) {
+            const int64_t z = at.at[0] + kd * d->dilation, y = at.at[1] + kh * h->dilation;
+            if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, length);
+            else
+                FC_NAME(clipped_run)(out, image + c * p->src.channel + z * p->src.axis[0] + y * p->src.axis[1],
+                                     at.at[2] + kw * w->dilation, w->stride, w->in, step, length);
+            if (++kw < w->kernel) continue;
+            kw = 0;
+            if (++kh < h->kernel) continue;
+            kh = 0;
+            if (++kd < d->kernel) continue;
+            kd = 0;
+            c++;
+        }
+        column += length;
+    }
+    if (column < FC_NR)
+        for (int64_t k = 0; k < work->k1 - work->k0; k++)
+            FC_NAME(zero_run)((T *)work->panel + k * FC_NR + column, FC_NR - column);
+}
+
+// Panel [pixel][k1 - k0], k = (kd, kh, kw, c): each row is a string of channel runs.  Where neighbouring taps are
+// neighbours in memory, a whole row of taps is one run; that is what makes images of three channels fast.
+static void FC_NAME(im2col_channels)(const fc_im2col *work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int64_t channels = p->in_channels, step = p->src.channel;
+    const int joined = w->dilation == 1 && step == 1 && p->src.axis[2] == channels;
+    const int64_t run = joined ? channels * w->kernel : channels, per_row = joined ? 1 : w->kernel;
+    T *row = work->panel;
+    for (int64_t i = 0; i < work->count; i++, row += work->row) {
+        const FC_NAME(window) at = FC_NAME(window_of)(p, work->pixel + i);
+        const T *image = (const T *)work->src + at.image * p->src.outer;
+        int64_t tap = work->k0 / run, skip = work->k0 % run;
+        T *out = row;
+        for (int64_t k = work->k0; k < work->k1; tap++, skip = 0) {
+            const int64_t left = work->k1 - k, length = run - skip < left ? run - skip : left;
+            const int64_t kw = tap % per_row, kh = tap / per_row % h->kernel, kd = tap / per_row / h->kernel;
+            const int64_t z = at.at[0] + kd * d->dilation, y = at.at[1] + kh * h->dilation;
+            const int64_t x = at.at[2] + kw * w->dilation;
+            const T *in = image + z * p->src.axis[0] + y * p->src.axis[1];
+            if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, length);
+            else if (joined) FC_NAME(clipped_run)(out, in, x * channels + skip, 1, w->in * channels, 1, length);
+            else if (x < 0 || x >= w->in) FC_NAME(zero_run)(out, length);
+            else FC_NAME(copy_run)(out, in + x * p->src.axis[2] + skip * step, step, length);
+            out += length;
+            k += length;
+        }
+    }
+}
+
+// Panel [pixel][k1 - k0], k = (c, kd, kh, kw): each row is a string of tap runs.  Serves images whose channels are not
+// neighbours but whose outputs are, and the weight gradient, whose "taps" are the output's gradient.
+static void FC_NAME(im2col_strings)(const fc_im2col *work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    T *row = work->panel;
+    for (int64_t i = 0; i < work->count; i++, row += work->row) {
+        const FC_NAME(window) at = FC_NAME(window_of)(p, work->pixel + i);
+        const T *image = (const T *)work->src + at.image * p->src.outer;
+        int64_t string = work->k0 / w->kernel, skip = work->k0 % w->kernel;
+        T *out = row;
+        for (int64_t k = work->k0; k < work->k1; string++, skip = 0) {
+            const int64_t left = work->k1 - k, length = w->kernel - skip < left ? w->kernel - skip : left;
+            const int64_t kh = string % h->kernel, kd = string / h->kernel % d->kernel;
+            const int64_t c = string / h->kernel / d->kernel;
+            const int64_t z = at.at[0] + kd * d->dilation, y = at.at[1] + kh * h->dilation;
+            const T *in = image + c * p->src.channel + z * p->src.axis[0] + y * p->src.axis[1];
+            if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, length);
+            else
+                FC_NAME(clipped_run)(out, in, at.at[2] + skip * w->dilation, w->dilation, w->in, p->src.axis[2], length);
+            out += length;
+            k += length;
+        }
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------- padded rows
+
+// planes [channel][kd][phase h][phase w][rows][width]: element (r, j) of a phase plane is the input at row
+// (h + r) * stride - pad + phase, column j * stride - pad + phase.
+static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    T *out = work->planes;
+    for (int64_t c = 0; c < work->channels; c++)
+        for (int64_t kd = 0; kd < d->kernel; kd++) {
+            const int64_t z = work->d * d->stride - d->pad + kd * d->dilation;
+            const T *plane = (const T *)work->src + (work->c0 + c) * p->src.channel + z * p->src.axis[0];
+            for (int64_t ph = 0; ph < h->stride; ph++)
+                for (int64_t pw = 0; pw < w->stride; pw++)
+                    for (int64_t r = 0; r < work->rows; r++, out += work->width) {
+                        const int64_t y = (work->h + r) * h->stride - h->pad + ph;
+                        if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, work->width);
+                        else
+                            FC_NAME(clipped_run)(out, plane + y * p->src.axis[1], pw - w->pad, w->stride, w->in,
+                                                 p->src.axis[2], work->width);
+                    }
+        }
+}
+
+// planes [kd][phase h][phase w][rows][width][pixel]: the same with the channels innermost.
+static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    T *out = work->planes;
+    for (int64_t kd = 0; kd < d->kernel; kd++) {
+        const int64_t z = work->d * d->stride - d->pad + kd * d->dilation;
+        const T *plane = (const T *)work->src + work->c0 * p->src.channel + z * p->src.axis[0];
+        for (int64_t ph = 0; ph < h->stride; ph++)
+            for (int64_t pw = 0; pw < w->stride; pw++)
+                for (int64_t r = 0; r < work->rows; r++) {
+                    const int64_t y = (work->h + r) * h->stride - h->pad + ph;
+                    const int inside = z >= 0 && z < d->in && y >= 0 && y < h->in;
+                    for (int64_t j = 0; j < work->width; j++, out += work->pixel) {
+                        const int64_t x = j * w->stride - w->pad + pw;
+                        if (!inside || x < 0 || x >= w->in) FC_NAME(zero_run)(out, work->channels);
+                        else
+                            FC_NAME(copy_run)(out, plane + y * p->src.axis[1] + x * p->src.axis[2], p->src.channel,
+                                              work->channels);
+                    }
+                }
+    }
+}

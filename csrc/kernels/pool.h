@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pool.h - what the pooling kernels are asked, and where windows lie.
+#ifndef FC_POOL_H
+#define FC_POOL_H
+
+#include "fastconv.h"
+
+// Elements of the line that is pooled in one go: it stays in the first-level cache and on the stack.
+enum { FC_POOL_SPAN = 1024 };
+
+// A range of output rows, flat over (d, h), in a range of channels of one image.  The pointers are the whole arrays'.
+typedef struct fc_pool_work {
+    const fc_pool *pool;
+    const void *src;
+    void *dst;
+    int64_t *indices;
+    int64_t image, channel, channels, row, rows;
+} fc_pool_work;
+
+// All of a range of channels of one image, whose d_src nobody else writes.
+typedef struct fc_pool_grad {
+    const fc_pool *pool;
+    const void *d_dst;
+    const int64_t *indices;
+    void *d_src;
+    int64_t image, channel, channels;
+} fc_pool_grad;
+
+typedef void (*fc_pool_fn)(const fc_pool_work *work);
+typedef int (*fc_pool_max_grad_fn)(const fc_pool_grad *work); // whether all indices lay in the plane
+typedef void (*fc_pool_avg_grad_fn)(const fc_pool_grad *work);
+
+// The inputs start, start + step, ... under one window, along one axis.
+typedef struct fc_window {
+    int64_t start, taps, step;
+} fc_window;
+
+static inline fc_window fc_pool_window(const fc_pool *pool, int axis, int64_t i) {
+    const fc_axis *a = &pool->axis[axis];
+    if (pool->adaptive) {
+        const int64_t start = i * a->in / a->out, stop = ((i + 1) * a->in + a->out - 1) / a->out;
+        return (fc_window){start, stop - start, 1};
+    }
+    fc_window w = {i * a->stride - a->pad, a->kernel, a->dilation};
+    if (w.start < 0) {
+        const int64_t skipped = (-w.start + w.step - 1) / w.step;
+        w.start += skipped * w.step;
+        w.taps -= skipped;
+    }
+    if (w.start + (w.taps - 1) * w.step >= a->in) w.taps = (a->in - w.start + w.step - 1) / w.step;
+    return w;
+}
+
+// What a window adds to the divisor of an average, as a factor per axis.
+static inline int64_t fc_pool_count(const fc_pool *pool, int axis, int64_t i) {
+    const fc_axis *a = &pool->axis[axis];
+    if (pool->divisor) return axis == 0 ? pool->divisor : 1;
+    if (pool->adaptive || !pool->count_include_pad) return fc_pool_window(pool, axis, i).taps;
+    const int64_t start = i * a->stride - a->pad, room = a->in + pool->pad_after[axis] - start;
+    return (a->kernel - 1) * a->dilation < room ? a->kernel : (room + a->dilation - 1) / a->dilation;
+}
+
+#endif

@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pool.tmpl.c - pooling and its gradients.  Four ways to the same numbers:
+//
+//   pool_channels        channels contiguous: every lane a channel, several vectors of them through the window at once
+//   pool_rows            columns contiguous, values only: first down, then across.  The rows under a window are folded
+//                        into one line with the padding's identity at its ends, and the windows are folded along that
+//                        line: kh + kw operations instead of kh * kw, and no borders
+//   pool_rows_indexed    columns contiguous, with the positions of the maxima: every lane an output column.  (Down and
+//                        across would have to compare rows among equals, which costs more than it saves)
+//   pool_any             any strides, and windows too large for the others
+//
+// Averages sum each row of a window by itself, so that their error grows with kh + kw.
+
+// Folding: the maximum that NaN wins, or the sum.  `kind` is a constant at every call.
+FC_INLINE vec FC_NAME(pool_fold)(const int kind, vec a, vec x) {
+    return kind == FC_POOL_MAX ? v_peak(a, x) : v_add(a, x);
+}
+
+FC_INLINE T FC_NAME(pool_fold1)(const int kind, T a, T x) {
+    if (kind == FC_POOL_AVG) return a + x;
+    return x > a || x != x ? x : a;
+}
+
+FC_INLINE T FC_NAME(pool_identity)(const int kind) { return kind == FC_POOL_MAX ? -(T)INFINITY : 0; }
+
+// The factor of the divisor that rows have in common.
+FC_INLINE T FC_NAME(pool_row_count)(const fc_pool *p, int64_t row) {
+    return (T)fc_pool_count(p, 0, row / p->axis[1].out) * (T)fc_pool_count(p, 1, row % p->axis[1].out);
+}
+
+FC_INLINE int64_t FC_NAME(pool_at)(const fc_view *v, int64_t image, int64_t channel, const fc_pool *p, int64_t row) {
+    return image * v->outer + channel * v->channel + row / p->axis[1].out * v->axis[0] +
+           row % p->axis[1].out * v->axis[1];
+}
+
+// ------------------------------------------------------------------------------------------------------ any strides
+
+// One output element; *position is that of its maximum in the plane.
+FC_INLINE T FC_NAME(pool_one)(const int kind, const fc_pool *p, const T *plane, const fc_window w[FC_AXES],
+                              int64_t *position) {
+    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
+    T result = FC_NAME(pool_identity)(kind);
+    *position = (w[0].start * height + w[1].start) * width + w[2].start;
+    for (int64_t d = w[0].start, i = 0; i < w[0].taps; i++, d += w[0].step)
+        for (int64_t h = w[1].start, j = 0; j < w[1].taps; j++, h += w[1].step) {
+            const T *line = plane + d * step[0] + h * step[1];
+            T sum = 0;
+            for (int64_t x = w[2].start, k = 0; k < w[2].taps; k++, x += w[2].step) {
+                const T value = line[x * step[2]];
+                if (kind == FC_POOL_AVG) sum += value;
+                else if (value > result || value != value) {
+                    result = value;
+                    *position = (d * height + h) * width + x;
+                }
+            }
+            if (kind == FC_POOL_AVG) result += sum;
+        }
+    return result;
+}
+
+static void FC_NAME(pool_any)(const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        for (int64_t row = work->row; row < work->row + work->rows; row++) {
+            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
+            int64_t *indices = work->indices;
+            if (indices) indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row);
+            fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
+                                    fc_pool_window(p, 1, row % p->axis[1].out)};
+            for (int64_t x = 0; x < p->axis[2].out; x++) {
+                int64_t position;
+                w[2] = fc_pool_window(p, 2, x);
+                if (p->kind == FC_POOL_AVG) {
+                    const T sum = FC_NAME(pool_one)(FC_POOL_AVG, p, plane, w, &position);
+                    dst[x * p->dst.axis[2]] = sum / (FC_NAME(pool_row_count)(p, row) * (T)fc_pool_count(p, 2, x));
+                    continue;
+                }
+                dst[x * p->dst.axis[2]] = FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &position);
+                if (indices) indices[x * p->index.axis[2]] = position;
+            }
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- columns, by lines
+
+// Output columns whose windows lie in one line, and the line: inputs x0 .. x0 + span of a row, of which only those in
+// lo .. hi exist.  One column may have more than FC_POOL_SPAN inputs; it is then alone and the line holds a part of it.
+typedef struct FC_NAME(pool_block) {
+    int64_t column, columns, x0, span, lo, hi;
+    struct {
+        int32_t start, taps;
+    } window[FC_POOL_SPAN]; // in the line
+    T count[FC_POOL_SPAN + FC_VL];
+    T line[FC_POOL_SPAN + 2 * FC_VL]; // the slack is read but never used
+} FC_NAME(pool_block);
+
+static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity, FC_NAME(pool_block) * b) {
+    const fc_axis *a = &p->axis[2];
+    b->column = column;
+    b->columns = b->span = 0;
+    b->x0 = p->adaptive ? fc_pool_window(p, 2, column).start : column * a->stride - a->pad;
+    for (int64_t x = column; x < a->out && b->columns < FC_POOL_SPAN; x++, b->columns++) {
+        const fc_window w = fc_pool_window(p, 2, x);
+        const int64_t stop =
+            p->adaptive ? w.start + w.taps : x * a->stride - a->pad + (a->kernel - 1) * a->dilation + 1;
+        if (stop - b->x0 > FC_POOL_SPAN && b->columns) break;
+        b->span = stop - b->x0;
+        b->window[b->columns].start = (int32_t)(w.start - b->x0);
+        b->window[b->columns].taps = (int32_t)w.taps;
+        b->count[b->columns] = (T)fc_pool_count(p, 2, x);
+    }
+    b->lo = b->x0 > 0 ? b->x0 : 0;
+    b->hi = b->x0 + b->span < a->in ? b->x0 + b->span : a->in;
+    for (int64_t i = 0; i < FC_VL; i++) b->count[b->columns + i] = 1;
+    const int64_t line = b->span < FC_POOL_SPAN ? b->span : FC_POOL_SPAN;
+    for (int64_t i = 0; i < line + 2 * FC_VL; i++) b->line[i] = identity;
+}
+
+// The input rows under a window.
+typedef struct FC_NAME(pool_rows_under) {
+    const T *first; // its element of column 0
+    int64_t depths, depth_step, heights, height_step;
+} FC_NAME(pool_rows_under);
+
+FC_INLINE FC_NAME(pool_rows_under) FC_NAME(pool_under)(const fc_pool *p, const T *plane, int64_t row) {
+    const fc_window d = fc_pool_window(p, 0, row / p->axis[1].out), h = fc_pool_window(p, 1, row % p->axis[1].out);
+    return (FC_NAME(pool_rows_under)){plane + d.start * p->src.axis[0] + h.start * p->src.axis[1], d.taps,
+                                      d.step * p->src.axis[0], h.taps, h.step * p->src.axis[1]};
+}
+
+// Folds `vectors` vectors, or the `part` elements of one, down the rows.
+FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int vectors, const int64_t part,
+                                          const FC_NAME(pool_rows_under) * u, const T *src, T *line) {
+    vec sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) sum[v] = part ? v_load_part(src, part) : v_load(src + v * FC_VL);
+    for (int64_t d = 0; d < u->depths; d++)
+        for (int64_t h = d == 0; h < u->heights; h++) {
+            const T *p = src + d * u->depth_step + h * u->height_step;
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                sum[v] = FC_NAME(pool_fold)(kind, sum[v], part ? v_load_part(p, part) : v_load(p + v * FC_VL));
+        }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        if (part) v_store_part(line, sum[v], part);
+        else v_store(line + v * FC_VL, sum[v]);
+    }
+}
+
+// line[0 .. n) = the inputs from column x on, folded down the rows.
+FC_INLINE void FC_NAME(pool_down)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t x, int64_t n, T *line) {
+    const T *src = u->first + x;
+    int64_t i = 0;
+    for (; i + 4 * FC_VL <= n; i += 4 * FC_VL) FC_NAME(pool_down_vectors)(kind, 4, 0, u, src + i, line + i);
+    for (; i + FC_VL <= n; i += FC_VL) FC_NAME(pool_down_vectors)(kind, 1, 0, u, src + i, line + i);
+    if (i == n) return;
+    if (n < FC_VL) FC_NAME(pool_down_vectors)(kind, 1, n, u, src, line);
+    else FC_NAME(pool_down_vectors)(kind, 1, 0, u, src + n - FC_VL, line + n - FC_VL); // overlaps its neighbour
+}
+
+// Folds a window along the line.
+FC_INLINE T FC_NAME(pool_along)(const int kind, const T *line, int64_t taps, int64_t step) {
+    T sum = line[0];
+    int64_t k = 1;
+    if (FC_VL > 1 && step == 1 && taps >= 2 * FC_VL) {
+        vec wide = v_load(line);
+        for (k = FC_VL; k + FC_VL <= taps; k += FC_VL) wide = FC_NAME(pool_fold)(kind, wide, v_load(line + k));
+        T lanes[FC_VL];
+        v_store(lanes, wide);
+        sum = lanes[0];
+        for (int l = 1; l < FC_VL; l++) sum = FC_NAME(pool_fold1)(kind, sum, lanes[l]);
+    }
+    for (; k < taps; k++) sum = FC_NAME(pool_fold1)(kind, sum, line[k * step]);
+    return sum;
+}
+
+// Across the line: dst[x] of all columns of the block, every lane a column.  Stride 1 or 2.
+FC_INLINE void FC_NAME(pool_across)(const int kind, const int stride, const fc_axis *a, const FC_NAME(pool_block) * b,
+                                    T rows, T *dst) {
+    const int64_t n = b->columns;
+    for (int64_t i = 0; i < n; i += FC_VL) {
+        const int64_t x = i + FC_VL <= n || n < FC_VL ? i : n - FC_VL; // the last one overlaps its neighbour
+        const T *line = b->line + x * stride;
+        vec sum = stride == 1 ? v_load(line) : v_load2(line);
+        for (int64_t k = 1; k < a->kernel; k++) {
+            line += a->dilation;
+            sum = FC_NAME(pool_fold)(kind, sum, stride == 1 ? v_load(line) : v_load2(line));
+        }
+        if (kind == FC_POOL_AVG) sum = v_div(sum, v_mul(v_set1(rows), v_load(b->count + x)));
+        if (n < FC_VL) v_store_part(dst, sum, n);
+        else v_store(dst + x, sum);
+    }
+}
+
+// A window that is longer than the line, part by part.
+FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * u, fc_window w, T *line) {
+    const int64_t most = w.step < FC_POOL_SPAN ? (FC_POOL_SPAN - 1) / w.step + 1 : 1;
+    T sum = FC_NAME(pool_identity)(kind);
+    for (int64_t k = 0; k < w.taps; k += most) {
+        const int64_t taps = w.taps - k < most ? w.taps - k : most;
+        FC_NAME(pool_down)(kind, u, w.start + k * w.step, (taps - 1) * w.step + 1, line);
+        sum = FC_NAME(pool_fold1)(kind, sum, FC_NAME(pool_along)(kind, line, taps, w.step));
+    }
+    return sum;
+}
+
+FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const fc_axis *a = &p->axis[2];
+    const int64_t step = p->adaptive ? 1 : a->dilation;
+    FC_NAME(pool_block) b;
+    for (int64_t column = 0; column < a->out; column += b.columns) {
+        FC_NAME(pool_block_at)(p, column, FC_NAME(pool_identity)(kind), &b);
+        for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+            const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+            for (int64_t row = work->row; row < work->row + work->rows; row++) {
+                const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
+                const T rows = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) : 1;
+                T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + column;
+                if (b.span > FC_POOL_SPAN) {
+                    const T sum = FC_NAME(pool_long)(kind, &under, fc_pool_window(p, 2, column), b.line);
+                    *dst = kind == FC_POOL_AVG ? sum / (rows * b.count[0]) : sum;
+                    continue;
+                }
+                FC_NAME(pool_down)(kind, &under, b.lo, b.hi - b.lo, b.line + b.lo - b.x0);
+                if (!p->adaptive && a->stride == 1) FC_NAME(pool_across)(kind, 1, a, &b, rows, dst);
+                else if (!p->adaptive && a->stride == 2) FC_NAME(pool_across)(kind, 2, a, &b, rows, dst);
+                else
+                    for (int64_t x = 0; x < b.columns; x++) {
+                        const T sum = FC_NAME(pool_along)(kind, b.line + b.window[x].start, b.window[x].taps, step);
+                        dst[x] = kind == FC_POOL_AVG ? sum / (rows * b.count[x]) : sum;
+                    }
+            }
+        }
+    }
+}
+
+static void FC_NAME(pool_rows)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_rows_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_rows_of)(FC_POOL_AVG, work);
+}
+
+// --------------------------------------------------------------------------------------- maxima and their positions
+
+// A running maximum and how far from the window's first input it was found; T holds that exactly (algo/pool.c sees to
+// it), and so both are selected by one mask.
+typedef struct FC_NAME(pool_best) {
+    vec value, offset;
+} FC_NAME(pool_best);
+
+FC_INLINE FC_NAME(pool_best) FC_NAME(pool_nothing)(void) {
+    return (FC_NAME(pool_best)){v_set1(-(T)INFINITY), v_set1(0)};
+}
+
+FC_INLINE void FC_NAME(pool_consider)(FC_NAME(pool_best) * best, vec x, vec offset) {
+    const vmask above = v_above(x, best->value);
+    best->value = v_select(above, x, best->value);
+    best->offset = v_select(above, offset, best->offset);
+}
+
+// indices[l * stride] = first + l * step + offset[l]
+FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
+                                         int64_t n) {
+    T lanes[FC_VL];
+    v_store(lanes, offset);
+    if (n == FC_VL && stride == 1)
+        for (int l = 0; l < FC_VL; l++) indices[l] = first + l * step + (int64_t)lanes[l];
+    else
+        for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int64_t)lanes[l];
+}
+
+// Output columns x .. x + n, n <= FC_VL, whose windows lie in the row as a whole.
+FC_INLINE void FC_NAME(pool_columns_indexed)(const int stride, const fc_pool *p, const T *plane,
+                                             const fc_window w[FC_AXES], int64_t x, int64_t n, T *dst,
+                                             int64_t *indices) {
+    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
+    const int64_t start = x * stride - p->axis[2].pad;
+    const T *src = plane + w[0].start * step[0] + w[1].start * step[1] + start;
+    FC_NAME(pool_best) best = FC_NAME(pool_nothing)();
+    for (int64_t d = 0; d < w[0].taps; d++)
+        for (int64_t h = 0; h < w[1].taps; h++) {
+            const T *line = src + d * w[0].step * step[0] + h * w[1].step * step[1];
+            const int64_t offset = (d * w[0].step * height + h * w[1].step) * width;
+            for (int64_t k = 0; k < p->axis[2].kernel; k++) {
+                const int64_t at = k * p->axis[2].dilation;
+                vec value;
+                if (n == FC_VL) value = stride == 1 ? v_load(line + at) : v_load2(line + at);
+                else value = stride == 1 ? v_load_part(line + at, n) : v_load2_part(line + at, n);
+                FC_NAME(pool_consider)(&best, value, v_set1((T)(offset + at)));
+            }
+        }
+    if (n == FC_VL) v_store(dst + x, best.value);
+    else v_store_part(dst + x, best.value, n);
+    FC_NAME(pool_put_indices)(indices + x * p->index.axis[2], p->index.axis[2], best.offset,
+                              (w[0].start * height + w[1].start) * width + start, stride, n);
+}
+
+static void FC_NAME(pool_rows_indexed)(const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const fc_axis *a = &p->axis[2];
+    // Columns whose windows hang over an edge, and those of strides without a vector load, go one by one.
+    int64_t lo = 0, hi = 0;
+    if (!p->adaptive && a->stride <= 2) {
+        const int64_t last = a->in - 1 - (a->kernel - 1) * a->dilation + a->pad;
+        lo = a->pad > 0 ? (a->pad + a->stride - 1) / a->stride : 0;
+        hi = last < 0 ? 0 : last / a->stride + 1;
+        if (hi > a->out) hi = a->out;
+        if (hi < lo) lo = hi = 0;
+    }
+    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        for (int64_t row = work->row; row < work->row + work->rows; row++) {
+            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
+            int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
+            fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
+                                    fc_pool_window(p, 1, row % p->axis[1].out)};
+            for (int64_t x = 0; x < a->out; x++) {
+                if (x == lo) x = hi;
+                if (x == a->out) break;
+                w[2] = fc_pool_window(p, 2, x);
+                dst[x] = FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &indices[x * p->index.axis[2]]);
+            }
+            for (int64_t i = lo; i < hi; i += FC_VL) {
+                const int64_t n = hi - lo < FC_VL ? hi - lo : FC_VL;
+                const int64_t x = i + n <= hi ? i : hi - n; // the last one overlaps its neighbour
+                if (a->stride == 1) FC_NAME(pool_columns_indexed)(1, p, plane, w, x, n, dst, indices);
+                else FC_NAME(pool_columns_indexed)(2, p, plane, w, x, n, dst, indices);
+            }
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- channels
+
+enum { FC_NAME(pool_max), FC_NAME(pool_max_indexed), FC_NAME(pool_avg) };
+
+// One output pixel, `vectors` vectors of channels or the `part` channels of one.
+FC_INLINE void FC_NAME(pool_pixel)(const int mode, const int vectors, const int64_t part, const fc_pool *p,
+                                   const T *src, const fc_window w[FC_AXES], T count, T *dst, int64_t *indices) {
+    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
+    src += w[0].start * step[0] + w[1].start * step[1] + w[2].start * step[2];
+    FC_NAME(pool_best) best[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        best[v] = FC_NAME(pool_nothing)();
+        if (mode == FC_NAME(pool_avg)) best[v].value = v_set1(0);
+    }
+    for (int64_t d = 0; d < w[0].taps; d++)
+        for (int64_t h = 0; h < w[1].taps; h++) {
+            const T *line = src + d * w[0].step * step[0] + h * w[1].step * step[1];
+            const int64_t offset = (d * w[0].step * height + h * w[1].step) * width;
+            vec sum[4];
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[v] = v_set1(0);
+            for (int64_t k = 0; k < w[2].taps; k++) {
+                const T *pixel = line + k * w[2].step * step[2];
+                const vec at = v_set1((T)(offset + k * w[2].step));
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    const vec x = part ? v_load_part(pixel, part) : v_load(pixel + v * FC_VL);
+                    if (mode == FC_NAME(pool_avg)) sum[v] = v_add(sum[v], x);
+                    else if (mode == FC_NAME(pool_max)) best[v].value = v_peak(best[v].value, x);
+                    else FC_NAME(pool_consider)(&best[v], x, at);
+                }
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                if (mode == FC_NAME(pool_avg)) best[v].value = v_add(best[v].value, sum[v]);
+        }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        const vec value = mode == FC_NAME(pool_avg) ? v_div(best[v].value, v_set1(count)) : best[v].value;
+        if (part) v_store_part(dst, value, part);
+        else v_store(dst + v * FC_VL, value);
+        if (mode == FC_NAME(pool_max_indexed))
+            FC_NAME(pool_put_indices)(indices + v * FC_VL * p->index.channel, p->index.channel, best[v].offset,
+                                      (w[0].start * height + w[1].start) * width + w[2].start, 0, part ? part : FC_VL);
+    }
+}
+
+FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const int64_t n = work->channels;
+    const T *src = (const T *)work->src + work->image * p->src.outer + work->channel;
+    for (int64_t row = work->row; row < work->row + work->rows; row++) {
+        T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, work->channel, p, row);
+        int64_t *indices = work->indices;
+        if (mode == FC_NAME(pool_max_indexed))
+            indices += FC_NAME(pool_at)(&p->index, work->image, work->channel, p, row);
+        fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
+        const T rows = mode == FC_NAME(pool_avg) ? FC_NAME(pool_row_count)(p, row) : 1;
+        for (int64_t x = 0; x < p->axis[2].out; x++) {
+            w[2] = fc_pool_window(p, 2, x);
+            const T count = mode == FC_NAME(pool_avg) ? rows * (T)fc_pool_count(p, 2, x) : 1;
+            T *out = dst + x * p->dst.axis[2];
+            int64_t *index = mode == FC_NAME(pool_max_indexed) ? indices + x * p->index.axis[2] : NULL, c = 0;
+            for (; c + 4 * FC_VL <= n; c += 4 * FC_VL) {
+                FC_NAME(pool_pixel)(mode, 4, 0, p, src + c, w, count, out + c, index);
+                if (index) index += 4 * FC_VL * p->index.channel;
+            }
+            for (; c + FC_VL <= n; c += FC_VL) {
+                FC_NAME(pool_pixel)(mode, 1, 0, p, src + c, w, count, out + c, index);
+                if (index) index += FC_VL * p->index.channel;
+            }
+            if (c < n) FC_NAME(pool_pixel)(mode, 1, n - c, p, src + c, w, count, out + c, index);
+        }
+    }
+}
+
+static void FC_NAME(pool_channels)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_channels_of)(FC_NAME(pool_avg), work);
+    else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
+    else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);
+}
+
+// -------------------------------------------------------------------------------------------------------- gradients
+
+// d_src = 0.  The contiguous axis is the inner one.
+static void FC_NAME(pool_zero)(const fc_pool_grad *g) {
+    const fc_pool *p = g->pool;
+    const fc_view *v = &p->src;
+    const int64_t together = v->channel == 1 ? g->channels : 1;
+    for (int64_t c = 0; c < g->channels; c += together)
+        for (int64_t d = 0; d < p->axis[0].in; d++)
+            for (int64_t h = 0; h < p->axis[1].in; h++) {
+                T *line = (T *)g->d_src + g->image * v->outer + (g->channel + c) * v->channel + d * v->axis[0] +
+                          h * v->axis[1];
+                if (together == 1 && v->axis[2] == 1) memset(line, 0, (size_t)p->axis[2].in * sizeof(T));
+                else
+                    for (int64_t w = 0; w < p->axis[2].in; w++)
+                        memset(line + w * v->axis[2], 0, (size_t)together * sizeof(T));
+            }
+}
+
+static int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
+    const fc_pool *p = g->pool;
+    const fc_view *v = &p->src;
+    const int64_t height = p->axis[1].in, width = p->axis[2].in, plane = p->axis[0].in * height * width;
+    const int even = (height == 1 || v->axis[1] == width * v->axis[2]) &&
+                     (p->axis[0].in == 1 || v->axis[0] == height * width * v->axis[2]);
+    const int64_t together = v->channel == 1 ? g->channels : 1;
+    int sound = 1;
+    FC_NAME(pool_zero)(g);
+    for (int64_t outer = g->channel; outer < g->channel + g->channels; outer += together)
+        for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
+            T *d_src = (T *)g->d_src + g->image * v->outer;
+            const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, 0, p, row);
+            const int64_t *indices = g->indices + FC_NAME(pool_at)(&p->index, g->image, 0, p, row);
+            for (int64_t x = 0; x < p->axis[2].out; x++)
+                for (int64_t c = outer; c < outer + together; c++) {
+                    const int64_t i = indices[x * p->index.axis[2] + c * p->index.channel];
+                    if (i < 0 || i >= plane) {
+                        sound = 0;
+                        continue;
+                    }
+                    const int64_t at = even ? i * v->axis[2]
+                                            : i / (height * width) * v->axis[0] + i / width % height * v->axis[1] +
+                                                  i % width * v->axis[2];
+                    d_src[at + c * v->channel] += d_dst[x * p->dst.axis[2] + c * p->dst.channel];
+                }
+        }
+    return sound;
+}
+
+// Down and across in reverse: the shares of a row of outputs are spread along a line, and the line is added to all rows
+// under the windows.
+static void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
+    const fc_pool *p = g->pool;
+    const int64_t step = p->adaptive ? 1 : p->axis[2].dilation, across = p->src.axis[2];
+    FC_NAME(pool_zero)(g);
+    FC_NAME(pool_block) b;
+    for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
+        FC_NAME(pool_block_at)(p, column, 0, &b);
+        const fc_window one = fc_pool_window(p, 2, column);
+        const int alone = b.span > FC_POOL_SPAN;
+        for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
+            T *plane = (T *)g->d_src + g->image * p->src.outer + c * p->src.channel;
+            for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
+                const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
+                const T rows = FC_NAME(pool_row_count)(p, row);
+                const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, c, p, row);
+                d_dst += column * p->dst.axis[2];
+                if (!alone) {
+                    for (int64_t i = 0; i < b.hi - b.x0; i++) b.line[i] = 0;
+                    for (int64_t x = 0; x < b.columns; x++) {
+                        const T share = d_dst[x * p->dst.axis[2]] / (rows * b.count[x]);
+                        T *line = b.line + b.window[x].start;
+                        for (int64_t k = 0; k < b.window[x].taps; k++) line[k * step] += share;
+                    }
+                }
+                for (int64_t d = 0; d < under.depths; d++)
+                    for (int64_t h = 0; h < under.heights; h++) {
+                        T *line = plane + (under.first - plane) + d * under.depth_step + h * under.height_step;
+                        int64_t x = b.lo;
+                        if (alone) {
+                            const T share = *d_dst / (rows * b.count[0]);
+                            for (int64_t k = 0; k < one.taps; k++) line[(one.start + k * step) * across] += share;
+                            continue;
+                        }
+                        if (across == 1)
+                            for (; x + FC_VL <= b.hi; x += FC_VL)
+                                v_store(line + x, v_add(v_load(line + x), v_load(b.line + x - b.x0)));
+                        for (; x < b.hi; x++) line[x * across] += b.line[x - b.x0];
+                    }
+            }
+        }
+    }
+}
+
+// Adds the share of one output pixel to all inputs under its window, for one vector of channels or `part` of it.
+FC_INLINE void FC_NAME(pool_spread)(const int64_t part, const fc_view *v, const fc_window w[FC_AXES], vec share,
+                                    T *d_src) {
+    for (int64_t d = w[0].start, i = 0; i < w[0].taps; i++, d += w[0].step)
+        for (int64_t h = w[1].start, j = 0; j < w[1].taps; j++, h += w[1].step)
+            for (int64_t x = w[2].start, k = 0; k < w[2].taps; k++, x += w[2].step) {
+                T *pixel = d_src + d * v->axis[0] + h * v->axis[1] + x * v->axis[2];
+                if (part) v_store_part(pixel, v_add(v_load_part(pixel, part), share), part);
+                else v_store(pixel, v_add(v_load(pixel), share));
+            }
+}
+
+static void FC_NAME(pool_avg_grad_channels)(const fc_pool_grad *g) {
+    const fc_pool *p = g->pool;
+    T *d_src = (T *)g->d_src + g->image * p->src.outer + g->channel;
+    FC_NAME(pool_zero)(g);
+    for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
+        fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
+        const T rows = FC_NAME(pool_row_count)(p, row);
+        const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, g->channel, p, row);
+        for (int64_t x = 0; x < p->axis[2].out; x++, d_dst += p->dst.axis[2]) {
+            w[2] = fc_pool_window(p, 2, x);
+            const vec count = v_set1(rows * (T)fc_pool_count(p, 2, x));
+            int64_t c = 0;
+            for (; c + FC_VL <= g->channels; c += FC_VL)
+                FC_NAME(pool_spread)(0, &p->src, w, v_div(v_load(d_dst + c), count), d_src + c);
+            if (c == g->channels) continue;
+            const int64_t part = g->channels - c;
+            FC_NAME(pool_spread)(part, &p->src, w, v_div(v_load_part(d_dst + c, part), count), d_src + c);
+        }
+    }
+}

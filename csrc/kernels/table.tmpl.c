@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// All kernels of one ISA and dtype, and the table that hands them out.
+#include "kernels/burn.tmpl.c"
+#include "kernels/gemm.tmpl.c"
+
+#include "kernels/depthwise.tmpl.c"
+#include "kernels/pack.tmpl.c"
+#include "kernels/pool.tmpl.c"
+#include "kernels/winograd.tmpl.c"
+
+_Static_assert(FC_MR <= FC_MAX_MR && FC_NR <= FC_MAX_NR, "the tile exceeds what the algorithms set aside for it");
+
+const fc_kernels FC_NAME(kernels) = {
+    .isa = FC_ISA_ID,
+    .dtype = FC_DTYPE,
+    .element = sizeof(T),
+    .vl = FC_VL,
+    .mr = FC_MR,
+    .nr = FC_NR,
+#define FC_KERNEL(type, name) .name = FC_NAME(name),
+#include "kernels/kernels.inc"
+#undef FC_KERNEL
+};

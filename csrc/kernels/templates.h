@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// templates.h - instantiates every kernel template for both dtypes of one ISA.  The including isa_*.c has included a
+// simd header and defined FC_ISA (its name), FC_ISA_ID, FC_MR (rows of the GEMM tile) and FC_NV (vectors per row).
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define FC_CAT2(a, b) a##_##b
+#define FC_CAT(a, b) FC_CAT2(a, b)
+#define FC_CAT4_(a, b, c, d) a##_##b##_##c##_##d
+#define FC_CAT4(a, b, c, d) FC_CAT4_(a, b, c, d)
+#define FC_NAME(name) FC_CAT4(fc, FC_S, name, FC_ISA) // FC_NAME(gemm_pixels) is fc_f32_gemm_pixels_avx512
+
+// In a template: T the element, vec the vector, FC_VL its lanes, and v_op the operation on either dtype.
+#define T FC_T
+#define vec FC_CAT(v, FC_S)
+#define FC_VL FC_CAT(FC_VL, FC_S)
+#define FC_NR (FC_NV * FC_VL)
+#define v_load FC_CAT(v_load, FC_S)
+#define v_store FC_CAT(v_store, FC_S)
+#define v_load_part FC_CAT(v_load_part, FC_S)
+#define v_store_part FC_CAT(v_store_part, FC_S)
+#define v_set1 FC_CAT(v_set1, FC_S)
+#define v_add FC_CAT(v_add, FC_S)
+#define v_sub FC_CAT(v_sub, FC_S)
+#define v_mul FC_CAT(v_mul, FC_S)
+#define v_fma FC_CAT(v_fma, FC_S)
+#define v_fnma FC_CAT(v_fnma, FC_S)
+#define v_max FC_CAT(v_max, FC_S)
+#define v_min FC_CAT(v_min, FC_S)
+#define v_load2 FC_CAT(v_load2, FC_S)
+#define v_load2_part FC_CAT(v_load2_part, FC_S)
+#define v_div FC_CAT(v_div, FC_S)
+#define vmask FC_CAT(m, FC_S)
+#define v_above FC_CAT(v_above, FC_S)
+#define v_select FC_CAT(v_select, FC_S)
+#define v_peak FC_CAT(v_peak, FC_S)
+#define v_transpose FC_CAT(v_transpose, FC_S)
+
+#define FC_INLINE static inline __attribute__((always_inline))
+
+#define FC_T float
+#define FC_S f32
+#define FC_DTYPE FC_F32
+#include "kernels/table.tmpl.c"
+#undef FC_T
+#undef FC_S
+#undef FC_DTYPE
+
+#define FC_T double
+#define FC_S f64
+#define FC_DTYPE FC_F64
+#include "kernels/table.tmpl.c"

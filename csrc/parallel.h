@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// parallel.h - the only place that starts threads.
+#ifndef FC_PARALLEL_H
+#define FC_PARALLEL_H
+
+#include <stdint.h>
+
+// One task of many; `thread` (0 .. threads - 1) selects private scratch.  Tasks write disjoint memory, so that results
+// do not depend on who runs which.
+typedef void (*fc_task_fn)(void *context, int64_t task, int thread);
+
+// How many threads `seconds` of predicted work deserve: waking one costs about 10 us, so under 20 us there is one.
+int fc_worthwhile_threads(double seconds, int threads);
+
+// Runs tasks 0 .. count - 1 on up to `threads` threads, handed out in order as threads become free.
+void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context);
+
+#endif

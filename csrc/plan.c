@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// plan.c - the ordered list of algorithms, the choice among them, and the plan that holds it.
+#include "algo/plan.h"
+
+#include <stdio.h>
+
+extern const fc_algorithm fc_algorithm_direct, fc_algorithm_im2col, fc_algorithm_winograd_f2, fc_algorithm_winograd_f3,
+    fc_algorithm_winograd_f4, fc_algorithm_pointwise, fc_algorithm_depthwise, fc_algorithm_reference;
+
+static const fc_algorithm *const algorithms[FC_ALGOS] = {
+    [FC_DIRECT] = &fc_algorithm_direct,           [FC_IM2COL] = &fc_algorithm_im2col,
+    [FC_WINOGRAD_F2] = &fc_algorithm_winograd_f2, [FC_WINOGRAD_F3] = &fc_algorithm_winograd_f3,
+    [FC_WINOGRAD_F4] = &fc_algorithm_winograd_f4, [FC_POINTWISE] = &fc_algorithm_pointwise,
+    [FC_DEPTHWISE] = &fc_algorithm_depthwise,     [FC_REFERENCE] = &fc_algorithm_reference,
+};
+
+static int is_winograd(int id) { return id >= FC_WINOGRAD_F2 && id <= FC_WINOGRAD_F4; }
+
+static const char *refusal_of(const fc_problem *problem, const fc_kernels *kernels, int id, int strict) {
+    if (problem->in_channels * fc_taps(problem) == 0 && id != FC_IM2COL) return "the kernel is empty";
+    if (is_winograd(id) && strict) return "precision='strict' asks for the error bound of direct summation";
+    return algorithms[id]->refuse(problem, kernels);
+}
+
+void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]) {
+    const fc_kernels *kernels = fc_kernels_for(isa, (fc_dtype)problem->dtype);
+    for (int id = 0; id < FC_ALGOS; id++) {
+        verdicts[id].name = algorithms[id]->name;
+        verdicts[id].refusal = refusal_of(problem, kernels, id, strict);
+        verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(problem, kernels);
+    }
+}
+
+fc_status fc_plan_create(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **out,
+                         char message[FC_MESSAGE]) {
+    *out = NULL;
+    fc_status status = fc_problem_check(problem, message);
+    if (status != FC_OK) return status;
+    if (!fc_isa_supported(isa) || algorithm < FC_AUTO || algorithm >= FC_ALGOS) {
+        snprintf(message, FC_MESSAGE, "no such instruction set or algorithm on this machine");
+        return FC_INVALID;
+    }
+    return fc_plan_make(problem, isa, algorithm, strict, out, message);
+}
+
+// Images of one pixel, as linear layers have, are the pixels of one image; then they can be tiled like any others.
+static fc_problem with_pixels_in_a_row(fc_problem p) {
+    for (int i = 0; i < FC_AXES; i++) {
+        const fc_axis *a = &p.axis[i];
+        if (a->in != 1 || a->out != 1 || a->kernel != 1 || a->stride != 1 || a->pad != 0) return p;
+    }
+    if (p.batch == 0) return p;
+    p.axis[2].in = p.axis[2].out = p.batch;
+    p.src.axis[2] = p.src.outer;
+    p.dst.axis[2] = p.dst.outer;
+    p.batch = 1;
+    return p;
+}
+
+fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **out,
+                       char message[FC_MESSAGE]) {
+    snprintf(message, FC_MESSAGE, "not enough memory for the plan");
+    fc_plan *plan = calloc(1, sizeof *plan);
+    if (!plan) return FC_NO_MEMORY;
+    plan->problem = *problem;
+    plan->kernels = fc_kernels_for(isa, (fc_dtype)problem->dtype);
+    fc_status status = FC_OK;
+    if (problem->direction != FC_FORWARD) {
+        status = fc_backward_layout(plan, isa, algorithm, strict, message);
+    } else {
+        fc_verdict verdicts[FC_ALGOS];
+        plan->problem = with_pixels_in_a_row(*problem);
+        fc_plan_explain(&plan->problem, isa, strict, verdicts);
+        int best = algorithm;
+        if (best == FC_AUTO) {
+            best = FC_REFERENCE;
+            for (int id = 0; id < FC_ALGOS; id++)
+                if (verdicts[id].cost < verdicts[best].cost) best = id;
+        }
+        plan->id = (fc_algo_id)best;
+        plan->algorithm = algorithms[best];
+        plan->seconds = verdicts[best].cost;
+        if (verdicts[best].refusal) {
+            snprintf(message, FC_MESSAGE, "%s", verdicts[best].refusal);
+            status = FC_UNSUPPORTED;
+        } else status = plan->algorithm->layout(plan);
+    }
+    if (status != FC_OK) {
+        fc_plan_destroy(plan);
+        return status;
+    }
+    *out = plan;
+    return FC_OK;
+}
+
+void fc_plan_destroy(fc_plan *plan) {
+    if (!plan) return;
+    for (int64_t i = 0; i < plan->part_count; i++) fc_plan_destroy(plan->parts[i].plan);
+    free(plan->parts);
+    free(plan->table);
+    free(plan);
+}
+
+fc_algo_id fc_plan_algorithm(const fc_plan *plan) { return plan->id; }
+
+size_t fc_plan_packed_bytes(const fc_plan *plan) { return plan->packed_bytes; }
+
+double fc_plan_flops(const fc_plan *plan) { return 2 * fc_macs(&plan->problem); }
+
+static int threads_for(const fc_plan *plan, int threads) { return fc_worthwhile_threads(plan->seconds, threads); }
+
+size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads) {
+    return plan->algorithm->scratch(plan, threads_for(plan, threads));
+}
+
+void fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    plan->algorithm->pack(plan, wei, bias, packed, threads);
+}
+
+void fc_plan_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                     void *scratch, int threads) {
+    if (plan->problem.batch == 0 && plan->problem.direction != FC_BACKWARD_WEIGHT) return;
+    plan->algorithm->execute(plan, src, packed, residual, dst, scratch, threads_for(plan, threads));
+}

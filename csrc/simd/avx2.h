@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Eight floats or four doubles; the contract stands in scalar.h.
+#ifndef FC_SIMD_H
+#define FC_SIMD_H
+
+#if !defined(__AVX2__) || !defined(__FMA__) || defined(__AVX512F__)
+#error "avx2.h needs -mavx2 -mfma and nothing wider"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+// Holds a value in a vector register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
+#define FC_KEEP(v) __asm__ volatile("" : "+x"(v))
+
+enum { FC_VL_f32 = 8, FC_VL_f64 = 4 };
+
+static inline __m256i fc_first_f32(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline __m256i fc_first_f64(int64_t n) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+#define FC_AVX2_OPS(T, S, R, I)                                                                                        \
+    typedef R v_##S;                                                                                                   \
+    static inline v_##S v_load_##S(const T *p) { return _mm256_loadu_##I(p); }                                         \
+    static inline void v_store_##S(T *p, v_##S a) { _mm256_storeu_##I(p, a); }                                         \
+    static inline v_##S v_load_part_##S(const T *p, int64_t n) { return _mm256_maskload_##I(p, fc_first_##S(n)); }     \
+    static inline void v_store_part_##S(T *p, v_##S a, int64_t n) { _mm256_maskstore_##I(p, fc_first_##S(n), a); }     \
+    static inline v_##S v_set1_##S(T a) { return _mm256_set1_##I(a); }                                                 \
+    static inline v_##S v_add_##S(v_##S a, v_##S b) { return _mm256_add_##I(a, b); }                                   \
+    static inline v_##S v_sub_##S(v_##S a, v_##S b) { return _mm256_sub_##I(a, b); }                                   \
+    static inline v_##S v_mul_##S(v_##S a, v_##S b) { return _mm256_mul_##I(a, b); }                                   \
+    static inline v_##S v_fma_##S(v_##S a, v_##S b, v_##S c) { return _mm256_fmadd_##I(a, b, c); }                     \
+    static inline v_##S v_fnma_##S(v_##S a, v_##S b, v_##S c) { return _mm256_fnmadd_##I(a, b, c); }                   \
+    static inline v_##S v_max_##S(v_##S a, v_##S b) { return _mm256_max_##I(a, b); }                                   \
+    static inline v_##S v_min_##S(v_##S a, v_##S b) { return _mm256_min_##I(a, b); }                                   \
+    static inline v_##S v_div_##S(v_##S a, v_##S b) { return _mm256_div_##I(a, b); }                                   \
+    typedef R m_##S;                                                                                                   \
+    static inline m_##S v_above_##S(v_##S x, v_##S a) {                                                                \
+        return _mm256_or_##I(_mm256_cmp_##I(x, a, _CMP_GT_OQ), _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                    \
+    }                                                                                                                  \
+    static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return _mm256_blendv_##I(a, x, m); }                 \
+    static inline v_##S v_peak_##S(v_##S a, v_##S x) {                                                                 \
+        return _mm256_blendv_##I(_mm256_max_##I(x, a), x, _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                         \
+    }
+
+FC_AVX2_OPS(float, f32, __m256, ps)
+FC_AVX2_OPS(double, f64, __m256d, pd)
+#undef FC_AVX2_OPS
+
+// Even elements of `low`, then odd elements of `high`.
+static inline v_f32 fc_even_odd_f32(v_f32 low, v_f32 high) {
+    __m256d mixed = _mm256_castps_pd(_mm256_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 2, 0)));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, _MM_SHUFFLE(3, 1, 2, 0)));
+}
+
+static inline v_f64 fc_even_odd_f64(v_f64 low, v_f64 high) {
+    return _mm256_permute4x64_pd(_mm256_shuffle_pd(low, high, 0xa), _MM_SHUFFLE(3, 1, 2, 0));
+}
+
+// The second load starts one element early and so ends on the last element wanted, not behind it.
+#define FC_AVX2_LOAD2(T, S, N)                                                                                         \
+    static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \
+    static inline v_##S v_load2_part_##S(const T *p, int64_t n) {                                                      \
+        return fc_even_odd_##S(v_load_part_##S(p, 2 * n - 1), v_load_part_##S(p + N - 1, 2 * n - N));                  \
+    }
+
+FC_AVX2_LOAD2(float, f32, 8)
+FC_AVX2_LOAD2(double, f64, 4)
+#undef FC_AVX2_LOAD2
+
+// Pairs, then quads within 128-bit lanes, then the lanes.
+static inline void v_transpose_f32(v_f32 v[8]) {
+    v_f32 t[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 2; i++) {
+        v[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+        v[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+        v[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+        v[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2f128_ps(v[i], v[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(v[i], v[i + 4], 0x31);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) v[i] = t[i];
+}
+
+static inline void v_transpose_f64(v_f64 v[4]) {
+    v_f64 a = _mm256_unpacklo_pd(v[0], v[1]), b = _mm256_unpackhi_pd(v[0], v[1]);
+    v_f64 c = _mm256_unpacklo_pd(v[2], v[3]), d = _mm256_unpackhi_pd(v[2], v[3]);
+    v[0] = _mm256_permute2f128_pd(a, c, 0x20);
+    v[1] = _mm256_permute2f128_pd(b, d, 0x20);
+    v[2] = _mm256_permute2f128_pd(a, c, 0x31);
+    v[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+
+#endif

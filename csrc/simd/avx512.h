@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Sixteen floats or eight doubles; the contract stands in scalar.h.
+#ifndef FC_SIMD_H
+#define FC_SIMD_H
+
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) || !defined(__FMA__)
+#error "avx512.h needs -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
+#endif
+
+#include <immintrin.h>
+#include <stdint.h>
+
+// Holds a value in a vector register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
+#define FC_KEEP(v) __asm__ volatile("" : "+v"(v))
+
+enum { FC_VL_f32 = 16, FC_VL_f64 = 8 };
+
+// M is the mask type's width, I the intrinsics' suffix.
+#define FC_AVX512_OPS(T, S, R, M, I)                                                                                   \
+    typedef R v_##S;                                                                                                   \
+    static inline v_##S v_load_##S(const T *p) { return _mm512_loadu_##I(p); }                                         \
+    static inline void v_store_##S(T *p, v_##S a) { _mm512_storeu_##I(p, a); }                                         \
+    static inline v_##S v_load_part_##S(const T *p, int64_t n) {                                                       \
+        return _mm512_maskz_loadu_##I((__mmask##M)((1u << n) - 1), p);                                                 \
+    }                                                                                                                  \
+    static inline void v_store_part_##S(T *p, v_##S a, int64_t n) {                                                    \
+        _mm512_mask_storeu_##I(p, (__mmask##M)((1u << n) - 1), a);                                                     \
+    }                                                                                                                  \
+    static inline v_##S v_set1_##S(T a) { return _mm512_set1_##I(a); }                                                 \
+    static inline v_##S v_add_##S(v_##S a, v_##S b) { return _mm512_add_##I(a, b); }                                   \
+    static inline v_##S v_sub_##S(v_##S a, v_##S b) { return _mm512_sub_##I(a, b); }                                   \
+    static inline v_##S v_mul_##S(v_##S a, v_##S b) { return _mm512_mul_##I(a, b); }                                   \
+    static inline v_##S v_fma_##S(v_##S a, v_##S b, v_##S c) { return _mm512_fmadd_##I(a, b, c); }                     \
+    static inline v_##S v_fnma_##S(v_##S a, v_##S b, v_##S c) { return _mm512_fnmadd_##I(a, b, c); }                   \
+    static inline v_##S v_max_##S(v_##S a, v_##S b) { return _mm512_max_##I(a, b); }                                   \
+    static inline v_##S v_min_##S(v_##S a, v_##S b) { return _mm512_min_##I(a, b); }                                   \
+    static inline v_##S v_div_##S(v_##S a, v_##S b) { return _mm512_div_##I(a, b); }                                   \
+    typedef __mmask##M m_##S;                                                                                          \
+    static inline m_##S v_above_##S(v_##S x, v_##S a) {                                                                \
+        return _mm512_cmp_##I##_mask(x, a, _CMP_GT_OQ) | _mm512_cmp_##I##_mask(x, x, _CMP_UNORD_Q);                    \
+    }                                                                                                                  \
+    static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return _mm512_mask_mov_##I(a, m, x); }               \
+    static inline v_##S v_peak_##S(v_##S a, v_##S x) {                                                                 \
+        return _mm512_mask_max_##I(x, _mm512_cmp_##I##_mask(x, x, _CMP_ORD_Q), x, a);                                  \
+    }
+
+FC_AVX512_OPS(float, f32, __m512, 16, ps)
+FC_AVX512_OPS(double, f64, __m512d, 8, pd)
+#undef FC_AVX512_OPS
+
+// Even elements of `low`, then odd elements of `high`.
+static inline v_f32 fc_even_odd_f32(v_f32 low, v_f32 high) {
+    const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(low, pick, high);
+}
+
+static inline v_f64 fc_even_odd_f64(v_f64 low, v_f64 high) {
+    const __m512i pick = _mm512_setr_epi64(0, 2, 4, 6, 9, 11, 13, 15);
+    return _mm512_permutex2var_pd(low, pick, high);
+}
+
+// The second load starts one element early and so ends on the last element wanted, not behind it.
+#define FC_AVX512_LOAD2(T, S, N)                                                                                       \
+    static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \
+    static inline v_##S v_load2_part_##S(const T *p, int64_t n) {                                                      \
+        const int64_t low = 2 * n - 1, high = 2 * n - N;                                                               \
+        return fc_even_odd_##S(v_load_part_##S(p, low < 0 ? 0 : low < N ? low : N),                                    \
+                               v_load_part_##S(p + N - 1, high < 0 ? 0 : high));                                       \
+    }
+
+FC_AVX512_LOAD2(float, f32, 16)
+FC_AVX512_LOAD2(double, f64, 8)
+#undef FC_AVX512_LOAD2
+
+// Pairs, then quads within 128-bit lanes, then the lanes themselves twice.
+static inline void v_transpose_f32(v_f32 v[16]) {
+    v_f32 t[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 4; i++) {
+        v[4 * i] = _mm512_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+        v[4 * i + 1] = _mm512_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+        v[4 * i + 2] = _mm512_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+        v[4 * i + 3] = _mm512_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f32x4(v[i], v[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(v[i], v[i + 4], 0xdd);
+        t[i + 8] = _mm512_shuffle_f32x4(v[i + 8], v[i + 12], 0x88);
+        t[i + 12] = _mm512_shuffle_f32x4(v[i + 8], v[i + 12], 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 8; i++) {
+        v[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
+        v[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+static inline void v_transpose_f64(v_f64 v[8]) {
+    v_f64 t[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 2; i++) {
+        v[i] = _mm512_shuffle_f64x2(t[i], t[i + 2], 0x88);
+        v[i + 2] = _mm512_shuffle_f64x2(t[i], t[i + 2], 0xdd);
+        v[i + 4] = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0x88);
+        v[i + 6] = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0xdd);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_f64x2(v[i], v[i + 4], 0x88);
+        t[i + 4] = _mm512_shuffle_f64x2(v[i], v[i + 4], 0xdd);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) v[i] = t[i];
+}
+
+#endif

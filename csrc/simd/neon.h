@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// AArch64 Advanced SIMD, four floats or two doubles; the contract stands in scalar.h.
+#ifndef FC_SIMD_H
+#define FC_SIMD_H
+
+#if !defined(__aarch64__)
+#error "neon.h is for AArch64"
+#endif
+
+#include <arm_neon.h>
+#include <stdint.h>
+
+// Holds a value in a vector register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
+#define FC_KEEP(v) __asm__ volatile("" : "+w"(v))
+
+enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
+
+// U is the mask's type and O its a | ~b.
+#define FC_NEON_OPS(T, S, R, U, O)                                                                                     \
+    typedef R v_##S;                                                                                                   \
+    static inline v_##S v_load_##S(const T *p) { return vld1q_##S(p); }                                                \
+    static inline void v_store_##S(T *p, v_##S a) { vst1q_##S(p, a); }                                                 \
+    static inline v_##S v_load_part_##S(const T *p, int64_t n) {                                                       \
+        T t[FC_VL_##S] = {0};                                                                                          \
+        for (int64_t i = 0; i < n; i++) t[i] = p[i];                                                                   \
+        return vld1q_##S(t);                                                                                           \
+    }                                                                                                                  \
+    static inline void v_store_part_##S(T *p, v_##S a, int64_t n) {                                                    \
+        T t[FC_VL_##S];                                                                                                \
+        vst1q_##S(t, a);                                                                                               \
+        for (int64_t i = 0; i < n; i++) p[i] = t[i];                                                                   \
+    }                                                                                                                  \
+    static inline v_##S v_set1_##S(T a) { return vdupq_n_##S(a); }                                                     \
+    static inline v_##S v_add_##S(v_##S a, v_##S b) { return vaddq_##S(a, b); }                                        \
+    static inline v_##S v_sub_##S(v_##S a, v_##S b) { return vsubq_##S(a, b); }                                        \
+    static inline v_##S v_mul_##S(v_##S a, v_##S b) { return vmulq_##S(a, b); }                                        \
+    static inline v_##S v_fma_##S(v_##S a, v_##S b, v_##S c) { return vfmaq_##S(c, a, b); }                            \
+    static inline v_##S v_fnma_##S(v_##S a, v_##S b, v_##S c) { return vfmsq_##S(c, a, b); }                           \
+    static inline v_##S v_max_##S(v_##S a, v_##S b) { return vbslq_##S(vcgtq_##S(a, b), a, b); }                       \
+    static inline v_##S v_min_##S(v_##S a, v_##S b) { return vbslq_##S(vcltq_##S(a, b), a, b); }                       \
+    static inline v_##S v_load2_part_##S(const T *p, int64_t n) {                                                      \
+        T t[FC_VL_##S] = {0};                                                                                          \
+        for (int64_t i = 0; i < n; i++) t[i] = p[2 * i];                                                               \
+        return vld1q_##S(t);                                                                                           \
+    }                                                                                                                  \
+    static inline v_##S v_div_##S(v_##S a, v_##S b) { return vdivq_##S(a, b); }                                        \
+    typedef U m_##S;                                                                                                   \
+    static inline m_##S v_above_##S(v_##S x, v_##S a) { return O(vcgtq_##S(x, a), vceqq_##S(x, x)); }                  \
+    static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return vbslq_##S(m, x, a); }                         \
+    static inline v_##S v_peak_##S(v_##S a, v_##S x) { return v_select_##S(v_above_##S(x, a), x, a); }
+
+FC_NEON_OPS(float, f32, float32x4_t, uint32x4_t, vornq_u32)
+FC_NEON_OPS(double, f64, float64x2_t, uint64x2_t, vornq_u64)
+#undef FC_NEON_OPS
+
+// The second load starts one element early and so ends on the last element wanted, not behind it.
+static inline v_f32 v_load2_f32(const float *p) {
+    float32x4_t low = vld1q_f32(p), high = vld1q_f32(p + 3);
+    return vcombine_f32(vget_low_f32(vuzp1q_f32(low, low)), vget_low_f32(vuzp2q_f32(high, high)));
+}
+
+static inline v_f64 v_load2_f64(const double *p) { return vcombine_f64(vld1_f64(p), vld1_f64(p + 2)); }
+
+static inline void v_transpose_f32(v_f32 v[4]) {
+    float32x4_t a = vtrn1q_f32(v[0], v[1]), b = vtrn2q_f32(v[0], v[1]);
+    float32x4_t c = vtrn1q_f32(v[2], v[3]), d = vtrn2q_f32(v[2], v[3]);
+    v[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+    v[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+    v[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+    v[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
+}
+
+static inline void v_transpose_f64(v_f64 v[2]) {
+    v_f64 a = vzip1q_f64(v[0], v[1]);
+    v[1] = vzip2q_f64(v[0], v[1]);
+    v[0] = a;
+}
+
+#endif

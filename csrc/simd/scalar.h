@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// The vector operations of one lane: the contract that avx2.h, avx512.h and neon.h fulfil with more lanes.
+//
+//   v_load v_store              FC_VL contiguous elements, any alignment
+//   v_load_part v_store_part    the first n (0 <= n <= FC_VL) elements; the rest read as zero, are not written
+//   v_set1 v_add v_sub v_mul    elementwise
+//   v_fma(a, b, c)              a * b + c, rounded once
+//   v_fnma(a, b, c)             c - a * b, rounded once
+//   v_max(a, b) v_min(a, b)     b where either is NaN, so v_max(limit, x) lets NaN through
+//   v_load2(p)                  elements 0, 2, 4, ... of 2 * FC_VL - 1 contiguous ones
+//   v_load2_part(p, n)          the first n of them, as v_load_part
+//   v_div                       elementwise
+//   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
+//   v_select(mask, x, a)        x where the mask is set, else a
+//   v_peak(a, x)                v_select(v_above(x, a), x, a): the maximum that NaN wins, the first among equals
+//   v_transpose(v[FC_VL])       the FC_VL x FC_VL transpose in place
+#ifndef FC_SIMD_H
+#define FC_SIMD_H
+
+#include <math.h>
+#include <stdint.h>
+
+// Holds a value in a register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
+#if defined(__x86_64__)
+#define FC_KEEP(v) __asm__ volatile("" : "+x"(v))
+#elif defined(__aarch64__)
+#define FC_KEEP(v) __asm__ volatile("" : "+w"(v))
+#else
+#define FC_KEEP(v) __asm__ volatile("" : "+m"(v))
+#endif
+
+enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
+
+// A plain multiply and add: without a fused instruction in the baseline, fma() would be a library call per element.
+#define FC_SCALAR_OPS(T, S)                                                                                            \
+    typedef T v_##S;                                                                                                   \
+    static inline v_##S v_load_##S(const T *p) { return *p; }                                                          \
+    static inline void v_store_##S(T *p, v_##S a) { *p = a; }                                                          \
+    static inline v_##S v_load_part_##S(const T *p, int64_t n) { return n > 0 ? *p : (T)0; }                           \
+    static inline void v_store_part_##S(T *p, v_##S a, int64_t n) {                                                    \
+        if (n > 0) *p = a;                                                                                             \
+    }                                                                                                                  \
+    static inline v_##S v_set1_##S(T a) { return a; }                                                                  \
+    static inline v_##S v_add_##S(v_##S a, v_##S b) { return a + b; }                                                  \
+    static inline v_##S v_sub_##S(v_##S a, v_##S b) { return a - b; }                                                  \
+    static inline v_##S v_mul_##S(v_##S a, v_##S b) { return a * b; }                                                  \
+    static inline v_##S v_fma_##S(v_##S a, v_##S b, v_##S c) { return a * b + c; }                                     \
+    static inline v_##S v_fnma_##S(v_##S a, v_##S b, v_##S c) { return c - a * b; }                                    \
+    static inline v_##S v_max_##S(v_##S a, v_##S b) { return a > b ? a : b; }                                          \
+    static inline v_##S v_min_##S(v_##S a, v_##S b) { return a < b ? a : b; }                                          \
+    static inline v_##S v_load2_##S(const T *p) { return *p; }                                                         \
+    static inline v_##S v_load2_part_##S(const T *p, int64_t n) { return n > 0 ? *p : (T)0; }                          \
+    static inline v_##S v_div_##S(v_##S a, v_##S b) { return a / b; }                                                  \
+    typedef int m_##S;                                                                                                 \
+    static inline m_##S v_above_##S(v_##S x, v_##S a) { return x > a || x != x; }                                      \
+    static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return m ? x : a; }                                  \
+    static inline v_##S v_peak_##S(v_##S a, v_##S x) { return x > a || x != x ? x : a; }                               \
+    static inline void v_transpose_##S(v_##S v[1]) { (void)v; }
+
+FC_SCALAR_OPS(float, f32)
+FC_SCALAR_OPS(double, f64)
+#undef FC_SCALAR_OPS
+
+#endif
