@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the NumPy operators share: how an argument becomes an array, and a result an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+
+
+def operand(value: Any, name: str = "input") -> np.ndarray:
+    """`value` as an array to compute with: float32 and float64 as they are, float16 as float32.
+
+    Nothing is copied except a float16 argument.
+    """
+    array = np.asarray(value)
+    if array.dtype not in FLOATS:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; it must be float32, float64 or float16 "
+            f"(convert it with {name}.astype(numpy.float32))"
+        )
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def like(array: np.ndarray, original: Any) -> np.ndarray:
+    """`array` in the dtype of the argument it was computed from."""
+    return array.astype(np.asarray(original).dtype, copy=False)
+
+
+def matching(value: Any, name: str, reference: np.ndarray, reference_name: str) -> np.ndarray:
+    """`value` as an operand of exactly the shape and dtype of `reference`."""
+    array = operand(value, name)
+    if array.shape != reference.shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}; it must have {reference_name}'s {reference.shape}"
+        )
+    if array.dtype != reference.dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; it must have {reference_name}'s {reference.dtype}"
+        )
+    return array
+
+
+def channel_axis(layout: str, ndim: int) -> int:
+    """The channel axis of a batched array: 1, or the last one for a channels-last `layout`.
+
+    The name tells only where the channels are, so that the default serves every rank.
+    """
+    if layout in ("NC", "NCW", "NCHW", "NCDHW"):
+        return 1
+    if layout in ("NWC", "NHWC", "NDHWC"):
+        return ndim - 1
+    raise ValueError(
+        f"layout is {layout!r}; it must be 'NCW', 'NCHW', 'NCDHW', 'NWC', 'NHWC' or 'NDHWC'"
+    )
+
+
+def per_channel(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    """A vector with one entry per channel, shaped to broadcast along `axis`."""
+    return vector.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def channel_sum(array: np.ndarray, axis: int) -> np.ndarray:
+    """Sum over everything but `axis`; the partial sums are added in float64.
+
+    >>> channel_sum(np.ones((2, 3, 4, 5), np.float32), 1)
+    array([40., 40., 40.])
+    """
+    if axis == 1:
+        # Pairwise summation inside each channel of each image, float64 across images.
+        array = array.sum(axis=tuple(range(2, array.ndim)))
+    return array.sum(axis=tuple(range(array.ndim - 1)), dtype=np.float64)
+
+
+def axis_index(dim: int, ndim: int, name: str = "dim") -> int:
+    """`dim` as a non-negative axis of an array of rank `ndim`."""
+    rank = max(ndim, 1)
+    if not isinstance(dim, (int, np.integer)) or not -rank <= dim < rank:
+        raise ValueError(f"{name} is {dim!r}; it must be an integer from {-rank} to {rank - 1}")
+    return int(dim) % rank

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batch normalisation and local response normalisation, each with its gradient beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._operand import channel_axis, channel_sum, like, matching, operand, per_channel
+
+__all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_response_norm_grad"]
+
+
+# --- batch normalisation --------------------------------------------------------------------------
+
+
+def _channels_of(x: np.ndarray, layout: str) -> tuple[int, int]:
+    """The channel axis, and the number of values each channel has."""
+    if not 2 <= x.ndim <= 5:
+        raise ValueError(f"input has shape {x.shape}; it must have 2 to 5 axes, batch included")
+    axis = channel_axis(layout, x.ndim)
+    values = int(np.prod([n for i, n in enumerate(x.shape) if i != axis]))
+    return axis, values
+
+
+def _vector(value: Any, name: str, channels: int) -> np.ndarray:
+    array = operand(value, name)
+    if array.shape != (channels,):
+        raise ValueError(
+            f"{name} has shape {array.shape}; it must have one entry per channel, ({channels},)"
+        )
+    return array
+
+
+def _statistic(value: Any, name: str, channels: int) -> np.ndarray:
+    if value is None:
+        raise ValueError(f"{name} is None; with training=False it must be an array ({channels},)")
+    return _vector(value, name, channels)
+
+
+def _centred(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x − mean, the mean and the biased variance of each channel (the last two in float64)."""
+    if values < 2:
+        raise ValueError(
+            f"input has shape {x.shape}; with training=True each channel needs at least two values"
+        )
+    mean = channel_sum(x, axis) / values
+    centred = x - per_channel(mean.astype(x.dtype), axis, x.ndim)
+    return centred, mean, channel_sum(np.square(centred), axis) / values
+
+
+def _check_updatable(running: Any, name: str, channels: int) -> None:
+    if running is None:
+        return
+    if not (isinstance(running, np.ndarray) and running.flags.writeable):
+        raise TypeError(f"{name} must be a writable NumPy array; with training=True it is updated")
+    _vector(running, name, channels)
+
+
+def _blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float) -> None:
+    """Move a running statistic towards the batch's, in place."""
+    if running is not None:
+        running *= 1 - momentum
+        running += (momentum * fresh).astype(running.dtype)
+
+
+def batch_norm(
+    input: Any,
+    running_mean: np.ndarray | None,
+    running_var: np.ndarray | None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray:
+    """Normalise every channel: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Parameters
+    ----------
+    input : array of 2 to 5 axes, float32, float64 or float16
+        ``(N, C, ...)``, or ``(N, ..., C)`` with a channels-last `layout`.
+    running_mean, running_var : array (C,) or None
+        Used when `training` is false; otherwise moved, in place, by `momentum` towards the batch's
+        mean and its unbiased variance.
+    weight, bias : array (C,), optional
+        Scale and shift of each channel.
+    training : bool
+        Normalise with the statistics of this batch.
+    momentum : float
+        Weight of the new batch in the running statistics.
+    eps : float
+        Added to the variance.
+    layout : str, keyword only
+        Any channels-first name ("NCHW", "NCW", ...) puts the channels on axis 1, any channels-last
+        name ("NHWC", ...) on the last axis, whatever the rank.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape and dtype of `input`.
+
+    Raises
+    ------
+    ValueError
+        Wrong rank, an array without one entry per channel, no running statistics although
+        `training` is false, or a single value per channel although it is true.
+    TypeError
+        A dtype that is not floating point, or running statistics that cannot be updated.
+
+    Notes
+    -----
+    Source: Ioffe and Szegedy (2015), "Batch normalization", arXiv:1502.03167.
+
+    Examples
+    --------
+    >>> from fastconv import functional as F
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> F.batch_norm(x, None, None, training=True, eps=0.0)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    """
+    x = operand(input)
+    axis, values = _channels_of(x, layout)
+    channels = x.shape[axis]
+    gain = 1.0 if weight is None else _vector(weight, "weight", channels)
+    shift = 0.0 if bias is None else _vector(bias, "bias", channels)
+    if training:
+        _check_updatable(running_mean, "running_mean", channels)
+        _check_updatable(running_var, "running_var", channels)
+        y, mean, var = _centred(x, axis, values)
+        _blend(running_mean, mean, momentum)
+        _blend(running_var, var * (values / (values - 1)), momentum)
+        scale = gain / np.sqrt(var + eps)
+        y *= per_channel(scale.astype(x.dtype), axis, x.ndim)
+    else:
+        mean = _statistic(running_mean, "running_mean", channels).astype(np.float64)
+        var = _statistic(running_var, "running_var", channels).astype(np.float64)
+        scale = gain / np.sqrt(var + eps)
+        y = x * per_channel(scale.astype(x.dtype), axis, x.ndim)
+        shift = shift - mean * scale
+    if not np.isscalar(shift):
+        y += per_channel(shift.astype(x.dtype), axis, x.ndim)
+    return like(y, input)
+
+
+def batch_norm_grad(
+    grad_output: Any,
+    input: Any,
+    weight: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    training: bool = False,
+    eps: float = 1e-5,
+    *,
+    layout: str = "NCHW",
+    need_input: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Gradient of `batch_norm`; the arguments are its own, after the gradient of its result.
+
+    With h = (x − mean)/σ: d_bias = Σg, d_weight = Σg·h, and
+    d_input = (weight/σ)·(g − d_bias/m − h·d_weight/m) over the m values of a channel when
+    `training`; without it mean and σ are constants and d_input = (weight/σ)·g.
+
+    Parameters
+    ----------
+    grad_output : array of the shape and dtype of `input`
+    input, weight, running_mean, running_var, training, eps, layout
+        As they were given to `batch_norm`; the running statistics are not touched.
+    need_input : bool, keyword only
+        False skips d_input and returns None in its place.
+
+    Returns
+    -------
+    d_input, d_weight, d_bias : numpy.ndarray
+        Shapes ``input.shape``, ``(C,)`` and ``(C,)``.
+
+    Examples
+    --------
+    >>> g, x = np.ones((4, 3)), np.arange(12.0).reshape(4, 3)
+    >>> d_input, d_weight, d_bias = batch_norm_grad(g, x, training=True)
+    >>> d_bias
+    array([4., 4., 4.])
+    """
+    x = operand(input)
+    g = matching(grad_output, "grad_output", x, "input")
+    axis, values = _channels_of(x, layout)
+    channels = x.shape[axis]
+    gain = 1.0 if weight is None else _vector(weight, "weight", channels)
+
+    def spread(vector: np.ndarray) -> np.ndarray:
+        return per_channel(vector.astype(x.dtype), axis, x.ndim)
+
+    if training:
+        h, _, var = _centred(x, axis, values)
+    else:
+        mean = _statistic(running_mean, "running_mean", channels)
+        var = _statistic(running_var, "running_var", channels).astype(np.float64)
+        h = x - spread(mean)
+    rsigma = 1 / np.sqrt(var + eps)
+    h *= spread(rsigma)
+    d_weight, d_bias = channel_sum(g * h, axis), channel_sum(g, axis)
+    d_input = None
+    if need_input:
+        if training:
+            h *= spread(d_weight / -values)
+            h -= spread(d_bias / values)
+            h += g
+        else:
+            h[...] = g
+        h *= spread(gain * rsigma)
+        d_input = like(h, grad_output)
+    return d_input, like(d_weight, grad_output), like(d_bias, grad_output)
+
+
+# --- local response normalisation -----------------------------------------------------------------
+
+
+def _window_sum(values: np.ndarray, before: int, after: int, axis: int) -> np.ndarray:
+    """out[c] = Σ values[c − before .. c + after] along `axis`, zeros beyond the ends."""
+    source = np.moveaxis(values, axis, 0)
+    total = np.array(values)  # the term with offset 0
+    out = np.moveaxis(total, axis, 0)
+    channels = source.shape[0]
+    for offset in range(-min(before, channels - 1), min(after, channels - 1) + 1):
+        if offset < 0:
+            out[-offset:] += source[:offset]
+        elif offset > 0:
+            out[:-offset] += source[offset:]
+    return total
+
+
+def _lrn_arguments(x: np.ndarray, size: int, layout: str) -> tuple[int, int, int]:
+    """The channel axis and the window's reach before and after a channel."""
+    if x.ndim < 3:
+        raise ValueError(f"input has shape {x.shape}; it must have at least 3 axes, batch included")
+    if not isinstance(size, (int, np.integer)) or size < 1:
+        raise ValueError(f"size is {size!r}; it must be an integer of at least 1")
+    return channel_axis(layout, x.ndim), size // 2, (size - 1) // 2
+
+
+def local_response_norm(
+    input: Any,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray:
+    """Divide by the energy of the neighbouring channels: ``x / (k + alpha/size * Σ x²) ** beta``.
+
+    Parameters
+    ----------
+    input : array of at least 3 axes, float32, float64 or float16
+        ``(N, C, ...)``, or ``(N, ..., C)`` with a channels-last `layout`.
+    size : int
+        Width of the window: channels ``c - size//2`` to ``c + (size-1)//2``. Channels that do not
+        exist count as zeros and the divisor stays `size`, as in torch (Krizhevsky's alpha is
+        torch's ``alpha / size``).
+    alpha, beta, k : float
+        Constants of the formula.
+    layout : str, keyword only
+        As in `batch_norm`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape and dtype of `input`.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 3 axes, or `size` below 1.
+
+    Notes
+    -----
+    Source: Krizhevsky, Sutskever and Hinton (2012), "ImageNet classification with deep
+    convolutional neural networks", section 3.3.
+
+    Examples
+    --------
+    >>> from fastconv import functional as F
+    >>> x = np.full((1, 3, 1), 2.0)
+    >>> F.local_response_norm(x, size=3, alpha=3.0, beta=1.0, k=0.0).ravel()
+    array([0.25      , 0.16666667, 0.25      ])
+    """
+    x = operand(input)
+    axis, before, after = _lrn_arguments(x, size, layout)
+    y = _window_sum(np.square(x), before, after, axis)
+    y *= alpha / size
+    y += k
+    np.power(y, -beta, out=y)
+    y *= x
+    return like(y, input)
+
+
+def local_response_norm_grad(
+    grad_output: Any,
+    input: Any,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray:
+    """Gradient of `local_response_norm`; the arguments are its own, after the gradient.
+
+    With s = k + (alpha/size)·Σx²:
+    d_input = g·s^−β − (2·alpha·β/size)·x·Σ(g·x·s^(−β−1)), the last sum over the channels whose
+    window holds this one.
+
+    >>> g, x = np.ones((1, 3, 1)), np.zeros((1, 3, 1))
+    >>> local_response_norm_grad(g, x, size=3).ravel()
+    array([1., 1., 1.])
+    """
+    x = operand(input)
+    g = matching(grad_output, "grad_output", x, "input")
+    axis, before, after = _lrn_arguments(x, size, layout)
+    s = _window_sum(np.square(x), before, after, axis)
+    s *= alpha / size
+    s += k
+    d = np.power(s, -beta)
+    d *= g
+    inner = d * x
+    inner /= s
+    inner = _window_sum(inner, after, before, axis)
+    inner *= x
+    inner *= 2 * alpha * beta / size
+    d -= inner
+    return like(d, grad_output)

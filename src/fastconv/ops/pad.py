@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Padding and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["pad", "pad_grad"]
+
+_MODES = ("constant", "reflect", "replicate", "circular")
+
+
+def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int, tuple[int, int]]:
+    """{axis: (before, after)} from torch's flat list, which starts at the last axis."""
+    pad = tuple(pad)
+    if mode not in _MODES:
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, _MODES))}")
+    if (
+        len(pad) % 2
+        or len(pad) > 2 * len(shape)
+        or not all(isinstance(p, (int, np.integer)) for p in pad)
+    ):
+        raise ValueError(
+            f"pad is {pad}; it must hold two integers per padded axis, last axis first, "
+            f"for at most the {len(shape)} axes of an input {shape}"
+        )
+    widths = {}
+    for i in range(len(pad) // 2):
+        axis, before, after = len(shape) - 1 - i, int(pad[2 * i]), int(pad[2 * i + 1])
+        length = shape[axis]
+        if length + before + after < 0:
+            raise ValueError(f"pad removes {-before - after} from axis {axis} of length {length}")
+        limit = {"reflect": length - 1, "circular": length}.get(mode)
+        if limit is not None and max(before, after) > limit:
+            raise ValueError(
+                f"pad asks for {max(before, after)} on axis {axis} of length {length}; "
+                f"with mode={mode!r} it must be at most {limit}"
+            )
+        if mode == "replicate" and length == 0 and max(before, after) > 0:
+            raise ValueError(f"pad with mode='replicate' has nothing to repeat on axis {axis}")
+        widths[axis] = (before, after)
+    return widths
+
+
+def _source_index(length: int, before: int, after: int, mode: str) -> np.ndarray:
+    """For every place of the padded axis, the place of the input it repeats."""
+    index = np.arange(-before, length + after)
+    if mode == "circular":
+        return index % length if length else index
+    if mode == "replicate":
+        return np.clip(index, 0, length - 1)
+    index = np.abs(index)
+    return np.where(index >= length, 2 * (length - 1) - index, index)
+
+
+def _overlap(length: int, before: int, after: int) -> tuple[slice, slice]:
+    """Where the input lies in the padded axis, and which part of the input that is."""
+    size = length + before + after
+    low, high = min(max(before, 0), size), max(min(before + length, size), 0)
+    high = max(low, high)
+    return slice(low, high), slice(low - before, high - before)
+
+
+def pad(
+    input: Any,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> np.ndarray:
+    """Extend an array at its ends, as `torch.nn.functional.pad`; negative amounts cut off.
+
+    Parameters
+    ----------
+    input : array of any dtype
+    pad : sequence of int
+        ``(before, after)`` of the last axis, then of the one before it, and so on.
+    mode : {"constant", "reflect", "replicate", "circular"}
+        Fill with `value`; mirror without repeating the edge; repeat the edge; wrap around.
+    value : float, optional
+        The filling of ``mode="constant"``; 0 if not given.
+
+    Returns
+    -------
+    numpy.ndarray
+        A new array of `input`'s dtype.
+
+    Raises
+    ------
+    ValueError
+        An odd number of amounts or too many, an amount larger than the mode allows for the axis,
+        more cut off than there is, or an unknown mode.
+
+    Examples
+    --------
+    >>> from fastconv import functional as F
+    >>> F.pad(np.array([[1, 2, 3]]), (1, 2))
+    array([[0, 1, 2, 3, 0, 0]])
+    >>> F.pad(np.array([1, 2, 3]), (2, 1), mode="reflect")
+    array([3, 2, 1, 2, 3, 2])
+    """
+    x = np.asarray(input)
+    widths = _per_axis(pad, x.shape, mode)
+    if mode == "constant":
+        shape = [n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
+        out = np.full(shape, 0 if value is None else value, x.dtype)
+        spots = [_overlap(n, *widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
+        out[tuple(spot for spot, _ in spots)] = x[tuple(part for _, part in spots)]
+        return out
+    if value is not None:
+        raise ValueError(f"value is {value!r}; it belongs to mode='constant', not {mode!r}")
+    x = x.copy()
+    for axis, (before, after) in widths.items():
+        x = np.take(x, _source_index(x.shape[axis], before, after, mode), axis)
+    return x
+
+
+def pad_grad(
+    grad_output: Any,
+    input_size: Sequence[int],
+    pad: Sequence[int],
+    mode: str = "constant",
+) -> np.ndarray:
+    """Gradient of `pad`: every value goes back to the place it was copied from.
+
+    Parameters
+    ----------
+    grad_output : array of the shape of the padded result
+    input_size : sequence of int
+        Shape of the array that was padded.
+    pad, mode
+        As they were given to `pad`.
+
+    Examples
+    --------
+    >>> pad_grad(np.ones(6), (3,), (2, 1), mode="reflect")
+    array([1., 3., 2.])
+    """
+    g, shape = np.asarray(grad_output), tuple(input_size)
+    widths = _per_axis(pad, shape, mode)
+    padded = tuple(n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(shape))
+    if g.shape != padded:
+        raise ValueError(
+            f"grad_output has shape {g.shape}; padding {shape} by {tuple(pad)} gives {padded}"
+        )
+    for axis, (before, after) in widths.items():
+        g = np.moveaxis(g, axis, 0)
+        d = np.zeros((shape[axis], *g.shape[1:]), g.dtype)
+        spot, part = _overlap(shape[axis], before, after)
+        if mode == "constant":
+            d[part] = g[spot]
+        else:
+            np.add.at(d, _source_index(shape[axis], before, after, mode), g)
+        g = np.moveaxis(d, 0, axis)
+    return np.ascontiguousarray(g) if widths else g.copy()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batch and local response normalisation: against torch, gradients by differences."""
+
+import numpy as np
+import pytest
+
+from fastconv.ops import norm as N
+from support import max_error, numerical_gradient, tolerance
+
+SHAPES = [(7, 4), (6, 4, 5), (3, 4, 5, 6), (2, 4, 3, 2, 3)]
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"rank{len(shape)}")
+both_modes = pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(21)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+def statistics(rng, channels, dtype=np.float64):
+    """running_mean, running_var, weight, bias."""
+    return (
+        rng.standard_normal(channels).astype(dtype),
+        rng.uniform(0.5, 2, channels).astype(dtype),
+        rng.standard_normal(channels).astype(dtype),
+        rng.standard_normal(channels).astype(dtype),
+    )
+
+
+def channels_last(x):
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+@shapes
+@both_modes
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_norm_is_torchs(torch, rng, shape, training, dtype):
+    x = (3 + 2 * rng.standard_normal(shape)).astype(dtype)
+    arrays = statistics(rng, shape[1], dtype)
+    tensors = [torch.from_numpy(a.copy()) for a in (x, *arrays)]
+    expected = torch.nn.functional.batch_norm(*tensors, training, 0.3, 1e-3).numpy()
+    y = N.batch_norm(x, *arrays, training, 0.3, 1e-3)
+    bound = tolerance(dtype, x.size // shape[1])
+    assert y.dtype == dtype
+    assert max_error(y, expected) < bound
+    for ours, theirs in zip(arrays, tensors[1:], strict=True):  # the running statistics moved
+        assert max_error(ours, theirs.numpy()) < bound
+
+
+@shapes
+@both_modes
+def test_batch_norm_channels_last(rng, shape, training):
+    x, g = rng.standard_normal((2, *shape))
+    arrays = statistics(rng, shape[1])
+    moved = [a.copy() for a in arrays]
+    expected = N.batch_norm(x, *arrays, training)
+    y = N.batch_norm(channels_last(x), *moved, training, layout="NHWC")
+    assert max_error(y, channels_last(expected)) < tolerance(np.float64, x.size)
+    for a, b in zip(arrays, moved, strict=True):
+        assert max_error(a, b) < tolerance(np.float64, x.size)
+    mean, var, weight, _ = arrays
+    expected = N.batch_norm_grad(g, x, weight, mean, var, training)
+    actual = N.batch_norm_grad(
+        channels_last(g), channels_last(x), weight, mean, var, training, layout="NHWC"
+    )
+    assert max_error(actual[0], channels_last(expected[0])) < tolerance(np.float64, x.size)
+    for a, b in zip(actual[1:], expected[1:], strict=True):
+        assert max_error(a, b) < tolerance(np.float64, x.size)
+
+
+@shapes
+@both_modes
+def test_batch_norm_gradient(rng, shape, training):
+    x, g = rng.standard_normal((2, *shape))
+    mean, var, weight, bias = statistics(rng, shape[1])
+
+    def forward(x, weight, bias):
+        return N.batch_norm(x, mean.copy(), var.copy(), weight, bias, training)
+
+    d_input, d_weight, d_bias = N.batch_norm_grad(g, x, weight, mean, var, training)
+    numerical = numerical_gradient(lambda v: forward(v, weight, bias), x, g)
+    assert max_error(d_input, numerical) < 1e-7
+    assert max_error(d_weight, numerical_gradient(lambda v: forward(x, v, bias), weight, g)) < 1e-7
+    assert max_error(d_bias, numerical_gradient(lambda v: forward(x, weight, v), bias, g)) < 1e-7
+    skipped = N.batch_norm_grad(g, x, weight, mean, var, training, need_input=False)
+    assert skipped[0] is None
+    np.testing.assert_array_equal(skipped[1], d_weight)
+
+
+def test_batch_norm_without_scale_or_statistics(rng):
+    x, g = rng.standard_normal((2, 5, 3, 4)).astype(np.float32)
+    y = N.batch_norm(x, None, None, training=True)
+    np.testing.assert_allclose(y.mean(axis=(0, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var(axis=(0, 2)), 1, rtol=1e-4)
+    d_input, d_weight, d_bias = N.batch_norm_grad(g, x, training=True)
+    assert (d_input.dtype, d_weight.dtype, d_bias.dtype) == (np.float32,) * 3
+
+
+def test_batch_norm_of_a_large_mean(rng):
+    """The variance comes from centred values: a mean a thousand deviations away does not hurt."""
+    x = 1000 + rng.standard_normal((64, 2, 9)).astype(np.float32)
+    y = N.batch_norm(x, None, None, training=True, eps=0.0)
+    wide = x.astype(np.float64)
+    exact = (wide - wide.mean((0, 2), keepdims=True)) / wide.std((0, 2), keepdims=True)
+    # float32 resolves the mean of 1000 to 6e-5 of a deviation; nothing else may show.
+    assert np.abs(y - exact).max() < 1e-4
+
+
+def test_batch_norm_in_float16(rng):
+    x = rng.standard_normal((4, 3, 5)).astype(np.float16)
+    y = N.batch_norm(x, None, None, training=True)
+    assert y.dtype == np.float16
+    expected = N.batch_norm(x.astype(np.float64), None, None, training=True)
+    assert max_error(y, expected) < tolerance(np.float16)
+
+
+def test_batch_norm_of_no_images(rng):
+    mean, var, weight, bias = statistics(rng, 3)
+    assert N.batch_norm(np.zeros((0, 3, 4, 4)), mean, var, weight, bias).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input": np.ones(3)}, r"input has shape \(3,\); it must have 2 to 5 axes"),
+        ({"input": np.ones((1, 3)), "training": True}, "each channel needs at least two values"),
+        ({"running_mean": None}, "running_mean is None"),
+        ({"running_var": np.ones(4)}, r"running_var has shape \(4,\).*\(3,\)"),
+        ({"weight": np.ones((3, 1))}, r"weight has shape \(3, 1\)"),
+        ({"bias": np.ones(1)}, r"bias has shape \(1,\)"),
+        ({"layout": "HWC"}, "layout is 'HWC'"),
+    ],
+)
+def test_batch_norm_errors(change, message):
+    arguments = {
+        "input": np.ones((2, 3)),
+        "running_mean": np.zeros(3),
+        "running_var": np.ones(3),
+        "weight": np.ones(3),
+        "bias": np.ones(3),
+    }
+    with pytest.raises(ValueError, match=message):
+        N.batch_norm(**(arguments | change))
+
+
+def test_batch_norm_updates_both_statistics_or_none():
+    mean, frozen = np.zeros(3), np.ones(3)
+    frozen.flags.writeable = False
+    with pytest.raises(TypeError, match="running_var must be a writable"):
+        N.batch_norm(np.random.default_rng(0).random((4, 3)), mean, frozen, training=True)
+    np.testing.assert_array_equal(mean, 0)
+
+
+# --- local response normalisation -----------------------------------------------------------------
+
+LRN = [
+    (1, 1e-4, 0.75, 1.0),
+    (2, 0.1, 0.75, 1.0),
+    (5, 0.5, 0.5, 2.0),
+    (4, 1.0, 1.0, 0.5),
+    (11, 1, 2, 1),
+]
+
+
+@pytest.mark.parametrize("arguments", LRN, ids=lambda a: f"size{a[0]}")
+@pytest.mark.parametrize("shape", SHAPES[1:], ids=lambda shape: f"rank{len(shape)}")
+def test_lrn_is_torchs(torch, rng, arguments, shape):
+    x = rng.standard_normal((shape[0], 6, *shape[2:])).astype(np.float32)
+    wide = torch.from_numpy(x.astype(np.float64))
+    expected = torch.nn.functional.local_response_norm(wide, *arguments).numpy()
+    y = N.local_response_norm(x, *arguments)
+    assert y.dtype == np.float32
+    assert max_error(y, expected) < tolerance(np.float32, arguments[0] + 4)
+
+
+@pytest.mark.parametrize("arguments", LRN, ids=lambda a: f"size{a[0]}")
+def test_lrn_gradient(rng, arguments):
+    x, g = rng.standard_normal((2, 2, 6, 3))
+    d = N.local_response_norm_grad(g, x, *arguments)
+    numerical = numerical_gradient(lambda v: N.local_response_norm(v, *arguments), x, g)
+    assert max_error(d, numerical) < 1e-7
+
+
+def test_lrn_channels_last(rng):
+    x, g = rng.standard_normal((2, 2, 6, 3, 4))
+    y = N.local_response_norm(channels_last(x), 4, layout="NHWC")
+    np.testing.assert_array_equal(y, channels_last(N.local_response_norm(x, 4)))
+    d = N.local_response_norm_grad(channels_last(g), channels_last(x), 4, layout="NHWC")
+    np.testing.assert_array_equal(d, channels_last(N.local_response_norm_grad(g, x, 4)))
+
+
+def test_lrn_errors():
+    with pytest.raises(ValueError, match="size is 0"):
+        N.local_response_norm(np.ones((1, 2, 3)), 0)
+    with pytest.raises(ValueError, match="at least 3 axes"):
+        N.local_response_norm(np.ones((2, 3)), 2)
