@@ -97,6 +97,7 @@ void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *
     memset(packed, 0, fc_align((size_t)(p->groups * out * element)));
     for (int64_t g = 0; bias && g < p->groups; g++)
         memcpy((char *)packed + g * out * element, (const char *)bias + (size_t)g * row, row);
+    if (plan->layout.gemm.depth == 0) return;
     pack_job job = {plan, wei, (char *)packed + fc_align((size_t)(p->groups * out * element))};
     const fc_gemm_layout *g = &plan->layout.gemm;
     const double seconds = 1e-9 * (double)(g->depth * out * p->groups);
@@ -122,7 +123,7 @@ static gemm_split split_of(const fc_plan *plan, const fc_gemm_source *source, in
     const int64_t groups = plan->problem.groups, element = plan->kernels->element;
     const int64_t all = source->units(plan), columns = source->unit_columns(plan);
     const int64_t step = fc_ceil_div(g->channels_form ? plan->kernels->mr : plan->kernels->nr, columns);
-    const int64_t per_column = element * (g->block + (g->blocks > 1 ? packed_channels(plan) : 0));
+    const int64_t per_column = element * (fc_max(1, g->block) + (g->blocks > 1 ? packed_channels(plan) : 0));
     gemm_split s;
     s.units = fc_max(step, FC_STRIP_BYTES / (per_column * columns) / step * step);
     // Four strips per thread even out their finishing times; strips under four tiles would waste each tile of weights.

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""fastconv: convolutional networks on the CPU, at the speed the CPU has.
+
+>>> import numpy as np, fastconv as fc
+>>> image = np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)
+>>> kernels = np.ones((8, 3, 3, 3), np.float32) / 27
+>>> fc.conv2d(image, kernels, padding=1, activation="relu").shape
+(1, 8, 32, 32)
+"""
+
+from fastconv import functional, grad, models, nn, optim, reference
+from fastconv._config import (
+    config,
+    fma_peak,
+    get_num_threads,
+    isa,
+    set_num_threads,
+    show_config,
+    threads,
+)
+from fastconv._version import __version__
+from fastconv.functional import *  # noqa: F403
+from fastconv.functional import __all__ as _functions
+from fastconv.io import load, save
+from fastconv.plan import ALGORITHMS, ConvPlan, algorithms
+
+__all__ = [
+    *_functions,
+    "ALGORITHMS",
+    "ConvPlan",
+    "__version__",
+    "algorithms",
+    "config",
+    "fma_peak",
+    "functional",
+    "get_num_threads",
+    "grad",
+    "isa",
+    "load",
+    "models",
+    "nn",
+    "optim",
+    "reference",
+    "save",
+    "set_num_threads",
+    "show_config",
+    "threads",
+]

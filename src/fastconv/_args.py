@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From what callers give to one normalised problem: the only home of argument errors of convolutions.
+
+Arrays pass through :func:`as_array`; numbers through :func:`per_axis` and :func:`paddings`; and
+:class:`Geometry` holds the sizes of a convolution, however it was spelled. Its :meth:`~Geometry.fields`
+are the C core's ``fc_problem``.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FLOATS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # the core's number of each dtype
+HALF = np.dtype(np.float16)
+LIMIT = 1 << 48  # elements of one tensor; the core's own limit
+
+# Axis positions of a batched array: batch, channel, and the spatial axes.
+_LAYOUTS = {
+    1: {"NCW": (0, 1, 2), "NWC": (0, 2, 1)},
+    2: {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)},
+    3: {"NCDHW": (0, 1, 2, 3, 4), "NDHWC": (0, 4, 1, 2, 3)},
+}
+ACTIVATIONS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+DIRECTIONS = {"forward": 0, "input": 1, "weight": 2}
+
+
+# ------------------------------------------------------------------------------------------- arrays
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """An array over the caller's memory, where it offers any: NumPy, buffer protocol, or DLPack on the CPU."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
+        device = getattr(value, "__dlpack_device__", lambda: (1, 0))()
+        if int(device[0]) != 1:
+            raise TypeError(f"{name} lives on device {tuple(map(int, device))}; move it to the CPU first")
+        if getattr(value, "requires_grad", False):
+            raise TypeError(f"{name} requires grad; pass {name}.detach()")
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
+
+def as_operand(value: Any, name: str) -> np.ndarray:
+    """An array of a dtype that is computed with: float32, float64, or float16 by way of float32."""
+    array = as_array(value, name)
+    if array.dtype not in FLOATS and array.dtype != HALF:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; it needs float32, float64 or float16: convert it with "
+            f"{name}.astype(numpy.float32)"
+        )
+    return array
+
+
+def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
+    if array.dtype != other.dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype} and {other_name} {other.dtype}; they need the same: convert one with "
+            f"astype(numpy.{other.dtype})"
+        )
+
+
+def addressable(array: np.ndarray) -> np.ndarray:
+    """The array itself if its strides are whole elements of native byte order, else a copy."""
+    if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+        return array.copy()
+    return array
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
+    """``out`` if a result of this shape and dtype can be written to it while the inputs are read."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}; it needs to be a numpy.ndarray")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}; it needs {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}; it needs {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; it needs to be writeable")
+    for name, array in inputs.items():
+        if array is not None and overlap(out, array):
+            raise ValueError(f"out overlaps {name} in memory; it needs memory of its own")
+    return out
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays share an element; in doubt, they do."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+# ------------------------------------------------------------------------------------------ numbers
+
+
+def integer(value: Any, name: str, minimum: int) -> int:
+    """A Python integer of at least ``minimum``."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; it needs an integer")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it needs an integer") from None
+    if number < minimum:
+        raise ValueError(f"{name} is {number}; it needs to be at least {minimum}")
+    if number > LIMIT:
+        raise ValueError(f"{name} is {number}; it needs to be at most {LIMIT}")
+    return number
+
+
+def per_axis(value: Any, rank: int, name: str, minimum: int) -> tuple[int, ...]:
+    """One integer per spatial axis, from one for all or from a sequence."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} is {value!r}; it needs an integer or {rank} of them")
+    if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) == 1:
+        if len(value) == 1:
+            return (integer(value[0], name, minimum),) * rank
+        if len(value) != rank:
+            raise ValueError(f"{name} is {value!r}; it needs an integer or {rank} of them")
+        return tuple(integer(v, name, minimum) for v in value)
+    return (integer(value, name, minimum),) * rank
+
+
+def paddings(
+    padding: Any,
+    in_size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> tuple[tuple[int, int], ...]:
+    """A (before, after) pair per axis from an int, ints, pairs, or the names ``valid``, ``same``, ``same_lower``.
+
+    ``same`` gives ceil(in / stride) outputs, with the odd element of padding on the high side;
+    ``same_lower`` has it on the low side.
+    """
+    rank = len(kernel)
+    if isinstance(padding, str):
+        if padding == "valid":
+            return ((0, 0),) * rank
+        if padding not in ("same", "same_lower"):
+            raise ValueError(
+                f"padding is {padding!r}; it needs 'valid', 'same', 'same_lower', an integer, {rank} of them, or "
+                f"{rank} pairs (before, after)"
+            )
+        pairs = []
+        for size, k, s, d in zip(in_size, kernel, stride, dilation, strict=True):
+            total = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+            small, large = total // 2, total - total // 2
+            pairs.append((small, large) if padding == "same" else (large, small))
+        return tuple(pairs)
+    if isinstance(padding, (Sequence, np.ndarray)) and np.ndim(padding) == 2:
+        if len(padding) != rank or any(len(pair) != 2 for pair in padding):
+            raise ValueError(f"padding is {padding!r}; it needs {rank} pairs (before, after)")
+        return tuple((integer(b, "padding", 0), integer(a, "padding", 0)) for b, a in padding)
+    return tuple((p, p) for p in per_axis(padding, rank, "padding", 0))
+
+
+def layout_axes(layout: str, rank: int) -> tuple[int, ...]:
+    """Positions of batch, channel and spatial axes in a batched array."""
+    axes = _LAYOUTS[rank].get(layout) if isinstance(layout, str) else None
+    if axes is None:
+        raise ValueError(f"layout is {layout!r}; it needs {' or '.join(map(repr, _LAYOUTS[rank]))}")
+    return axes
+
+
+def activation_bounds(activation: str | None) -> tuple[float, float]:
+    """The clamp that an activation is."""
+    if not isinstance(activation, (str, type(None))) or activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; it needs {', '.join(map(repr, ACTIVATIONS))}")
+    return ACTIVATIONS[activation]
+
+
+def is_strict(precision: str) -> bool:
+    if precision not in ("default", "strict"):
+        raise ValueError(f"precision is {precision!r}; it needs 'default' or 'strict'")
+    return precision == "strict"
+
+
+# ----------------------------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The sizes of a convolution. Spatial tuples have one entry per axis; channels are totals over all groups."""
+
+    layout: str
+    batched: bool
+    batch: int
+    groups: int
+    in_channels: int
+    out_channels: int
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the batched input."""
+        return self._arranged(self.in_channels, self.in_size)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the batched output."""
+        return self._arranged(self.out_channels, self.out_size)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel)
+
+    def public(self, array: np.ndarray) -> np.ndarray:
+        """A batched result as the caller expects it."""
+        return array if self.batched else array[0]
+
+    def _arranged(self, channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
+        shape = [0] * (self.rank + 2)
+        for axis, length in zip(layout_axes(self.layout, self.rank), (self.batch, channels, *size), strict=True):
+            shape[axis] = length
+        return tuple(shape)
+
+    def _image_view(self, strides: tuple[int, ...], channels: int) -> tuple[int, ...]:
+        """Strides of an image tensor in the core's order: group, image, channel, and three axes."""
+        batch, channel, *spatial = (strides[axis] for axis in layout_axes(self.layout, self.rank))
+        return (channel * (channels // self.groups), batch, channel, *(0,) * (3 - self.rank), *spatial)
+
+    def fields(
+        self,
+        direction: str,
+        dtype: np.dtype,
+        src: tuple[int, ...],
+        wei: tuple[int, ...],
+        dst: tuple[int, ...],
+        bounds: tuple[float, float] = ACTIVATIONS[None],
+    ) -> tuple[Any, ...]:
+        """The core's ``fc_problem`` for arrays with these strides, given in bytes."""
+        item = dtype.itemsize
+        src, wei, dst = (tuple(s // item for s in strides) for strides in (src, wei, dst))
+        per_group = self.out_channels // self.groups
+        missing = ((1, 1, 1, 1, 1, 0),) * (3 - self.rank)
+        before = tuple(pair[0] for pair in self.padding)
+        axes = zip(self.in_size, self.out_size, self.kernel, self.stride, self.dilation, before, strict=True)
+        return (
+            DIRECTIONS[direction],
+            FLOATS[dtype],
+            self.batch,
+            self.groups,
+            self.in_channels // self.groups,
+            per_group,
+            (*missing, *axes),
+            self._image_view(src, self.in_channels),
+            (wei[0] * per_group, wei[0], wei[1], *(0,) * (3 - self.rank), *wei[2:]),
+            self._image_view(dst, self.out_channels),
+            *bounds,
+        )
+
+
+def geometry(
+    rank: int,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    layout: str,
+    input_name: str = "input",
+) -> Geometry:
+    """Check and normalise the parameters of a convolution with ``rank`` spatial axes."""
+    axes = layout_axes(layout, rank)
+    if len(input_shape) not in (rank + 1, rank + 2):
+        raise ValueError(
+            f"{input_name} has shape {input_shape}; it needs {rank + 2} axes in the order {layout}, or {rank + 1} "
+            "without the batch"
+        )
+    if len(weight_shape) != rank + 2:
+        raise ValueError(
+            f"weight has shape {weight_shape}; it needs {rank + 2} axes: out_channels, in_channels / groups, and the "
+            "kernel's"
+        )
+    batched = len(input_shape) == rank + 2
+    shape = input_shape if batched else (1, *input_shape)
+    batch, in_channels, *in_size = (shape[axis] for axis in axes)
+    out_channels, channels_per_group, *kernel = weight_shape
+    stride = per_axis(stride, rank, "stride", 1)
+    dilation = per_axis(dilation, rank, "dilation", 1)
+    groups = integer(groups, "groups", 1)
+    if min(weight_shape) < 1:
+        raise ValueError(f"weight has shape {weight_shape}; it needs at least one element along each axis")
+    if in_channels < 1 or min(in_size) < 1:
+        raise ValueError(f"{input_name} has shape {input_shape}; only the batch may be empty")
+    if out_channels % groups:
+        raise ValueError(f"groups is {groups}; it needs to divide weight's {out_channels} output channels")
+    if in_channels % groups:
+        raise ValueError(f"groups is {groups}; it needs to divide {input_name}'s {in_channels} channels")
+    if in_channels != channels_per_group * groups:
+        raise ValueError(
+            f"weight has shape {weight_shape}, for {channels_per_group * groups} input channels in {groups} groups; "
+            f"{input_name} of shape {input_shape} needs {in_channels // groups} channels per group"
+        )
+    pairs = paddings(padding, tuple(in_size), tuple(kernel), stride, dilation)
+    out_size = []
+    for size, k, s, d, (before, after) in zip(in_size, kernel, stride, dilation, pairs, strict=True):
+        span = size + before + after - d * (k - 1) - 1
+        if span < 0:
+            raise ValueError(
+                f"weight's kernel {tuple(kernel)} with dilation {dilation} is larger than {input_name}'s size "
+                f"{tuple(in_size)} with padding {pairs}"
+            )
+        out_size.append(span // s + 1)
+    for name, total in (
+        (input_name, math.prod((max(batch, 1), in_channels, *in_size))),
+        ("the output", math.prod((max(batch, 1), out_channels, *out_size))),
+    ):
+        if total > LIMIT:
+            raise ValueError(f"{name} would have {total} elements; the sizes need a product of at most {LIMIT}")
+    return Geometry(
+        layout,
+        batched,
+        batch,
+        groups,
+        in_channels,
+        out_channels,
+        tuple(in_size),
+        tuple(out_size),
+        tuple(kernel),
+        stride,
+        dilation,
+        pairs,
+    )

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The functional surface: names, argument order and meaning of ``torch.nn.functional``, on NumPy arrays."""
+
+from fastconv.ops.activation import (
+    dropout,
+    hardswish,
+    leaky_relu,
+    log_softmax,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    softmax,
+    tanh,
+)
+from fastconv.ops.conv import conv2d
+from fastconv.ops.linear import linear
+from fastconv.ops.loss import cross_entropy, mse_loss
+from fastconv.ops.norm import batch_norm, local_response_norm
+from fastconv.ops.pad import pad
+
+__all__ = [
+    "batch_norm",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "hardswish",
+    "leaky_relu",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
+    "mse_loss",
+    "pad",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+]

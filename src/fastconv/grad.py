@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Gradients of the functional surface, named after their operators; convolutions as in ``torch.nn.grad``."""
+
+from fastconv.ops.activation import dropout_grad as dropout
+from fastconv.ops.activation import hardswish_grad as hardswish
+from fastconv.ops.activation import leaky_relu_grad as leaky_relu
+from fastconv.ops.activation import log_softmax_grad as log_softmax
+from fastconv.ops.activation import relu6_grad as relu6
+from fastconv.ops.activation import relu_grad as relu
+from fastconv.ops.activation import sigmoid_grad as sigmoid
+from fastconv.ops.activation import silu_grad as silu
+from fastconv.ops.activation import softmax_grad as softmax
+from fastconv.ops.activation import tanh_grad as tanh
+from fastconv.ops.conv import conv2d_input, conv2d_weight
+from fastconv.ops.linear import linear_grad as linear
+from fastconv.ops.loss import cross_entropy_grad as cross_entropy
+from fastconv.ops.loss import mse_loss_grad as mse_loss
+from fastconv.ops.norm import batch_norm_grad as batch_norm
+from fastconv.ops.norm import local_response_norm_grad as local_response_norm
+from fastconv.ops.pad import pad_grad as pad
+
+__all__ = [
+    "batch_norm",
+    "conv2d_input",
+    "conv2d_weight",
+    "cross_entropy",
+    "dropout",
+    "hardswish",
+    "leaky_relu",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
+    "mse_loss",
+    "pad",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Fully connected layers: convolutions of images of one pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args
+from fastconv.ops.conv import conv2d, conv2d_input, conv2d_weight
+
+__all__ = ["linear", "linear_grad"]
+
+
+def _rows(value: Any, name: str, features: int) -> np.ndarray:
+    """An array of any rank as images (rows, features, 1, 1)."""
+    array = _args.as_operand(value, name)
+    if array.ndim < 1 or array.shape[-1] != features:
+        raise ValueError(f"{name} has shape {array.shape}; it needs {features} elements along its last axis")
+    return array.reshape(-1, features, 1, 1) if features else array
+
+
+def _kernels(value: Any) -> np.ndarray:
+    weight = _args.as_operand(value, "weight")
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {weight.shape}; it needs two axes, (out_features, in_features)")
+    return weight[:, :, None, None]
+
+
+def linear(input: Any, weight: Any, bias: Any = None, *, activation: str | None = None) -> np.ndarray:
+    """Apply ``y = x W^T + b`` to the last axis.
+
+    Parameters
+    ----------
+    input : array_like, shape (..., in_features)
+        float32, float64, or float16 (computed in float32).
+    weight : array_like, shape (out_features, in_features)
+    bias : array_like, shape (out_features,), optional
+    activation : {None, "relu", "relu6"}
+
+    Returns
+    -------
+    numpy.ndarray, shape (..., out_features)
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not supported, or the arrays differ in it.
+    ValueError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.linear(np.array([1.0, 2.0]), np.array([[1.0, 1.0], [3.0, -1.0]]), np.array([0.0, 0.5]))
+    array([3. , 1.5])
+    """
+    kernels = _kernels(weight)
+    rows = _rows(input, "input", kernels.shape[1])
+    result = conv2d(rows, kernels, bias, activation=activation)
+    return result.reshape(*np.shape(input)[:-1], kernels.shape[0])
+
+
+def linear_grad(
+    input: Any, weight: Any, grad_output: Any, bias: bool = True, need_input: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+    """Gradients of :func:`fastconv.linear`.
+
+    Parameters
+    ----------
+    input : array_like, shape (..., in_features)
+    weight : array_like, shape (out_features, in_features)
+    grad_output : array_like, shape (..., out_features)
+    bias, need_input : bool
+        Whether to compute those two; otherwise None is returned in their place.
+
+    Returns
+    -------
+    d_input, d_weight, d_bias : numpy.ndarray
+        Of the shapes of input, weight and bias; the last two are summed over all rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.linear`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x, w = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    >>> fc.grad.linear(x, w, np.array([[10.0]]))
+    (array([[30., 40.]]), array([[10., 20.]]), array([10.]))
+    """
+    kernels = _kernels(weight)
+    rows = _rows(input, "input", kernels.shape[1])
+    grad = _rows(grad_output, "grad_output", kernels.shape[0])
+    d_weight = conv2d_weight(rows, kernels.shape, grad)[:, :, 0, 0]
+    d_input = conv2d_input(rows.shape, kernels, grad).reshape(np.shape(input)) if need_input else None
+    d_bias = grad.sum(axis=(0, 2, 3), dtype=np.float64).astype(grad.dtype) if bias else None
+    return d_input, d_weight, d_bias

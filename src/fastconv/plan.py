@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Convolutions planned once and run many times."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args, _config, _core
+
+# As numbered by the C core.
+ALGORITHMS = (
+    "direct",
+    "im2col",
+    "winograd_f2",
+    "winograd_f3",
+    "winograd_f4",
+    "pointwise",
+    "depthwise",
+    "reference",
+)
+_AUTO = -1
+
+
+def candidates(algorithm: str) -> tuple[int, ...]:
+    """The core's numbers for a public algorithm name; of several the cheapest is meant."""
+    if algorithm == "auto":
+        return (_AUTO,)
+    if algorithm == "winograd":
+        return tuple(i for i, name in enumerate(ALGORITHMS) if name.startswith("winograd"))
+    if algorithm not in ALGORITHMS:
+        names = ", ".join(map(repr, ("auto", "winograd", *ALGORITHMS)))
+        raise ValueError(f"algorithm is {algorithm!r}; it needs one of {names}")
+    return (ALGORITHMS.index(algorithm),)
+
+
+@lru_cache(maxsize=128)
+def core_plan(
+    fields: tuple[Any, ...],
+    algorithm: str,
+    strict: bool,
+    src: tuple[tuple[int, ...], tuple[int, ...]],
+    wei: tuple[tuple[int, ...], tuple[int, ...]],
+    dst: tuple[tuple[int, ...], tuple[int, ...]],
+    itemsize: int,
+) -> _core.Plan:
+    """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the arrays.
+
+    Plans hold no weights and are immutable, so the last ones are kept for one-shot calls.
+    """
+    numbers = candidates(algorithm)
+    if len(numbers) > 1:
+        verdicts = _core.explain(fields, _config.ISA, strict)
+        numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
+    layouts = (_core.Layout(shape, strides, itemsize) for shape, strides in (src, wei, dst))
+    try:
+        return _core.Plan(fields, _config.ISA, numbers[0], strict, *layouts)
+    except NotImplementedError as error:
+        raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
+
+
+def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Byte strides of a C-contiguous array."""
+    strides, step = [], itemsize
+    for length in reversed(shape):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))
+
+
+class ConvPlan:
+    """A convolution with its algorithm chosen and its weights packed, ready to run on many inputs.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of the inputs, (N, C, *spatial) or (C, *spatial), in the order of ``layout``.
+    weight : array_like, shape (out_channels, in_channels / groups, *kernel)
+        float32, float64 or float16 (computed in float32). It is packed here, and kept for pickling: as a copy if it
+        is writeable, so that later changes have no effect.
+    bias : array_like, shape (out_channels,), optional
+    stride, padding, dilation, groups
+        As for :func:`fastconv.conv2d`.
+    layout : str
+        ``"NCHW"`` or ``"NHWC"``.
+    activation : {None, "relu", "relu6"}
+        Applied to the result, after the residual is added.
+    algorithm : str
+        ``"auto"``, or one of :data:`fastconv.ALGORITHMS`, or ``"winograd"``.
+    precision : {"default", "strict"}
+        ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
+
+    Raises
+    ------
+    TypeError
+        If dtypes differ or are not supported.
+    ValueError
+        If shapes or parameters are impossible.
+    NotImplementedError
+        If the algorithm asked for cannot serve the problem.
+
+    Notes
+    -----
+    A plan is immutable and may be called from many threads at once. Its result does not depend on the number of
+    threads, nor on where in the batch an image stands.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> rng = np.random.default_rng(0)
+    >>> weight = rng.standard_normal((8, 3, 3, 3), dtype=np.float32)
+    >>> plan = fc.ConvPlan((1, 3, 32, 32), weight, padding=1, activation="relu")
+    >>> image = rng.standard_normal((1, 3, 32, 32), dtype=np.float32)
+    >>> plan(image).shape
+    (1, 8, 32, 32)
+    >>> np.array_equal(plan(image), fc.conv2d(image, weight, padding=1, activation="relu"))
+    True
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        *,
+        layout: str = "NCHW",
+        activation: str | None = None,
+        algorithm: str = "auto",
+        precision: str = "default",
+    ) -> None:
+        weight = _args.as_operand(weight, "weight")
+        if weight.ndim != 4:
+            raise ValueError(
+                f"weight has shape {weight.shape}; it needs 4 axes: out_channels, in_channels / groups, height, width"
+            )
+        shape = tuple(_args.integer(n, "input_shape", 0) for n in input_shape)
+        self._geometry = _args.geometry(
+            2, shape, weight.shape, stride, padding, dilation, groups, layout, "input_shape"
+        )
+        self._dtype = weight.dtype
+        bias = check_bias(bias, self._geometry, weight)
+        if self._dtype == _args.HALF:
+            weight = weight.astype(np.float32)
+            bias = None if bias is None else bias.astype(np.float32)
+        weight = _args.addressable(weight)
+        compute, item = weight.dtype, weight.itemsize
+        source, target = self._geometry.input_shape, self._geometry.output_shape
+        self._src_strides, self._dst_strides = dense_strides(source, item), dense_strides(target, item)
+        self._activation, self._requested = activation, algorithm
+        self._strict = _args.is_strict(precision)
+        bounds = _args.activation_bounds(activation)
+        self._fields = self._geometry.fields(
+            "forward", compute, self._src_strides, weight.strides, self._dst_strides, bounds
+        )
+        self._plan = core_plan(
+            self._fields,
+            algorithm,
+            self._strict,
+            (source, self._src_strides),
+            (weight.shape, weight.strides),
+            (target, self._dst_strides),
+            item,
+        )
+        self._packed = self._plan.pack(weight, bias, _config.get_num_threads())
+        # Kept for pickling; a read-only array is taken to stay as it is.
+        self._weight = weight.copy() if weight.flags.writeable else weight
+        self._bias, self._compute = bias, compute
+
+    def __call__(self, x: Any, residual: Any = None, out: np.ndarray | None = None) -> np.ndarray:
+        """Convolve.
+
+        Parameters
+        ----------
+        x : array_like, of the plan's input shape and dtype
+            Copied only if it is not C-contiguous.
+        residual : array_like, of the output's shape and dtype, optional
+            Added before the activation. It may be ``out`` itself.
+        out : numpy.ndarray, optional
+            Takes the result; it must not overlap ``x``.
+
+        Returns
+        -------
+        numpy.ndarray, of :attr:`output_shape`
+            ``out``, if given.
+        """
+        g = self._geometry
+        x = _args.as_operand(x, "x")
+        expected = g.input_shape if g.batched else g.input_shape[1:]
+        if x.shape != expected:
+            raise ValueError(f"x has shape {x.shape}; the plan needs {expected}")
+        if x.dtype != self._dtype:
+            raise TypeError(f"x has dtype {x.dtype}; the plan needs {self._dtype}")
+        if residual is not None:
+            residual = check_residual(residual, self.output_shape, self._dtype)
+        if out is not None:
+            _args.check_out(out, self.output_shape, self._dtype, {"x": x})
+        x = np.ascontiguousarray(x, dtype=self._compute)
+        whole = out if out is None or g.batched else out[None]
+        usable = whole is not None and whole.dtype == self._compute and whole.flags.c_contiguous
+        result = whole if usable else np.empty(g.output_shape, self._compute)
+        x = x if g.batched else x[None]
+        return run(self._plan, g, x, self._packed, residual, out, result, self._dtype)
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm chosen."""
+        return ALGORITHMS[self._plan.algorithm]
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set used."""
+        return _config.isa()
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the direct sum, a multiply-add counting two, whatever the algorithm."""
+        return int(self._plan.flops)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of a call with the current number of threads."""
+        return self._plan.workspace_bytes(_config.get_num_threads())
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the packed weights."""
+        return self._packed.nbytes
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        shape = self._geometry.output_shape
+        return shape if self._geometry.batched else shape[1:]
+
+    def explain(self) -> str:
+        """A table of every algorithm: its predicted cost, or the reason why it cannot serve."""
+        lines = [f"{'algorithm':<14}{'predicted ms':>14}  "]
+        for name, refusal, cost in _core.explain(self._fields, _config.ISA, self._strict):
+            figure = f"{cost * 1e3:>14.3f}" if refusal is None else f"{'-':>14}"
+            note = f"refused: {refusal}" if refusal is not None else "chosen" if name == self.algorithm else ""
+            lines.append(f"{name:<14}{figure}  {note}")
+        lines.append("(one thread of a nominal machine: ratios count, not milliseconds)")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def __repr__(self) -> str:
+        g = self._geometry
+        return (
+            f"ConvPlan({g.input_shape if g.batched else g.input_shape[1:]} -> {self.output_shape}, "
+            f"kernel={g.kernel}, {g.layout}, {self._dtype}, algorithm={self.algorithm!r}, isa={self.isa!r})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        g = self._geometry
+        arguments = (
+            g.input_shape if g.batched else g.input_shape[1:],
+            self._weight.astype(self._dtype, copy=False),
+            None if self._bias is None else self._bias.astype(self._dtype, copy=False),
+            g.stride,
+            g.padding,
+            g.dilation,
+            g.groups,
+        )
+        options = {
+            "layout": g.layout,
+            "activation": self._activation,
+            "algorithm": self._requested,
+            "precision": "strict" if self._strict else "default",
+        }
+        return _rebuild, (arguments, options)
+
+
+def _rebuild(arguments: tuple[Any, ...], options: dict[str, Any]) -> ConvPlan:
+    return ConvPlan(*arguments, **options)
+
+
+def check_bias(bias: Any, geometry: _args.Geometry, weight: np.ndarray) -> np.ndarray | None:
+    """The bias as a contiguous array, or None."""
+    if bias is None:
+        return None
+    bias = _args.as_operand(bias, "bias")
+    if bias.shape != (geometry.out_channels,):
+        raise ValueError(f"bias has shape {bias.shape}; it needs ({geometry.out_channels},)")
+    _args.same_dtype(bias, "bias", weight, "weight")
+    return np.ascontiguousarray(bias)
+
+
+def check_residual(residual: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    residual = _args.as_operand(residual, "residual")
+    if residual.shape != shape:
+        raise ValueError(f"residual has shape {residual.shape}; it needs the output's shape {shape}")
+    if residual.dtype != dtype:
+        raise TypeError(f"residual has dtype {residual.dtype}; it needs {dtype}")
+    return residual
+
+
+def run(
+    plan: _core.Plan,
+    geometry: _args.Geometry,
+    x: np.ndarray,
+    packed: _core.Packed,
+    residual: np.ndarray | None,
+    out: np.ndarray | None,
+    result: np.ndarray,
+    dtype: np.dtype,
+) -> np.ndarray:
+    """Run a plan into ``result``, the array it was made for, and hand that over as the caller wants it.
+
+    ``result`` is C-contiguous if there is a residual, which is then brought into the same layout.
+    """
+    if residual is not None:
+        inside = residual if geometry.batched else residual[None]
+        in_place = out is not None and same_memory(residual, out)
+        if out is not None and not in_place and _args.overlap(out, residual):
+            raise ValueError("out overlaps residual in memory; it needs to be residual itself or memory of its own")
+        residual = np.ascontiguousarray(inside, dtype=result.dtype)
+    plan.execute(x, packed, residual, result, _config.get_num_threads())
+    if out is None:
+        return geometry.public(result.astype(dtype, copy=False))
+    whole = out if geometry.batched else out[None]
+    if not same_memory(whole, result):
+        whole[...] = result
+    return out
+
+
+def same_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are the same elements in the same order."""
+    return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
+
+
+def algorithms(
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCHW",
+    dtype: Any = np.float32,
+    precision: str = "default",
+) -> list[str]:
+    """Names of the algorithms that can serve a convolution, the one predicted to be fastest first.
+
+    Parameters
+    ----------
+    input_shape, weight_shape : tuple of int
+        As those of :func:`fastconv.conv2d`'s arrays.
+    stride, padding, dilation, groups, layout, precision
+        As for :func:`fastconv.conv2d`.
+    dtype : dtype
+        float32 or float64.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.algorithms((1, 64, 56, 56), (64, 64, 1, 1))[-1]
+    'reference'
+    >>> "winograd_f4" in fc.algorithms((1, 64, 56, 56), (64, 64, 3, 3), padding=1)
+    True
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in _args.FLOATS:
+        raise TypeError(f"dtype is {dtype}; it needs float32 or float64")
+    shape = tuple(_args.integer(n, "input_shape", 0) for n in input_shape)
+    kernel = tuple(_args.integer(n, "weight_shape", 1) for n in weight_shape)
+    g = _args.geometry(2, shape, kernel, stride, padding, dilation, groups, layout, "input_shape")
+    item = dtype.itemsize
+    fields = g.fields(
+        "forward",
+        dtype,
+        dense_strides(g.input_shape, item),
+        dense_strides(kernel, item),
+        dense_strides(g.output_shape, item),
+    )
+    verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision))
+    return [name for name, refusal, _ in sorted(verdicts, key=lambda v: v[2]) if refusal is None]
