@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// smoke.c - the C core without Python: every algorithm of every instruction set this machine has, in both dtypes and
-// both layouts, against the reference algorithm in float64.  For machines where only a C program runs, such as
-// qemu-user (tools/check_aarch64.sh); the test suite proper is in Python.
+// smoke.c - the C core without Python: every algorithm of every instruction set this machine has, in both dtypes, both
+// layouts and all three directions, against the reference algorithm in float64.  For machines where only a C program
+// runs, such as qemu-user (tools/check_aarch64.sh); the test suite proper is in Python.
 #include "fastconv.h"
 
 #include <math.h>
@@ -44,7 +44,15 @@ static fc_view view(int64_t groups, int64_t channels, int64_t height, int64_t wi
     return (fc_view){channels * plane, all * plane, plane, {plane, width, 1}};
 }
 
-static fc_problem problem_of(const shape *s, int32_t dtype, int nhwc) {
+// One run of the core.
+typedef struct job {
+    const shape *shape;
+    int32_t dtype, direction;
+    int nhwc;
+} job;
+
+static fc_problem problem_of(const job *job) {
+    const shape *s = job->shape;
     const int64_t reach = (s->kernel - 1) * s->dilation + 1;
     const int64_t h = (s->height + 2 * s->pad - reach) / s->stride + 1;
     const int64_t w = (s->width + 2 * s->pad - reach) / s->stride + 1;
@@ -57,11 +65,11 @@ static fc_problem problem_of(const shape *s, int32_t dtype, int nhwc) {
         .axis = {{1, 1, 1, 1, 1, 0},
                  {s->height, h, s->kernel, s->stride, s->dilation, s->pad},
                  {s->width, w, s->kernel, s->stride, s->dilation, s->pad}},
-        .src = view(s->groups, s->in_channels, s->height, s->width, nhwc),
+        .src = view(s->groups, s->in_channels, s->height, s->width, job->nhwc),
         .wei = {s->out_channels * s->in_channels * taps, s->in_channels * taps, taps, {taps, s->kernel, 1}},
-        .dst = view(s->groups, s->out_channels, h, w, nhwc),
-        .dtype = dtype,
-        .direction = FC_FORWARD,
+        .dst = view(s->groups, s->out_channels, h, w, job->nhwc),
+        .dtype = job->dtype,
+        .direction = job->direction,
         .low = -INFINITY,
         .high = INFINITY,
     };
@@ -87,11 +95,13 @@ static void *random_tensor(int64_t count, int32_t dtype, double low, double scal
 }
 
 // The output, or NULL when the algorithm refuses.  Output and scratch start as NaN.
-static void *run(const shape *s, int32_t dtype, int nhwc, fc_isa isa, fc_algo_id algorithm, int64_t *count) {
-    const fc_problem p = problem_of(s, dtype, nhwc);
-    const int64_t in = s->groups * s->in_channels, out = s->groups * s->out_channels;
-    const int64_t taps = s->kernel * s->kernel;
-    *count = s->batch * out * p.axis[1].out * p.axis[2].out;
+static void *run(const job *job, fc_isa isa, fc_algo_id algorithm, int64_t *count) {
+    const fc_problem p = problem_of(job);
+    const shape *s = job->shape;
+    const int64_t taps = s->kernel * s->kernel, out_channels = s->groups * s->out_channels;
+    const int64_t src_count = s->batch * s->groups * s->in_channels * s->height * s->width;
+    const int64_t wei_count = out_channels * s->in_channels * taps;
+    const int64_t dst_count = s->batch * out_channels * p.axis[1].out * p.axis[2].out;
 
     char message[FC_MESSAGE] = "";
     fc_plan *plan = NULL;
@@ -101,17 +111,23 @@ static void *run(const shape *s, int32_t dtype, int nhwc, fc_isa isa, fc_algo_id
         printf("fc_plan_create: status %d: %s\n", (int)status, message);
         exit(1);
     }
-    void *src = random_tensor(s->batch * in * s->height * s->width, dtype, 0, 1, 1);
-    void *wei = random_tensor(out * s->in_channels * taps, dtype, -1, sqrt(6.0 / (double)(s->in_channels * taps)), 2);
-    void *bias = random_tensor(out, dtype, -1, 0.1, 3);
+    void *src = random_tensor(src_count, job->dtype, 0, 1, 1);
+    void *wei = random_tensor(wei_count, job->dtype, -1, sqrt(6.0 / (double)(s->in_channels * taps)), 2);
+    void *dst = random_tensor(dst_count, job->dtype, 0, 1, 3);
+    void *bias = random_tensor(out_channels, job->dtype, -1, 0.1, 4);
+    const void *source = src, *weights = wei;
+    *count = dst_count;
+    if (job->direction == FC_BACKWARD_INPUT) source = dst, *count = src_count;
+    if (job->direction == FC_BACKWARD_WEIGHT) weights = dst, *count = wei_count;
+
     void *packed = allocate(fc_plan_packed_bytes(plan), 0xff);
     void *scratch = allocate(fc_plan_scratch_bytes(plan, THREADS), 0xff);
-    void *dst = allocate((size_t)*count * sizeof(double), 0xff);
-    fc_plan_pack(plan, wei, bias, packed, THREADS);
-    fc_plan_execute(plan, src, packed, NULL, dst, scratch, THREADS);
+    void *output = allocate((size_t)*count * sizeof(double), 0xff);
+    fc_plan_pack(plan, weights, job->direction == FC_FORWARD ? bias : NULL, packed, THREADS);
+    fc_plan_execute(plan, source, packed, NULL, output, scratch, THREADS);
     fc_plan_destroy(plan);
-    free(src), free(wei), free(bias), free(packed), free(scratch);
-    return dst;
+    free(src), free(wei), free(dst), free(bias), free(packed), free(scratch);
+    return output;
 }
 
 static double element(const void *tensor, int32_t dtype, int64_t i) {
@@ -129,31 +145,41 @@ static double error(const void *got, int32_t dtype, const double *expected, int6
     return largest > 0 ? difference / largest : difference;
 }
 
+// Runs every algorithm on one problem; counts who served it and returns how many were wrong.
+static int check(const job *job, fc_isa isa, int served[FC_ALGOS]) {
+    static const char *const directions[] = {"forward", "input gradient", "weight gradient"};
+    struct job oracle = *job;
+    oracle.dtype = FC_F64;
+    int64_t count;
+    int wrong = 0;
+    double *expected = run(&oracle, FC_SCALAR, FC_REFERENCE, &count);
+    for (fc_algo_id algorithm = 0; algorithm < FC_ALGOS; algorithm++) {
+        void *got = run(job, isa, algorithm, &count);
+        if (!got) continue;
+        served[algorithm]++;
+        const double e = error(got, job->dtype, expected, count);
+        if (!(e <= bound(algorithm, job->dtype))) {
+            wrong++;
+            printf("%s: shape %d, %s, %s, %s, algorithm %d: error %g\n", fc_isa_name(isa), (int)(job->shape - SHAPES),
+                   job->dtype == FC_F64 ? "f64" : "f32", job->nhwc ? "NHWC" : "NCHW", directions[job->direction],
+                   (int)algorithm, e);
+        }
+        free(got);
+    }
+    free(expected);
+    return wrong;
+}
+
 int main(void) {
     int failures = 0;
     for (fc_isa isa = FC_SCALAR; isa < FC_ISAS; isa++) {
         if (!fc_isa_supported(isa)) continue;
         int served[FC_ALGOS] = {0};
-        for (int job = 0; job < SHAPES_COUNT * FC_DTYPES * 2; job++) {
-            const shape *s = &SHAPES[job / 4];
-            const int32_t dtype = job / 2 % 2;
-            const int nhwc = job % 2;
-            int64_t count;
-            double *expected = run(s, FC_F64, nhwc, FC_SCALAR, FC_REFERENCE, &count);
-            for (fc_algo_id algorithm = 0; algorithm < FC_ALGOS; algorithm++) {
-                void *got = run(s, dtype, nhwc, isa, algorithm, &count);
-                if (!got) continue;
-                served[algorithm]++;
-                const double e = error(got, dtype, expected, count);
-                if (!(e <= bound(algorithm, dtype))) {
-                    failures++;
-                    printf("%s: shape %d, %s, %s, algorithm %d: error %g\n", fc_isa_name(isa), job / 4,
-                           dtype == FC_F64 ? "f64" : "f32", nhwc ? "NHWC" : "NCHW", (int)algorithm, e);
-                }
-                free(got);
-            }
-            free(expected);
-        }
+        for (const shape *s = SHAPES; s < SHAPES + SHAPES_COUNT; s++)
+            for (int32_t dtype = 0; dtype < FC_DTYPES; dtype++)
+                for (int32_t direction = FC_FORWARD; direction <= FC_BACKWARD_WEIGHT; direction++)
+                    for (int nhwc = 0; nhwc < 2; nhwc++)
+                        failures += check(&(job){s, dtype, direction, nhwc}, isa, served);
         printf("%-7s problems served by each algorithm:", fc_isa_name(isa));
         for (int i = 0; i < FC_ALGOS; i++) {
             printf(" %d", served[i]);
