@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Measurements behind ``fastconv bench``, the demo and ``benchmarks/``.
+
+``shapes.toml`` names the layers, :mod:`~fastconv.bench.shapes` reads it,
+:mod:`~fastconv.bench.contenders` are those who compute them, :mod:`~fastconv.bench.timing` and
+:mod:`~fastconv.bench.peak` hold the clock and the machine's ceilings,
+:mod:`~fastconv.bench.layers` brings them together, and :mod:`~fastconv.bench.report` and
+:mod:`~fastconv.bench.plot` show the result.
+"""
