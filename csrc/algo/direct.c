@@ -151,9 +151,9 @@ static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *ta
     const direct_shape s = shape_of(p, strip->plan->kernels);
     const direct_tile t = tile_of(strip, &s, index);
     const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + t.h * p->dst.axis[1];
-    target->m = target->run_count = 0;
+    target->pixels = t.count;
+    target->run_count = 0;
     if (strip->plan->layout.gemm.channels_form) {
-        target->m = t.count;
         for (int64_t i = 0; i < t.count; i++)
             target->row_offset[i] = base + t.row * p->dst.axis[1] + (t.column + i) * p->dst.axis[2];
         return;

@@ -212,16 +212,17 @@ static void gemm_task(void *context, int64_t task, int thread) {
             tile.dst = job->dst + base * element;
             tile.residual = job->residual ? job->residual + base * element : NULL;
             for (int64_t t = 0; t < strip.tiles; t++) {
-                if (!targets[t].m && !targets[t].run_count) continue; // rows that the last unit does not have
+                if (!targets[t].pixels) continue; // rows that the last unit does not have
                 job->source->address(&strip, t, &tile);
                 if (g->channels_form) {
                     tile.b = w;
-                    tile.m = targets[t].m;
+                    tile.m = targets[t].pixels;
                     tile.row_offset = targets[t].row_offset;
-                    channel_run.length = channels;
+                    tile.columns = channel_run.length = channels;
                 } else {
                     tile.a = w;
                     tile.m = channels;
+                    tile.columns = targets[t].pixels;
                     tile.runs = targets[t].runs;
                     tile.run_count = targets[t].run_count;
                 }
@@ -288,7 +289,7 @@ void fc_gemm_flat_target(const fc_gemm_strip *strip, int64_t tile, fc_gemm_targe
     const fc_problem *p = &strip->plan->problem;
     int64_t first, count;
     fc_gemm_flat_tile(strip, tile, &first, &count);
-    target->m = count;
+    target->pixels = count;
     target->run_count = 0;
     if (g->channels_form) {
         for (int64_t i = 0; i < count; i++) target->row_offset[i] = pixel_offset(p, first + i);

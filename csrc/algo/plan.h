@@ -96,7 +96,8 @@ typedef struct fc_gemm_strip {
 
 // Where a tile goes in dst.
 typedef struct fc_gemm_target {
-    int64_t m, run_count;
+    int64_t pixels; // in the tile: its rows (channels form) or columns (pixels form)
+    int64_t run_count;
     int64_t row_offset[FC_MAX_MR];
     fc_run runs[FC_MAX_NR];
 } fc_gemm_target;

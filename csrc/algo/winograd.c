@@ -173,7 +173,7 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part0
     const char *v = c->v + point * c->count * w->row_in * k->element;
     const char *u = c->weights + point * w->row_out * p->in_channels * k->element;
     char *m = c->m + point * c->count * w->row_out * k->element;
-    fc_gemm_tile tile = {.a_row = w->row_in, .segments = 1, .a_segment = &zero};
+    fc_gemm_tile tile = {.columns = k->nr, .a_row = w->row_in, .segments = 1, .a_segment = &zero};
     for (int64_t part = part0; part < part1; part++)
         for (int64_t k0 = 0; k0 < p->in_channels; k0 += FC_WINOGRAD_BLOCK_K) {
             tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, p->in_channels - k0);

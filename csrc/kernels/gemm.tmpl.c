@@ -2,7 +2,8 @@
 //
 // gemm.tmpl.c - the register tile: C[m][nr] = sum over k of A[m][k] * B[k][nr], for m = 1 .. mr.
 //
-// Each m has its own unrolled body, so that the last rows of a matrix cost no more than their share.  The products of a
+// Each m has its own unrolled body, so that the last rows of a matrix cost no more than their share, and so has a last
+// tile of no more columns than one vector holds.  The products of a
 // block of k are summed from zero and then added to the earlier blocks' sums: the same operations in the same order
 // wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
 // keep the rounding error of long sums near that of pairwise summation.
@@ -45,15 +46,16 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
 }
 
 // What happens to the sums in registers at the end of a block of k.
-FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, vec sum[][FC_NV], const int bias_per_row) {
+FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, const int nv, vec sum[][FC_NV],
+                                 const int bias_per_row) {
     T *sums = t->sums;
     if (!t->first) {
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-            for (int j = 0; j < FC_NV; j++) sum[i][j] = v_add(v_load(sums + i * FC_NR + j * FC_VL), sum[i][j]);
+            for (int j = 0; j < nv; j++) sum[i][j] = v_add(v_load(sums + i * FC_NR + j * FC_VL), sum[i][j]);
     }
-    if (t->last && t->run_count == 1 && t->runs[0].length == FC_NR && t->column_stride == 1) {
+    if (t->last && t->run_count == 1 && t->runs[0].length == nv * FC_VL && t->column_stride == 1) {
         T *dst = (T *)t->dst + t->runs[0].offset;
         const T *bias = t->bias, *residual = t->residual ? (const T *)t->residual + t->runs[0].offset : NULL;
         const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
@@ -61,7 +63,7 @@ FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, vec sum[][F
         for (int i = 0; i < m; i++) {
             const int64_t offset = t->row_offset[i];
 #pragma GCC unroll 4
-            for (int j = 0; j < FC_NV; j++) {
+            for (int j = 0; j < nv; j++) {
                 const vec b = bias_per_row ? v_set1(bias[i]) : v_load(bias + j * FC_VL);
                 const vec r = residual ? v_load(residual + offset + j * FC_VL) : v_set1(0);
                 v_store(dst + offset + j * FC_VL, FC_NAME(finish)(sum[i][j], b, r, low, high));
@@ -72,39 +74,39 @@ FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, vec sum[][F
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < FC_NV; j++) v_store(sums + i * FC_NR + j * FC_VL, sum[i][j]);
+        for (int j = 0; j < nv; j++) v_store(sums + i * FC_NR + j * FC_VL, sum[i][j]);
     if (t->last) FC_NAME(gemm_scatter)(t, bias_per_row);
 }
 
-FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m) {
+FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m, const int nv) {
     vec sum[FC_MR][FC_NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < FC_NV; j++) sum[i][j] = v_set1(0);
+        for (int j = 0; j < nv; j++) sum[i][j] = v_set1(0);
     const T *a = t->a, *base = t->b;
     const int64_t *offset = t->b_offset;
     for (int64_t k = 0; k < t->depth; k++, a += m) {
         const T *row = base + offset[k];
         vec b[FC_NV];
 #pragma GCC unroll 4
-        for (int j = 0; j < FC_NV; j++) b[j] = v_load(row + j * FC_VL);
+        for (int j = 0; j < nv; j++) b[j] = v_load(row + j * FC_VL);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             const vec x = v_set1(a[i]);
 #pragma GCC unroll 4
-            for (int j = 0; j < FC_NV; j++) sum[i][j] = v_fma(x, b[j], sum[i][j]);
+            for (int j = 0; j < nv; j++) sum[i][j] = v_fma(x, b[j], sum[i][j]);
         }
     }
-    FC_NAME(gemm_end)(t, m, sum, 1);
+    FC_NAME(gemm_end)(t, m, nv, sum, 1);
 }
 
-FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m) {
+FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m, const int nv) {
     vec sum[FC_MR][FC_NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < FC_NV; j++) sum[i][j] = v_set1(0);
+        for (int j = 0; j < nv; j++) sum[i][j] = v_set1(0);
     const T *b = t->b;
     const int64_t row = t->a_row;
     for (int64_t s = 0; s < t->segments; s++) {
@@ -115,35 +117,57 @@ FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m) {
         for (int64_t k = 0; k < t->depth; k++, b += FC_NR) {
             vec w[FC_NV];
 #pragma GCC unroll 4
-            for (int j = 0; j < FC_NV; j++) w[j] = v_load(b + j * FC_VL);
+            for (int j = 0; j < nv; j++) w[j] = v_load(b + j * FC_VL);
 #pragma GCC unroll 16
             for (int i = 0; i < m; i++) {
                 const vec x = v_set1(base[i / 3][(i % 3) * row + k]);
 #pragma GCC unroll 4
-                for (int j = 0; j < FC_NV; j++) sum[i][j] = v_fma(x, w[j], sum[i][j]);
+                for (int j = 0; j < nv; j++) sum[i][j] = v_fma(x, w[j], sum[i][j]);
             }
         }
     }
-    FC_NAME(gemm_end)(t, m, sum, 0);
+    FC_NAME(gemm_end)(t, m, nv, sum, 0);
 }
 
 #define FC_GEMM_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)
 
 #define FC_GEMM_CASE(rows)                                                                                             \
     case rows:                                                                                                         \
-        if (rows <= FC_MR) FC_GEMM_BODY(tile, rows <= FC_MR ? rows : 1);                                               \
+        if (rows <= FC_MR) FC_GEMM_BODY(tile, rows <= FC_MR ? rows : 1, FC_GEMM_VECTORS);                              \
         return;
 
+#define FC_GEMM_VECTORS FC_NV
 #define FC_GEMM_BODY FC_NAME(gemm_pixels_body)
-static void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
+static void FC_NAME(gemm_pixels_wide)(const fc_gemm_tile *tile) {
     switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
 }
 #undef FC_GEMM_BODY
-
 #define FC_GEMM_BODY FC_NAME(gemm_channels_body)
-static void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
+static void FC_NAME(gemm_channels_wide)(const fc_gemm_tile *tile) {
     switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
 }
 #undef FC_GEMM_BODY
+#undef FC_GEMM_VECTORS
+
+#define FC_GEMM_VECTORS 1
+#define FC_GEMM_BODY FC_NAME(gemm_pixels_body)
+static void FC_NAME(gemm_pixels_narrow)(const fc_gemm_tile *tile) {
+    switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
+}
+#undef FC_GEMM_BODY
+#define FC_GEMM_BODY FC_NAME(gemm_channels_body)
+static void FC_NAME(gemm_channels_narrow)(const fc_gemm_tile *tile) {
+    switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
+}
+#undef FC_GEMM_BODY
+#undef FC_GEMM_VECTORS
 #undef FC_GEMM_CASE
 #undef FC_GEMM_ROWS
+
+static void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
+    (tile->columns <= FC_VL ? FC_NAME(gemm_pixels_narrow) : FC_NAME(gemm_pixels_wide))(tile);
+}
+
+static void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
+    (tile->columns <= FC_VL ? FC_NAME(gemm_channels_narrow) : FC_NAME(gemm_channels_wide))(tile);
+}

@@ -25,8 +25,9 @@ typedef struct fc_run {
 } fc_run;
 
 typedef struct fc_gemm_tile {
-    int64_t m;     // rows, 1 .. mr
-    int64_t depth; // of the k loop (channels: of one segment)
+    int64_t m;       // rows, 1 .. mr
+    int64_t columns; // of use, 1 .. nr; the others need to be readable all the same
+    int64_t depth;   // of the k loop (channels: of one segment)
     const void *a, *b;
     const int64_t *b_offset;  // pixels: [depth]
     int64_t a_row, segments;  // channels
