@@ -164,7 +164,7 @@ def test_softmax_of_infinities():
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_arguments(name):
     function = getattr(A, name)
-    with pytest.raises(ValueError, match="dim is 2; it must be an integer from -2 to 1"):
+    with pytest.raises(ValueError, match="dim is 2; it needs to be an integer from -2 to 1"):
         function(np.ones((2, 2)), 2)
     with pytest.warns(UserWarning, match="pass dim"):
         np.testing.assert_allclose(np.exp(A.log_softmax(np.zeros((1, 4)))), 0.25)

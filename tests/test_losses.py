@@ -122,7 +122,7 @@ def test_cross_entropy_of_nothing_is_nan(rng):
     [
         ({"target": np.array([0, 3])}, ValueError, "target holds 3; class indices go from 0 to 2"),
         ({"target": np.array([-1, 0])}, ValueError, "target holds -1"),
-        ({"target": np.array([0])}, ValueError, r"target has shape \(1,\); it must have \(2,\)"),
+        ({"target": np.array([0])}, ValueError, r"target has shape \(1,\); it needs \(2,\)"),
         ({"target": np.array([True, False])}, TypeError, "target has dtype bool"),
         ({"target": np.ones((2, 2))}, ValueError, r"target has shape \(2, 2\)"),
         ({"target": np.ones((2, 3), np.float32)}, TypeError, "target has dtype float32"),
@@ -175,5 +175,5 @@ def test_mse_gradient_by_differences(rng, reduction):
 
 
 def test_mse_does_not_broadcast():
-    with pytest.raises(ValueError, match=r"target has shape \(3,\); it must have input's \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"target has shape \(3,\); it needs input's \(3, 1\)"):
         L.mse_loss(np.zeros((3, 1)), np.zeros(3))

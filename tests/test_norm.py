@@ -127,7 +127,7 @@ def test_batch_norm_of_no_images(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input": np.ones(3)}, r"input has shape \(3,\); it must have 2 to 5 axes"),
+        ({"input": np.ones(3)}, r"input has shape \(3,\); it needs 2 to 5 axes"),
         ({"input": np.ones((1, 3)), "training": True}, "each channel needs at least two values"),
         ({"running_mean": None}, "running_mean is None"),
         ({"running_var": np.ones(4)}, r"running_var has shape \(4,\).*\(3,\)"),

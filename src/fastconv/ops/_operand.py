@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+from fastconv import _args
 
 
 def operand(value: Any, name: str = "input") -> np.ndarray:
@@ -15,12 +15,7 @@ def operand(value: Any, name: str = "input") -> np.ndarray:
 
     Nothing is copied except a float16 argument.
     """
-    array = np.asarray(value)
-    if array.dtype not in FLOATS:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; it must be float32, float64 or float16 "
-            f"(convert it with {name}.astype(numpy.float32))"
-        )
+    array = _args.as_operand(value, name)
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
@@ -34,11 +29,11 @@ def matching(value: Any, name: str, reference: np.ndarray, reference_name: str) 
     array = operand(value, name)
     if array.shape != reference.shape:
         raise ValueError(
-            f"{name} has shape {array.shape}; it must have {reference_name}'s {reference.shape}"
+            f"{name} has shape {array.shape}; it needs {reference_name}'s {reference.shape}"
         )
     if array.dtype != reference.dtype:
         raise TypeError(
-            f"{name} has dtype {array.dtype}; it must have {reference_name}'s {reference.dtype}"
+            f"{name} has dtype {array.dtype}; it needs {reference_name}'s {reference.dtype}"
         )
     return array
 
@@ -53,7 +48,7 @@ def channel_axis(layout: str, ndim: int) -> int:
     if layout in ("NWC", "NHWC", "NDHWC"):
         return ndim - 1
     raise ValueError(
-        f"layout is {layout!r}; it must be 'NCW', 'NCHW', 'NCDHW', 'NWC', 'NHWC' or 'NDHWC'"
+        f"layout is {layout!r}; it needs to be 'NCW', 'NCHW', 'NCDHW', 'NWC', 'NHWC' or 'NDHWC'"
     )
 
 
@@ -78,5 +73,5 @@ def axis_index(dim: int, ndim: int, name: str = "dim") -> int:
     """`dim` as a non-negative axis of an array of rank `ndim`."""
     rank = max(ndim, 1)
     if not isinstance(dim, (int, np.integer)) or not -rank <= dim < rank:
-        raise ValueError(f"{name} is {dim!r}; it must be an integer from {-rank} to {rank - 1}")
+        raise ValueError(f"{name} is {dim!r}; it needs to be an integer from {-rank} to {rank - 1}")
     return int(dim) % rank

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._operand import axis_index, like, matching, operand
+from fastconv.ops._operand import axis_index, like, matching, operand
 
 __all__ = [
     "dropout",
@@ -47,7 +47,7 @@ def _source(input: Any, inplace: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """The operand, and where a ufunc should write: over it, or (None) into a new array."""
     if inplace and not (isinstance(input, np.ndarray) and input.flags.writeable):
         kind = "a read-only array" if isinstance(input, np.ndarray) else type(input).__name__
-        raise TypeError(f"input is {kind}; with inplace=True it must be a writable NumPy array")
+        raise TypeError(f"input is {kind}; with inplace=True it needs to be a writable NumPy array")
     x = operand(input)
     return x, (x if inplace else None)
 
@@ -380,7 +380,7 @@ def log_softmax_grad(grad_output: Any, output: Any, dim: int) -> np.ndarray:
 
 def probability(p: float) -> float:
     if not 0 <= p <= 1:
-        raise ValueError(f"p is {p!r}; it must be a probability from 0 to 1")
+        raise ValueError(f"p is {p!r}; it needs to be a probability from 0 to 1")
     return float(p)
 
 
@@ -462,5 +462,5 @@ def dropout_grad(grad_output: Any, mask: np.ndarray, p: float = 0.5) -> np.ndarr
     """
     g = operand(grad_output, "grad_output")
     if np.shape(mask) != g.shape:
-        raise ValueError(f"mask has shape {np.shape(mask)}; it must have grad_output's {g.shape}")
+        raise ValueError(f"mask has shape {np.shape(mask)}; it needs grad_output's {g.shape}")
     return like(_masked(g, mask, probability(p)), grad_output)

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ._operand import like, matching, operand
-from .activation import log_softmax
+from fastconv.ops._operand import like, matching, operand
+from fastconv.ops.activation import log_softmax
 
 __all__ = ["cross_entropy", "cross_entropy_grad", "mse_loss", "mse_loss_grad"]
 
 
 def _check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}; it must be 'mean', 'sum' or 'none'")
+        raise ValueError(f"reduction is {reduction!r}; it needs to be 'mean', 'sum' or 'none'")
 
 
 def _reduced(losses: np.ndarray, reduction: str, divisor: float, dtype: Any) -> Any:
@@ -34,7 +34,7 @@ def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tu
     wanted = shape if reduction == "none" else ()
     if g.shape != wanted:
         raise ValueError(
-            f"grad_output has shape {g.shape}; with reduction={reduction!r} it must have {wanted}"
+            f"grad_output has shape {g.shape}; with reduction={reduction!r} it needs {wanted}"
         )
     if reduction == "mean":
         return g / divisor if divisor else g * np.nan
@@ -57,16 +57,16 @@ def _target_weights(
     are zero.
     """
     if x.ndim == 0:
-        raise ValueError("input is a scalar; it must have shape (C,), (N, C) or (N, C, d1, ...)")
+        raise ValueError("input is a scalar; it needs shape (C,), (N, C) or (N, C, d1, ...)")
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing is {label_smoothing!r}; it must be from 0 to 1")
+        raise ValueError(f"label_smoothing is {label_smoothing!r}; it needs to be from 0 to 1")
     axis = min(1, x.ndim - 1)
     classes = x.shape[axis]
     if weight is not None:
         weight = operand(weight, "weight")
         if weight.shape != (classes,):
             raise ValueError(
-                f"weight has shape {weight.shape}; it must have one entry per class, ({classes},)"
+                f"weight has shape {weight.shape}; it needs one entry per class, ({classes},)"
             )
     rows = x.shape[:axis] + x.shape[axis + 1 :]
     target = np.asarray(target)
@@ -77,12 +77,12 @@ def _target_weights(
     else:
         if not np.issubdtype(target.dtype, np.integer):
             raise TypeError(
-                f"target has dtype {target.dtype}; it must hold class indices (an integer dtype) "
-                f"or the probabilities of the classes (input's dtype, {x.dtype})"
+                f"target has dtype {target.dtype}; it needs an integer dtype for class indices, or "
+                f"input's {x.dtype} for the probabilities of the classes"
             )
         if target.shape != rows:
             raise ValueError(
-                f"target has shape {target.shape}; it must have {rows} for an input {x.shape}"
+                f"target has shape {target.shape}; it needs {rows} for an input {x.shape}"
             )
         kept = target != ignore_index
         label = np.where(kept, target, 0)

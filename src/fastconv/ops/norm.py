@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ._operand import channel_axis, channel_sum, like, matching, operand, per_channel
+from fastconv import _args
+from fastconv.ops._operand import channel_axis, channel_sum, like, matching, operand, per_channel
 
 __all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_response_norm_grad"]
 
@@ -18,7 +19,7 @@ __all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_respon
 def _channels_of(x: np.ndarray, layout: str) -> tuple[int, int]:
     """The channel axis, and the number of values each channel has."""
     if not 2 <= x.ndim <= 5:
-        raise ValueError(f"input has shape {x.shape}; it must have 2 to 5 axes, batch included")
+        raise ValueError(f"input has shape {x.shape}; it needs 2 to 5 axes, batch included")
     axis = channel_axis(layout, x.ndim)
     values = int(np.prod([n for i, n in enumerate(x.shape) if i != axis]))
     return axis, values
@@ -28,14 +29,14 @@ def _vector(value: Any, name: str, channels: int) -> np.ndarray:
     array = operand(value, name)
     if array.shape != (channels,):
         raise ValueError(
-            f"{name} has shape {array.shape}; it must have one entry per channel, ({channels},)"
+            f"{name} has shape {array.shape}; it needs one entry per channel, ({channels},)"
         )
     return array
 
 
 def _statistic(value: Any, name: str, channels: int) -> np.ndarray:
     if value is None:
-        raise ValueError(f"{name} is None; with training=False it must be an array ({channels},)")
+        raise ValueError(f"{name} is None; training=False needs an array ({channels},)")
     return _vector(value, name, channels)
 
 
@@ -236,9 +237,8 @@ def _window_sum(values: np.ndarray, before: int, after: int, axis: int) -> np.nd
 def _lrn_arguments(x: np.ndarray, size: int, layout: str) -> tuple[int, int, int]:
     """The channel axis and the window's reach before and after a channel."""
     if x.ndim < 3:
-        raise ValueError(f"input has shape {x.shape}; it must have at least 3 axes, batch included")
-    if not isinstance(size, (int, np.integer)) or size < 1:
-        raise ValueError(f"size is {size!r}; it must be an integer of at least 1")
+        raise ValueError(f"input has shape {x.shape}; it needs at least 3 axes, batch included")
+    size = _args.integer(size, "size", 1)
     return channel_axis(layout, x.ndim), size // 2, (size - 1) // 2
 
 

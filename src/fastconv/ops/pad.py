@@ -17,14 +17,14 @@ def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int
     """{axis: (before, after)} from torch's flat list, which starts at the last axis."""
     pad = tuple(pad)
     if mode not in _MODES:
-        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, _MODES))}")
+        raise ValueError(f"mode is {mode!r}; it needs one of {', '.join(map(repr, _MODES))}")
     if (
         len(pad) % 2
         or len(pad) > 2 * len(shape)
         or not all(isinstance(p, (int, np.integer)) for p in pad)
     ):
         raise ValueError(
-            f"pad is {pad}; it must hold two integers per padded axis, last axis first, "
+            f"pad is {pad}; it needs to hold two integers per padded axis, last axis first, "
             f"for at most the {len(shape)} axes of an input {shape}"
         )
     widths = {}
@@ -37,7 +37,7 @@ def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int
         if limit is not None and max(before, after) > limit:
             raise ValueError(
                 f"pad asks for {max(before, after)} on axis {axis} of length {length}; "
-                f"with mode={mode!r} it must be at most {limit}"
+                f"with mode={mode!r} it needs to be at most {limit}"
             )
         if mode == "replicate" and length == 0 and max(before, after) > 0:
             raise ValueError(f"pad with mode='replicate' has nothing to repeat on axis {axis}")
