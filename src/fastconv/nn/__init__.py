@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Layers with the class names, constructor arguments and state-dict keys of `torch.nn`.
+
+Every layer computes its result with `fastconv.functional` and its gradient with `fastconv.grad`;
+`Module` explains the two methods it takes to write another.
+
+Examples
+--------
+One step of training:
+
+>>> import numpy as np, fastconv.nn as nn
+>>> from fastconv.optim import SGD
+>>> rng = np.random.default_rng(0)
+>>> net = nn.Sequential(
+...     nn.Conv2d(1, 4, 3, rng=rng), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2, rng=rng)
+... )
+>>> net.needs_input_grad = False
+>>> loss, optimizer = nn.CrossEntropyLoss(), SGD(net.parameters(), lr=0.01)
+>>> x, target = np.ones((5, 1, 8, 8), np.float32), np.array([0, 1, 1, 1, 0])
+>>> before = loss(net(x), target)
+>>> net.zero_grad()
+>>> net.backward(loss.backward())
+>>> optimizer.step()
+>>> bool(loss(net(x), target) < before)
+True
+"""
+
+from fastconv.nn import init
+from fastconv.nn.activation import Dropout, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
+from fastconv.nn.container import Add, Concat, Sequential
+from fastconv.nn.conv import Conv2d
+from fastconv.nn.linear import Flatten, Identity, Linear
+from fastconv.nn.loss import CrossEntropyLoss, MSELoss
+from fastconv.nn.module import Buffer, LoadResult, Module, Parameter, StateDictError
+from fastconv.nn.norm import BatchNorm1d, BatchNorm2d, LocalResponseNorm
+from fastconv.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "Add",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Buffer",
+    "Concat",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "Linear",
+    "LoadResult",
+    "LocalResponseNorm",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "ReLU6",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "StateDictError",
+    "Tanh",
+    "init",
+]

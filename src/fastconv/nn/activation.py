@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Activation layers and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.nn.module import Module
+from fastconv.ops import activation as A
+
+__all__ = ["Dropout", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Tanh"]
+
+
+class _Activation(Module):
+    """An elementwise function whose gradient is a function of its result."""
+
+    _function: Callable
+    _gradient: Callable
+
+    def forward(self, x: Any) -> np.ndarray:
+        y = type(self)._function(x)
+        self.save_for_backward(y)
+        return y
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (y,) = self.saved()
+        return type(self)._gradient(grad_output, y) if self.needs_input_grad else None
+
+
+class _InplaceActivation(_Activation):
+    """One that may overwrite its input: in eval mode only, where no layer needs it any more."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        self.inplace = bool(inplace)
+
+    def forward(self, x: Any) -> np.ndarray:
+        y = type(self)._function(x, inplace=self.inplace and not self.training)
+        self.save_for_backward(y)
+        return y
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class ReLU(_InplaceActivation):
+    """``max(x, 0)``, as `torch.nn.ReLU`; ``inplace=True`` overwrites the input in eval mode.
+
+    >>> import fastconv.nn as nn
+    >>> nn.ReLU()(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+
+    _function, _gradient = A.relu, A.relu_grad
+
+
+class ReLU6(_InplaceActivation):
+    """``min(max(x, 0), 6)``, as `torch.nn.ReLU6`; `inplace` as for `ReLU`.
+
+    >>> import fastconv.nn as nn
+    >>> nn.ReLU6()(np.array([-1.0, 9.0]))
+    array([0., 6.])
+    """
+
+    _function, _gradient = A.relu6, A.relu6_grad
+
+
+class SiLU(_InplaceActivation):
+    """``x * sigmoid(x)``, as `torch.nn.SiLU`; `inplace` as for `ReLU`.
+
+    >>> import fastconv.nn as nn
+    >>> nn.SiLU()(np.zeros(1))
+    array([0.])
+    """
+
+    _function, _gradient = A.silu, A.silu_grad
+
+    def forward(self, x: Any) -> np.ndarray:
+        y = super().forward(x)
+        self.save_for_backward(x)  # its gradient is simplest in terms of the input
+        return y
+
+
+class Sigmoid(_Activation):
+    """``1 / (1 + exp(-x))``, as `torch.nn.Sigmoid`.
+
+    >>> import fastconv.nn as nn
+    >>> nn.Sigmoid()(np.zeros(1))
+    array([0.5])
+    """
+
+    _function, _gradient = A.sigmoid, A.sigmoid_grad
+
+
+class Tanh(_Activation):
+    """Hyperbolic tangent, as `torch.nn.Tanh`.
+
+    >>> import fastconv.nn as nn
+    >>> nn.Tanh()(np.zeros(1))
+    array([0.])
+    """
+
+    _function, _gradient = A.tanh, A.tanh_grad
+
+
+class Softmax(Module):
+    """``exp(x) / sum(exp(x))`` along `dim`, as `torch.nn.Softmax`.
+
+    >>> import fastconv.nn as nn
+    >>> nn.Softmax(dim=1)(np.zeros((1, 4)))
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
+
+    def __init__(self, dim: int | None = None) -> None:
+        self.dim = dim
+
+    def forward(self, x: Any) -> np.ndarray:
+        y = A.softmax(x, self.dim)
+        self.save_for_backward(y)
+        return y
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (y,) = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return A.softmax_grad(grad_output, y, A.softmax_axis(self.dim, y.ndim))
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class Dropout(Module):
+    """Clears elements at random in training, as `torch.nn.Dropout`.
+
+    Parameters
+    ----------
+    p : float
+        Probability of clearing an element; the others are scaled by ``1 / (1 - p)``.
+    inplace : bool
+        Accepted for torch's sake. In eval mode there is nothing to do, and in training mode the
+        input may still be needed.
+    rng : numpy.random.Generator or int, keyword only
+        Source of the masks; a seed makes the sequence of masks reproducible.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> nn.Dropout(0.5).eval()(np.ones(3))
+    array([1., 1., 1.])
+    """
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        inplace: bool = False,
+        *,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        self.p = A.probability(p)
+        self.inplace = bool(inplace)
+        self._rng = np.random.default_rng(rng)
+
+    def forward(self, x: Any) -> np.ndarray:
+        if not self.training:
+            self.save_for_backward()
+            return x
+        mask = A.dropout_mask(np.shape(x), self.p, rng=self._rng)
+        self.save_for_backward(mask)
+        return A.dropout_grad(x, mask, self.p)  # dropout is linear: its own gradient
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (mask,) = self.saved()
+        return A.dropout_grad(grad_output, mask, self.p) if self.needs_input_grad else None
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Modules that connect others: a chain, a sum, a concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastconv.nn.module import Module
+from fastconv.ops._operand import axis_index
+
+__all__ = ["Add", "Concat", "Sequential"]
+
+
+class Sequential(Module):
+    """Modules in a chain, as `torch.nn.Sequential`.
+
+    Parameters
+    ----------
+    *modules : Module, or one mapping of str to Module
+        In the order of their application; without names they are called "0", "1", ...
+
+    Notes
+    -----
+    With ``needs_input_grad = False``, `backward` goes back no further than to the first module
+    that has parameters, does not compute the gradient of that one's input, and returns None.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> net[1]
+    Linear(in_features=4, out_features=2, bias=True)
+    >>> net(np.zeros((3, 2, 2), np.float32)).shape
+    (3, 2)
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named = modules[0].items()
+        else:
+            named = ((str(i), module) for i, module in enumerate(modules))
+        for name, module in named:
+            self.add_module(name, module)
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Append `module` under a new `name`."""
+        if not isinstance(module, Module):
+            raise TypeError(f"module {name!r} is {type(module).__name__}; it needs to be a Module")
+        if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
+            raise ValueError(
+                f"name is {name!r}; it needs to be a new attribute name, not empty and without dots"
+            )
+        setattr(self, name, module)
+
+    def append(self, module: Module) -> Sequential:
+        """Append `module` under the next number; returns the container."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
+
+    def _name_of(self, index: int | str) -> str:
+        names = [name for name, _ in self.named_children()]
+        if isinstance(index, str):
+            if index not in names:
+                raise KeyError(f"index is {index!r}; it needs one of {', '.join(names)}")
+            return index
+        if not -len(names) <= index < len(names):
+            raise IndexError(f"index is {index}; there are {len(names)} modules")
+        return names[index]
+
+    def __getitem__(self, index: int | slice | str) -> Module:
+        """A module by number or name, or a new chain of the same modules by slice."""
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
+        return getattr(self, self._name_of(index))
+
+    def __setitem__(self, index: int | str, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"module is {type(module).__name__}; it needs to be a Module")
+        setattr(self, self._name_of(index), module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self.children():
+            x = module(x)
+        return x
+
+    def backward(self, grad_output: Any) -> Any:
+        chain = list(self.children())
+        last_needed = 0
+        if not self.needs_input_grad:
+            learns = [any(True for _ in module.parameters()) for module in chain]
+            last_needed = learns.index(True) if True in learns else len(chain)
+        for i in range(len(chain) - 1, last_needed - 1, -1):
+            chain[i].needs_input_grad = self.needs_input_grad or i > last_needed
+            grad_output = chain[i].backward(grad_output)
+        return grad_output if self.needs_input_grad else None
+
+
+class Add(Module):
+    """The sum of two or more inputs of one shape; every input gets the whole gradient.
+
+    >>> import fastconv.nn as nn
+    >>> nn.Add()(np.ones(2), np.ones(2))
+    array([2., 2.])
+    """
+
+    def forward(self, *inputs: Any) -> np.ndarray:
+        arrays = _arrays(inputs)
+        for i, array in enumerate(arrays):
+            if array.shape != arrays[0].shape:
+                raise ValueError(
+                    f"input {i} has shape {array.shape}; it needs that of input 0, "
+                    f"{arrays[0].shape}"
+                )
+        self.save_for_backward(len(arrays))
+        total = arrays[0] + arrays[1]
+        for array in arrays[2:]:
+            total += array
+        return total
+
+    def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
+        """One gradient per input; they are the same array, so do not write into them."""
+        (count,) = self.saved()
+        return (grad_output,) * count
+
+
+class Concat(Module):
+    """Two or more inputs, one after the other along axis `dim`; the gradient is cut up likewise.
+
+    >>> import fastconv.nn as nn
+    >>> nn.Concat(dim=0)(np.zeros(2), np.ones(1))
+    array([0., 0., 1.])
+    """
+
+    def __init__(self, dim: int = 1) -> None:
+        self.dim = dim
+
+    def forward(self, *inputs: Any) -> np.ndarray:
+        arrays = _arrays(inputs)
+        axis = axis_index(self.dim, arrays[0].ndim)
+        rests = [array.shape[:axis] + array.shape[axis + 1 :] for array in arrays]
+        for i, (array, rest) in enumerate(zip(arrays, rests, strict=True)):
+            if array.ndim != arrays[0].ndim or rest != rests[0]:
+                raise ValueError(
+                    f"input {i} has shape {array.shape}; except along axis {axis} it needs "
+                    f"that of input 0, {arrays[0].shape}"
+                )
+        self.save_for_backward(axis, [array.shape[axis] for array in arrays])
+        return np.concatenate(arrays, axis)
+
+    def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
+        """One gradient per input, as views of `grad_output`."""
+        axis, lengths = self.saved()
+        return tuple(np.split(grad_output, np.cumsum(lengths)[:-1], axis))
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+def _arrays(inputs: tuple) -> list[np.ndarray]:
+    if len(inputs) < 2:
+        raise ValueError(f"{len(inputs)} inputs given; there must be at least two")
+    return [np.asarray(x) for x in inputs]

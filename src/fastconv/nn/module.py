@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Parameter, Buffer and Module: what every layer is made of."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Buffer", "LoadResult", "Module", "Parameter", "StateDictError"]
+
+
+class Parameter:
+    """An array that is learnt, with its gradient.
+
+    Parameters
+    ----------
+    data : array-like
+        Initial values; they are copied. `Parameter.empty` makes one without values.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        The values, writable. Assigning to it copies the new values in; shape and dtype may change.
+    value : numpy.ndarray
+        The values, read-only: for those who only read.
+    grad : numpy.ndarray or None
+        What `backward` has accumulated.
+    version : int
+        Changes whenever the values may have changed.
+    is_lent : bool
+        Whether a writable array, once taken from `data`, is still alive somewhere.
+
+    Notes
+    -----
+    Layers in eval mode keep packed copies of their weights, which must never be stale. Therefore
+    taking `data` counts as a write: it raises `version`. And as long as the array that was taken
+    (or any view of it) lives, `is_lent` is true and nobody may rely on a packed copy, since a
+    write could come at any time. Read through `value` and neither happens.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> p = nn.Parameter([1.0, 2.0])
+    >>> p.data[0] = 5.0
+    >>> p.value
+    array([5., 2.])
+    >>> p.accumulate(np.ones(2)); p.accumulate(np.ones(2)); p.grad
+    array([2., 2.])
+    """
+
+    __slots__ = ("__weakref__", "_array", "_loan", "_version", "grad")
+
+    def __init__(self, data: Any) -> None:
+        self._adopt(np.array(data, order="C"))
+        self._version = 0
+        self.grad: np.ndarray | None = None
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: Any = np.float32) -> Parameter:
+        """A parameter of undefined values, for an initialiser to fill.
+
+        >>> Parameter.empty((2, 3)).shape
+        (2, 3)
+        """
+        self = cls.__new__(cls)
+        self._adopt(np.empty(shape, dtype))
+        self._version = 0
+        self.grad = None
+        return self
+
+    def _adopt(self, array: np.ndarray) -> None:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise TypeError(f"data has dtype {array.dtype}; a parameter must be floating point")
+        self._array = array
+        self._loan: weakref.ref | None = None
+
+    @property
+    def data(self) -> np.ndarray:
+        # Views of an array refer to the array that owns the memory, not to the view they were made
+        # from. Behind a memoryview the loan is its own owner, so its lifetime covers its views'.
+        loan = self._loan() if self._loan is not None else None
+        if loan is None:
+            loan = np.asarray(memoryview(self._array))
+            self._loan = weakref.ref(loan)
+        self._version += 1
+        return loan
+
+    @data.setter
+    def data(self, values: Any) -> None:
+        self._adopt(np.array(values, order="C"))
+        self._version += 1
+
+    @property
+    def value(self) -> np.ndarray:
+        return _read_only(self._array)
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def is_lent(self) -> bool:
+        return self._loan is not None and self._loan() is not None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._array.dtype
+
+    @property
+    def size(self) -> int:
+        return self._array.size
+
+    def accumulate(self, gradient: np.ndarray) -> None:
+        """Add to `grad`. The first gradient after `zero_grad` is kept as it is, not copied."""
+        if gradient.shape != self.shape:
+            raise ValueError(f"gradient has shape {gradient.shape}; it needs {self.shape}")
+        if self.grad is None:
+            self.grad = gradient.astype(self.dtype, copy=False)
+        else:
+            self.grad += gradient
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.value, dtype=dtype, copy=copy)
+
+    def __reduce__(self) -> tuple:
+        return _rebuild_parameter, (self._array, self.grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter({np.array2string(self._array, threshold=20)}, dtype={self.dtype})"
+
+
+def _rebuild_parameter(array: np.ndarray, grad: np.ndarray | None) -> Parameter:
+    parameter = Parameter(array)
+    parameter.grad = grad
+    return parameter
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+class Buffer:
+    """An array that belongs to a module's state but is not learnt, such as a running mean.
+
+    `data` is a writable array; nobody keeps packed copies of it.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Any) -> None:
+        self.data = np.array(data)
+
+    @property
+    def value(self) -> np.ndarray:
+        return _read_only(self.data)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    def __repr__(self) -> str:
+        return f"Buffer({np.array2string(self.data, threshold=20)}, dtype={self.dtype})"
+
+
+class StateDictError(ValueError, RuntimeError):
+    """A state dict that does not fit the module.
+
+    It is a ValueError, as everywhere in fastconv, and a RuntimeError, as torch raises here.
+    """
+
+
+class LoadResult(NamedTuple):
+    """What `Module.load_state_dict` found lacking or left over."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base class of layers and networks, with the manners of `torch.nn.Module`.
+
+    There is no autograd: a module states its own gradient. A subclass writes
+
+    * ``forward(x)``, which hands to ``self.save_for_backward(...)`` what the gradient will need,
+    * ``backward(grad_output)``, which takes it back with ``self.saved()``, adds to the gradients of
+      its parameters with ``parameter.accumulate(...)`` and returns the gradient of its input.
+
+    Attributes that are a `Parameter`, a `Buffer` or a `Module` are found by themselves; their
+    names make the keys of the state dict.
+
+    Attributes
+    ----------
+    training : bool
+        True after construction; `train` and `eval` switch it. In eval mode nothing is saved for
+        `backward`, dropout passes, and layers may keep packed weights.
+    needs_input_grad : bool
+        True after construction. Where the gradient of the input serves nobody, as for the first
+        layer of a network, set it to False: `backward` then skips that work and returns None.
+
+    Notes
+    -----
+    `backward` uses up what `forward` saved, so each forward pass allows one backward pass. For the
+    same reason an instance has one place in a network; give two places two instances.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self, factor):
+    ...         self.factor = nn.Parameter([factor])
+    ...     def forward(self, x):
+    ...         self.save_for_backward(x)
+    ...         return x * self.factor.value
+    ...     def backward(self, grad_output):
+    ...         (x,) = self.saved()
+    ...         self.factor.accumulate(np.sum(grad_output * x, keepdims=True).reshape(1))
+    ...         return grad_output * self.factor.value if self.needs_input_grad else None
+    >>> layer = Scale(3.0)
+    >>> layer(np.array([1.0, 2.0]))
+    array([3., 6.])
+    >>> layer.backward(np.array([1.0, 1.0]))
+    array([3., 3.])
+    >>> layer.factor.grad
+    array([3.])
+    """
+
+    training: bool = True
+    needs_input_grad: bool = True
+    _saved: tuple | None = None
+
+    # --- computing --------------------------------------------------------------------------------
+
+    def forward(self, *inputs: Any) -> Any:
+        """The module's result for these inputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, grad_output: Any) -> Any:
+        """The gradient of the input; the parameters' gradients are accumulated on the way.
+
+        Raises
+        ------
+        RuntimeError
+            There is nothing to go back from: no forward pass in training mode came before.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.forward(*inputs)
+
+    def save_for_backward(self, *values: Any) -> None:
+        """Keep `values` for `backward`, if in training mode."""
+        self._saved = values if self.training else None
+
+    def saved(self) -> tuple:
+        """Take back, once, what `save_for_backward` kept."""
+        if self._saved is None:
+            why = (
+                "each forward pass in training mode allows one backward pass, and an instance used "
+                "twice in a network keeps only its last input"
+                if self.training
+                else "the module is in eval mode; call train() before forward"
+            )
+            raise RuntimeError(f"{type(self).__name__}.backward has nothing saved: {why}")
+        values, self._saved = self._saved, None
+        return values
+
+    # --- structure --------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules that are attributes of this one, with their names."""
+        return ((n, v) for n, v in vars(self).items() if isinstance(v, Module))
+
+    def children(self) -> Iterator[Module]:
+        """The modules that are attributes of this one."""
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each once, with dotted names."""
+        seen: set[int] = set()
+        stack = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield name, module
+            below = [(_join(name, child), m) for child, m in module.named_children()]
+            stack.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def _named(self, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        for path, module in self.named_modules(prefix):
+            for name, value in vars(module).items():
+                if isinstance(value, kind) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield _join(path, name), value
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """The parameters of this module and all below it, each once, with dotted names."""
+        return self._named(Parameter, prefix)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters of this module and all below it, each once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Buffer]]:
+        """The buffers of this module and all below it, with dotted names."""
+        return self._named(Buffer, prefix)
+
+    def buffers(self) -> Iterator[Buffer]:
+        """The buffers of this module and all below it."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    # --- mode and gradients -----------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch this module and all below it to training mode; returns the module."""
+        for module in self.modules():
+            if module.training != mode:
+                module.training = mode
+                module._saved = None
+                module._release()
+        return self
+
+    def eval(self) -> Module:
+        """Switch this module and all below it to eval mode; returns the module."""
+        return self.train(False)
+
+    def _release(self) -> None:
+        """Drop what a layer keeps for speed; called when the mode changes."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients, or fill them with zeros."""
+        zero_gradients(self.parameters(), set_to_none)
+
+    def to(self, dtype: Any) -> Module:
+        """Convert all floating-point parameters and buffers to `dtype`; returns the module."""
+        for parameter in self.parameters():
+            if parameter.dtype != dtype:
+                parameter.data = parameter.value.astype(dtype)
+                parameter.grad = None
+        for buffer in self.buffers():
+            if np.issubdtype(buffer.dtype, np.floating):
+                buffer.data = buffer.data.astype(dtype, copy=False)
+        return self
+
+    # --- state ------------------------------------------------------------------------------------
+
+    def _state(self) -> Iterator[tuple[str, Parameter | Buffer]]:
+        """Parameters, then buffers, then children, under every name they have."""
+
+        def visit(module: Module, prefix: str) -> Iterator[tuple[str, Parameter | Buffer]]:
+            for kind in (Parameter, Buffer):
+                for name, value in vars(module).items():
+                    if isinstance(value, kind):
+                        yield _join(prefix, name), value
+            for name, child in module.named_children():
+                yield from visit(child, _join(prefix, name))
+
+        return visit(self, "")
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All parameters and buffers by name, as read-only views: copy them to keep a snapshot.
+
+        >>> import fastconv.nn as nn
+        >>> list(nn.Sequential(nn.Linear(2, 3), nn.ReLU()).state_dict())
+        ['0.weight', '0.bias']
+        """
+        return {name: entry.value for name, entry in self._state()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
+        """Copy values into the parameters and buffers of the same names.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            Values are converted to the dtype of the parameter they go to.
+        strict : bool
+            Whether keys that are missing or unexpected are errors. A shape that does not fit
+            always is.
+
+        Returns
+        -------
+        LoadResult
+            ``(missing_keys, unexpected_keys)``.
+
+        Raises
+        ------
+        StateDictError
+            With every problem listed; no parameter has been changed.
+        TypeError
+            A value is not an array of real numbers.
+        """
+        entries = dict(self._state())
+        missing = [key for key in entries if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in entries]
+        problems = []
+        if strict and missing:
+            problems.append(f"missing keys: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected keys: {', '.join(unexpected)}")
+        values = {}
+        for key, entry in entries.items():
+            if key in missing:
+                continue
+            values[key] = value = np.asarray(state_dict[key])
+            if value.dtype.kind not in "fiub":
+                raise TypeError(
+                    f"state_dict[{key!r}] has dtype {value.dtype}; it needs to hold real numbers"
+                )
+            if value.shape != entry.shape:
+                problems.append(f"shape of {key}: {value.shape} given, {entry.shape} needed")
+        if problems:
+            raise StateDictError(
+                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
+            )
+        for key, value in values.items():
+            entries[key].data[...] = value
+        return LoadResult(missing, unexpected)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickling and copying leave out what belongs to an unfinished step."""
+        return {name: value for name, value in vars(self).items() if name != "_saved"}
+
+    # --- looks ------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of `repr`; for subclasses."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [
+            f"({name}): " + repr(child).replace("\n", "\n  ")
+            for name, child in self.named_children()
+        ]
+        extra = self.extra_repr()
+        if not children:
+            return f"{type(self).__name__}({extra})"
+        lines = [extra, *children] if extra else children
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def zero_gradients(parameters: Iterable[Parameter], set_to_none: bool = True) -> None:
+    """Forget the gradients of `parameters`, or fill them with zeros."""
+    for parameter in parameters:
+        if set_to_none:
+            parameter.grad = None
+        elif parameter.grad is not None:
+            parameter.grad.fill(0)
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

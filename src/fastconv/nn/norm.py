@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args
+from fastconv.nn import init
+from fastconv.nn.module import Buffer, Module, Parameter
+from fastconv.ops import norm as N
+from fastconv.ops._operand import channel_axis
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "LocalResponseNorm"]
+
+
+class _BatchNorm(Module):
+    """Batch normalisation for the ranks that a subclass names.
+
+    Parameters
+    ----------
+    num_features : int
+        Number of channels.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        Weight of a new batch in the running statistics; None averages over all batches seen.
+    affine : bool
+        Whether to learn a scale and a shift per channel.
+    track_running_stats : bool
+        False keeps no statistics: every batch is normalised by its own, in eval mode too.
+    dtype : dtype, keyword only
+        Of parameters and statistics: float32 (the default) or float64.
+    layout : str, keyword only
+        Channels-first or channels-last, see `fastconv.batch_norm`.
+
+    Attributes
+    ----------
+    weight, bias : Parameter (num_features,) or None
+    running_mean, running_var : Buffer (num_features,) or None
+    num_batches_tracked : Buffer () of int64, or None
+    """
+
+    _ranks: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        dtype: Any = None,
+        layout: str = "NCHW",
+    ) -> None:
+        self.num_features = _args.integer(num_features, "num_features", 1)
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.layout = layout
+        channel_axis(layout, 4)
+        shape, dtype = (self.num_features,), dtype or np.float32
+        self.weight = init.ones_(Parameter.empty(shape, dtype)) if affine else None
+        self.bias = init.zeros_(Parameter.empty(shape, dtype)) if affine else None
+        tracked = track_running_stats
+        self.running_mean = Buffer(np.zeros(shape, dtype)) if tracked else None
+        self.running_var = Buffer(np.ones(shape, dtype)) if tracked else None
+        self.num_batches_tracked = Buffer(np.zeros((), np.int64)) if tracked else None
+
+    def _affine(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        return (self.weight.value, self.bias.value) if self.affine else (None, None)
+
+    def forward(self, x: Any) -> np.ndarray:
+        if np.ndim(x) not in self._ranks:
+            ranks = " or ".join(map(str, self._ranks))
+            raise ValueError(f"input has shape {np.shape(x)}; it needs {ranks} axes")
+        tracked = self.track_running_stats
+        momentum = 0.0
+        if self.training and tracked:
+            self.num_batches_tracked.data += 1
+            momentum = self.momentum
+            if momentum is None:
+                momentum = 1 / int(self.num_batches_tracked.data)
+        self.save_for_backward(x)
+        return N.batch_norm(
+            x,
+            self.running_mean.data if tracked else None,
+            self.running_var.data if tracked else None,
+            *self._affine(),
+            training=self.training or not tracked,
+            momentum=momentum,
+            eps=self.eps,
+            layout=self.layout,
+        )
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (x,) = self.saved()
+        d_input, d_weight, d_bias = N.batch_norm_grad(
+            grad_output,
+            x,
+            self._affine()[0],
+            training=True,
+            eps=self.eps,
+            layout=self.layout,
+            need_input=self.needs_input_grad,
+        )
+        if self.affine:
+            self.weight.accumulate(d_weight)
+            self.bias.accumulate(d_bias)
+        return d_input
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__.replace(
+        "Batch normalisation for the ranks that a subclass names.",
+        "Batch normalisation of inputs (N, C) or (N, C, L), as `torch.nn.BatchNorm1d`.",
+    )
+
+    _ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__.replace(
+        "Batch normalisation for the ranks that a subclass names.",
+        "Batch normalisation of inputs (N, C, H, W), as `torch.nn.BatchNorm2d`.",
+    )
+
+    _ranks = (4,)
+
+
+class LocalResponseNorm(Module):
+    """Normalisation by the neighbouring channels, as `torch.nn.LocalResponseNorm`.
+
+    Parameters
+    ----------
+    size : int
+        Number of channels in the window.
+    alpha, beta, k : float
+        Constants, see `fastconv.local_response_norm`.
+    layout : str, keyword only
+        Channels-first or channels-last.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> nn.LocalResponseNorm(5)(np.zeros((1, 8, 4, 4))).shape
+    (1, 8, 4, 4)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 1.0,
+        *,
+        layout: str = "NCHW",
+    ) -> None:
+        self.size = _args.integer(size, "size", 1)
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+        self.layout = layout
+        channel_axis(layout, 4)
+
+    def _arguments(self) -> tuple[int, float, float, float]:
+        return self.size, self.alpha, self.beta, self.k
+
+    def forward(self, x: Any) -> np.ndarray:
+        self.save_for_backward(x)
+        return N.local_response_norm(x, *self._arguments(), layout=self.layout)
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (x,) = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return N.local_response_norm_grad(grad_output, x, *self._arguments(), layout=self.layout)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

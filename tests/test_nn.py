@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Layers: values, gradients, state and looks against torch; gradients by differences; plans."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import fastconv.nn.conv
+import fastconv.nn.linear
+from fastconv import functional as F
+from fastconv import nn
+from support import from_layout, max_error, numerical_gradient, to_layout, tolerance
+
+# torch says so of even kernels, by which it may be slower.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
+IMAGE = (2, 4, 9, 8)
+
+# class, positional arguments, keyword arguments, input shape
+LAYERS = [
+    ("Conv2d", (4, 6, 3), {}, IMAGE),
+    ("Conv2d", (4, 6, (2, 3), (2, 1), (1, 2), (1, 2), 2, False), {}, IMAGE),
+    ("Conv2d", (4, 8, 3), {"groups": 4, "padding": 1}, IMAGE),
+    ("Conv2d", (4, 3, (3, 4)), {"padding": "same"}, IMAGE),
+    ("Conv2d", (4, 3, 3), {"padding": "valid", "stride": 3}, IMAGE),
+    ("Conv2d", (4, 3, 3), {"padding": 2, "padding_mode": "reflect", "stride": 2}, IMAGE),
+    ("Conv2d", (4, 3, 4), {"padding": "same", "padding_mode": "circular"}, IMAGE),
+    ("Conv2d", (4, 3, 3), {"padding": (1, 2), "padding_mode": "replicate"}, (4, 9, 8)),
+    ("Conv2d", (4, 3, 3), {}, (4, 9, 8)),
+    ("MaxPool2d", (2,), {}, IMAGE),
+    ("MaxPool2d", (3, 2, 1), {"ceil_mode": True}, IMAGE),
+    ("MaxPool2d", ((2, 3), (1, 2), (1, 0), (2, 1)), {}, IMAGE),
+    ("AvgPool2d", (2,), {}, IMAGE),
+    ("AvgPool2d", (3, 2, 1), {"count_include_pad": False, "ceil_mode": True}, IMAGE),
+    ("AvgPool2d", ((2, 3),), {"divisor_override": 5}, IMAGE),
+    ("AdaptiveAvgPool2d", ((3, 5),), {}, IMAGE),
+    ("AdaptiveAvgPool2d", (2,), {}, IMAGE),
+    ("AdaptiveMaxPool2d", ((4, 3),), {}, IMAGE),
+    ("Linear", (5, 3), {}, (4, 5)),
+    ("Linear", (5, 3, False), {}, (2, 3, 5)),
+    ("BatchNorm1d", (4,), {}, (6, 4)),
+    ("BatchNorm1d", (4, 1e-3, 0.5), {}, (6, 4, 5)),
+    ("BatchNorm2d", (4,), {}, IMAGE),
+    ("BatchNorm2d", (4,), {"affine": False, "momentum": None}, IMAGE),
+    ("BatchNorm2d", (4,), {"track_running_stats": False}, IMAGE),
+    ("LocalResponseNorm", (3,), {"alpha": 0.5}, IMAGE),
+    ("ReLU", (), {}, IMAGE),
+    ("ReLU6", (), {}, IMAGE),
+    ("SiLU", (), {}, IMAGE),
+    ("Sigmoid", (), {}, IMAGE),
+    ("Tanh", (), {}, IMAGE),
+    ("Softmax", (1,), {}, IMAGE),
+    ("Dropout", (0.0,), {}, IMAGE),
+    ("Flatten", (), {}, IMAGE),
+    ("Flatten", (0, 2), {}, IMAGE),
+    ("Identity", (), {}, IMAGE),
+]
+BEYOND_TORCH = [
+    ("Conv2d", (4, 3, 3), {"padding": ((1, 0), (2, 1)), "stride": 2}, IMAGE),
+    ("Conv2d", (4, 3, 4), {"padding": "same", "stride": 2}, IMAGE),
+    ("Conv2d", (4, 3, 4), {"padding": "same_lower", "padding_mode": "reflect"}, IMAGE),
+]
+ALL = LAYERS + BEYOND_TORCH
+WITH_LAYOUT = [case for case in ALL if "2d" in case[0] or "Response" in case[0]]
+REARRANGING = ("Flatten", "Identity")
+
+
+def layers(cases):
+    """A test for each of these cases."""
+    ids = [f"{i}-{case[0]}" for i, case in enumerate(cases)]
+    return pytest.mark.parametrize(("name", "args", "kwargs", "shape"), cases, ids=ids)
+
+
+LEAST = 1e-7  # relative error of central differences with a step of 1e-5 in float64
+
+
+def build(name, args, kwargs, **more):
+    """One of our layers in float64."""
+    learns = name in ("Conv2d", "Linear")
+    more |= {"dtype": np.float64} if learns or name.startswith("Batch") else {}
+    more |= {"rng": 3} if learns else {}
+    return getattr(nn, name)(*args, **kwargs, **more)
+
+
+def example(shape, seed=4):
+    """Values spread so that no two are close: maxima and kinks stay where they are."""
+    rng = np.random.default_rng(seed)
+    size = int(np.prod(shape))
+    return (rng.permutation(size).reshape(shape) - size / 2 + 0.25) * (8 / size)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(30)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+# --- against torch --------------------------------------------------------------------------------
+
+
+@layers(LAYERS)
+def test_layer_is_torchs(torch, rng, name, args, kwargs, shape):
+    ours = build(name, args, kwargs)
+    theirs = getattr(torch.nn, name)(*args, **kwargs).double()
+    if not name.startswith("Batch"):  # torch's versions differ there
+        assert repr(ours) == repr(theirs)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: tuple(v.shape) for k, v in theirs.state_dict().items()
+    }
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+
+    x = example(shape)
+    t = torch.from_numpy(x.copy()).requires_grad_()
+    bound = tolerance(np.float64, x.size)
+    for _ in range(2):  # twice: running statistics move, gradients accumulate
+        y, expected = ours(x), theirs(t)
+        assert max_error(y, expected.detach().numpy()) < bound
+        g = rng.standard_normal(y.shape)
+        expected.backward(torch.from_numpy(g))
+        assert max_error(ours.backward(g), t.grad.numpy()) < bound
+        t.grad = None
+    for (key, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert max_error(p.grad, q.grad.numpy()) < bound, key
+    for key, value in theirs.state_dict().items():
+        assert max_error(ours.state_dict()[key], value.numpy()) < bound, key
+    assert max_error(ours.eval()(x), theirs.eval()(t).detach().numpy()) < bound
+
+
+def test_dropout_masks_forward_and_backward_alike(rng):
+    layer = nn.Dropout(0.4, rng=1)
+    x = np.ones((50, 50))
+    y = layer(x)
+    np.testing.assert_array_equal(layer.backward(x), y)
+    assert 0.3 < np.mean(y == 0) < 0.5
+    assert not np.array_equal(y, layer(x))
+    assert layer.eval()(x) is x
+    assert repr(layer) == "Dropout(p=0.4, inplace=False)"
+    with pytest.raises(ValueError, match="p is 2"):
+        nn.Dropout(2)
+
+
+def test_one_training_step_is_torchs(torch, rng):
+    T = torch.nn
+
+    def chain(nn):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3),
+            nn.Tanh(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(24, 10),
+        )
+
+    ours, theirs = chain(nn), chain(T)
+    ours.load_state_dict(theirs.state_dict())
+    ours.needs_input_grad = False
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    sgd = fastconv.optim.SGD(ours.parameters(), lr=0.1, momentum=0.9)
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        x = rng.standard_normal((8, 1, 12, 12)).astype(np.float32)
+        target = rng.integers(0, 10, 8)
+        sgd.zero_grad()
+        value = loss(ours(x), target)
+        assert ours.backward(loss.backward()) is None
+        sgd.step()
+        reference.zero_grad()
+        expected = T.CrossEntropyLoss(label_smoothing=0.1)(
+            theirs(torch.from_numpy(x)), torch.from_numpy(target)
+        )
+        expected.backward()
+        reference.step()
+        assert abs(value - expected.item()) < tolerance(np.float32, 100) * expected.item()
+    for key, value in theirs.state_dict().items():
+        # The longest sum behind a weight is the first convolution's gradient: 8 images of 12×12.
+        assert max_error(ours.state_dict()[key], value) < tolerance(np.float32, 8 * 144), key
+
+
+# --- by themselves --------------------------------------------------------------------------------
+
+
+@layers(ALL)
+def test_gradients_by_differences(rng, name, args, kwargs, shape):
+    layer = build(name, args, kwargs)
+    shape = tuple(min(n, 5) if i > 1 else n for i, n in enumerate(shape))
+    x = example(shape)
+    g = rng.standard_normal(layer(x).shape)
+    d_input = layer.backward(g)
+    assert max_error(d_input, numerical_gradient(lambda v: layer(v).copy(), x, g)) < LEAST
+    for p in layer.parameters():
+        p_data = p.data
+        numerical = numerical_gradient(lambda _: layer(x), p_data, g)
+        assert max_error(p.grad, numerical) < LEAST
+
+
+@layers([case for case in ALL if case[0] not in REARRANGING])
+def test_without_the_gradient_of_the_input(rng, name, args, kwargs, shape):
+    layer = build(name, args, kwargs)
+    x = example(shape)
+    g = rng.standard_normal(layer(x).shape)
+    layer.backward(g)
+    expected = [p.grad for p in layer.parameters()]
+    layer.zero_grad()
+    layer.needs_input_grad = False
+    layer(x)
+    assert layer.backward(g) is None
+    for p, grad in zip(layer.parameters(), expected, strict=True):
+        np.testing.assert_array_equal(p.grad, grad)
+
+
+@layers(WITH_LAYOUT)
+def test_channels_last(rng, name, args, kwargs, shape):
+    first, last = build(name, args, kwargs), build(name, args, kwargs, layout="NHWC")
+    x = example(shape)
+    y = first(x)
+    bound = tolerance(np.float64, x.size)
+    assert max_error(from_layout(last(to_layout(x, "NHWC")), "NHWC"), y) < bound
+    g = rng.standard_normal(y.shape)
+    d = last.backward(to_layout(g, "NHWC"))
+    assert max_error(from_layout(d, "NHWC"), first.backward(g)) < bound
+    for p, q in zip(last.parameters(), first.parameters(), strict=True):
+        assert max_error(p.grad, q.grad) < bound
+    with pytest.raises(ValueError, match="layout is 'CHW'"):
+        build(name, args, kwargs, layout="CHW")
+
+
+@layers(ALL)
+def test_float32_stays_float32(name, args, kwargs, shape):
+    layer = getattr(nn, name)(*args, **kwargs)
+    x = example(shape).astype(np.float32)
+    y = layer(x)
+    assert y.dtype == np.float32
+    assert layer.backward(y).dtype == np.float32
+    assert all(p.grad.dtype == np.float32 for p in layer.parameters())
+    assert layer.eval()(x).dtype == np.float32
+
+
+@layers([case for case in ALL if case[3] == IMAGE and "track_running_stats" not in case[2]])
+def test_an_empty_batch(name, args, kwargs, shape):
+    layer = build(name, args, kwargs)
+    y = layer.eval()(np.zeros((0, *shape[1:])))
+    assert y.size == 0
+    assert y.shape[0] == 0 or name == "Flatten"
+
+
+@pytest.mark.parametrize("name", ["MaxPool2d", "AdaptiveMaxPool2d"])
+def test_indices_of_maxima(rng, name):
+    layer = getattr(nn, name)(2, return_indices=True)
+    x = example(IMAGE)
+    y, indices = layer(x)
+    flat = x.reshape(*IMAGE[:2], -1)
+    taken = np.take_along_axis(flat, indices.reshape(*IMAGE[:2], -1), -1)
+    np.testing.assert_array_equal(taken.reshape(y.shape), y)
+    assert layer.backward(y).shape == IMAGE
+    np.testing.assert_array_equal(layer.eval()(x)[1], indices)
+
+
+def test_rectifiers_overwrite_in_eval_mode_only():
+    for cls in (nn.ReLU, nn.ReLU6, nn.SiLU):
+        layer, x = cls(inplace=True), np.full(3, -1.0)
+        assert layer(x) is not x
+        assert x[0] == -1
+        assert layer.eval()(x) is x
+        assert repr(layer) == f"{cls.__name__}(inplace=True)"
+
+
+def test_batch_norm_ranks():
+    with pytest.raises(ValueError, match=r"input has shape \(2, 3\); it needs 4 axes"):
+        nn.BatchNorm2d(3)(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="it needs 2 or 3 axes"):
+        nn.BatchNorm1d(3)(np.ones((2, 3, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: nn.Conv2d(0, 1, 3), ValueError, "in_channels is 0; it needs to be at least 1"),
+        (lambda: nn.Conv2d(1, 2.0, 3), TypeError, "out_channels is 2.0; it needs an integer"),
+        (lambda: nn.Conv2d(1, 1, (3, 3, 3)), ValueError, r"kernel_size is \(3, 3, 3\)"),
+        (lambda: nn.Conv2d(1, 1, 3, stride=0), ValueError, "stride is 0"),
+        (lambda: nn.Conv2d(1, 1, 3, padding=-1), ValueError, "padding is -1; .* at least 0"),
+        (lambda: nn.Conv2d(1, 1, 3, padding="full"), ValueError, "padding is 'full'"),
+        (
+            lambda: nn.Conv2d(1, 1, 3, padding=((1, 1),)),
+            ValueError,
+            "it needs 2 pairs",
+        ),
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "groups is 2; .* in_channels, 3"),
+        (lambda: nn.Conv2d(2, 3, 3, groups=2), ValueError, "groups is 2; .* out_channels, 3"),
+        (lambda: nn.Conv2d(1, 1, 3, padding_mode="x"), ValueError, "padding_mode is 'x'"),
+        (lambda: nn.Conv2d(1, 1, 3, dtype=np.int8), TypeError, "data has dtype int8"),
+        (lambda: nn.MaxPool2d(0), ValueError, "kernel_size is 0"),
+        (lambda: nn.AvgPool2d(2, divisor_override=0), ValueError, "divisor_override is 0"),
+        (lambda: nn.AdaptiveAvgPool2d((1, -1)), ValueError, "output_size is -1"),
+        (lambda: nn.Linear(True, 1), TypeError, "in_features is True"),
+        (lambda: nn.LocalResponseNorm(0), ValueError, "size is 0"),
+        (lambda: nn.Flatten(2, 1)(np.ones((1, 1, 1))), ValueError, "start_dim is 2 and end_dim 1"),
+    ],
+)
+def test_errors_of_constructors(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The input shapes for which a layer has made a plan."""
+    shapes = []
+
+    def make(input_shape, *args, **kwargs):
+        shapes.append(tuple(input_shape))
+        return fastconv.ConvPlan(input_shape, *args, **kwargs)
+
+    monkeypatch.setattr(fastconv.nn.conv, "ConvPlan", make)
+    monkeypatch.setattr(fastconv.nn.linear, "ConvPlan", make)
+    return shapes
+
+
+def exact(layer, x):
+    """What the layer gives without a plan."""
+    bias = None if layer.bias is None else layer.bias.value
+    function = F.conv2d if isinstance(layer, nn.Conv2d) else F.linear
+    return function(x, layer.weight.value, bias)
+
+
+@pytest.fixture(params=["Conv2d", "Linear"])
+def planned(request, rng):
+    """A layer that keeps plans, and an input for it; its sums have 18 terms."""
+    if request.param == "Conv2d":
+        layer, shape = nn.Conv2d(2, 3, 3, rng=0), (1, 2, 5, 5)
+    else:
+        layer, shape = nn.Linear(18, 3, rng=0), (4, 18)
+    return layer, rng.standard_normal(shape).astype(np.float32)
+
+
+def test_a_plan_is_kept_for_the_last_shape(planned, made):
+    layer, a = planned
+    b = np.concatenate([a, a])
+    layer(a)
+    assert made == []
+    layer.eval()
+    for x in (a, a, b, b, a):
+        layer(x)
+    assert [shape[0] for shape in made] == [len(a), len(b), len(a)]
+    layer.eval()(a)
+    assert len(made) == 3
+    layer.train().eval()(a)
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda layer: layer.weight.data.__imul__(2),
+        lambda layer: layer.bias.data.__iadd__(1),
+        lambda layer: setattr(layer.weight, "data", layer.weight.value * 2),
+        lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight.value * 2)),
+        lambda layer: setattr(layer, "bias", None),
+        lambda layer: nn.init.ones_(layer.weight),
+        lambda layer: layer.load_state_dict({k: v * 2 for k, v in layer.state_dict().items()}),
+        lambda layer: layer.reset_parameters(rng=9),
+    ],
+)
+def test_no_write_leaves_a_stale_plan(planned, made, write):
+    layer, x = planned
+    before = layer.eval()(x)
+    write(layer)
+    y = layer(x)
+    assert len(made) == 2
+    assert not np.allclose(y, before)
+    assert max_error(y, exact(layer, x)) < tolerance(np.float32, 18)
+
+
+def test_an_optimiser_step_leaves_no_stale_plan(planned, made):
+    layer, x = planned
+    layer.backward(layer(x))
+    layer.eval()(x)
+    fastconv.optim.SGD(layer.parameters(), lr=0.1).step()
+    assert max_error(layer(x), exact(layer, x)) < tolerance(np.float32, 18)
+    assert len(made) == 2
+
+
+def test_no_plan_while_the_weights_are_lent(planned, made):
+    layer, x = planned
+    layer.eval()(x)
+    row = layer.weight.data[0]
+    for value in (1.0, 2.0):
+        row[...] = value  # a write that no counter sees
+        assert max_error(layer(x), exact(layer, x)) < tolerance(np.float32, 18)
+    assert len(made) == 1
+    del row
+    layer(x)
+    assert len(made) == 2
+
+
+def test_threads_share_a_layer(rng):
+    layer = nn.Conv2d(3, 8, 3, rng=0).eval()
+    inputs = [rng.standard_normal((n, 3, 8, 8)).astype(np.float32) for n in (1, 2, 3, 4)]
+    expected = [exact(layer, x) for x in inputs]
+    wrong = []
+
+    def work(x, y):
+        for _ in range(20):
+            if max_error(layer(x), y) > tolerance(np.float32, 27):
+                wrong.append(x.shape)
+
+    threads = [
+        threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# --- initial values -------------------------------------------------------------------------------
+
+
+def test_a_seed_makes_the_same_network():
+    def build(rng):
+        rng = np.random.default_rng(rng)
+        return nn.Sequential(nn.Conv2d(2, 3, 3, rng=rng), nn.Linear(4, 5, rng=rng)).state_dict()
+
+    a, b, c = build(1), build(1), build(2)
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+        assert not np.array_equal(a[key], c[key])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_default_initial_values(dtype):
+    for layer, fan_in in (
+        (nn.Conv2d(8, 64, 5, groups=2, dtype=dtype, rng=0), 100),
+        (nn.Linear(100, 64, dtype=dtype, rng=0), 100),
+    ):
+        bound = 1 / np.sqrt(fan_in)
+        for p in layer.parameters():
+            values = p.value.astype(np.float64)
+            assert np.abs(values).max() <= bound * (1 + np.finfo(dtype).eps)
+            assert np.abs(values).max() > 0.9 * bound
+            # The mean of n uniform values strays by bound/√(3n); six times that is no chance.
+            assert abs(values.mean()) < 6 * bound / np.sqrt(3 * values.size)
+
+
+INITIALISERS = [
+    ("uniform_", (-2.0, 3.0), 0.5, 5 / np.sqrt(12)),
+    ("normal_", (1.0, 0.5), 1.0, 0.5),
+    ("kaiming_uniform_", (), 0.0, np.sqrt(2 / 450)),
+    ("kaiming_normal_", (0, "fan_out", "relu"), 0.0, np.sqrt(2 / 900)),
+    ("kaiming_normal_", (0.5, "fan_in"), 0.0, np.sqrt(2 / 1.25 / 450)),
+    ("xavier_uniform_", (), 0.0, np.sqrt(2 / 1350)),
+    ("xavier_normal_", (2.0,), 0.0, 2 * np.sqrt(2 / 1350)),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "mean", "std"), INITIALISERS)
+@pytest.mark.parametrize("strided", [False, True])
+def test_initialisers(name, args, mean, std, strided):
+    array = np.zeros((100, 50, 3, 6 if strided else 3))[..., :: 2 if strided else 1]
+    assert getattr(nn.init, name)(array, *args, rng=7) is array
+    assert abs(array.mean() - mean) < 6 * std / np.sqrt(array.size)
+    assert abs(array.std() / std - 1) < 6 / np.sqrt(array.size)
+
+
+def test_constants_and_gains(torch):
+    p = nn.Parameter.empty((2, 3))
+    assert nn.init.ones_(p) is p
+    assert (p.value == 1).all()
+    assert not nn.init.zeros_(p).value.any()
+    for name in ("linear", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
+        assert nn.init.calculate_gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
+    assert nn.init.calculate_gain("leaky_relu", 0.2) == pytest.approx(np.sqrt(2 / 1.04))
+    with pytest.raises(ValueError, match="nonlinearity is 'gelu'"):
+        nn.init.calculate_gain("gelu")
+    with pytest.raises(ValueError, match="mode is 'fan'"):
+        nn.init.kaiming_normal_(p, mode="fan")
+    with pytest.raises(ValueError, match=r"tensor has shape \(3,\)"):
+        nn.init.xavier_normal_(np.zeros(3))
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def test_losses_as_modules(torch, rng):
+    x, weight = rng.standard_normal((6, 4)), rng.uniform(1, 2, 4)
+    target = rng.integers(0, 4, 6)
+    loss = nn.CrossEntropyLoss(weight, ignore_index=1, reduction="sum", label_smoothing=0.1)
+    theirs = torch.nn.CrossEntropyLoss(
+        torch.from_numpy(weight), ignore_index=1, reduction="sum", label_smoothing=0.1
+    )
+    assert list(loss.state_dict()) == list(theirs.state_dict()) == ["weight"]
+    t = torch.from_numpy(x.copy()).requires_grad_()
+    expected = theirs(t, torch.from_numpy(target))
+    (2 * expected).backward()
+    assert loss(x, target) == pytest.approx(expected.item(), rel=1e-13)
+    assert max_error(loss.backward(2.0), t.grad.numpy()) < tolerance(np.float64, 24)
+    mse = nn.MSELoss()
+    assert mse(x, x + 2) == pytest.approx(4.0, rel=1e-13)
+    assert max_error(mse.backward(), np.full((6, 4), -4 / 24)) < tolerance(np.float64, 24)
+    assert repr(mse) == "MSELoss(reduction='mean')"
+    assert list(nn.CrossEntropyLoss().state_dict()) == []
