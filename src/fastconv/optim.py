@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Optimisers and learning-rate schedules with the formulas, defaults and state of `torch.optim`.
+
+An optimiser updates its parameters in place. It walks through large arrays in blocks that stay in
+the cache, so that an update reads and writes the memory of parameter, gradient and state once and
+needs no temporary array of their size.
+
+>>> import numpy as np
+>>> from fastconv import nn, optim
+>>> p = nn.Parameter([1.0, 2.0])
+>>> p.accumulate(np.array([1.0, -1.0]))
+>>> optim.SGD([p], lr=0.5).step()
+>>> p.value
+array([0.5, 2.5])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastconv.nn.module import Parameter, zero_gradients
+
+__all__ = ["SGD", "Adam", "AdamW", "CosineAnnealingLR", "Optimizer", "StepLR"]
+
+_BLOCK = 1 << 14  # elements; a handful of float32 blocks fit in a level-2 cache
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The same stretch of every array, stretch by stretch, as one-dimensional views."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, _BLOCK):
+        yield tuple(array[start : start + _BLOCK] for array in flat)
+
+
+def _at_least(value: float, name: str, least: float = 0.0) -> float:
+    if not value >= least:
+        raise ValueError(f"{name} is {value!r}; it needs to be at least {least:g}")
+    return value
+
+
+def _betas(betas: tuple[float, float]) -> tuple[float, float]:
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas is {betas!r}; it needs two numbers from 0 to below 1")
+    return tuple(betas)
+
+
+class Optimizer:
+    """Base class: groups of parameters, each with its own settings, and a state per parameter.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of dict
+        A dict is a group: ``{"params": [...], "lr": ..., ...}``; settings it does not name are the
+        optimiser's.
+    defaults : dict
+        The settings of a group that does not name them.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        The groups with all their settings, which may be changed between steps.
+    state : dict of Parameter to dict
+        What an update remembers.
+    """
+
+    def __init__(self, params: Iterable[Parameter] | Iterable[dict], defaults: dict) -> None:
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Parameter, dict[str, Any]] = {}
+        entries = list(params)
+        if not entries:
+            raise ValueError("params is empty; there must be at least one Parameter")
+        groups = entries if isinstance(entries[0], dict) else [{"params": entries}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own."""
+        given = group["params"]
+        parameters = [given] if isinstance(given, Parameter) else list(given)
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for p in parameters:
+            if not isinstance(p, Parameter):
+                raise TypeError(f"params holds {type(p).__name__}; every entry must be a Parameter")
+            if id(p) in known:
+                raise ValueError("params holds a parameter more than once")
+            known.add(id(p))
+        settings = {**self.defaults, **group, "params": parameters}
+        self._check(settings)
+        self.param_groups.append(settings)
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        """Complain about settings that are out of range."""
+
+    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict) -> None:
+        """Move one parameter along its gradient."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group, self.state.setdefault(parameter, {}))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters, or fill them with zeros."""
+        for group in self.param_groups:
+            zero_gradients(group["params"], set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and state, with parameters numbered in their order, as torch lays it out."""
+        number = {p: i for i, p in enumerate(self._parameters())}
+        return {
+            "state": {number[p]: dict(state) for p, state in self.state.items()},
+            "param_groups": [
+                {**group, "params": [number[p] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the settings and (as copies) the state of an optimiser of the same shape."""
+        groups = state_dict["param_groups"]
+        sizes = [len(group["params"]) for group in groups]
+        own = [len(group["params"]) for group in self.param_groups]
+        if sizes != own:
+            raise ValueError(f"state_dict has groups of {sizes} parameters; it needs {own}")
+        parameters = list(self._parameters())
+        state = {}
+        for number, entry in state_dict["state"].items():
+            parameter = parameters[int(number)]
+            for name, value in entry.items():
+                if np.ndim(value) and np.shape(value) != parameter.shape:
+                    raise ValueError(
+                        f"state_dict has {name} of shape {np.shape(value)} for parameter {number}; "
+                        f"it needs {parameter.shape}"
+                    )
+            state[parameter] = {
+                name: np.array(value, parameter.dtype, order="C") if np.ndim(value) else value
+                for name, value in entry.items()
+            }
+        for group, loaded in zip(self.param_groups, groups, strict=True):
+            group.update({k: v for k, v in loaded.items() if k != "params"})
+        self.state = state
+
+    def _parameters(self) -> Iterator[Parameter]:
+        return (p for group in self.param_groups for p in group["params"])
+
+    def __repr__(self) -> str:
+        groups = [
+            ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as `torch.optim.SGD`.
+
+    With d = grad + weight_decay·p, the velocity is v = momentum·v + (1 − dampening)·d (v = d at
+    first), and the parameter moves by −lr·v, or by −lr·(d + momentum·v) with Nesterov's momentum.
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    momentum, dampening, weight_decay : float
+    nesterov : bool
+        Needs momentum and no dampening.
+
+    Raises
+    ------
+    ValueError
+        A negative setting, or `nesterov` without its conditions.
+
+    Notes
+    -----
+    Source: Sutskever et al. (2013), "On the importance of initialization and momentum in deep
+    learning".
+
+    Examples
+    --------
+    >>> from fastconv import nn, optim
+    >>> optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
+    SGD(lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+            },
+        )
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            _at_least(settings[name], name)
+        if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
+            raise ValueError(
+                f"nesterov needs momentum above 0 and dampening 0; momentum is "
+                f"{settings['momentum']} and dampening {settings['dampening']}"
+            )
+
+    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict) -> None:
+        lr, momentum, decay = settings["lr"], settings["momentum"], settings["weight_decay"]
+        arrays = [parameter.data, parameter.grad]
+        first = momentum and "momentum_buffer" not in state
+        if first:
+            state["momentum_buffer"] = np.empty_like(arrays[0])
+        if momentum:
+            arrays.append(state["momentum_buffer"])
+        for p, g, *velocity in _blocks(*arrays):
+            d = g + decay * p if decay else g
+            if velocity:
+                (v,) = velocity
+                if first:
+                    v[...] = d
+                else:
+                    v *= momentum
+                    v += (1 - settings["dampening"]) * d
+                d = d + momentum * v if settings["nesterov"] else v
+            p -= lr * d
+
+
+class Adam(Optimizer):
+    """Adam, as `torch.optim.Adam`; `weight_decay` is added to the gradient.
+
+    With running means m of the gradient and v of its square, each divided by 1 − betaᵗ at step t,
+    the parameter moves by −lr·m/(√v + eps).
+
+    Parameters
+    ----------
+    params
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    betas : pair of float
+        Decay of the two running means.
+    eps, weight_decay : float
+    amsgrad : bool
+        Divide by the largest v so far.
+
+    Raises
+    ------
+    ValueError
+        A setting out of range.
+
+    Notes
+    -----
+    Source: Kingma and Ba (2014), arXiv:1412.6980; amsgrad: Reddi, Kale and Kumar (2018).
+
+    Examples
+    --------
+    >>> from fastconv import nn, optim
+    >>> optim.Adam(nn.Linear(2, 2).parameters())
+    Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, amsgrad=False)
+    """
+
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+            },
+        )
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            _at_least(settings[name], name)
+        _betas(settings["betas"])
+
+    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict) -> None:
+        lr, eps, decay = settings["lr"], settings["eps"], settings["weight_decay"]
+        beta1, beta2 = settings["betas"]
+        names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * settings["amsgrad"]
+        for name in names:
+            if name not in state:
+                state[name] = np.zeros_like(parameter.value)
+        state["step"] = step = state.get("step", 0) + 1
+        size = lr / (1 - beta1**step)
+        root = math.sqrt(1 - beta2**step)
+        arrays = (parameter.data, parameter.grad, *(state[name] for name in names))
+        for p, g, m, v, *largest in _blocks(*arrays):
+            if decay and self._decoupled:
+                p *= 1 - lr * decay
+            elif decay:
+                g = g + decay * p
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            square = g * g
+            square *= 1 - beta2
+            v += square
+            if largest:
+                v = np.maximum(largest[0], v, out=largest[0])
+            d = np.sqrt(v, out=square)
+            d /= root
+            d += eps
+            np.divide(m, d, out=d)
+            d *= size
+            p -= d
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient, as `torch.optim.AdamW`.
+
+    The parameter first shrinks by the factor 1 − lr·weight_decay. The settings are those of `Adam`,
+    with a weight decay of 0.01 unless given.
+
+    Notes
+    -----
+    Source: Loshchilov and Hutter (2017), arXiv:1711.05101.
+
+    Examples
+    --------
+    >>> from fastconv import nn, optim
+    >>> optim.AdamW(nn.Linear(2, 2).parameters())
+    AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01, amsgrad=False)
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+
+class _Schedule:
+    """Sets the learning rate of every group from its initial one and the number of epochs done."""
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        self.optimizer = optimizer
+        for group in optimizer.param_groups:
+            if last_epoch == -1:
+                group["initial_lr"] = group["lr"]
+            elif "initial_lr" not in group:
+                raise ValueError(
+                    f"last_epoch is {last_epoch}; to resume, every group of the optimizer must "
+                    "hold 'initial_lr' (load its state dict first)"
+                )
+        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.last_epoch = last_epoch
+        self.step()
+
+    def _rate_at(self, base: float, epoch: int) -> float:
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Call after every epoch."""
+        self.last_epoch += 1
+        for group, lr in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
+            group["lr"] = lr
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group now."""
+        return [self._rate_at(base, self.last_epoch) for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on from here."""
+        return {k: v for k, v in vars(self).items() if k != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where another schedule of the same kind was."""
+        vars(self).update(state_dict)
+
+
+class StepLR(_Schedule):
+    """Multiplies the learning rate by `gamma` every `step_size` epochs, as torch's `StepLR`.
+
+    >>> from fastconv import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.StepLR(sgd, step_size=2, gamma=0.5)
+    >>> [(schedule.step(), sgd.param_groups[0]["lr"])[1] for _ in range(4)]
+    [1.0, 0.5, 0.5, 0.25]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        self.step_size = int(_at_least(step_size, "step_size", 1))
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def _rate_at(self, base: float, epoch: int) -> float:
+        return base * self.gamma ** (epoch // self.step_size)
+
+
+class CosineAnnealingLR(_Schedule):
+    """Half a cosine from the initial learning rate to `eta_min` in `T_max` epochs, then back.
+
+    As torch's `CosineAnnealingLR`. Source: Loshchilov and Hutter (2016), arXiv:1608.03983.
+
+    >>> from fastconv import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.CosineAnnealingLR(sgd, T_max=4)
+    >>> [(schedule.step(), round(sgd.param_groups[0]["lr"], 3))[1] for _ in range(4)]
+    [0.854, 0.5, 0.146, 0.0]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
+        self.T_max = _at_least(T_max, "T_max", 1)
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def _rate_at(self, base: float, epoch: int) -> float:
+        swing = (1 + math.cos(math.pi * epoch / self.T_max)) / 2
+        return self.eta_min + (base - self.eta_min) * swing
