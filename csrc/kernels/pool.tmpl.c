@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// pool.tmpl.c - pooling and its gradients.  Four ways to the same numbers:
+// pool.tmpl.c - pooling.  Four ways to the same numbers:
 //
 //   pool_channels        channels contiguous: every lane a channel, several vectors of them through the window at once
 //   pool_rows            columns contiguous, values only: first down, then across.  The rows under a window are folded
 //                        into one line with the padding's identity at its ends, and the windows are folded along that
-//                        line: kh + kw operations instead of kh * kw, and no borders
+//                        line: kh + kw operations instead of kh * kw, and no borders.  Pairs of columns need no line
 //   pool_rows_indexed    columns contiguous, with the positions of the maxima: every lane an output column.  (Down and
 //                        across would have to compare rows among equals, which costs more than it saves)
 //   pool_any             any strides, and windows too large for the others
@@ -89,17 +89,16 @@ static void FC_NAME(pool_any)(const fc_pool_work *work) {
 // Output columns whose windows lie in one line, and the line: inputs x0 .. x0 + span of a row, of which only those in
 // lo .. hi exist.  One column may have more than FC_POOL_SPAN inputs; it is then alone and the line holds a part of it.
 typedef struct FC_NAME(pool_block) {
-    int64_t column, columns, x0, span, lo, hi;
+    int64_t columns, x0, span, lo, hi;
     struct {
         int32_t start, taps;
-    } window[FC_POOL_SPAN]; // in the line
-    T count[FC_POOL_SPAN + FC_VL];
-    T line[FC_POOL_SPAN + 2 * FC_VL]; // the slack is read but never used
+    } window[FC_POOL_SPAN];        // in the line
+    T count[FC_POOL_SPAN + FC_VL]; // here and below, what lies behind the last one is read but never used
+    T line[FC_POOL_SPAN + 2 * FC_VL];
 } FC_NAME(pool_block);
 
 static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity, FC_NAME(pool_block) * b) {
     const fc_axis *a = &p->axis[2];
-    b->column = column;
     b->columns = b->span = 0;
     b->x0 = p->adaptive ? fc_pool_window(p, 2, column).start : column * a->stride - a->pad;
     for (int64_t x = column; x < a->out && b->columns < FC_POOL_SPAN; x++, b->columns++) {
@@ -115,9 +114,12 @@ static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity,
     b->lo = b->x0 > 0 ? b->x0 : 0;
     b->hi = b->x0 + b->span < a->in ? b->x0 + b->span : a->in;
     for (int64_t i = 0; i < FC_VL; i++) b->count[b->columns + i] = 1;
-    const int64_t line = b->span < FC_POOL_SPAN ? b->span : FC_POOL_SPAN;
-    for (int64_t i = 0; i < line + 2 * FC_VL; i++) b->line[i] = identity;
+    const int64_t used = b->span < FC_POOL_SPAN ? b->span : FC_POOL_SPAN;
+    for (int64_t i = 0; i < used + 2 * FC_VL; i++) b->line[i] = identity;
 }
+
+// Fetches what lies a page behind p: rows that end and start again confuse the hardware's own prefetching.
+#define FC_AHEAD(p) __builtin_prefetch((const char *)(p) + 4096)
 
 // The input rows under a window.
 typedef struct FC_NAME(pool_rows_under) {
@@ -131,18 +133,25 @@ FC_INLINE FC_NAME(pool_rows_under) FC_NAME(pool_under)(const fc_pool *p, const T
                                       d.step * p->src.axis[0], h.taps, h.step * p->src.axis[1]};
 }
 
-// Folds `vectors` vectors, or the `part` elements of one, down the rows.
-FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int vectors, const int64_t part,
+// Folds `vectors` vectors, or the `part` elements of one, down the rows.  `rows` is their number where it is known when
+// this is compiled, else 0.
+FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int rows, const int vectors, const int64_t part,
                                           const FC_NAME(pool_rows_under) * u, const T *src, T *line) {
+    const int64_t depths = rows ? 1 : u->depths, heights = rows ? rows : u->heights;
     vec sum[4];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) sum[v] = part ? v_load_part(src, part) : v_load(src + v * FC_VL);
-    for (int64_t d = 0; d < u->depths; d++)
-        for (int64_t h = d == 0; h < u->heights; h++) {
+    for (int v = 0; v < vectors; v++) {
+        FC_AHEAD(src + v * FC_VL);
+        sum[v] = part ? v_load_part(src, part) : v_load(src + v * FC_VL);
+    }
+    for (int64_t d = 0; d < depths; d++)
+#pragma GCC unroll 4
+        for (int64_t h = d == 0; h < heights; h++) {
             const T *p = src + d * u->depth_step + h * u->height_step;
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++)
+            for (int v = 0; v < vectors; v++) {
                 sum[v] = FC_NAME(pool_fold)(kind, sum[v], part ? v_load_part(p, part) : v_load(p + v * FC_VL));
+            }
         }
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
@@ -151,15 +160,22 @@ FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int vectors, con
     }
 }
 
+FC_INLINE void FC_NAME(pool_down_rows)(const int kind, const int rows, const FC_NAME(pool_rows_under) * u, const T *src,
+                                       int64_t n, T *line) {
+    int64_t i = 0;
+    for (; i + 4 * FC_VL <= n; i += 4 * FC_VL) FC_NAME(pool_down_vectors)(kind, rows, 4, 0, u, src + i, line + i);
+    for (; i + FC_VL <= n; i += FC_VL) FC_NAME(pool_down_vectors)(kind, rows, 1, 0, u, src + i, line + i);
+    if (i == n) return;
+    if (n < FC_VL) FC_NAME(pool_down_vectors)(kind, rows, 1, n, u, src, line);
+    else FC_NAME(pool_down_vectors)(kind, rows, 1, 0, u, src + n - FC_VL, line + n - FC_VL); // overlaps its neighbour
+}
+
 // line[0 .. n) = the inputs from column x on, folded down the rows.
 FC_INLINE void FC_NAME(pool_down)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t x, int64_t n, T *line) {
-    const T *src = u->first + x;
-    int64_t i = 0;
-    for (; i + 4 * FC_VL <= n; i += 4 * FC_VL) FC_NAME(pool_down_vectors)(kind, 4, 0, u, src + i, line + i);
-    for (; i + FC_VL <= n; i += FC_VL) FC_NAME(pool_down_vectors)(kind, 1, 0, u, src + i, line + i);
-    if (i == n) return;
-    if (n < FC_VL) FC_NAME(pool_down_vectors)(kind, 1, n, u, src, line);
-    else FC_NAME(pool_down_vectors)(kind, 1, 0, u, src + n - FC_VL, line + n - FC_VL); // overlaps its neighbour
+    const int64_t rows = u->depths == 1 ? u->heights : 0;
+    if (rows == 2) FC_NAME(pool_down_rows)(kind, 2, u, u->first + x, n, line);
+    else if (rows == 3) FC_NAME(pool_down_rows)(kind, 3, u, u->first + x, n, line);
+    else FC_NAME(pool_down_rows)(kind, 0, u, u->first + x, n, line);
 }
 
 // Folds a window along the line.
@@ -178,21 +194,46 @@ FC_INLINE T FC_NAME(pool_along)(const int kind, const T *line, int64_t taps, int
     return sum;
 }
 
-// Across the line: dst[x] of all columns of the block, every lane a column.  Stride 1 or 2.
-FC_INLINE void FC_NAME(pool_across)(const int kind, const int stride, const fc_axis *a, const FC_NAME(pool_block) * b,
-                                    T rows, T *dst) {
+// Across the line: columns x .. x + vectors * FC_VL, or the first `part` of one vector; every lane a column.
+FC_INLINE void FC_NAME(pool_across_vectors)(const int kind, const int stride, const int64_t taps, const int vectors,
+                                            const int64_t part, int64_t dilation, const T *line, const T *count, T rows,
+                                            T *dst) {
+    vec sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) sum[v] = stride == 1 ? v_load(line + v * FC_VL) : v_load2(line + 2 * v * FC_VL);
+#pragma GCC unroll 4
+    for (int64_t k = 1; k < taps; k++) {
+        line += dilation;
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sum[v] = FC_NAME(pool_fold)(kind, sum[v],
+                                        stride == 1 ? v_load(line + v * FC_VL) : v_load2(line + 2 * v * FC_VL));
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        if (kind == FC_POOL_AVG) sum[v] = v_div(sum[v], v_mul(v_set1(rows), v_load(count + v * FC_VL)));
+        if (part) v_store_part(dst, sum[v], part);
+        else v_store(dst + v * FC_VL, sum[v]);
+    }
+}
+
+// Across the line for all columns of the block.  `taps` is the kernel's width, a constant where that pays.
+FC_INLINE void FC_NAME(pool_across)(const int kind, const int stride, const int64_t taps, int64_t dilation,
+                                    const FC_NAME(pool_block) * b, T rows, T *dst) {
     const int64_t n = b->columns;
-    for (int64_t i = 0; i < n; i += FC_VL) {
-        const int64_t x = i + FC_VL <= n || n < FC_VL ? i : n - FC_VL; // the last one overlaps its neighbour
-        const T *line = b->line + x * stride;
-        vec sum = stride == 1 ? v_load(line) : v_load2(line);
-        for (int64_t k = 1; k < a->kernel; k++) {
-            line += a->dilation;
-            sum = FC_NAME(pool_fold)(kind, sum, stride == 1 ? v_load(line) : v_load2(line));
-        }
-        if (kind == FC_POOL_AVG) sum = v_div(sum, v_mul(v_set1(rows), v_load(b->count + x)));
-        if (n < FC_VL) v_store_part(dst, sum, n);
-        else v_store(dst + x, sum);
+    int64_t x = 0;
+    for (; x + 4 * FC_VL <= n; x += 4 * FC_VL)
+        FC_NAME(pool_across_vectors)(kind, stride, taps, 4, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                     dst + x);
+    for (; x + FC_VL <= n; x += FC_VL)
+        FC_NAME(pool_across_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                     dst + x);
+    if (x == n) return;
+    if (n < FC_VL) FC_NAME(pool_across_vectors)(kind, stride, taps, 1, n, dilation, b->line, b->count, rows, dst);
+    else {
+        x = n - FC_VL; // overlaps its neighbour
+        FC_NAME(pool_across_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                     dst + x);
     }
 }
 
@@ -208,10 +249,54 @@ FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * 
     return sum;
 }
 
-FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
+// Windows of two columns side by side, the commonest of all: `vectors` of outputs, or `part` of one, without a line.
+FC_INLINE void FC_NAME(pool_pairs_vectors)(const int kind, const int64_t part, const FC_NAME(pool_rows_under) * u,
+                                           const T *src, vec count, T *dst) {
+    vec low = v_set1(FC_NAME(pool_identity)(kind)), high = low;
+    for (int64_t d = 0; d < u->depths; d++)
+        for (int64_t h = 0; h < u->heights; h++) {
+            const T *p = src + d * u->depth_step + h * u->height_step;
+            FC_AHEAD(p);
+            FC_AHEAD(p + FC_VL);
+            low = FC_NAME(pool_fold)(kind, low, part ? v_load_part(p, 2 * part < FC_VL ? 2 * part : FC_VL) : v_load(p));
+            if (part && 2 * part <= FC_VL) continue;
+            high = FC_NAME(pool_fold)(kind, high, part ? v_load_part(p + FC_VL, 2 * part - FC_VL) : v_load(p + FC_VL));
+        }
+    vec result = FC_NAME(pool_fold)(kind, v_even(low, high), v_odd(low, high));
+    if (kind == FC_POOL_AVG) result = v_div(result, count);
+    if (part) v_store_part(dst, result, part);
+    else v_store(dst, result);
+}
+
+FC_INLINE void FC_NAME(pool_pairs)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t n, T count, T *dst) {
+    if (n < FC_VL) {
+        FC_NAME(pool_pairs_vectors)(kind, n, u, u->first, v_set1(count), dst);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += FC_VL) {
+        const int64_t x = i + FC_VL <= n ? i : n - FC_VL; // the last one overlaps its neighbour
+        FC_NAME(pool_pairs_vectors)(kind, 0, u, u->first + 2 * x, v_set1(count), dst + x);
+    }
+}
+
+FC_INLINE void FC_NAME(pool_pairs_of)(const int kind, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const T columns = (T)fc_pool_count(p, 2, 0);
+    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        for (int64_t row = work->row; row < work->row + work->rows; row++) {
+            const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
+            const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) * columns : 1;
+            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
+            FC_NAME(pool_pairs)(kind, &under, p->axis[2].out, count, dst);
+        }
+    }
+}
+
+FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
     const fc_axis *a = &p->axis[2];
-    const int64_t step = p->adaptive ? 1 : a->dilation;
+    const int64_t stride = p->adaptive ? 0 : a->stride, step = p->adaptive ? 1 : a->dilation, taps = a->kernel;
     FC_NAME(pool_block) b;
     for (int64_t column = 0; column < a->out; column += b.columns) {
         FC_NAME(pool_block_at)(p, column, FC_NAME(pool_identity)(kind), &b);
@@ -227,8 +312,10 @@ FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
                     continue;
                 }
                 FC_NAME(pool_down)(kind, &under, b.lo, b.hi - b.lo, b.line + b.lo - b.x0);
-                if (!p->adaptive && a->stride == 1) FC_NAME(pool_across)(kind, 1, a, &b, rows, dst);
-                else if (!p->adaptive && a->stride == 2) FC_NAME(pool_across)(kind, 2, a, &b, rows, dst);
+                if (stride == 1 && taps == 3) FC_NAME(pool_across)(kind, 1, 3, step, &b, rows, dst);
+                else if (stride == 1) FC_NAME(pool_across)(kind, 1, taps, step, &b, rows, dst);
+                else if (stride == 2 && taps == 3) FC_NAME(pool_across)(kind, 2, 3, step, &b, rows, dst);
+                else if (stride == 2) FC_NAME(pool_across)(kind, 2, taps, step, &b, rows, dst);
                 else
                     for (int64_t x = 0; x < b.columns; x++) {
                         const T sum = FC_NAME(pool_along)(kind, b.line + b.window[x].start, b.window[x].taps, step);
@@ -237,6 +324,13 @@ FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
             }
         }
     }
+}
+
+FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
+    const fc_axis *a = &work->pool->axis[2];
+    const int pairs = !work->pool->adaptive && a->kernel == 2 && a->stride == 2 && a->dilation == 1 && a->pad == 0;
+    if (pairs && 2 * a->out <= a->in) FC_NAME(pool_pairs_of)(kind, work);
+    else FC_NAME(pool_lines_of)(kind, work);
 }
 
 static void FC_NAME(pool_rows)(const fc_pool_work *work) {
@@ -415,131 +509,4 @@ static void FC_NAME(pool_channels)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_channels_of)(FC_NAME(pool_avg), work);
     else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
     else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);
-}
-
-// -------------------------------------------------------------------------------------------------------- gradients
-
-// d_src = 0.  The contiguous axis is the inner one.
-static void FC_NAME(pool_zero)(const fc_pool_grad *g) {
-    const fc_pool *p = g->pool;
-    const fc_view *v = &p->src;
-    const int64_t together = v->channel == 1 ? g->channels : 1;
-    for (int64_t c = 0; c < g->channels; c += together)
-        for (int64_t d = 0; d < p->axis[0].in; d++)
-            for (int64_t h = 0; h < p->axis[1].in; h++) {
-                T *line = (T *)g->d_src + g->image * v->outer + (g->channel + c) * v->channel + d * v->axis[0] +
-                          h * v->axis[1];
-                if (together == 1 && v->axis[2] == 1) memset(line, 0, (size_t)p->axis[2].in * sizeof(T));
-                else
-                    for (int64_t w = 0; w < p->axis[2].in; w++)
-                        memset(line + w * v->axis[2], 0, (size_t)together * sizeof(T));
-            }
-}
-
-static int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
-    const fc_pool *p = g->pool;
-    const fc_view *v = &p->src;
-    const int64_t height = p->axis[1].in, width = p->axis[2].in, plane = p->axis[0].in * height * width;
-    const int even = (height == 1 || v->axis[1] == width * v->axis[2]) &&
-                     (p->axis[0].in == 1 || v->axis[0] == height * width * v->axis[2]);
-    const int64_t together = v->channel == 1 ? g->channels : 1;
-    int sound = 1;
-    FC_NAME(pool_zero)(g);
-    for (int64_t outer = g->channel; outer < g->channel + g->channels; outer += together)
-        for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
-            T *d_src = (T *)g->d_src + g->image * v->outer;
-            const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, 0, p, row);
-            const int64_t *indices = g->indices + FC_NAME(pool_at)(&p->index, g->image, 0, p, row);
-            for (int64_t x = 0; x < p->axis[2].out; x++)
-                for (int64_t c = outer; c < outer + together; c++) {
-                    const int64_t i = indices[x * p->index.axis[2] + c * p->index.channel];
-                    if (i < 0 || i >= plane) {
-                        sound = 0;
-                        continue;
-                    }
-                    const int64_t at = even ? i * v->axis[2]
-                                            : i / (height * width) * v->axis[0] + i / width % height * v->axis[1] +
-                                                  i % width * v->axis[2];
-                    d_src[at + c * v->channel] += d_dst[x * p->dst.axis[2] + c * p->dst.channel];
-                }
-        }
-    return sound;
-}
-
-// Down and across in reverse: the shares of a row of outputs are spread along a line, and the line is added to all rows
-// under the windows.
-static void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
-    const fc_pool *p = g->pool;
-    const int64_t step = p->adaptive ? 1 : p->axis[2].dilation, across = p->src.axis[2];
-    FC_NAME(pool_zero)(g);
-    FC_NAME(pool_block) b;
-    for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
-        FC_NAME(pool_block_at)(p, column, 0, &b);
-        const fc_window one = fc_pool_window(p, 2, column);
-        const int alone = b.span > FC_POOL_SPAN;
-        for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
-            T *plane = (T *)g->d_src + g->image * p->src.outer + c * p->src.channel;
-            for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
-                const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
-                const T rows = FC_NAME(pool_row_count)(p, row);
-                const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, c, p, row);
-                d_dst += column * p->dst.axis[2];
-                if (!alone) {
-                    for (int64_t i = 0; i < b.hi - b.x0; i++) b.line[i] = 0;
-                    for (int64_t x = 0; x < b.columns; x++) {
-                        const T share = d_dst[x * p->dst.axis[2]] / (rows * b.count[x]);
-                        T *line = b.line + b.window[x].start;
-                        for (int64_t k = 0; k < b.window[x].taps; k++) line[k * step] += share;
-                    }
-                }
-                for (int64_t d = 0; d < under.depths; d++)
-                    for (int64_t h = 0; h < under.heights; h++) {
-                        T *line = plane + (under.first - plane) + d * under.depth_step + h * under.height_step;
-                        int64_t x = b.lo;
-                        if (alone) {
-                            const T share = *d_dst / (rows * b.count[0]);
-                            for (int64_t k = 0; k < one.taps; k++) line[(one.start + k * step) * across] += share;
-                            continue;
-                        }
-                        if (across == 1)
-                            for (; x + FC_VL <= b.hi; x += FC_VL)
-                                v_store(line + x, v_add(v_load(line + x), v_load(b.line + x - b.x0)));
-                        for (; x < b.hi; x++) line[x * across] += b.line[x - b.x0];
-                    }
-            }
-        }
-    }
-}
-
-// Adds the share of one output pixel to all inputs under its window, for one vector of channels or `part` of it.
-FC_INLINE void FC_NAME(pool_spread)(const int64_t part, const fc_view *v, const fc_window w[FC_AXES], vec share,
-                                    T *d_src) {
-    for (int64_t d = w[0].start, i = 0; i < w[0].taps; i++, d += w[0].step)
-        for (int64_t h = w[1].start, j = 0; j < w[1].taps; j++, h += w[1].step)
-            for (int64_t x = w[2].start, k = 0; k < w[2].taps; k++, x += w[2].step) {
-                T *pixel = d_src + d * v->axis[0] + h * v->axis[1] + x * v->axis[2];
-                if (part) v_store_part(pixel, v_add(v_load_part(pixel, part), share), part);
-                else v_store(pixel, v_add(v_load(pixel), share));
-            }
-}
-
-static void FC_NAME(pool_avg_grad_channels)(const fc_pool_grad *g) {
-    const fc_pool *p = g->pool;
-    T *d_src = (T *)g->d_src + g->image * p->src.outer + g->channel;
-    FC_NAME(pool_zero)(g);
-    for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
-        fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
-        const T rows = FC_NAME(pool_row_count)(p, row);
-        const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, g->channel, p, row);
-        for (int64_t x = 0; x < p->axis[2].out; x++, d_dst += p->dst.axis[2]) {
-            w[2] = fc_pool_window(p, 2, x);
-            const vec count = v_set1(rows * (T)fc_pool_count(p, 2, x));
-            int64_t c = 0;
-            for (; c + FC_VL <= g->channels; c += FC_VL)
-                FC_NAME(pool_spread)(0, &p->src, w, v_div(v_load(d_dst + c), count), d_src + c);
-            if (c == g->channels) continue;
-            const int64_t part = g->channels - c;
-            FC_NAME(pool_spread)(part, &p->src, w, v_div(v_load_part(d_dst + c, part), count), d_src + c);
-        }
-    }
 }

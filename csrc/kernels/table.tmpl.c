@@ -7,6 +7,7 @@
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/pool.tmpl.c"
+#include "kernels/pool_grad.tmpl.c"
 #include "kernels/winograd.tmpl.c"
 
 _Static_assert(FC_MR <= FC_MAX_MR && FC_NR <= FC_MAX_NR, "the tile exceeds what the algorithms set aside for it");

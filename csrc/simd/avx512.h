@@ -49,24 +49,26 @@ FC_AVX512_OPS(float, f32, __m512, 16, ps)
 FC_AVX512_OPS(double, f64, __m512d, 8, pd)
 #undef FC_AVX512_OPS
 
-// Even elements of `low`, then odd elements of `high`.
-static inline v_f32 fc_even_odd_f32(v_f32 low, v_f32 high) {
-    const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
-    return _mm512_permutex2var_ps(low, pick, high);
-}
+#define FC_AVX512_PICK(name, S, I, setr, ...)                                                                          \
+    static inline v_##S name##_##S(v_##S a, v_##S b) { return _mm512_permutex2var_##I(a, setr(__VA_ARGS__), b); }
 
-static inline v_f64 fc_even_odd_f64(v_f64 low, v_f64 high) {
-    const __m512i pick = _mm512_setr_epi64(0, 2, 4, 6, 9, 11, 13, 15);
-    return _mm512_permutex2var_pd(low, pick, high);
-}
+FC_AVX512_PICK(v_even, f32, ps, _mm512_setr_epi32, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+FC_AVX512_PICK(v_even, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 8, 10, 12, 14)
+FC_AVX512_PICK(v_odd, f32, ps, _mm512_setr_epi32, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+FC_AVX512_PICK(v_odd, f64, pd, _mm512_setr_epi64, 1, 3, 5, 7, 9, 11, 13, 15)
+// Even elements of a, then odd elements of b.
+FC_AVX512_PICK(fc_even_odd, f32, ps, _mm512_setr_epi32, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31)
+FC_AVX512_PICK(fc_even_odd, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 9, 11, 13, 15)
+#undef FC_AVX512_PICK
+
+static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
 
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 #define FC_AVX512_LOAD2(T, S, N)                                                                                       \
     static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \
     static inline v_##S v_load2_part_##S(const T *p, int64_t n) {                                                      \
-        const int64_t low = 2 * n - 1, high = 2 * n - N;                                                               \
-        return fc_even_odd_##S(v_load_part_##S(p, low < 0 ? 0 : low < N ? low : N),                                    \
-                               v_load_part_##S(p + N - 1, high < 0 ? 0 : high));                                       \
+        const v_##S low = v_load_part_##S(p, fc_clip(2 * n - 1, N));                                                   \
+        return fc_even_odd_##S(low, v_load_part_##S(p + N - 1, fc_clip(2 * n - N, N)));                                \
     }
 
 FC_AVX512_LOAD2(float, f32, 16)
