@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""fastconv itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import fastconv as fc
+from fastconv.bench.cases import ConvCase, PoolCase
+from fastconv.bench.contenders.base import Contender, Prepared
+
+__all__ = ["FastConv"]
+
+
+class FastConv(Contender):
+    """Convolutions through a :class:`fastconv.ConvPlan` with an output array that is used again.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+    algorithm : str
+        As :class:`fastconv.ConvPlan` takes it.
+    """
+
+    name = "fastconv"
+
+    def __init__(self, layout: str = "NCHW", algorithm: str = "auto") -> None:
+        self.layout, self.variant = layout, algorithm
+
+    def conv(self, case: ConvCase) -> Prepared:
+        x, layer = case.input(self.layout), case.layer
+        plan = fc.ConvPlan(
+            x.shape,
+            case.weight,
+            case.bias,
+            **layer.arguments,
+            layout=self.layout,
+            algorithm=self.variant,
+        )
+        out = np.empty(plan.output_shape, case.dtype)
+        return Prepared(
+            lambda: plan(x, out=out), plan.algorithm, plan.packed_bytes, plan.workspace_bytes
+        )
+
+    def pool(self, case: PoolCase) -> Prepared:
+        if self.variant != "auto":
+            raise NotImplementedError("pooling has one algorithm")
+        x, arguments = case.input(self.layout), case.layer.arguments
+        pool = {"max": fc.max_pool2d, "avg": fc.avg_pool2d}[case.layer.kind]
+        return Prepared(lambda: pool(x, **arguments, layout=self.layout))

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One layer, all contenders, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import fastconv as fc
+from fastconv.bench import peak, timing
+from fastconv.bench.cases import Case, ConvCase, case_of
+from fastconv.bench.contenders import Contender, FastConv
+from fastconv.bench.shapes import Layer
+from fastconv.bench.timing import Effort, Slice
+
+__all__ = ["Row", "measure", "measure_case"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one contender did on one layer.
+
+    Attributes
+    ----------
+    network, layer, shape : str
+        Names as in the shapes file, and the layer's label.
+    kind : {"conv", "pool"}
+    count : int
+        How often the network has the layer.
+    contender, layout, variant : str
+        Who; of fastconv the variant is the algorithm asked for.
+    algorithm : str
+        How, where that is known.
+    dtype : str
+    batch, threads : int
+    milliseconds : float
+        Median of a call.
+    work : float
+        GFLOP of the direct sum for a convolution; GB of input and output for pooling.
+    ceiling : float
+        GFLOP/s of multiply-adds or GB/s of memory, measured in turns with the contenders.
+    share : float
+        Of the ceiling: the median over the turns, each with the ceiling of its moment. Winograd's
+        algorithm multiplies less than the direct sum and may exceed 1, as may caches.
+    packed_bytes, workspace_bytes : int or None
+        Memory beside input, output and the weights as given.
+    max_error : float
+        max|y - y64| / max|y64| against the float64 reference.
+    """
+
+    network: str
+    layer: str
+    shape: str
+    kind: str
+    count: int
+    contender: str
+    layout: str
+    variant: str
+    algorithm: str
+    dtype: str
+    batch: int
+    threads: int
+    milliseconds: float
+    work: float
+    ceiling: float
+    share: float
+    packed_bytes: int | None
+    workspace_bytes: int | None
+    max_error: float
+
+    @property
+    def rate(self) -> float:
+        """GFLOP/s of a convolution, GB/s of pooling."""
+        return self.work / self.milliseconds * 1e3
+
+    @property
+    def gflops(self) -> float:
+        """:attr:`rate` of a convolution."""
+        return self.rate
+
+    @property
+    def extra_bytes(self) -> int | None:
+        """Packed weights and workspace together."""
+        known = [b for b in (self.packed_bytes, self.workspace_bytes) if b is not None]
+        return sum(known) if known else None
+
+    def record(self) -> dict[str, Any]:
+        """The row for JSON."""
+        return {**asdict(self), "rate": self.rate}
+
+
+def measure(
+    layer: Layer,
+    layout: str = "NCHW",
+    batch: int = 1,
+    *,
+    dtype: str = "float32",
+    algorithm: str = "auto",
+    effort: Effort | None = None,
+) -> Row:
+    """Measure fastconv on one layer, with the current number of threads.
+
+    Parameters
+    ----------
+    layer : Layer
+    layout : {"NCHW", "NHWC"}
+    batch : int
+    dtype : {"float32", "float64"}
+    algorithm : str
+        As :class:`fastconv.ConvPlan` takes it.
+    effort : Effort, optional
+
+    Raises
+    ------
+    NotImplementedError
+        If the algorithm cannot serve the layer.
+
+    Examples
+    --------
+    >>> from fastconv.bench.layers import Effort, measure
+    >>> from fastconv.bench.shapes import conv_layers
+    >>> row = measure(conv_layers("lenet5")[0], "NHWC", effort=Effort(1, 0.001))
+    >>> row.shape, row.max_error < 1e-6, row.milliseconds > 0
+    ('1→6 5×5 @32', True, True)
+    """
+    case, contender = case_of(layer, batch, dtype), FastConv(layout, algorithm)
+    contender.prepare(case)  # a refusal is the caller's to hear
+    [row] = measure_case(case, [contender], effort=effort)
+    return row
+
+
+def measure_case(
+    case: Case,
+    contenders: Sequence[Contender],
+    *,
+    ceiling: Callable[[], float] | None = None,
+    effort: Effort | None = None,
+) -> list[Row]:
+    """Measure all contenders on one layer, in turns.
+
+    Parameters
+    ----------
+    case : Case
+    contenders : sequence of Contender
+        Those who cannot serve the layer are left out.
+    ceiling : callable, optional
+        Measures the ceiling; by default arithmetic for a convolution and memory for pooling.
+    effort : Effort, optional
+
+    Returns
+    -------
+    list of Row
+        In the order of the contenders.
+    """
+    ceiling = ceiling or _ceiling(case)
+    prepared = []
+    for contender in contenders:
+        try:
+            prepared.append((contender, contender.prepare(case)))
+        except NotImplementedError:
+            continue
+    errors, slices = {}, {}
+    for contender, ready in prepared:
+        if contender.slow:
+            result, only = timing.once(ready.run, ceiling)
+            slices[contender] = [only]
+        else:
+            result = ready.run()
+        errors[contender] = case.error(result, contender.layout)
+    quick = [(contender, ready) for contender, ready in prepared if not contender.slow]
+    turns = timing.interleaved([ready.run for _, ready in quick], ceiling, effort or Effort())
+    slices.update(zip((contender for contender, _ in quick), turns, strict=True))
+    return [
+        Row(
+            **_identity(case),
+            contender=contender.name,
+            layout=contender.layout,
+            variant=contender.variant,
+            algorithm=ready.algorithm,
+            **_figures(_work(case), slices[contender]),
+            packed_bytes=ready.packed_bytes,
+            workspace_bytes=ready.workspace_bytes,
+            max_error=errors[contender],
+        )
+        for contender, ready in prepared
+    ]
+
+
+def _ceiling(case: Case) -> Callable[[], float]:
+    if isinstance(case, ConvCase):
+        return lambda: peak.fma_peak(case.dtype.name)
+    return peak.Memory().bandwidth
+
+
+def _work(case: Case) -> float:
+    if isinstance(case, ConvCase):
+        return case.layer.flops(case.batch) / 1e9
+    return case.layer.traffic(case.dtype.itemsize, case.batch) / 1e9
+
+
+def _identity(case: Case) -> dict[str, Any]:
+    layer = case.layer
+    return {
+        "network": layer.network,
+        "layer": layer.name,
+        "shape": layer.label,
+        "kind": "conv" if isinstance(case, ConvCase) else "pool",
+        "count": layer.count,
+        "dtype": case.dtype.name,
+        "batch": case.batch,
+        "threads": fc.get_num_threads(),
+    }
+
+
+def _figures(work: float, slices: Sequence[Slice]) -> dict[str, float]:
+    return {
+        "milliseconds": 1e3 * median(s.seconds for s in slices),
+        "work": work,
+        "ceiling": median(s.ceiling for s in slices),
+        "share": median(work / s.seconds / s.ceiling for s in slices),
+    }

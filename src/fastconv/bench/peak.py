@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the machine can do at most, measured in the same run as what is compared with it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+import fastconv as fc
+
+__all__ = ["Ceilings", "Memory", "ceilings", "fma_peak"]
+
+#: Bytes of each of the two buffers of :class:`Memory`; several times the caches of most machines.
+BUFFER = 1 << 27
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Attributes
+    ----------
+    fma : float
+        GFLOP/s of multiply-adds in registers, each counting two.
+    bandwidth : float
+        GB/s of main memory.
+    dtype : str
+        That of the multiply-adds.
+    threads : int
+    """
+
+    fma: float
+    bandwidth: float
+    dtype: str
+    threads: int
+
+
+class Memory:
+    """Two buffers too large for the caches, and threads that read or copy them.
+
+    Parameters
+    ----------
+    num_threads : int, optional
+        The current number of threads by default.
+    nbytes : int
+        Size of each buffer.
+    """
+
+    def __init__(self, num_threads: int | None = None, nbytes: int = BUFFER) -> None:
+        threads = fc.get_num_threads() if num_threads is None else num_threads
+        source, target = np.ones(nbytes // 4, np.float32), np.ones(nbytes // 4, np.float32)
+        self._nbytes = source.nbytes
+        self._sources = np.array_split(source, threads)
+        self._targets = np.array_split(target, threads)
+        self._pool = ThreadPoolExecutor(threads)
+
+    def bandwidth(self, repeats: int = 2) -> float:
+        """GB/s: the best seen of reading (a maximum) and of copying (read plus written)."""
+        read = min(self._seconds(np.maximum.reduce, self._sources) for _ in range(repeats))
+        copy = min(self._seconds(np.copyto, self._targets, self._sources) for _ in range(repeats))
+        return max(self._nbytes / read, 2 * self._nbytes / copy) / 1e9
+
+    def _seconds(self, function: object, *parts: list[np.ndarray]) -> float:
+        start = time.perf_counter()
+        list(self._pool.map(function, *parts))  # NumPy lets other threads run meanwhile
+        return time.perf_counter() - start
+
+
+def fma_peak(dtype: str = "float32") -> float:
+    """A brief :func:`fastconv.fma_peak` with the current number of threads, to call often."""
+    return fc.fma_peak(dtype, seconds=0.02)
+
+
+def ceilings(dtype: str = "float32", num_threads: int | None = None) -> Ceilings:
+    """Measure arithmetic and memory.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+    num_threads : int, optional
+        The current number of threads by default.
+
+    Examples
+    --------
+    >>> from fastconv.bench.peak import ceilings
+    >>> limits = ceilings(num_threads=1)
+    >>> limits.fma > 0 and limits.bandwidth > 0
+    True
+    """
+    threads = fc.get_num_threads() if num_threads is None else num_threads
+    fma = fc.fma_peak(dtype, threads)
+    return Ceilings(fma, Memory(threads).bandwidth(), dtype, threads)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The clock: medians after a warm-up, contenders taking turns beside the machine's ceiling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+__all__ = ["Effort", "Slice", "interleaved", "median_seconds", "once"]
+
+#: Worker threads of BLAS libraries and other runtimes wait busily for some milliseconds after a
+#: call and would slow the next contender down; this many seconds let them fall asleep.
+SETTLE = 0.03
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes
+    ----------
+    rounds : int
+        Turns that each contender gets.
+    slice_time : float
+        Seconds of a turn, exceeded where a single call takes longer.
+    """
+
+    rounds: int = 5
+    slice_time: float = 0.05
+
+
+class Slice(NamedTuple):
+    """One turn: the median seconds of its calls, and the ceiling measured beside it."""
+
+    seconds: float
+    ceiling: float
+
+
+def median_seconds(
+    fn: Callable[[], Any], *, min_time: float = 0.2, min_runs: int = 5, warm_up: int = 1
+) -> float:
+    """Median duration of a call.
+
+    Parameters
+    ----------
+    fn : callable
+        Called without arguments.
+    min_time : float
+        Seconds to go on for.
+    min_runs : int
+        Timed calls to make even when they take longer than that.
+    warm_up : int
+        Untimed calls to begin with.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Examples
+    --------
+    >>> from fastconv.bench.timing import median_seconds
+    >>> 0 < median_seconds(lambda: sum(range(100)), min_time=0.001) < 1
+    True
+    """
+    for _ in range(warm_up):
+        fn()
+    seconds: list[float] = []
+    end = time.perf_counter() + min_time
+    while len(seconds) < min_runs or time.perf_counter() < end:
+        start = time.perf_counter()
+        fn()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def once(fn: Callable[[], Any], ceiling: Callable[[], float]) -> tuple[Any, Slice]:
+    """Result and duration of a single call, for what is too slow to be repeated."""
+    time.sleep(SETTLE)
+    limit = ceiling()
+    start = time.perf_counter()
+    result = fn()
+    return result, Slice(time.perf_counter() - start, limit)
+
+
+def interleaved(
+    fns: Sequence[Callable[[], Any]], ceiling: Callable[[], float], effort: Effort
+) -> list[list[Slice]]:
+    """Let functions take turns, so that a drift of the machine meets all of them alike.
+
+    Parameters
+    ----------
+    fns : sequence of callables
+    ceiling : callable
+        Measures what the machine can do at this moment; called once per round.
+    effort : Effort
+
+    Returns
+    -------
+    list of list of Slice
+        For each function its turns.
+    """
+    slices: list[list[Slice]] = [[] for _ in fns]
+    for _ in range(effort.rounds):
+        time.sleep(SETTLE)
+        limit = ceiling()
+        for fn, mine in zip(fns, slices, strict=True):
+            time.sleep(SETTLE)
+            seconds = median_seconds(fn, min_time=effort.slice_time, min_runs=1)
+            mine.append(Slice(seconds, limit))
+    return slices
