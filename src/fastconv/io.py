@@ -42,7 +42,7 @@ def save(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
 
     Examples
     --------
-    >>> import tempfile, fastconv as fc
+    >>> import numpy as np, tempfile, fastconv as fc
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fc.save({"weight": np.arange(3.0)}, folder + "/net.npz")
     ...     fc.load(folder + "/net.npz")
@@ -90,9 +90,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def _checked(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not isinstance(state, Mapping):
         hint = "; pass its state_dict()" if hasattr(state, "state_dict") else ""
-        raise TypeError(
-            f"state is {type(state).__name__}; it needs to be a mapping of names to arrays{hint}"
-        )
+        raise TypeError(f"state is {type(state).__name__}; it needs to be a mapping of names to arrays{hint}")
     arrays = {}
     for name, value in state.items():
         if not isinstance(name, str):
@@ -137,9 +135,7 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError(
-            ".safetensors files need the package safetensors: pip install safetensors"
-        ) from error
+        raise ImportError(".safetensors files need the package safetensors: pip install safetensors") from error
     return safetensors
 
 
@@ -167,7 +163,5 @@ _FORMATS = {
 
 def _format_of(path: Path):
     if path.suffix not in _FORMATS:
-        raise ValueError(
-            f"path is {str(path)!r}; its suffix needs to be {' or '.join(map(repr, _FORMATS))}"
-        )
+        raise ValueError(f"path is {str(path)!r}; its suffix needs to be {' or '.join(map(repr, _FORMATS))}")
     return _FORMATS[path.suffix]

@@ -117,10 +117,7 @@ class Optimizer:
         number = {p: i for i, p in enumerate(self._parameters())}
         return {
             "state": {number[p]: dict(state) for p, state in self.state.items()},
-            "param_groups": [
-                {**group, "params": [number[p] for p in group["params"]]}
-                for group in self.param_groups
-            ],
+            "param_groups": [{**group, "params": [number[p] for p in group["params"]]} for group in self.param_groups],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -152,10 +149,7 @@ class Optimizer:
         return (p for group in self.param_groups for p in group["params"])
 
     def __repr__(self) -> str:
-        groups = [
-            ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
-            for group in self.param_groups
-        ]
+        groups = [", ".join(f"{k}={v}" for k, v in group.items() if k != "params") for group in self.param_groups]
         return f"{type(self).__name__}({'; '.join(groups)})"
 
 
@@ -418,9 +412,7 @@ class StepLR(_Schedule):
     [1.0, 0.5, 0.5, 0.25]
     """
 
-    def __init__(
-        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = int(_at_least(step_size, "step_size", 1))
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -441,9 +433,7 @@ class CosineAnnealingLR(_Schedule):
     [0.854, 0.5, 0.146, 0.0]
     """
 
-    def __init__(
-        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = _at_least(T_max, "T_max", 1)
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
