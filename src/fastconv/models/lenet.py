@@ -58,6 +58,7 @@ def lenet5(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from fastconv import models
     >>> models.lenet5(image_size=8)(np.zeros((1, 1, 8, 8), np.float32)).shape
     (1, 10)

@@ -48,7 +48,7 @@ class _InplaceActivation(_Activation):
 class ReLU(_InplaceActivation):
     """``max(x, 0)``, as `torch.nn.ReLU`; ``inplace=True`` overwrites the input in eval mode.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.ReLU()(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
@@ -59,7 +59,7 @@ class ReLU(_InplaceActivation):
 class ReLU6(_InplaceActivation):
     """``min(max(x, 0), 6)``, as `torch.nn.ReLU6`; `inplace` as for `ReLU`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.ReLU6()(np.array([-1.0, 9.0]))
     array([0., 6.])
     """
@@ -70,7 +70,7 @@ class ReLU6(_InplaceActivation):
 class SiLU(_InplaceActivation):
     """``x * sigmoid(x)``, as `torch.nn.SiLU`; `inplace` as for `ReLU`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.SiLU()(np.zeros(1))
     array([0.])
     """
@@ -86,7 +86,7 @@ class SiLU(_InplaceActivation):
 class Sigmoid(_Activation):
     """``1 / (1 + exp(-x))``, as `torch.nn.Sigmoid`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Sigmoid()(np.zeros(1))
     array([0.5])
     """
@@ -97,7 +97,7 @@ class Sigmoid(_Activation):
 class Tanh(_Activation):
     """Hyperbolic tangent, as `torch.nn.Tanh`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Tanh()(np.zeros(1))
     array([0.])
     """
@@ -108,7 +108,7 @@ class Tanh(_Activation):
 class Softmax(Module):
     """``exp(x) / sum(exp(x))`` along `dim`, as `torch.nn.Softmax`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Softmax(dim=1)(np.zeros((1, 4)))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
@@ -146,7 +146,7 @@ class Dropout(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Dropout(0.5).eval()(np.ones(3))
     array([1., 1., 1.])
     """

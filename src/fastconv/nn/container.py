@@ -29,7 +29,7 @@ class Sequential(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     >>> net[1]
     Linear(in_features=4, out_features=2, bias=True)
@@ -107,7 +107,7 @@ class Sequential(Module):
 class Add(Module):
     """The sum of two or more inputs of one shape; every input gets the whole gradient.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Add()(np.ones(2), np.ones(2))
     array([2., 2.])
     """
@@ -135,7 +135,7 @@ class Add(Module):
 class Concat(Module):
     """Two or more inputs, one after the other along axis `dim`; the gradient is cut up likewise.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Concat(dim=0)(np.zeros(2), np.ones(1))
     array([0., 0., 1.])
     """

@@ -62,7 +62,7 @@ class Conv2d(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> layer = nn.Conv2d(3, 8, kernel_size=3, padding=1, rng=0)
     >>> layer(np.zeros((1, 3, 10, 10), np.float32)).shape
     (1, 8, 10, 10)

@@ -83,7 +83,8 @@ def ones_(tensor: Target) -> Target:
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """The factor by which weights must grow to keep the variance through a nonlinearity.
 
-    >>> round(calculate_gain("relu"), 4)
+    >>> from fastconv import nn
+    >>> round(nn.init.calculate_gain("relu"), 4)
     1.4142
     """
     if nonlinearity == "leaky_relu":

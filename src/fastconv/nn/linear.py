@@ -44,7 +44,7 @@ class Linear(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Linear(3, 2, rng=0)(np.zeros((5, 3), np.float32)).shape
     (5, 2)
     """
@@ -113,7 +113,7 @@ class Linear(Module):
 class Flatten(Module):
     """Merge the axes from `start_dim` to `end_dim` into one, as `torch.nn.Flatten`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.Flatten()(np.zeros((2, 3, 4, 4))).shape
     (2, 48)
     """

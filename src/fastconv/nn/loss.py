@@ -25,7 +25,7 @@ class CrossEntropyLoss(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> loss = nn.CrossEntropyLoss()
     >>> float(loss(np.zeros((1, 2)), np.array([0])).round(4))
     0.6931
@@ -69,7 +69,7 @@ class CrossEntropyLoss(Module):
 class MSELoss(Module):
     """Mean squared error, as `torch.nn.MSELoss`; see `fastconv.functional.mse_loss`.
 
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> loss = nn.MSELoss()
     >>> float(loss(np.array([3.0]), np.array([1.0])))
     4.0

@@ -42,7 +42,7 @@ class Parameter:
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> p = nn.Parameter([1.0, 2.0])
     >>> p.data[0] = 5.0
     >>> p.value
@@ -62,7 +62,8 @@ class Parameter:
     def empty(cls, shape: tuple[int, ...], dtype: Any = np.float32) -> Parameter:
         """A parameter of undefined values, for an initialiser to fill.
 
-        >>> Parameter.empty((2, 3)).shape
+        >>> import fastconv.nn as nn
+        >>> nn.Parameter.empty((2, 3)).shape
         (2, 3)
         """
         self = cls.__new__(cls)
@@ -217,7 +218,7 @@ class Module:
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> class Scale(nn.Module):
     ...     def __init__(self, factor):
     ...         self.factor = nn.Parameter([factor])

@@ -152,7 +152,7 @@ class LocalResponseNorm(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.LocalResponseNorm(5)(np.zeros((1, 8, 4, 4))).shape
     (1, 8, 4, 4)
     """

@@ -49,7 +49,7 @@ class MaxPool2d(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.MaxPool2d(2)(np.arange(16.0).reshape(1, 1, 4, 4))
     array([[[[ 5.,  7.],
              [13., 15.]]]])
@@ -116,7 +116,7 @@ class AvgPool2d(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.AvgPool2d(2)(np.arange(16.0).reshape(1, 1, 4, 4))
     array([[[[ 2.5,  4.5],
              [10.5, 12.5]]]])
@@ -179,7 +179,7 @@ class AdaptiveAvgPool2d(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.AdaptiveAvgPool2d(1)(np.arange(16.0).reshape(1, 1, 4, 4))
     array([[[[7.5]]]])
     """
@@ -216,7 +216,7 @@ class AdaptiveMaxPool2d(Module):
 
     Examples
     --------
-    >>> import fastconv.nn as nn
+    >>> import numpy as np, fastconv.nn as nn
     >>> nn.AdaptiveMaxPool2d(1)(np.arange(16.0).reshape(1, 1, 4, 4))
     array([[[[15.]]]])
     """

@@ -60,6 +60,8 @@ def per_channel(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:
 def channel_sum(array: np.ndarray, axis: int) -> np.ndarray:
     """Sum over everything but `axis`; the partial sums are added in float64.
 
+    >>> import numpy as np
+    >>> from fastconv.ops._operand import channel_sum
     >>> channel_sum(np.ones((2, 3, 4, 5), np.float32), 1)
     array([40., 40., 40.])
     """

@@ -89,8 +89,8 @@ def relu(input: Any, inplace: bool = False) -> np.ndarray:
 
     Examples
     --------
-    >>> from fastconv import functional as F
-    >>> F.relu(np.array([-1.0, 0.5], np.float32))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.relu(np.array([-1.0, 0.5], np.float32))
     array([0. , 0.5], dtype=float32)
     """
     x, out = _source(input, inplace)
@@ -100,7 +100,8 @@ def relu(input: Any, inplace: bool = False) -> np.ndarray:
 def relu_grad(grad_output: Any, output: Any) -> np.ndarray:
     """Gradient of `relu`: `grad_output` where `output` (or the input: same sign) is above 0.
 
-    >>> relu_grad(np.ones(3), np.array([0.0, 2.0, 0.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.relu(np.ones(3), np.array([0.0, 2.0, 0.0]))
     array([0., 1., 0.])
     """
     g, y = _pair(grad_output, output, "output")
@@ -110,8 +111,8 @@ def relu_grad(grad_output: Any, output: Any) -> np.ndarray:
 def relu6(input: Any, inplace: bool = False) -> np.ndarray:
     """``min(max(x, 0), 6)``; see `relu` for the arguments. Source: Krizhevsky (2010).
 
-    >>> from fastconv import functional as F
-    >>> F.relu6(np.array([-1.0, 5.0, 7.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.relu6(np.array([-1.0, 5.0, 7.0]))
     array([0., 5., 6.])
     """
     x, out = _source(input, inplace)
@@ -121,7 +122,8 @@ def relu6(input: Any, inplace: bool = False) -> np.ndarray:
 def relu6_grad(grad_output: Any, output: Any) -> np.ndarray:
     """Gradient of `relu6`: `grad_output` where ``0 < output < 6`` (input or result).
 
-    >>> relu6_grad(np.ones(3), np.array([0.0, 2.0, 6.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.relu6(np.ones(3), np.array([0.0, 2.0, 6.0]))
     array([0., 1., 0.])
     """
     g, y = _pair(grad_output, output, "output")
@@ -134,8 +136,8 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
     Source: Maas, Hannun and Ng (2013), "Rectifier nonlinearities improve neural network acoustic
     models".
 
-    >>> from fastconv import functional as F
-    >>> F.leaky_relu(np.array([-2.0, 3.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.leaky_relu(np.array([-2.0, 3.0]))
     array([-0.02,  3.  ])
     """
     x, out = _source(input, inplace)
@@ -146,7 +148,8 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 def leaky_relu_grad(grad_output: Any, input: Any, negative_slope: float = 0.01) -> np.ndarray:
     """Gradient of `leaky_relu`, from its `input` (its result serves too if the slope is above 0).
 
-    >>> leaky_relu_grad(np.ones(2), np.array([-2.0, 3.0]), 0.5)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.leaky_relu(np.ones(2), np.array([-2.0, 3.0]), 0.5)
     array([0.5, 1. ])
     """
     g, x = _pair(grad_output, input, "input")
@@ -169,8 +172,8 @@ def _logistic(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 def sigmoid(input: Any) -> np.ndarray:
     """Logistic function ``1 / (1 + exp(-x))``, element by element.
 
-    >>> from fastconv import functional as F
-    >>> F.sigmoid(np.array([-np.inf, 0.0, np.inf]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.sigmoid(np.array([-np.inf, 0.0, np.inf]))
     array([0. , 0.5, 1. ])
     """
     return like(_logistic(operand(input)), input)
@@ -179,7 +182,8 @@ def sigmoid(input: Any) -> np.ndarray:
 def sigmoid_grad(grad_output: Any, output: Any) -> np.ndarray:
     """Gradient of `sigmoid` from its result y: ``g·y·(1 − y)``.
 
-    >>> sigmoid_grad(np.ones(1), np.array([0.5]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.sigmoid(np.ones(1), np.array([0.5]))
     array([0.25])
     """
     g, y = _pair(grad_output, output, "output")
@@ -192,8 +196,8 @@ def sigmoid_grad(grad_output: Any, output: Any) -> np.ndarray:
 def tanh(input: Any) -> np.ndarray:
     """Hyperbolic tangent, element by element.
 
-    >>> from fastconv import functional as F
-    >>> F.tanh(np.array([0.0, np.inf]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.tanh(np.array([0.0, np.inf]))
     array([0., 1.])
     """
     return like(np.tanh(operand(input)), input)
@@ -202,7 +206,8 @@ def tanh(input: Any) -> np.ndarray:
 def tanh_grad(grad_output: Any, output: Any) -> np.ndarray:
     """Gradient of `tanh` from its result y: ``g·(1 − y²)``.
 
-    >>> tanh_grad(np.ones(1), np.array([0.5]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.tanh(np.ones(1), np.array([0.5]))
     array([0.75])
     """
     g, y = _pair(grad_output, output, "output")
@@ -217,8 +222,8 @@ def silu(input: Any, inplace: bool = False) -> np.ndarray:
 
     Source: Elfwing, Uchibe and Doya (2017), arXiv:1702.03118.
 
-    >>> from fastconv import functional as F
-    >>> F.silu(np.array([0.0, 1.0])).round(4)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.silu(np.array([0.0, 1.0])).round(4)
     array([0.    , 0.7311])
     """
     x, out = _source(input, inplace)
@@ -230,7 +235,8 @@ def silu(input: Any, inplace: bool = False) -> np.ndarray:
 def silu_grad(grad_output: Any, input: Any) -> np.ndarray:
     """Gradient of `silu` from its input: ``g·s·(1 + x·(1 − s))`` with s = sigmoid(x).
 
-    >>> silu_grad(np.ones(1), np.zeros(1))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.silu(np.ones(1), np.zeros(1))
     array([0.5])
     """
     g, x = _pair(grad_output, input, "input")
@@ -249,8 +255,8 @@ def hardswish(input: Any, inplace: bool = False) -> np.ndarray:
 
     Source: Howard et al. (2019), "Searching for MobileNetV3", arXiv:1905.02244.
 
-    >>> from fastconv import functional as F
-    >>> F.hardswish(np.array([-4.0, 0.0, 1.5, 4.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.hardswish(np.array([-4.0, 0.0, 1.5, 4.0]))
     array([-0.   ,  0.   ,  1.125,  4.   ])
     """
     x, out = _source(input, inplace)
@@ -264,7 +270,8 @@ def hardswish(input: Any, inplace: bool = False) -> np.ndarray:
 def hardswish_grad(grad_output: Any, input: Any) -> np.ndarray:
     """Gradient of `hardswish` from its input: 0 below −3, g above 3, ``g·(x/3 + ½)`` between.
 
-    >>> hardswish_grad(np.ones(3), np.array([-4.0, 0.0, 4.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.hardswish(np.ones(3), np.array([-4.0, 0.0, 4.0]))
     array([0. , 0.5, 1. ])
     """
     g, x = _pair(grad_output, input, "input")
@@ -314,8 +321,8 @@ def softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.ndar
 
     Examples
     --------
-    >>> from fastconv import functional as F
-    >>> F.softmax(np.array([[1.0, 1.0], [1000.0, 0.0]]), dim=1)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.softmax(np.array([[1.0, 1.0], [1000.0, 0.0]]), dim=1)
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
@@ -333,7 +340,8 @@ def softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.ndar
 def softmax_grad(grad_output: Any, output: Any, dim: int) -> np.ndarray:
     """Gradient of `softmax` from its result y: ``y·(g − Σ g·y)`` along `dim`.
 
-    >>> softmax_grad(np.array([1.0, 0.0]), np.array([0.5, 0.5]), 0)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.softmax(np.array([1.0, 0.0]), np.array([0.5, 0.5]), 0)
     array([ 0.25, -0.25])
     """
     g, y = _pair(grad_output, output, "output")
@@ -348,8 +356,8 @@ def log_softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.
 
     The arguments are those of `softmax`.
 
-    >>> from fastconv import functional as F
-    >>> F.log_softmax(np.array([[0.0, 1000.0]]), dim=1)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.log_softmax(np.array([[0.0, 1000.0]]), dim=1)
     array([[-1000.,     0.]])
     """
     if dtype is not None:
@@ -365,7 +373,8 @@ def log_softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.
 def log_softmax_grad(grad_output: Any, output: Any, dim: int) -> np.ndarray:
     """Gradient of `log_softmax` from its result y: ``g − exp(y)·Σ g`` along `dim`.
 
-    >>> log_softmax_grad(np.array([1.0, 0.0]), np.log([0.5, 0.5]), 0)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.log_softmax(np.array([1.0, 0.0]), np.log([0.5, 0.5]), 0)
     array([ 0.5, -0.5])
     """
     g, y = _pair(grad_output, output, "output")
@@ -396,6 +405,7 @@ def dropout_mask(
 ) -> np.ndarray:
     """A random boolean array that is False, with probability `p`, where dropout clears.
 
+    >>> from fastconv.ops.activation import dropout_mask
     >>> bool(dropout_mask((4, 4), p=0.0).all())
     True
     """
@@ -442,8 +452,8 @@ def dropout(
 
     Examples
     --------
-    >>> from fastconv import functional as F
-    >>> y = F.dropout(np.ones(1000), p=0.25, rng=0)
+    >>> import numpy as np, fastconv as fc
+    >>> y = fc.dropout(np.ones(1000), p=0.25, rng=0)
     >>> bool(np.isin(y, [0, 1 / 0.75]).all())
     True
     """
@@ -457,7 +467,8 @@ def dropout(
 def dropout_grad(grad_output: Any, mask: np.ndarray, p: float = 0.5) -> np.ndarray:
     """Gradient of `dropout`, and equally dropout itself with a given `mask`.
 
-    >>> dropout_grad(np.ones(2), np.array([True, False]), 0.5)
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.dropout(np.ones(2), np.array([True, False]), 0.5)
     array([2., 0.])
     """
     g = operand(grad_output, "grad_output")

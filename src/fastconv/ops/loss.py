@@ -145,8 +145,8 @@ def cross_entropy(
 
     Examples
     --------
-    >>> from fastconv import functional as F
-    >>> float(F.cross_entropy(np.zeros((2, 4)), np.array([0, 3])).round(4))
+    >>> import numpy as np, fastconv as fc
+    >>> float(fc.cross_entropy(np.zeros((2, 4)), np.array([0, 3])).round(4))
     1.3863
     """
     _check_reduction(reduction)
@@ -176,7 +176,8 @@ def cross_entropy_grad(
     `grad_output` is a number (1 for the plain gradient), or with ``reduction="none"`` one number
     per row; the other arguments are those of `cross_entropy`.
 
-    >>> cross_entropy_grad(1.0, np.zeros((1, 2)), np.array([0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.cross_entropy(1.0, np.zeros((1, 2)), np.array([0]))
     array([[-0.5,  0.5]])
     """
     _check_reduction(reduction)
@@ -216,8 +217,8 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
 
     Examples
     --------
-    >>> from fastconv import functional as F
-    >>> float(F.mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0])))
+    >>> import numpy as np, fastconv as fc
+    >>> float(fc.mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0])))
     2.0
     """
     _check_reduction(reduction)
@@ -231,7 +232,8 @@ def mse_loss_grad(
 ) -> np.ndarray:
     """Gradient of `mse_loss` with respect to `input`: ``2·(input − target)·g``.
 
-    >>> mse_loss_grad(1.0, np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.mse_loss(1.0, np.array([1.0, 3.0]), np.array([1.0, 1.0]))
     array([0., 2.])
     """
     _check_reduction(reduction)

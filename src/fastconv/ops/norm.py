@@ -118,9 +118,9 @@ def batch_norm(
 
     Examples
     --------
-    >>> from fastconv import functional as F
+    >>> import numpy as np, fastconv as fc
     >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
-    >>> F.batch_norm(x, None, None, training=True, eps=0.0)
+    >>> fc.batch_norm(x, None, None, training=True, eps=0.0)
     array([[-1., -1.],
            [ 1.,  1.]])
     """
@@ -181,8 +181,9 @@ def batch_norm_grad(
 
     Examples
     --------
+    >>> import numpy as np, fastconv as fc
     >>> g, x = np.ones((4, 3)), np.arange(12.0).reshape(4, 3)
-    >>> d_input, d_weight, d_bias = batch_norm_grad(g, x, training=True)
+    >>> d_input, d_weight, d_bias = fc.grad.batch_norm(g, x, training=True)
     >>> d_bias
     array([4., 4., 4.])
     """
@@ -283,9 +284,9 @@ def local_response_norm(
 
     Examples
     --------
-    >>> from fastconv import functional as F
+    >>> import numpy as np, fastconv as fc
     >>> x = np.full((1, 3, 1), 2.0)
-    >>> F.local_response_norm(x, size=3, alpha=3.0, beta=1.0, k=0.0).ravel()
+    >>> fc.local_response_norm(x, size=3, alpha=3.0, beta=1.0, k=0.0).ravel()
     array([0.25      , 0.16666667, 0.25      ])
     """
     x = operand(input)
@@ -314,8 +315,9 @@ def local_response_norm_grad(
     d_input = g·s^−β − (2·alpha·β/size)·x·Σ(g·x·s^(−β−1)), the last sum over the channels whose
     window holds this one.
 
+    >>> import numpy as np, fastconv as fc
     >>> g, x = np.ones((1, 3, 1)), np.zeros((1, 3, 1))
-    >>> local_response_norm_grad(g, x, size=3).ravel()
+    >>> fc.grad.local_response_norm(g, x, size=3).ravel()
     array([1., 1., 1.])
     """
     x = operand(input)

@@ -95,10 +95,10 @@ def pad(
 
     Examples
     --------
-    >>> from fastconv import functional as F
-    >>> F.pad(np.array([[1, 2, 3]]), (1, 2))
+    >>> import numpy as np, fastconv as fc
+    >>> fc.pad(np.array([[1, 2, 3]]), (1, 2))
     array([[0, 1, 2, 3, 0, 0]])
-    >>> F.pad(np.array([1, 2, 3]), (2, 1), mode="reflect")
+    >>> fc.pad(np.array([1, 2, 3]), (2, 1), mode="reflect")
     array([3, 2, 1, 2, 3, 2])
     """
     x = np.asarray(input)
@@ -135,7 +135,8 @@ def pad_grad(
 
     Examples
     --------
-    >>> pad_grad(np.ones(6), (3,), (2, 1), mode="reflect")
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.pad(np.ones(6), (3,), (2, 1), mode="reflect")
     array([1., 3., 2.])
     """
     g, shape = np.asarray(grad_output), tuple(input_size)
