@@ -26,7 +26,7 @@ static int64_t clamp(int64_t low, int64_t value, int64_t high) {
 
 static fc_status check_axis(const fc_pool *p, int i, char message[FC_MESSAGE]) {
     const fc_axis *a = &p->axis[i];
-    const int64_t limit = INT64_C(1) << 40; // keeps every product below from overflowing
+    const int64_t limit = (INT64_C(1) << 48) + 1; // keeps every sum and product of the kernels from overflowing
     const long long in = a->in, out = a->out;
     REQUIRE(in > 0 && out > 0 && in < limit && out < limit, "axis %d: %lld -> %lld elements", i, in, out)
     if (p->adaptive) {
@@ -87,6 +87,20 @@ static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int inde
     return indexed ? k->pool_rows_indexed : k->pool_rows;
 }
 
+// An adaptive pooling whose windows are all alike is a strided one, which is faster.
+static fc_pool simplified(const fc_pool *p) {
+    fc_pool simple = *p;
+    simple.adaptive = simple.count_include_pad = 0;
+    for (int i = 0; i < FC_AXES && p->adaptive; i++) {
+        fc_axis *a = &simple.axis[i];
+        if (a->in % a->out != 0) return *p;
+        a->kernel = a->stride = a->in / a->out;
+        a->dilation = 1;
+        a->pad = simple.pad_after[i] = 0;
+    }
+    return p->adaptive ? simple : *p;
+}
+
 static const fc_kernels *kernels_of(const fc_pool *p, fc_isa isa) {
     const fc_kernels *k = fc_kernels_for(isa, (fc_dtype)p->dtype);
     return k ? k : fc_kernels_for(FC_SCALAR, (fc_dtype)p->dtype);
@@ -136,8 +150,9 @@ static void forward_task(void *context, int64_t task, int thread) {
     job->kernel(&work);
 }
 
-void fc_pool_forward(const fc_pool *p, fc_isa isa, const void *src, void *dst, int64_t *indices, int threads) {
-    if (p->batch == 0 || p->channels == 0) return;
+void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst, int64_t *indices, int threads) {
+    if (pool->batch == 0 || pool->channels == 0) return;
+    const fc_pool simple = simplified(pool), *p = &simple;
     const fc_kernels *k = kernels_of(p, isa);
     const int64_t rows = p->axis[0].out * p->axis[1].out;
     fc_pool_forward_job job = {.work = {.pool = p, .src = src, .dst = dst, .indices = indices},
@@ -178,9 +193,10 @@ static void backward_task(void *context, int64_t task, int thread) {
     else if (!job->kernels->pool_max_grad(&grad)) atomic_store(&job->outside, 1);
 }
 
-fc_status fc_pool_backward(const fc_pool *p, fc_isa isa, const void *d_dst, const int64_t *indices, void *d_src,
+fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, const int64_t *indices, void *d_src,
                            int threads) {
-    if (p->batch == 0 || p->channels == 0) return FC_OK;
+    if (pool->batch == 0 || pool->channels == 0) return FC_OK;
+    const fc_pool simple = simplified(pool), *p = &simple;
     const fc_kernels *k = kernels_of(p, isa);
     fc_pool_backward_job job = {.grad = {.pool = p, .d_dst = d_dst, .indices = indices, .d_src = d_src},
                                 .kernels = k,

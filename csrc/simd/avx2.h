@@ -52,15 +52,22 @@ FC_AVX2_OPS(float, f32, __m256, ps)
 FC_AVX2_OPS(double, f64, __m256d, pd)
 #undef FC_AVX2_OPS
 
-// Even elements of `low`, then odd elements of `high`.
-static inline v_f32 fc_even_odd_f32(v_f32 low, v_f32 high) {
-    __m256d mixed = _mm256_castps_pd(_mm256_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 2, 0)));
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, _MM_SHUFFLE(3, 1, 2, 0)));
+// `in order` undoes what shuffles within 128-bit lanes do to pairs.
+static inline v_f32 fc_in_order_f32(v_f32 v) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));
 }
+static inline v_f64 fc_in_order_f64(v_f64 v) { return _mm256_permute4x64_pd(v, _MM_SHUFFLE(3, 1, 2, 0)); }
 
-static inline v_f64 fc_even_odd_f64(v_f64 low, v_f64 high) {
-    return _mm256_permute4x64_pd(_mm256_shuffle_pd(low, high, 0xa), _MM_SHUFFLE(3, 1, 2, 0));
-}
+#define FC_AVX2_PICK(name, S, I, how)                                                                                  \
+    static inline v_##S name##_##S(v_##S a, v_##S b) { return fc_in_order_##S(_mm256_shuffle_##I(a, b, how)); }
+
+FC_AVX2_PICK(v_even, f32, ps, _MM_SHUFFLE(2, 0, 2, 0))
+FC_AVX2_PICK(v_even, f64, pd, 0x0)
+FC_AVX2_PICK(v_odd, f32, ps, _MM_SHUFFLE(3, 1, 3, 1))
+FC_AVX2_PICK(v_odd, f64, pd, 0xf)
+FC_AVX2_PICK(fc_even_odd, f32, ps, _MM_SHUFFLE(3, 1, 2, 0)) // even elements of a, then odd elements of b
+FC_AVX2_PICK(fc_even_odd, f64, pd, 0xa)
+#undef FC_AVX2_PICK
 
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 #define FC_AVX2_LOAD2(T, S, N)                                                                                         \

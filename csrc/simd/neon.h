@@ -44,6 +44,8 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
         for (int64_t i = 0; i < n; i++) t[i] = p[2 * i];                                                               \
         return vld1q_##S(t);                                                                                           \
     }                                                                                                                  \
+    static inline v_##S v_even_##S(v_##S a, v_##S b) { return vuzp1q_##S(a, b); }                                      \
+    static inline v_##S v_odd_##S(v_##S a, v_##S b) { return vuzp2q_##S(a, b); }                                       \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return vdivq_##S(a, b); }                                        \
     typedef U m_##S;                                                                                                   \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return O(vcgtq_##S(x, a), vceqq_##S(x, x)); }                  \

@@ -10,6 +10,7 @@
 //   v_max(a, b) v_min(a, b)     b where either is NaN, so v_max(limit, x) lets NaN through
 //   v_load2(p)                  elements 0, 2, 4, ... of 2 * FC_VL - 1 contiguous ones
 //   v_load2_part(p, n)          the first n of them, as v_load_part
+//   v_even(a, b) v_odd(a, b)    elements 0, 2, 4, ... or 1, 3, 5, ... of a and b in a row
 //   v_div                       elementwise
 //   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
 //   v_select(mask, x, a)        x where the mask is set, else a
@@ -51,6 +52,8 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return a < b ? a : b; }                                          \
     static inline v_##S v_load2_##S(const T *p) { return *p; }                                                         \
     static inline v_##S v_load2_part_##S(const T *p, int64_t n) { return n > 0 ? *p : (T)0; }                          \
+    static inline v_##S v_even_##S(v_##S a, v_##S b) { return (void)b, a; }                                            \
+    static inline v_##S v_odd_##S(v_##S a, v_##S b) { return (void)a, b; }                                             \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return a / b; }                                                  \
     typedef int m_##S;                                                                                                 \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return x > a || x != x; }                                      \
