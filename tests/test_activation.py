@@ -132,9 +132,7 @@ def test_relu_gradient_does_not_multiply_by_zero():
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-@pytest.mark.parametrize(
-    ("shape", "dim"), [((5,), 0), ((4, 7), 1), ((4, 7), 0), ((2, 3, 4, 5), -3)]
-)
+@pytest.mark.parametrize(("shape", "dim"), [((5,), 0), ((4, 7), 1), ((4, 7), 0), ((2, 3, 4, 5), -3)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_softmax_is_torchs(torch, rng, name, shape, dim, dtype):
     x = (100 * rng.standard_normal(shape)).astype(dtype)

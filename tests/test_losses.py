@@ -39,9 +39,7 @@ def probabilities(rng, shape):
 @options
 @pytest.mark.parametrize("shape", [(6, 5), (3, 4, 2, 3)])
 @pytest.mark.parametrize("kind", [indices, probabilities])
-def test_cross_entropy_and_gradient_are_torchs(
-    torch, rng, kind, shape, reduction, weighted, smoothing
-):
+def test_cross_entropy_and_gradient_are_torchs(torch, rng, kind, shape, reduction, weighted, smoothing):
     x = rng.standard_normal(shape)
     target = kind(rng, shape)
     weight = rng.uniform(0.5, 2, shape[1]) if weighted else None
@@ -92,16 +90,12 @@ def test_cross_entropy_dtypes(rng, dtype):
 def test_cross_entropy_of_one_sample(rng):
     x = rng.standard_normal(5)
     assert L.cross_entropy(x, 3) == pytest.approx(L.cross_entropy(x[None], [3]), rel=1e-14)
-    np.testing.assert_allclose(
-        L.cross_entropy_grad(1.0, x, 3), L.cross_entropy_grad(1.0, x[None], [3])[0], rtol=1e-14
-    )
+    np.testing.assert_allclose(L.cross_entropy_grad(1.0, x, 3), L.cross_entropy_grad(1.0, x[None], [3])[0], rtol=1e-14)
 
 
 def test_cross_entropy_does_not_overflow():
     x = np.array([[1e4, 0.0, -1e4], [0.0, -np.inf, 0.0]], np.float32)
-    np.testing.assert_allclose(
-        L.cross_entropy(x, np.array([1, 0]), reduction="none"), [1e4, np.log(2)], rtol=1e-6
-    )
+    np.testing.assert_allclose(L.cross_entropy(x, np.array([1, 0]), reduction="none"), [1e4, np.log(2)], rtol=1e-6)
     np.testing.assert_allclose(
         L.cross_entropy_grad(1.0, x, np.array([1, 0]), reduction="sum"),
         [[1, -1, 0], [-0.5, 0, 0.5]],

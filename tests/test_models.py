@@ -141,9 +141,7 @@ def test_lenet_of_any_size(image_size):
 
 
 def test_lenet_arguments():
-    net = models.lenet5(
-        image_size=8, channels=(4, 9), activation=nn.ReLU, pool=nn.MaxPool2d, dtype=np.float64
-    )
+    net = models.lenet5(image_size=8, channels=(4, 9), activation=nn.ReLU, pool=nn.MaxPool2d, dtype=np.float64)
     kinds = [type(layer) for part in (net.features, net.classifier) for layer in part]
     assert nn.Tanh not in kinds
     assert kinds.count(nn.ReLU) == 4

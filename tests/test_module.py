@@ -13,9 +13,7 @@ from fastconv import nn
 
 def small_net(rng=0):
     rng = np.random.default_rng(rng)
-    return nn.Sequential(
-        nn.Linear(4, 3, rng=rng), nn.ReLU(), nn.BatchNorm1d(3), nn.Linear(3, 2, bias=False, rng=rng)
-    )
+    return nn.Sequential(nn.Linear(4, 3, rng=rng), nn.ReLU(), nn.BatchNorm1d(3), nn.Linear(3, 2, bias=False, rng=rng))
 
 
 # --- Parameter ------------------------------------------------------------------------------------
@@ -278,9 +276,7 @@ def test_repr_is_torchs():
 
     def build(nn):
         inner = nn.Sequential(nn.Linear(6, 5), nn.SiLU(), nn.Dropout(0.25))
-        return nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2, bias=False), nn.ReLU(), nn.MaxPool2d(2), inner
-        )
+        return nn.Sequential(nn.Conv2d(1, 6, 5, padding=2, bias=False), nn.ReLU(), nn.MaxPool2d(2), inner)
 
     assert repr(build(nn)) == repr(build(T))
 

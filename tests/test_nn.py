@@ -175,9 +175,7 @@ def test_one_training_step_is_torchs(torch, rng):
         assert ours.backward(loss.backward()) is None
         sgd.step()
         reference.zero_grad()
-        expected = T.CrossEntropyLoss(label_smoothing=0.1)(
-            theirs(torch.from_numpy(x)), torch.from_numpy(target)
-        )
+        expected = T.CrossEntropyLoss(label_smoothing=0.1)(theirs(torch.from_numpy(x)), torch.from_numpy(target))
         expected.backward()
         reference.step()
         assert abs(value - expected.item()) < tolerance(np.float32, 100) * expected.item()
@@ -417,9 +415,7 @@ def test_threads_share_a_layer(rng):
             if max_error(layer(x), y) > tolerance(np.float32, 27):
                 wrong.append(x.shape)
 
-    threads = [
-        threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)
-    ]
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -499,9 +495,7 @@ def test_losses_as_modules(torch, rng):
     x, weight = rng.standard_normal((6, 4)), rng.uniform(1, 2, 4)
     target = rng.integers(0, 4, 6)
     loss = nn.CrossEntropyLoss(weight, ignore_index=1, reduction="sum", label_smoothing=0.1)
-    theirs = torch.nn.CrossEntropyLoss(
-        torch.from_numpy(weight), ignore_index=1, reduction="sum", label_smoothing=0.1
-    )
+    theirs = torch.nn.CrossEntropyLoss(torch.from_numpy(weight), ignore_index=1, reduction="sum", label_smoothing=0.1)
     assert list(loss.state_dict()) == list(theirs.state_dict()) == ["weight"]
     t = torch.from_numpy(x.copy()).requires_grad_()
     expected = theirs(t, torch.from_numpy(target))

@@ -65,9 +65,7 @@ def test_batch_norm_channels_last(rng, shape, training):
         assert max_error(a, b) < tolerance(np.float64, x.size)
     mean, var, weight, _ = arrays
     expected = N.batch_norm_grad(g, x, weight, mean, var, training)
-    actual = N.batch_norm_grad(
-        channels_last(g), channels_last(x), weight, mean, var, training, layout="NHWC"
-    )
+    actual = N.batch_norm_grad(channels_last(g), channels_last(x), weight, mean, var, training, layout="NHWC")
     assert max_error(actual[0], channels_last(expected[0])) < tolerance(np.float64, x.size)
     for a, b in zip(actual[1:], expected[1:], strict=True):
         assert max_error(a, b) < tolerance(np.float64, x.size)

@@ -20,9 +20,7 @@ class ZFNet(nn.Sequential):
     """See `zfnet`."""
 
 
-def _classifier(
-    num_classes: int, dropout: float, dtype: Any, rng: np.random.Generator
-) -> nn.Sequential:
+def _classifier(num_classes: int, dropout: float, dtype: Any, rng: np.random.Generator) -> nn.Sequential:
     def linear(inputs: int, outputs: int) -> nn.Linear:
         return nn.Linear(inputs, outputs, dtype=dtype, rng=rng)
 

@@ -50,9 +50,7 @@ class Sequential(Module):
         if not isinstance(module, Module):
             raise TypeError(f"module {name!r} is {type(module).__name__}; it needs to be a Module")
         if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
-            raise ValueError(
-                f"name is {name!r}; it needs to be a new attribute name, not empty and without dots"
-            )
+            raise ValueError(f"name is {name!r}; it needs to be a new attribute name, not empty and without dots")
         setattr(self, name, module)
 
     def append(self, module: Module) -> Sequential:
@@ -116,10 +114,7 @@ class Add(Module):
         arrays = _arrays(inputs)
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
-                raise ValueError(
-                    f"input {i} has shape {array.shape}; it needs that of input 0, "
-                    f"{arrays[0].shape}"
-                )
+                raise ValueError(f"input {i} has shape {array.shape}; it needs that of input 0, {arrays[0].shape}")
         self.save_for_backward(len(arrays))
         total = arrays[0] + arrays[1]
         for array in arrays[2:]:

@@ -95,8 +95,7 @@ class Conv2d(Module):
                 raise ValueError(f"groups is {groups}; it needs to divide {name}, {channels}")
         if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
             raise ValueError(
-                f"padding_mode is {padding_mode!r}; it needs 'zeros', 'reflect', 'replicate' or "
-                "'circular'"
+                f"padding_mode is {padding_mode!r}; it needs 'zeros', 'reflect', 'replicate' or 'circular'"
             )
         self.padding_mode = padding_mode
         self.padding = padding

@@ -423,15 +423,11 @@ class Module:
                 continue
             values[key] = value = np.asarray(state_dict[key])
             if value.dtype.kind not in "fiub":
-                raise TypeError(
-                    f"state_dict[{key!r}] has dtype {value.dtype}; it needs to hold real numbers"
-                )
+                raise TypeError(f"state_dict[{key!r}] has dtype {value.dtype}; it needs to hold real numbers")
             if value.shape != entry.shape:
                 problems.append(f"shape of {key}: {value.shape} given, {entry.shape} needed")
         if problems:
-            raise StateDictError(
-                f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
-            )
+            raise StateDictError(f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
         for key, value in values.items():
             entries[key].data[...] = value
         return LoadResult(missing, unexpected)
@@ -447,10 +443,7 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = [
-            f"({name}): " + repr(child).replace("\n", "\n  ")
-            for name, child in self.named_children()
-        ]
+        children = [f"({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
         extra = self.extra_repr()
         if not children:
             return f"{type(self).__name__}({extra})"

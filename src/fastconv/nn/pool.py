@@ -221,18 +221,14 @@ class AdaptiveMaxPool2d(Module):
     array([[[[15.]]]])
     """
 
-    def __init__(
-        self, output_size: Any, return_indices: bool = False, *, layout: str = "NCHW"
-    ) -> None:
+    def __init__(self, output_size: Any, return_indices: bool = False, *, layout: str = "NCHW") -> None:
         self.output_size = _checked_output(output_size)
         self.return_indices = return_indices
         self.layout = layout
         _args.layout_axes(layout, 2)
 
     def forward(self, x: Any) -> Any:
-        y, indices = F.adaptive_max_pool2d(
-            x, self.output_size, return_indices=True, layout=self.layout
-        )
+        y, indices = F.adaptive_max_pool2d(x, self.output_size, return_indices=True, layout=self.layout)
         self.save_for_backward(indices, np.shape(x))
         return (y, indices) if self.return_indices else y
 

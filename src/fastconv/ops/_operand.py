@@ -28,13 +28,9 @@ def matching(value: Any, name: str, reference: np.ndarray, reference_name: str) 
     """`value` as an operand of exactly the shape and dtype of `reference`."""
     array = operand(value, name)
     if array.shape != reference.shape:
-        raise ValueError(
-            f"{name} has shape {array.shape}; it needs {reference_name}'s {reference.shape}"
-        )
+        raise ValueError(f"{name} has shape {array.shape}; it needs {reference_name}'s {reference.shape}")
     if array.dtype != reference.dtype:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; it needs {reference_name}'s {reference.dtype}"
-        )
+        raise TypeError(f"{name} has dtype {array.dtype}; it needs {reference_name}'s {reference.dtype}")
     return array
 
 
@@ -47,9 +43,7 @@ def channel_axis(layout: str, ndim: int) -> int:
         return 1
     if layout in ("NWC", "NHWC", "NDHWC"):
         return ndim - 1
-    raise ValueError(
-        f"layout is {layout!r}; it needs to be 'NCW', 'NCHW', 'NCDHW', 'NWC', 'NHWC' or 'NDHWC'"
-    )
+    raise ValueError(f"layout is {layout!r}; it needs to be 'NCW', 'NCHW', 'NCDHW', 'NWC', 'NHWC' or 'NDHWC'")
 
 
 def per_channel(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:

@@ -285,9 +285,7 @@ def hardswish_grad(grad_output: Any, input: Any) -> np.ndarray:
 def softmax_axis(dim: int | None, ndim: int) -> int:
     if dim is not None:
         return axis_index(dim, ndim)
-    warnings.warn(
-        "softmax without dim guesses the axis, as torch does; pass dim explicitly", stacklevel=3
-    )
+    warnings.warn("softmax without dim guesses the axis, as torch does; pass dim explicitly", stacklevel=3)
     return 0 if ndim in (0, 1, 3) else 1
 
 
@@ -400,9 +398,7 @@ def _masked(x: np.ndarray, mask: np.ndarray, p: float, out: np.ndarray | None = 
     return y
 
 
-def dropout_mask(
-    shape: tuple[int, ...], p: float = 0.5, *, rng: np.random.Generator | int | None = None
-) -> np.ndarray:
+def dropout_mask(shape: tuple[int, ...], p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> np.ndarray:
     """A random boolean array that is False, with probability `p`, where dropout clears.
 
     >>> from fastconv.ops.activation import dropout_mask

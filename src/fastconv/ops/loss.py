@@ -33,9 +33,7 @@ def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tu
     g = np.asarray(grad_output, np.float64)
     wanted = shape if reduction == "none" else ()
     if g.shape != wanted:
-        raise ValueError(
-            f"grad_output has shape {g.shape}; with reduction={reduction!r} it needs {wanted}"
-        )
+        raise ValueError(f"grad_output has shape {g.shape}; with reduction={reduction!r} it needs {wanted}")
     if reduction == "mean":
         return g / divisor if divisor else g * np.nan
     return g
@@ -65,9 +63,7 @@ def _target_weights(
     if weight is not None:
         weight = operand(weight, "weight")
         if weight.shape != (classes,):
-            raise ValueError(
-                f"weight has shape {weight.shape}; it needs one entry per class, ({classes},)"
-            )
+            raise ValueError(f"weight has shape {weight.shape}; it needs one entry per class, ({classes},)")
     rows = x.shape[:axis] + x.shape[axis + 1 :]
     target = np.asarray(target)
     if np.issubdtype(target.dtype, np.floating):  # probabilities of every class
@@ -81,9 +77,7 @@ def _target_weights(
                 f"input's {x.dtype} for the probabilities of the classes"
             )
         if target.shape != rows:
-            raise ValueError(
-                f"target has shape {target.shape}; it needs {rows} for an input {x.shape}"
-            )
+            raise ValueError(f"target has shape {target.shape}; it needs {rows} for an input {x.shape}")
         kept = target != ignore_index
         label = np.where(kept, target, 0)
         wrong = (label < 0) | (label >= classes)
@@ -227,9 +221,7 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     return _reduced(np.square(difference), reduction, x.size, np.asarray(input).dtype)
 
 
-def mse_loss_grad(
-    grad_output: Any, input: Any, target: Any, *, reduction: str = "mean"
-) -> np.ndarray:
+def mse_loss_grad(grad_output: Any, input: Any, target: Any, *, reduction: str = "mean") -> np.ndarray:
     """Gradient of `mse_loss` with respect to `input`: ``2·(input − target)·g``.
 
     >>> import numpy as np, fastconv as fc

@@ -28,9 +28,7 @@ def _channels_of(x: np.ndarray, layout: str) -> tuple[int, int]:
 def _vector(value: Any, name: str, channels: int) -> np.ndarray:
     array = operand(value, name)
     if array.shape != (channels,):
-        raise ValueError(
-            f"{name} has shape {array.shape}; it needs one entry per channel, ({channels},)"
-        )
+        raise ValueError(f"{name} has shape {array.shape}; it needs one entry per channel, ({channels},)")
     return array
 
 
@@ -43,9 +41,7 @@ def _statistic(value: Any, name: str, channels: int) -> np.ndarray:
 def _centred(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x − mean, the mean and the biased variance of each channel (the last two in float64)."""
     if values < 2:
-        raise ValueError(
-            f"input has shape {x.shape}; with training=True each channel needs at least two values"
-        )
+        raise ValueError(f"input has shape {x.shape}; with training=True each channel needs at least two values")
     mean = channel_sum(x, axis) / values
     centred = x - per_channel(mean.astype(x.dtype), axis, x.ndim)
     return centred, mean, channel_sum(np.square(centred), axis) / values

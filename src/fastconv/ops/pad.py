@@ -18,11 +18,7 @@ def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int
     pad = tuple(pad)
     if mode not in _MODES:
         raise ValueError(f"mode is {mode!r}; it needs one of {', '.join(map(repr, _MODES))}")
-    if (
-        len(pad) % 2
-        or len(pad) > 2 * len(shape)
-        or not all(isinstance(p, (int, np.integer)) for p in pad)
-    ):
+    if len(pad) % 2 or len(pad) > 2 * len(shape) or not all(isinstance(p, (int, np.integer)) for p in pad):
         raise ValueError(
             f"pad is {pad}; it needs to hold two integers per padded axis, last axis first, "
             f"for at most the {len(shape)} axes of an input {shape}"
@@ -143,9 +139,7 @@ def pad_grad(
     widths = _per_axis(pad, shape, mode)
     padded = tuple(n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(shape))
     if g.shape != padded:
-        raise ValueError(
-            f"grad_output has shape {g.shape}; padding {shape} by {tuple(pad)} gives {padded}"
-        )
+        raise ValueError(f"grad_output has shape {g.shape}; padding {shape} by {tuple(pad)} gives {padded}")
     for axis, (before, after) in widths.items():
         g = np.moveaxis(g, axis, 0)
         d = np.zeros((shape[axis], *g.shape[1:]), g.dtype)
