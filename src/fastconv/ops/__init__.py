@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The operators: one file per family, each with its gradients beside it.
+
+The public names are in `fastconv.functional` and `fastconv.grad`.
+"""
