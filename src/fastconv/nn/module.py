@@ -128,6 +128,8 @@ class Parameter:
             self.grad += gradient
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is None:  # NumPy 1 knows no such value
+            return np.asarray(self.value, dtype=dtype)
         return np.array(self.value, dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple:
