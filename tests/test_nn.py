@@ -298,7 +298,6 @@ def test_batch_norm_ranks():
         (lambda: nn.Conv2d(1, 1, 3, padding_mode="x"), ValueError, "padding_mode is 'x'"),
         (lambda: nn.Conv2d(1, 1, 3, dtype=np.int8), TypeError, "data has dtype int8"),
         (lambda: nn.MaxPool2d(0), ValueError, "kernel_size is 0"),
-        (lambda: nn.AvgPool2d(2, divisor_override=0), ValueError, "divisor_override is 0"),
         (lambda: nn.AdaptiveAvgPool2d((1, -1)), ValueError, "output_size is -1"),
         (lambda: nn.Linear(True, 1), TypeError, "in_features is True"),
         (lambda: nn.LocalResponseNorm(0), ValueError, "size is 0"),

@@ -27,9 +27,9 @@ def _checked_output(output_size: Any) -> Any:
     """As `_checked`, where None, alone or in a pair, stands for the size of the input."""
     if isinstance(output_size, (tuple, list)):
         filled = tuple(1 if size is None else size for size in output_size)
-        _args.per_axis(filled, 2, "output_size", 0)
+        _args.per_axis(filled, 2, "output_size", 1)
         return tuple(output_size)
-    return None if output_size is None else _checked(output_size, "output_size", 0)
+    return None if output_size is None else _checked(output_size, "output_size")
 
 
 class MaxPool2d(Module):
@@ -138,8 +138,6 @@ class AvgPool2d(Module):
         self.padding = _checked(padding, "padding", 0)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
-        if divisor_override is not None:
-            _args.integer(divisor_override, "divisor_override", 1)
         self.divisor_override = divisor_override
         self.layout = layout
         _args.layout_axes(layout, 2)
