@@ -42,8 +42,8 @@ static fc_status check_axis(const fc_pool *p, int i, char message[FC_MESSAGE]) {
     REQUIRE(a->kernel < INT64_MAX / 4 / a->dilation && out < INT64_MAX / 4 / a->stride,
             "axis %d: kernel x dilation or output x stride overflows", i)
     REQUIRE((out - 1) * a->stride - a->pad < in, "axis %d: the last window starts behind the input", i)
-    // Behind the padding every window has its first element; before, dilation may step over the input.
-    for (int64_t o = 0; o < out && o * a->stride < a->pad; o++)
+    // Of the windows that start in the padding the first reaches least far; wide dilation may step over the input.
+    for (int64_t o = 0; o < (a->dilation > in ? out : 1) && o * a->stride < a->pad; o++)
         REQUIRE(fc_pool_window(p, i, o).taps > 0, "axis %d: window %lld holds no element", i, (long long)o)
     return FC_OK;
 }

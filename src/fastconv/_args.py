@@ -73,6 +73,11 @@ def addressable(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def computed(array: np.ndarray) -> np.ndarray:
+    """The array as the core takes it: float16 in float32, strides in whole elements."""
+    return array.astype(np.float32) if array.dtype == HALF else addressable(array)
+
+
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
     """``out`` if a result of this shape and dtype can be written to it while the inputs are read."""
     if not isinstance(out, np.ndarray):

@@ -47,6 +47,16 @@ cdef extern from "fastconv.h" nogil:
     double fc_plan_flops(const fc_plan *)
     void fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)
     void fc_plan_execute(const fc_plan *, const void *, const void *, const void *, void *, void *, int)
+    ctypedef struct fc_pool:
+        int64_t batch, channels
+        fc_axis axis[3]
+        fc_view src, dst, index
+        int32_t dtype, kind, adaptive, count_include_pad
+        int64_t pad_after[3]
+        int64_t divisor
+    fc_status fc_pool_check(const fc_pool *, char *)
+    void fc_pool_forward(const fc_pool *, fc_isa, const void *, void *, int64_t *, int)
+    fc_status fc_pool_backward(const fc_pool *, fc_isa, const void *, const int64_t *, void *, int)
     int fc_isa_built(fc_isa)
     int fc_isa_supported(fc_isa)
     fc_isa fc_isa_best()
@@ -218,6 +228,108 @@ def explain(tuple fields, int isa, bint strict):
         raise_status(status, message)
     fc_plan_explain(&problem, isa, strict, verdicts)
     return [(v.name.decode(), None if v.refusal is NULL else v.refusal.decode(), v.cost) for v in verdicts[:FC_ALGOS]]
+
+
+cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writable, str name) except -1:
+    """Opens a buffer of axes (images, channels, one to three spatial); the caller releases it."""
+    PyObject_GetBuffer(array, buffer, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
+    cdef int i, first = 5 - buffer.ndim  # missing axes have one element
+    cdef bint whole = 3 <= buffer.ndim <= 5 and buffer.itemsize in (4, 8)
+    for i in range(buffer.ndim if whole else 0):
+        whole = whole and buffer.strides[i] % buffer.itemsize == 0
+    if not whole:
+        PyBuffer_Release(buffer)
+        raise ValueError(f"{name} is no batch of planes with strides in whole elements")
+    view.group, view.outer, view.channel = 0, buffer.strides[0] // buffer.itemsize, buffer.strides[1] // buffer.itemsize
+    for i in range(3):
+        view.axis[i] = 0 if i < first else buffer.strides[i - first + 2] // buffer.itemsize
+    return 0
+
+
+cdef class Pool:
+    """Pooling of planes. ``axes`` has (kernel, stride, dilation, pad before, pad after) of each spatial axis.
+
+    Sizes are those of the arrays, whose axes are (images, channels, spatial) in any strides.
+    """
+    cdef fc_pool pool
+    cdef int rank
+
+    def __cinit__(self, int kind, bint adaptive, bint count_include_pad, int64_t divisor, tuple axes):
+        cdef int i, first = 3 - len(axes)
+        self.rank = len(axes)
+        self.pool.kind, self.pool.adaptive = kind, adaptive
+        self.pool.count_include_pad, self.pool.divisor = count_include_pad, divisor
+        for i in range(3):
+            fields = (1, 1, 1, 0, 0) if i < first else axes[i - first]
+            self.pool.axis[i].kernel, self.pool.axis[i].stride, self.pool.axis[i].dilation = fields[:3]
+            self.pool.axis[i].pad, self.pool.pad_after[i] = fields[3:]
+
+    cdef int fill(self, fc_pool *p, const Py_buffer *src, const Py_buffer *dst, const Py_buffer *indices) except -1:
+        """Sizes of the arrays; `indices` may be closed. Together with the check, all that memory safety needs."""
+        cdef char message[MESSAGE]
+        cdef int i, first = 3 - self.rank
+        cdef bint fit = src.ndim == self.rank + 2 and dst.ndim == src.ndim and dst.itemsize == src.itemsize
+        fit = fit and dst.shape[0] == src.shape[0] and dst.shape[1] == src.shape[1]
+        if indices.buf is not NULL:
+            fit = fit and indices.ndim == dst.ndim and indices.itemsize == 8
+            for i in range(dst.ndim if fit else 0):
+                fit = fit and indices.shape[i] == dst.shape[i]
+        if not fit:
+            raise ValueError("input, output and indices do not fit each other")
+        p.batch, p.channels, p.dtype = src.shape[0], src.shape[1], 0 if src.itemsize == 4 else 1
+        for i in range(3):
+            p.axis[i].in_ = 1 if i < first else src.shape[i - first + 2]
+            p.axis[i].out = 1 if i < first else dst.shape[i - first + 2]
+        cdef fc_status status = fc_pool_check(p, message)
+        if status != FC_OK:
+            raise_status(status, message)
+        return 0
+
+    def forward(self, src, dst, indices, int isa, int threads):
+        """dst from src, and the positions of the maxima unless ``indices`` is None."""
+        cdef fc_pool p = self.pool
+        cdef Py_buffer s, d, i
+        i.buf = NULL
+        take_planes(src, &s, &p.src, False, "input")
+        try:
+            take_planes(dst, &d, &p.dst, True, "out")
+            try:
+                if indices is not None:
+                    take_planes(indices, &i, &p.index, True, "indices")
+                self.fill(&p, &s, &d, &i)
+                with nogil:
+                    fc_pool_forward(&p, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
+            finally:
+                if i.buf is not NULL:
+                    PyBuffer_Release(&i)
+                PyBuffer_Release(&d)
+        finally:
+            PyBuffer_Release(&s)
+
+    def backward(self, d_dst, indices, d_src, int isa, int threads):
+        """d_src from d_dst, and from the forward indices for a maximum. Whether all of them lay in the plane."""
+        cdef fc_pool p = self.pool
+        cdef Py_buffer s, d, i
+        cdef fc_status status
+        i.buf = NULL
+        take_planes(d_src, &s, &p.src, True, "d_src")
+        try:
+            take_planes(d_dst, &d, &p.dst, False, "grad_output")
+            try:
+                if indices is not None:
+                    take_planes(indices, &i, &p.index, False, "indices")
+                elif p.kind == 0:
+                    raise ValueError("the gradient of a maximum needs indices")
+                self.fill(&p, &s, &d, &i)
+                with nogil:
+                    status = fc_pool_backward(&p, isa, d.buf, <const int64_t *>i.buf, s.buf, threads)
+            finally:
+                if i.buf is not NULL:
+                    PyBuffer_Release(&i)
+                PyBuffer_Release(&d)
+        finally:
+            PyBuffer_Release(&s)
+        return status == FC_OK
 
 
 def isas():

@@ -18,17 +18,31 @@ from fastconv.ops.linear import linear
 from fastconv.ops.loss import cross_entropy, mse_loss
 from fastconv.ops.norm import batch_norm, local_response_norm
 from fastconv.ops.pad import pad
+from fastconv.ops.pool import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    global_avg_pool,
+    global_max_pool,
+    max_pool2d,
+)
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
     "batch_norm",
     "conv2d",
     "cross_entropy",
     "dropout",
+    "global_avg_pool",
+    "global_max_pool",
     "hardswish",
     "leaky_relu",
     "linear",
     "local_response_norm",
     "log_softmax",
+    "max_pool2d",
     "mse_loss",
     "pad",
     "relu",

@@ -18,18 +18,30 @@ from fastconv.ops.loss import mse_loss_grad as mse_loss
 from fastconv.ops.norm import batch_norm_grad as batch_norm
 from fastconv.ops.norm import local_response_norm_grad as local_response_norm
 from fastconv.ops.pad import pad_grad as pad
+from fastconv.ops.pool import adaptive_avg_pool2d_grad as adaptive_avg_pool2d
+from fastconv.ops.pool import adaptive_max_pool2d_grad as adaptive_max_pool2d
+from fastconv.ops.pool import avg_pool2d_grad as avg_pool2d
+from fastconv.ops.pool import global_avg_pool_grad as global_avg_pool
+from fastconv.ops.pool import global_max_pool_grad as global_max_pool
+from fastconv.ops.pool import max_pool2d_grad as max_pool2d
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
     "batch_norm",
     "conv2d_input",
     "conv2d_weight",
     "cross_entropy",
     "dropout",
+    "global_avg_pool",
+    "global_max_pool",
     "hardswish",
     "leaky_relu",
     "linear",
     "local_response_norm",
     "log_softmax",
+    "max_pool2d",
     "mse_loss",
     "pad",
     "relu",

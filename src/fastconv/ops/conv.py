@@ -13,11 +13,6 @@ from fastconv.plan import check_bias, check_residual, core_plan, run
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
 
-def _computed(array: np.ndarray) -> np.ndarray:
-    """The array as the core takes it: float16 in float32, strides in whole elements."""
-    return array.astype(np.float32) if array.dtype == _args.HALF else _args.addressable(array)
-
-
 def _plan(
     geometry: _args.Geometry,
     direction: str,
@@ -126,8 +121,8 @@ def conv2d(
     if out is not None:
         _args.check_out(out, shape, x.dtype, {"input": x, "weight": w, "bias": b})
     dtype = x.dtype
-    x, w = _computed(x), _computed(w)
-    b = None if b is None else _computed(b)
+    x, w = _args.computed(x), _args.computed(w)
+    b = None if b is None else _args.computed(b)
     x = x if g.batched else x[None]
     # The core writes any strides; only a residual has to be laid out like the result.
     whole = out if out is None or g.batched else out[None]
@@ -200,7 +195,7 @@ def conv2d_input(
     shape = tuple(_args.integer(n, "input_size", 0) for n in input_size)
     g = _args.geometry(2, shape, w.shape, stride, padding, dilation, groups, layout, "input_size")
     grad = _grad_output(grad_output, g, w, "weight")
-    dtype, grad, w = w.dtype, _computed(grad), _computed(w)
+    dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
     result = np.empty(g.input_shape, w.dtype)
     plan = _plan(g, "input", result, w, grad, algorithm, _args.is_strict(precision))
     threads = _config.get_num_threads()
@@ -254,7 +249,7 @@ def conv2d_weight(
     size = tuple(_args.integer(n, "weight_size", 1) for n in weight_size)
     g = _args.geometry(2, x.shape, size, stride, padding, dilation, groups, layout)
     grad = _grad_output(grad_output, g, x, "input")
-    dtype, x, grad = x.dtype, _computed(x), _computed(grad)
+    dtype, x, grad = x.dtype, _args.computed(x), _args.computed(grad)
     x = x if g.batched else x[None]
     result = np.empty(size, x.dtype)
     plan = _plan(g, "weight", x, result, grad, algorithm, _args.is_strict(precision))

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Windows over planes: where they lie, and what is computed under them.
+
+The private half of `pool.py`, for any number of spatial axes: from what callers give to the one
+problem of the core, and every argument error on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args, _config, _core
+
+MAX, AVG = 0, 1  # the core's kinds
+
+
+@dataclass(frozen=True)
+class Images:
+    """The shape of a batch of images as the caller gave it, and how the core sees such arrays."""
+
+    shape: tuple[int, ...]
+    rank: int
+    layout: str
+    name: str
+
+    def __post_init__(self) -> None:
+        _args.layout_axes(self.layout, self.rank)
+        if len(self.shape) not in (self.rank + 1, self.rank + 2):
+            raise ValueError(
+                f"{self.name} has shape {self.shape}; it needs {self.rank + 2} axes in the order "
+                f"{self.layout}, or {self.rank + 1} without the batch"
+            )
+        if 0 in self.shape[len(self.shape) - self.rank - 1 :]:
+            raise ValueError(f"{self.name} has shape {self.shape}; only the batch may be empty")
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        """Where the axes of a plane lie in `shape`."""
+        missing = self.rank + 2 - len(self.shape)
+        return tuple(axis - missing for axis in _args.layout_axes(self.layout, self.rank)[2:])
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of one plane."""
+        return tuple(self.shape[axis] for axis in self._axes)
+
+    def pooled(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape with planes of another size."""
+        shape = list(self.shape)
+        for axis, length in zip(self._axes, size, strict=True):
+            shape[axis] = length
+        if math.prod(shape) > _args.LIMIT:
+            raise ValueError(f"the output would have shape {tuple(shape)}; it needs at most {_args.LIMIT} elements")
+        return tuple(shape)
+
+    def planes(self, array: np.ndarray) -> np.ndarray:
+        """An array of this rank and layout as (images, channels, spatial), without a copy."""
+        whole = array if array.ndim == self.rank + 2 else array[None]
+        return whole.transpose(_args.layout_axes(self.layout, self.rank))
+
+
+def input_of(value: Any, rank: int, layout: str) -> tuple[np.ndarray, Images]:
+    """The argument `input`."""
+    array = _args.as_operand(value, "input")
+    return array, Images(array.shape, rank, layout, "input")
+
+
+def input_size_of(value: Any, rank: int, layout: str) -> Images:
+    """The argument `input_size`."""
+    if not isinstance(value, (Sequence, np.ndarray)):
+        raise TypeError(f"input_size is {value!r}; it needs the shape of the input")
+    shape = tuple(_args.integer(length, "input_size", 0) for length in value)
+    return Images(shape, rank, layout, "input_size")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over planes: `axes` has what the core wants to know of each spatial axis."""
+
+    out_size: tuple[int, ...]
+    axes: tuple[tuple[int, ...], ...]
+    adaptive: bool = False
+
+    def core(self, kind: int, count_include_pad: bool = False, divisor: int = 0) -> _core.Pool:
+        return _core.Pool(kind, self.adaptive, count_include_pad, divisor, self.axes)
+
+
+def strided(images: Images, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
+    """Windows of one size that move by `stride`."""
+    rank, size = images.rank, images.size
+    kernel = _args.per_axis(kernel_size, rank, "kernel_size", 1)
+    steps = kernel if stride is None else _args.per_axis(stride, rank, "stride", 1)
+    pads = _args.per_axis(padding, rank, "padding", 0)
+    dilations = _args.per_axis(dilation, rank, "dilation", 1)
+    if any(pad > k // 2 for pad, k in zip(pads, kernel, strict=True)):
+        raise ValueError(f"padding is {padding!r}; it needs to be at most half of kernel_size {kernel}")
+    out = []
+    for length, k, step, pad, dil in zip(size, kernel, steps, pads, dilations, strict=True):
+        room = length + 2 * pad - dil * (k - 1) - 1
+        count = (-(-room // step) if ceil_mode else room // step) + 1
+        if ceil_mode and (count - 1) * step >= length + pad:
+            count -= 1  # the last window would see nothing but the padding behind the image
+        if count < 1:
+            raise ValueError(
+                f"kernel_size is {kernel_size!r} with dilation {dilation!r}; it needs to fit into "
+                f"{images.name}'s size {size} with padding {padding!r}"
+            )
+        starts = range(-pad, min(0, (count - 1) * step - pad + 1), step)
+        if dil > length and any(start % dil >= length for start in starts):
+            raise ValueError(
+                f"dilation is {dilation!r}; with padding {padding!r} it needs to leave no window "
+                f"between the elements of {images.name}'s size {size}"
+            )
+        out.append(count)
+    return Windows(tuple(out), tuple(zip(kernel, steps, dilations, pads, pads, strict=True)))
+
+
+def adaptive(images: Images, output_size: Any) -> Windows:
+    """Windows that share a plane as evenly as they can."""
+    rank, name = images.rank, "output_size"
+    several = isinstance(output_size, (list, tuple)) or getattr(output_size, "ndim", 0) == 1
+    wanted = tuple(output_size) if several else (output_size,) * rank
+    if len(wanted) != rank:
+        raise ValueError(f"{name} is {output_size!r}; it needs an integer or {rank} of them")
+    return evenly(
+        tuple(
+            length if number is None else _args.integer(number, name, 1)
+            for number, length in zip(wanted, images.size, strict=True)
+        )
+    )
+
+
+def evenly(out_size: tuple[int, ...]) -> Windows:
+    """`out_size` windows, window i of n from floor(i * size / n) to ceil((i + 1) * size / n)."""
+    return Windows(out_size, ((1, 1, 1, 0, 0),) * len(out_size), adaptive=True)
+
+
+def divisor(value: Any) -> int:
+    """The argument `divisor_override` as the core takes it, 0 for none."""
+    if value is None:
+        return 0
+    number = _args.integer(value, "divisor_override", -_args.LIMIT)
+    if number == 0:
+        raise ValueError("divisor_override is 0; it needs an integer other than 0")
+    return number
+
+
+def forward(
+    array: np.ndarray,
+    images: Images,
+    windows: Windows,
+    pool: _core.Pool,
+    out: np.ndarray | None,
+    return_indices: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """The result in `out` or in a new array, and the indices if they are wanted."""
+    shape = images.pooled(windows.out_size)
+    if out is not None:
+        _args.check_out(out, shape, array.dtype, {"input": array})
+    src = _args.computed(array)
+    usable = out is not None and out.dtype == src.dtype and _args.addressable(out) is out
+    dst = out if usable else np.empty(shape, src.dtype)
+    indices = np.empty(shape, np.int64) if return_indices else None
+    if dst.size:
+        pool.forward(
+            images.planes(src),
+            images.planes(dst),
+            None if indices is None else images.planes(indices),
+            _config.ISA,
+            _config.get_num_threads(),
+        )
+    if out is None:
+        result = dst.astype(array.dtype, copy=False)
+    else:
+        result = out
+        if dst is not out:
+            out[...] = dst
+    return (result, indices) if return_indices else result
+
+
+def backward(
+    grad_output: Any,
+    images: Images,
+    windows: Windows,
+    pool: _core.Pool,
+    indices: np.ndarray | None = None,
+) -> np.ndarray:
+    """The gradient with respect to the input, of the shape of `images`."""
+    grad, shape = _args.as_operand(grad_output, "grad_output"), images.pooled(windows.out_size)
+    if grad.shape != shape:
+        raise ValueError(f"grad_output has shape {grad.shape}; it needs the output's {shape}")
+    d_dst = _args.computed(grad)
+    d_src = np.empty(images.shape, d_dst.dtype)
+    if d_src.size and not pool.backward(
+        images.planes(d_dst),
+        None if indices is None else images.planes(indices),
+        images.planes(d_src),
+        _config.ISA,
+        _config.get_num_threads(),
+    ):
+        raise ValueError(
+            f"indices reach from {indices.min()} to {indices.max()}; they need to be positions in "
+            f"planes of {images.size}, 0 to {math.prod(images.size) - 1}"
+        )
+    return d_src.astype(grad.dtype, copy=False)
+
+
+def max_grad(grad_output: Any, indices: Any, input_size: Any, rank: int, layout: str) -> np.ndarray:
+    """The gradient of any maximum. Where its windows lay does not matter: the indices tell."""
+    images = input_size_of(input_size, rank, layout)
+    grad = _args.as_operand(grad_output, "grad_output")
+    if grad.ndim != len(images.shape):
+        raise ValueError(
+            f"grad_output has shape {grad.shape}; it needs {len(images.shape)} axes, as input_size {images.shape}"
+        )
+    where = _args.as_array(indices, "indices")
+    if where.dtype != np.int64:
+        raise TypeError(f"indices have dtype {where.dtype}; they need int64")
+    if where.shape != grad.shape:
+        raise ValueError(f"indices have shape {where.shape}; they need grad_output's {grad.shape}")
+    windows = evenly(Images(grad.shape, rank, layout, "grad_output").size)
+    return backward(grad, images, windows, windows.core(MAX), _args.addressable(where))
