@@ -23,15 +23,6 @@ static const char *refusal_of(const fc_problem *problem, const fc_kernels *kerne
     return algorithms[id]->refuse(problem, kernels);
 }
 
-void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]) {
-    const fc_kernels *kernels = fc_kernels_for(isa, (fc_dtype)problem->dtype);
-    for (int id = 0; id < FC_ALGOS; id++) {
-        verdicts[id].name = algorithms[id]->name;
-        verdicts[id].refusal = refusal_of(problem, kernels, id, strict);
-        verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(problem, kernels);
-    }
-}
-
 fc_status fc_plan_create(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **out,
                          char message[FC_MESSAGE]) {
     *out = NULL;
@@ -56,6 +47,16 @@ static fc_problem with_pixels_in_a_row(fc_problem p) {
     p.dst.axis[2] = p.dst.outer;
     p.batch = 1;
     return p;
+}
+
+void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]) {
+    const fc_problem p = with_pixels_in_a_row(*problem);
+    const fc_kernels *kernels = fc_kernels_for(isa, (fc_dtype)p.dtype);
+    for (int id = 0; id < FC_ALGOS; id++) {
+        verdicts[id].name = algorithms[id]->name;
+        verdicts[id].refusal = refusal_of(&p, kernels, id, strict);
+        verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(&p, kernels);
+    }
 }
 
 fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **out,

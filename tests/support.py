@@ -20,9 +20,7 @@ def tolerance(dtype: DTypeLike, terms: int = 1) -> float:
     return 6 * np.sqrt(terms + 1) * np.finfo(dtype).eps / 2
 
 
-def max_error(
-    actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarray | None = None
-) -> float:
+def max_error(actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarray | None = None) -> float:
     """max|actual - expected| / max|expected|: the project's one measure of accuracy.
 
     Infinity stands for a result that is wrong in kind: another shape, or a NaN or an infinity where
@@ -102,6 +100,22 @@ def from_layout(array: np.ndarray, layout: str) -> np.ndarray:
 
 def _channels_last(layout: str) -> bool:
     return {"NCHW": False, "NHWC": True}[layout]
+
+
+def embedded(array: np.ndarray, dense: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """(whole, part): a copy of `array` as a part of a larger array whose other elements are poison.
+
+    The part is contiguous if `dense`; otherwise poison lies between its rows too, except that the
+    elements along the last axis stay neighbours.
+    """
+    if dense:
+        whole = poison(array.size + 128, array.dtype)
+        part = whole[64 : 64 + array.size].reshape(array.shape)
+    else:
+        whole = poison([n + 3 for n in array.shape], array.dtype)
+        part = whole[tuple(slice(1, n + 1) for n in array.shape)]
+    part[...] = array
+    return whole, part
 
 
 def same_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""More than two thousand seeded convolutions, around every edge that a kernel can stumble over.
+
+The edges are those of all instruction sets at once (GEMM tiles of 4, 6, 8 and 14 rows and of 4 to 32
+columns, half of that in float64; vectors of 4, 8 and 16; blocks of 256 terms; Winograd tiles of 2, 3
+and 4 pixels in segments of 14), so that the same problems are run on any machine.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from support import to_layout
+
+LAYOUTS = ("NCHW", "NHWC")
+DTYPES = ("float32", "float64")
+
+Pair = tuple[int, int]
+Pairs = tuple[Pair, Pair]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution in full, but for layout, dtype and numbers."""
+
+    size: Pair
+    in_channels: int = 1
+    out_channels: int = 1
+    kernel: Pair = (1, 1)
+    batch: int = 1
+    stride: Pair = (1, 1)
+    padding: Pairs = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    bias: bool = False
+    activation: str | None = None
+    residual: bool = False
+
+    def __str__(self) -> str:
+        """What differs from the defaults: enough to type the problem in again."""
+        named = ((f, getattr(self, f.name)) for f in fields(self))
+        return ", ".join(f"{f.name}={value}" for f, value in named if value != f.default)
+
+    @property
+    def out_size(self) -> Pair:
+        """May be negative: then there is no such convolution."""
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        h, w = ((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        return h, w
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels first."""
+        return (self.batch, self.in_channels, *self.size)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Channels first."""
+        return (self.batch, self.out_channels, *self.out_size)
+
+    @property
+    def terms(self) -> int:
+        """Products in one sum."""
+        return int(np.prod(self.weight_shape[1:]))
+
+    @property
+    def products(self) -> int:
+        return int(np.prod(self.output_shape)) * self.terms
+
+    @property
+    def geometry(self) -> dict[str, object]:
+        """The arguments that forward and gradients share."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+
+class Operands(NamedTuple):
+    """The arrays of a problem."""
+
+    input: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray | None
+    residual: np.ndarray | None
+
+    def to(self, layout: str) -> "Operands":
+        """From channels first to this layout."""
+        residual = None if self.residual is None else to_layout(self.residual, layout)
+        return Operands(to_layout(self.input, layout), self.weight, self.bias, residual)
+
+
+def in_layout(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """A shape (N, C, H, W) in the order of axes that `layout` names."""
+    return tuple(shape["NCHW".index(axis)] for axis in layout)
+
+
+def operands(problem: Problem, dtype: DTypeLike) -> Operands:
+    """Numbers like those inside a network, channels first: a ReLU's outputs, He et al.'s weights.
+
+    Then sums have mean 0 and variance 1 whatever the problem.
+    """
+    rng = np.random.default_rng(zlib.crc32(str(problem).encode()))
+
+    def normal(shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
+        return (scale * rng.standard_normal(shape)).astype(dtype)
+
+    input = np.maximum(normal(problem.input_shape), 0)
+    weight = normal(problem.weight_shape, np.sqrt(2 / problem.terms))
+    bias = normal((problem.out_channels,), 0.5) if problem.bias else None
+    residual = normal(problem.output_shape, 0.5) if problem.residual else None
+    return Operands(input, weight, bias, residual)
+
+
+def spell(problem: Problem, layout: str, dtype: DTypeLike, fault: str) -> str:
+    """A line of a failure's message."""
+    return f"{fault} ({problem}, layout={layout}, dtype={dtype})"
+
+
+# --- the families ---------------------------------------------------------------------------------
+
+ROWS = (*range(1, 10), 11, 12, 13, 14, 15, 16, 17, 27, 28, 29, 43)
+COLUMNS = (*range(1, 10), *range(11, 18), 23, 24, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 129)
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65)
+DEPTHS = (1, 2, 3, 7, 31, 127, 128, 129, 255, 256, 257, 258, 511, 512, 513, 767, 769)
+KERNELS = (1, 2, 3, 4, 5, 6, 7, 11)
+ACTIVATIONS = (None, "relu", "relu6")
+LARGEST = 1_500_000  # products, so that the slowest of the algorithms takes milliseconds
+
+
+class _Dice:
+    """Random choices, as Python's own integers."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def one(self, choices):
+        return choices[int(self.rng.integers(len(choices)))]
+
+    def upto(self, largest: int, smallest: int = 1) -> int:
+        return int(self.rng.integers(smallest, largest, endpoint=True))
+
+    def pair(self, choices) -> Pair:
+        return self.one(choices), self.one(choices)
+
+    def epilogue(self) -> dict[str, object]:
+        return {
+            "bias": self.one((False, True)),
+            "activation": self.one(ACTIVATIONS),
+            "residual": self.one((False, False, True)),
+        }
+
+    def padding(self, kernel: Pair, dilation: Pair = (1, 1)) -> Pairs:
+        """Each side by itself; now and then wider than the kernel, so that windows miss the image."""
+        most = [d * (k - 1) + self.one((0, 0, 0, 1)) for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((self.upto(m, 0), self.upto(m, 0)) for m in most)
+
+
+def _for_output(out: Pair, kernel: Pair, padding: Pairs) -> Pair:
+    """The size of the image that has this output at stride 1; less than 1 if there is none."""
+    axes = zip(out, kernel, padding, strict=True)
+    height, width = (o + k - 1 - sum(p) for o, k, p in axes)
+    return height, width
+
+
+def _gemm_tiles() -> Iterator[Problem]:
+    """Matrices around the tile: rows, columns (one row of pixels, or flat over many) and depth."""
+    dice = _Dice(1)
+
+    def problem(rows: int, out: Pair, depth: int, kernel: Pair) -> Problem:
+        padding = dice.padding(kernel)
+        channels = max(1, round(depth / (kernel[0] * kernel[1])))
+        size = _for_output(out, kernel, padding)
+        return Problem(
+            size,
+            channels,
+            rows,
+            kernel,
+            dice.one((1, 1, 2, 3)),
+            padding=padding,
+            **dice.epilogue(),
+        )
+
+    kernels = ((1, 1), (3, 3), (1, 3), (2, 2), (3, 1), (5, 5))
+    for _ in range(3):
+        for rows in ROWS:
+            for kernel in kernels[:3]:
+                out = dice.upto(5), dice.one(COLUMNS)
+                yield problem(rows, out, dice.upto(40), kernel)
+        for columns in COLUMNS:
+            for kernel in kernels[:4]:
+                out = dice.one(((1, columns), (columns, 1), (dice.upto(4), columns)))
+                yield problem(dice.one(ROWS), out, dice.upto(40), kernel)
+        for depth in DEPTHS:
+            for kernel in kernels:
+                yield problem(dice.one(ROWS), (dice.upto(4), dice.upto(9)), depth, kernel)
+
+
+def _winograd_tiles() -> Iterator[Problem]:
+    """3 x 3 at stride 1: outputs that fill their tiles and segments, or miss by one."""
+    dice = _Dice(2)
+    for tile in (2, 3, 4):
+        for tiles in (1, 2, 3, 7, 13, 14, 15, 28, 29):
+            for rest in (-1, 0, 1):
+                for _ in range(3):
+                    padding = tuple((dice.upto(2, 0), dice.upto(2, 0)) for _ in range(2))
+                    yield Problem(
+                        _for_output((dice.upto(9), tile * tiles + rest), (3, 3), padding),
+                        dice.one(CHANNELS),
+                        dice.one(CHANNELS),
+                        (3, 3),
+                        dice.one((1, 1, 2, 3)),
+                        padding=padding,
+                        **dice.epilogue(),
+                    )
+    for size in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17):
+        for _ in range(4):
+            groups = dice.one((1, 1, 1, 2, 3))
+            yield Problem(
+                (size, size),
+                groups * dice.one(CHANNELS),
+                groups * dice.one(CHANNELS),
+                (3, 3),
+                dice.one((1, 2)),
+                padding=((1, 1), (1, 1)),
+                groups=groups,
+                **dice.epilogue(),
+            )
+
+
+def _pointwise() -> Iterator[Problem]:
+    """1 x 1: short and long rows, tiles that run on into the next row, channel or image."""
+    dice = _Dice(3)
+    for width in COLUMNS:
+        for height in (1, 2, 3, 5, 8):
+            groups = dice.one((1, 1, 1, 1, 2, 3))
+            yield Problem(
+                (height, width),
+                groups * dice.one(CHANNELS),
+                groups * dice.one(CHANNELS),
+                batch=dice.one((1, 1, 2, 3)),
+                groups=groups,
+                **dice.epilogue(),
+            )
+    for depth in DEPTHS:
+        for _ in range(3):
+            yield Problem(
+                (dice.upto(4), dice.upto(12)),
+                depth,
+                dice.one(CHANNELS),
+                batch=dice.one((1, 1, 2, 3)),
+                stride=dice.pair((1, 1, 2)),
+                **dice.epilogue(),
+            )
+    for batch in (*ROWS, 33):  # one pixel each, as linear layers have
+        yield Problem((1, 1), dice.one(DEPTHS), dice.one(CHANNELS), batch=batch, bias=True)
+
+
+def _depthwise() -> Iterator[Problem]:
+    """One input channel per group: rows and channels around one vector and around four."""
+    dice = _Dice(4)
+
+    def problem(size: Pair, channels: int, kernel: Pair) -> Problem:
+        dilation = dice.pair((1, 1, 1, 2, 3))
+        return Problem(
+            size,
+            channels,
+            channels * dice.one((1, 1, 1, 2, 3)),
+            kernel,
+            dice.one((1, 1, 2)),
+            dice.pair((1, 1, 2, 3)),
+            dice.padding(kernel, dilation),
+            dilation,
+            channels,
+            **dice.epilogue(),
+        )
+
+    for kernel in KERNELS:
+        for _ in range(12):
+            yield problem((dice.upto(12), dice.one(COLUMNS)), dice.upto(9), (kernel, kernel))
+    for channels in CHANNELS:
+        for _ in range(6):
+            yield problem((dice.upto(9), dice.upto(12)), channels, dice.pair((1, 2, 3, 3, 5)))
+    for width in (*range(1, 22), *range(30, 38), *range(62, 70), *range(127, 133)):
+        for stride in (1, 2):
+            yield Problem(
+                (3, width),
+                2,
+                2,
+                (3, 3),
+                1,
+                (1, stride),
+                ((1, 1), (1, 1)),
+                groups=2,
+                **dice.epilogue(),
+            )
+
+
+def _grouped() -> Iterator[Problem]:
+    """Several groups of a few channels."""
+    dice = _Dice(5)
+    for groups in (2, 3, 4, 5, 8, 16):
+        for _ in range(45):
+            kernel = dice.pair((1, 2, 3, 3, 5))
+            dilation = dice.pair((1, 1, 2))
+            yield Problem(
+                (dice.upto(16), dice.upto(36)),
+                groups * dice.one((2, 3, 4, 5, 8, 9)),
+                groups * dice.one((1, 2, 3, 4, 7, 8, 9, 17)),
+                kernel,
+                dice.one((1, 1, 2)),
+                dice.pair((1, 1, 2)),
+                dice.padding(kernel, dilation),
+                dilation,
+                groups,
+                **dice.epilogue(),
+            )
+
+
+def _general() -> Iterator[Problem]:
+    """Everything at once."""
+    dice = _Dice(6)
+    while True:
+        kernel = dice.pair(KERNELS)
+        dilation = dice.pair((1, 1, 2, 3))
+        groups = dice.one((1, 1, 1, 2, 3))
+        yield Problem(
+            (dice.upto(30), dice.upto(40)),
+            groups * dice.upto(12),
+            groups * dice.upto(20),
+            kernel,
+            dice.upto(3),
+            dice.pair((1, 1, 2, 3)),
+            dice.padding(kernel, dilation),
+            dilation,
+            groups,
+            **dice.epilogue(),
+        )
+
+
+def _large() -> Iterator[Problem]:
+    """The few that need more than one strip, chunk or pass."""
+    same = ((1, 1), (1, 1))
+    yield Problem((73, 70), 3, 5, (3, 3), padding=same, bias=True, activation="relu")
+    yield Problem((73, 70), 17, 5, (3, 3), padding=same, residual=True)
+    yield Problem((60, 61), 6, 4, (3, 3), 2, padding=same, groups=2, bias=True)
+    yield Problem((37, 35), 720, 3, (3, 3), padding=same, bias=True)
+    yield Problem((150, 131), 1, 3, (7, 7), padding=((3, 3), (3, 3)), activation="relu6")
+    yield Problem((61, 67), 7, 9, (5, 5), stride=(2, 2), padding=((2, 2), (2, 2)), residual=True)
+    yield Problem((5, 3001), 3, 4, (3, 3), padding=same, bias=True)
+    yield Problem((3001, 5), 3, 4, (3, 3), padding=same, bias=True)
+    yield Problem((40, 40), 33, 31, batch=3, bias=True, activation="relu")
+    yield Problem((9, 9), 130, 129, (3, 3), padding=same, bias=True, activation="relu")
+    yield Problem((14, 13), 300, 34, residual=True)
+    yield Problem((90, 90), 8, 8, (3, 3), padding=same, groups=8, activation="relu")
+
+
+_FAMILIES = {
+    "gemm_tiles": (_gemm_tiles, LARGEST, None),
+    "winograd_tiles": (_winograd_tiles, 3 * LARGEST, None),
+    "pointwise": (_pointwise, LARGEST, None),
+    "depthwise": (_depthwise, LARGEST, None),
+    "grouped": (_grouped, LARGEST, None),
+    "general": (_general, LARGEST // 2, 500),
+    "large": (_large, None, None),
+}
+FAMILIES = tuple(_FAMILIES)
+
+
+@cache
+def family(name: str) -> tuple[Problem, ...]:
+    """The problems of a family: those that exist and are small enough, each once."""
+    generate, largest, count = _FAMILIES[name]
+    kept: dict[Problem, None] = {}
+    for problem in generate():
+        possible = min(*problem.size, *problem.out_size) >= 1
+        if possible and (largest is None or problem.products <= largest):
+            kept[problem] = None
+        if count is not None and len(kept) == count:
+            break
+    return tuple(kept)

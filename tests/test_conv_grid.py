@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every problem through every algorithm that takes it, against sums in float64.
+
+Before each call the output is full of NaN, and so is the scratch memory that the call will get;
+NaN lies around all arrays, between their rows too where they are parts of larger ones. Whatever is
+read outside, left unwritten or read before it is written shows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import reference
+from problems import (
+    DTYPES,
+    FAMILIES,
+    LAYOUTS,
+    Operands,
+    Problem,
+    family,
+    in_layout,
+    operands,
+    spell,
+)
+from support import embedded, from_layout, max_error, poison, tolerance
+
+#: The policy of precision: max|y - y64| / max|y64| in float32.
+BOUNDS = dict.fromkeys(fc.ALGORITHMS, 5e-7) | {
+    "winograd_f2": 1e-6,
+    "winograd_f3": 5e-6,
+    "winograd_f4": 5e-6,
+}
+#: The largest of a million sums of variance 1, as a layer has. The problems here are samples of such
+#: layers: one whose few outputs happen to be small is no worse for it.
+LARGEST_OF_MANY = 5.0
+WITHOUT_SCRATCH = ("depthwise", "reference")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with fc.threads(1):
+        yield
+
+
+@cache
+def _spoiler(dtype: str) -> tuple[fc.ConvPlan, np.ndarray]:
+    shape = (1, 512, 24, 24)
+    plan = fc.ConvPlan(shape, np.ones((1, 512, 1, 1), dtype), algorithm="im2col")
+    return plan, np.full(shape, np.nan, dtype)
+
+
+def spoil_scratch(dtype: str) -> None:
+    """Leave NaN in the scratch memory that the next call will be given."""
+    plan, nans = _spoiler(dtype)
+    assert plan.workspace_bytes > 300_000
+    plan(nans)
+
+
+def expected(problem: Problem, arrays: Operands) -> np.ndarray:
+    """Channels first."""
+    x, w, b, r = arrays
+    return reference.conv2d_im2col(
+        x,
+        w,
+        b,
+        **problem.geometry,
+        activation=problem.activation,
+        residual=r,
+        dtype=np.float64,
+    )
+
+
+def allowed(problem: Problem, algorithm: str, dtype: str) -> float:
+    return BOUNDS[algorithm] if dtype == "float32" else tolerance(dtype, problem.terms)
+
+
+def serving(problem: Problem, layout: str, dtype: str) -> list[str]:
+    shape = in_layout(problem.input_shape, layout)
+    return fc.algorithms(shape, problem.weight_shape, **problem.geometry, layout=layout, dtype=dtype)
+
+
+def faults(problem: Problem, layout: str, dtype: str, dense: bool) -> Iterator[str]:
+    """What is wrong with each algorithm's result."""
+    arrays = operands(problem, dtype)
+    truth = expected(problem, arrays)
+    scale = max(np.abs(truth).max(), LARGEST_OF_MANY)
+    x, w, b, r = (None if array is None else embedded(array, dense)[1] for array in arrays.to(layout))
+    takers = serving(problem, layout, dtype)
+    for algorithm in fc.ALGORITHMS:
+        whole, out = embedded(poison(in_layout(truth.shape, layout), dtype), dense)
+        if algorithm not in WITHOUT_SCRATCH:
+            spoil_scratch(dtype)
+        options = {"layout": layout, "activation": problem.activation, "algorithm": algorithm}
+        try:
+            y = fc.conv2d(x, w, b, **problem.geometry, **options, residual=r, out=out)
+        except NotImplementedError as error:
+            # Whether rows and channels are contiguous decides for these two.
+            if algorithm in takers and (dense or algorithm not in ("pointwise", "depthwise")):
+                yield f"{algorithm}: refused, though listed among those that serve: {error}"
+            elif not str(error).startswith(f"algorithm={algorithm!r} cannot serve"):
+                yield f"{algorithm}: refused without a reason: {error}"
+            continue
+        if dense and algorithm not in takers:
+            yield f"{algorithm}: served, though not listed"
+        if y is not out:
+            yield f"{algorithm}: the result is not `out`"
+        if np.count_nonzero(~np.isnan(whole)) > out.size:
+            yield f"{algorithm}: wrote outside of `out`"
+        error = max_error(from_layout(y, layout), truth, scale)
+        if not error <= allowed(problem, algorithm, dtype):
+            yield f"{algorithm}: error {error:.3g} > {allowed(problem, algorithm, dtype):.3g}"
+
+
+def report(found: list[str]) -> str:
+    more = [] if len(found) <= 20 else [f"... and {len(found) - 20} more"]
+    return "\n".join([f"{len(found)} faults:", *found[:20], *more])
+
+
+def agree(problems: Iterable[Problem], layout: str, dtype: str, dense: bool) -> None:
+    found = [
+        spell(problem, layout, dtype, fault) for problem in problems for fault in faults(problem, layout, dtype, dense)
+    ]
+    assert not found, report(found)
+
+
+each_family = pytest.mark.parametrize("name", FAMILIES)
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@each_family
+@each_layout
+def test_every_problem(name, layout):
+    agree(family(name), layout, "float32", dense=True)
+
+
+@each_family
+@each_layout
+def test_every_third_problem_in_float64(name, layout):
+    agree(family(name)[::3], layout, "float64", dense=True)
+
+
+@each_family
+@each_layout
+@each_dtype
+def test_every_fifth_problem_inside_larger_arrays(name, layout, dtype):
+    agree(family(name)[1::5], layout, dtype, dense=False)
+
+
+def test_there_are_enough_problems():
+    problems = {problem for name in FAMILIES for problem in family(name)}
+    assert len(problems) >= 2000
+    for layout in LAYOUTS:
+        takers = Counter(a for p in problems for a in serving(p, layout, "float32"))
+        assert takers["reference"] == takers["im2col"] == len(problems)
+        assert all(takers[algorithm] >= 200 for algorithm in fc.ALGORITHMS), takers
