@@ -63,9 +63,7 @@ class ConvCase(Case):
 
     layer: ConvLayer
 
-    def __init__(
-        self, layer: ConvLayer, batch: int = 1, dtype: str = "float32", seed: int = 0
-    ) -> None:
+    def __init__(self, layer: ConvLayer, batch: int = 1, dtype: str = "float32", seed: int = 0) -> None:
         super().__init__(layer, batch, dtype, seed)
         weight = self.rng.standard_normal(layer.weight_shape, np.float32)
         self.weight = (weight * np.sqrt(2 / layer.terms)).astype(dtype)
@@ -75,9 +73,7 @@ class ConvCase(Case):
     def expected(self) -> np.ndarray:
         # One image at a time: the matrix of all patches takes kernel-size times the memory.
         images = [
-            reference.conv2d_im2col(
-                image, self.weight, self.bias, **self.layer.arguments, dtype=np.float64
-            )
+            reference.conv2d_im2col(image, self.weight, self.bias, **self.layer.arguments, dtype=np.float64)
             for image in self.input("NCHW")
         ]
         return np.stack(images)

@@ -126,9 +126,7 @@ class ConvLayer(Layer):
 
     @cached_property
     def _geometry(self) -> _args.Geometry:
-        return _args.geometry(
-            2, self.input_shape(), self.weight_shape, **self.arguments, layout="NCHW"
-        )
+        return _args.geometry(2, self.input_shape(), self.weight_shape, **self.arguments, layout="NCHW")
 
 
 @dataclass(frozen=True)
@@ -157,18 +155,14 @@ class PoolLayer(Layer):
 
     def traffic(self, itemsize: int, batch: int = 1) -> int:
         """Bytes of input and output together: what has to pass through memory at least."""
-        return itemsize * sum(
-            math.prod(shape) for shape in (self.input_shape(batch), self.output_shape(batch))
-        )
+        return itemsize * sum(math.prod(shape) for shape in (self.input_shape(batch), self.output_shape(batch)))
 
     @cached_property
     def _geometry(self) -> _args.Geometry:
         # The windows are those of a depthwise convolution.
         channels = self.in_channels
         weight = (channels, 1, *self.kernel)
-        return _args.geometry(
-            2, self.input_shape(), weight, self.stride, self.padding, 1, channels, "NCHW"
-        )
+        return _args.geometry(2, self.input_shape(), weight, self.stride, self.padding, 1, channels, "NCHW")
 
 
 def conv_layers(network: str) -> tuple[ConvLayer, ...]:
@@ -195,9 +189,7 @@ def pool_layers(network: str) -> tuple[PoolLayer, ...]:
 def layers(network: str) -> tuple[Layer, ...]:
     """Convolutions and pooling layers of a network; otherwise as :func:`conv_layers`."""
     if network not in NETWORKS:
-        raise ValueError(
-            f"network is {network!r}; it needs one of {', '.join(map(repr, NETWORKS))}"
-        )
+        raise ValueError(f"network is {network!r}; it needs one of {', '.join(map(repr, NETWORKS))}")
     return _read()[network]
 
 

@@ -15,6 +15,8 @@ __all__ = ["Effort", "Slice", "interleaved", "median_seconds", "once"]
 #: call and would slow the next contender down; this many seconds let them fall asleep.
 SETTLE = 0.03
 
+CHEAP = 0.1  # seconds
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -33,15 +35,17 @@ class Effort:
 
 
 class Slice(NamedTuple):
-    """One turn: the median seconds of its calls, and the ceiling measured beside it."""
+    """One turn: the median seconds of its calls, and the ceiling of that moment.
+
+    The ceiling is the higher of two, measured before and after: a disturbance can only lower it,
+    and a ceiling that is too low flatters.
+    """
 
     seconds: float
     ceiling: float
 
 
-def median_seconds(
-    fn: Callable[[], Any], *, min_time: float = 0.2, min_runs: int = 5, warm_up: int = 1
-) -> float:
+def median_seconds(fn: Callable[[], Any], *, min_time: float = 0.2, min_runs: int = 5, warm_up: int = 1) -> float:
     """Median duration of a call.
 
     Parameters
@@ -78,24 +82,29 @@ def median_seconds(
 
 
 def once(fn: Callable[[], Any], ceiling: Callable[[], float]) -> tuple[Any, Slice]:
-    """Result and duration of a single call, for what is too slow to be repeated."""
+    """Result and duration of a single call, for what is too slow to be repeated.
+
+    Where it turns out to be cheap a second call is made, and that one counts.
+    """
     time.sleep(SETTLE)
-    limit = ceiling()
-    start = time.perf_counter()
-    result = fn()
-    return result, Slice(time.perf_counter() - start, limit)
+    limit, seconds = ceiling(), 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        result = fn()
+        seconds = time.perf_counter() - start
+        if seconds > CHEAP:
+            break
+    return result, Slice(seconds, max(limit, ceiling()))
 
 
-def interleaved(
-    fns: Sequence[Callable[[], Any]], ceiling: Callable[[], float], effort: Effort
-) -> list[list[Slice]]:
+def interleaved(fns: Sequence[Callable[[], Any]], ceiling: Callable[[], float], effort: Effort) -> list[list[Slice]]:
     """Let functions take turns, so that a drift of the machine meets all of them alike.
 
     Parameters
     ----------
     fns : sequence of callables
     ceiling : callable
-        Measures what the machine can do at this moment; called once per round.
+        Measures what the machine can do at this moment; called at both ends of a round.
     effort : Effort
 
     Returns
@@ -106,9 +115,12 @@ def interleaved(
     slices: list[list[Slice]] = [[] for _ in fns]
     for _ in range(effort.rounds):
         time.sleep(SETTLE)
-        limit = ceiling()
-        for fn, mine in zip(fns, slices, strict=True):
+        limit, seconds = ceiling(), []
+        for fn in fns:
             time.sleep(SETTLE)
-            seconds = median_seconds(fn, min_time=effort.slice_time, min_runs=1)
-            mine.append(Slice(seconds, limit))
+            seconds.append(median_seconds(fn, min_time=effort.slice_time, min_runs=1))
+        time.sleep(SETTLE)
+        limit = max(limit, ceiling())
+        for turn, mine in zip(seconds, slices, strict=True):
+            mine.append(Slice(turn, limit))
     return slices

@@ -38,9 +38,7 @@ class FastConv(Contender):
             algorithm=self.variant,
         )
         out = np.empty(plan.output_shape, case.dtype)
-        return Prepared(
-            lambda: plan(x, out=out), plan.algorithm, plan.packed_bytes, plan.workspace_bytes
-        )
+        return Prepared(lambda: plan(x, out=out), plan.algorithm, plan.packed_bytes, plan.workspace_bytes)
 
     def pool(self, case: PoolCase) -> Prepared:
         if self.variant != "auto":

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A run as bars: milliseconds of every contender, and fastconv's share of what the machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from fastconv.bench.layers import Row
+from fastconv.bench.report import OURS, title
+
+__all__ = ["bars"]
+
+#: Ours in two shades of one strong colour, all others in quiet ones.
+COLOURS = {"NCHW": "#c2410c", "NHWC": "#fb923c"}
+QUIET = ("#cbd5e1", "#64748b", "#94a3b8", "#475569")
+INK, GRID = "#1f2937", "#e5e7eb"
+SHARES = {"conv": "share of FMA peak", "pool": "share of memory bandwidth"}
+
+
+def bars(run: dict[str, Any], rows: Sequence[Row], path: str | Path) -> list[Path]:
+    """Draw one picture for each network.
+
+    Parameters
+    ----------
+    run : dict
+        The document that the rows belong to.
+    rows : sequence of Row
+        Of several algorithms the one asked for first is drawn.
+    path : str or Path
+        Where to; its suffix is the format. With several networks the network's name is put before
+        the suffix.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+    """
+    path = Path(path)
+    networks = list(dict.fromkeys(row.network for row in rows))
+    written = []
+    for network in networks:
+        mine = [row for row in rows if row.network == network]
+        target = path.with_stem(f"{path.stem}-{network}") if len(networks) > 1 else path
+        _figure(run, mine, network).savefig(target, dpi=150)
+        written.append(target)
+    return written
+
+
+def _figure(run: dict[str, Any], rows: list[Row], network: str) -> Figure:
+    kinds = {kind: list(members) for kind, members in groupby(rows, key=lambda row: row.kind)}
+    counts = [len({row.layer for row in members}) for members in kinds.values()]
+    figure = Figure(figsize=(max(8.0, 3.2 + 0.55 * sum(counts)), 7.6), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.03)
+    head, body = figure.subfigures(2, 1, height_ratios=(0.11, 0.89))
+    grid = body.subplots(2, len(kinds), squeeze=False, sharex="col", width_ratios=counts, height_ratios=(3, 2))
+    for column, (kind, members) in enumerate(kinds.items()):
+        _draw(grid[0][column], grid[1][column], kind, members)
+    handles = {}
+    for axes in grid[0]:
+        handles.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    batch = rows[0].batch
+    images = "one image" if batch == 1 else f"{batch} images"
+    name = f"{title(network)}, {images}, {rows[0].dtype}"
+    head.text(0.01, 0.9, name, va="top", fontsize=15, fontweight="bold", color=INK)
+    head.legend(
+        handles.values(),
+        handles.keys(),
+        loc="lower left",
+        bbox_to_anchor=(0.0, -0.1),
+        ncols=len(handles),
+        frameon=False,
+    )
+    what, limits = run["machine"], run["ceilings"]
+    body.supxlabel(
+        f"{what['cpu']}, {what['isa']}, threads: {limits['threads']}; FMA peak "
+        f"{limits['fma_gflops']:.0f} GFLOP/s, memory {limits['bandwidth_gb_per_second']:.0f} GB/s; "
+        f"NumPy {what['numpy']} with {what['blas']}; {run['date'][:10]}",
+        x=0.01,
+        ha="left",
+        fontsize=8,
+        color="#6b7280",
+    )
+    return figure
+
+
+def _draw(times: Axes, shares: Axes, kind: str, rows: list[Row]) -> None:
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    series: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        name = f"{row.contender} {row.layout}" if row.contender == OURS else row.contender
+        series.setdefault(name, {}).setdefault(row.layer, row)
+    ours = {name: by_layer for name, by_layer in series.items() if name.startswith(OURS)}
+    _grouped(times, layers, series, "milliseconds")
+    _grouped(shares, layers, ours, "share")
+
+    times.set_yscale("log")
+    fastest = min(row.milliseconds for row in rows)
+    times.set_ylim(bottom=fastest / 3)  # so that the shortest bar is one
+    times.yaxis.set_minor_locator(NullLocator())
+    times.set_title({"conv": "convolutions", "pool": "pooling"}[kind], loc="left", fontsize=11)
+    times.set_ylabel("milliseconds (log scale)")
+    times.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    shares.set_ylabel(SHARES[kind])
+    shares.axhline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=3)
+    # A disturbed measurement of a ceiling must not flatten all other bars.
+    highest = max((row.share for by_layer in ours.values() for row in by_layer.values()), default=1)
+    shares.set_ylim(0, max(1.15, min(1.1 * highest, 4)))
+    labels = {row.layer: row.layer for row in rows}
+    shares.set_xticks(range(len(layers)), [labels[name] for name in layers])
+    shares.tick_params(axis="x", labelrotation=45, length=0)
+    for label in shares.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    for axes in (times, shares):
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.02)
+
+
+def _grouped(axes: Axes, layers: list[str], series: dict[str, dict[str, Row]], what: str) -> None:
+    """Bars side by side, a group for each layer."""
+    quiet = iter(QUIET * len(series))
+    width = 0.82 / max(len(series), 1)
+    for i, (name, by_layer) in enumerate(series.items()):
+        colour = COLOURS[name.split()[-1]] if name.startswith(OURS) else next(quiet)
+        places = [j for j, layer in enumerate(layers) if layer in by_layer]
+        axes.bar(
+            [j + (i - (len(series) - 1) / 2) * width for j in places],
+            [getattr(by_layer[layers[j]], what) for j in places],
+            width,
+            label=name,
+            color=colour,
+        )
