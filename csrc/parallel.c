@@ -41,10 +41,10 @@ static void flush_end(unsigned long mode) {
 
 int fc_worthwhile_threads(double seconds, int threads) { return seconds < 20e-6 || threads < 1 ? 1 : threads; }
 
-static void run_serial(int64_t count, fc_task_fn task, void *context) {
-    const unsigned long mode = flush_begin();
+static void run_serial(int64_t count, int flush, fc_task_fn task, void *context) {
+    const unsigned long mode = flush ? flush_begin() : 0;
     for (int64_t i = 0; i < count; i++) task(context, i, 0);
-    flush_end(mode);
+    if (flush) flush_end(mode);
 }
 
 #ifdef _OPENMP
@@ -55,25 +55,31 @@ static void in_child(void) { atomic_store(&forked, 1); }
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 
-void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context) {
+static void run(int64_t count, int threads, int flush, fc_task_fn task, void *context) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (count < threads) threads = (int)count;
     if (threads <= 1 || atomic_load(&forked)) {
-        run_serial(count, task, context);
+        run_serial(count, flush, task, context);
         return;
     }
     pthread_once(&once, watch_forks);
     _Atomic int64_t next = 0;
 #pragma omp parallel num_threads(threads)
     {
-        const unsigned long mode = flush_begin();
+        const unsigned long mode = flush ? flush_begin() : 0;
         for (int64_t i; (i = atomic_fetch_add(&next, 1)) < count;) task(context, i, omp_get_thread_num());
-        flush_end(mode);
+        if (flush) flush_end(mode);
     }
 }
 #else
-void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context) {
+static void run(int64_t count, int threads, int flush, fc_task_fn task, void *context) {
     (void)threads;
-    run_serial(count, task, context);
+    run_serial(count, flush, task, context);
 }
 #endif
+
+void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context) { run(count, threads, 1, task, context); }
+
+void fc_parallel_exact(int64_t count, int threads, fc_task_fn task, void *context) {
+    run(count, threads, 0, task, context);
+}

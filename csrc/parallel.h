@@ -14,6 +14,10 @@ typedef void (*fc_task_fn)(void *context, int64_t task, int thread);
 int fc_worthwhile_threads(double seconds, int threads);
 
 // Runs tasks 0 .. count - 1 on up to `threads` threads, handed out in order as threads become free.
+// Numbers below the normal range count as zero.
 void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context);
+
+// The same in the caller's floating-point mode, for tasks that compare and copy rather than compute.
+void fc_parallel_exact(int64_t count, int threads, fc_task_fn task, void *context);
 
 #endif

@@ -124,6 +124,13 @@ static int worthwhile_threads(const fc_pool *p, const fc_kernels *k, int threads
         threads);
 }
 
+// Maxima are copies of their inputs, down to the smallest; sums need not be.
+static void share(const fc_pool *p, const fc_kernels *k, int64_t tasks, int threads, fc_task_fn task, void *job) {
+    threads = worthwhile_threads(p, k, threads);
+    if (p->kind == FC_POOL_MAX) fc_parallel_exact(tasks, threads, task, job);
+    else fc_parallel(tasks, threads, task, job);
+}
+
 // ---------------------------------------------------------------------------------------------------------- forward
 
 typedef struct fc_pool_forward_job {
@@ -169,7 +176,7 @@ void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst
     }
     job.row_parts = (rows + job.rows - 1) / job.rows;
     job.channel_parts = (p->channels + job.channels - 1) / job.channels;
-    fc_parallel(p->batch * job.row_parts * job.channel_parts, worthwhile_threads(p, k, threads), forward_task, &job);
+    share(p, k, p->batch * job.row_parts * job.channel_parts, threads, forward_task, &job);
 }
 
 // --------------------------------------------------------------------------------------------------------- backward
@@ -206,6 +213,6 @@ fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, c
     const int64_t some = (int64_t)(FC_POOL_TASK / plane_bytes(p, k)) / block * block;
     job.channels = clamp(block < p->channels ? block : p->channels, some, p->channels);
     job.channel_parts = (p->channels + job.channels - 1) / job.channels;
-    fc_parallel(p->batch * job.channel_parts, worthwhile_threads(p, k, threads), backward_task, &job);
+    share(p, k, p->batch * job.channel_parts, threads, backward_task, &job);
     return atomic_load(&job.outside) ? FC_INVALID : FC_OK;
 }
