@@ -30,9 +30,10 @@ typedef struct phase_axis {
 
 static phase_axis phase_of(const fc_axis *a, int64_t r) {
     const int64_t g = gcd(a->stride, a->dilation), period = a->stride / g;
+    const int64_t candidates = fc_min(period, a->kernel);
     int64_t k0 = 0;
-    while (k0 < period && (r + a->pad - k0 * a->dilation) % a->stride != 0) k0++;
-    const int64_t taps = k0 < period && k0 < a->kernel ? (a->kernel - 1 - k0) / period + 1 : 0;
+    while (k0 < candidates && (r + a->pad - k0 * a->dilation) % a->stride != 0) k0++;
+    const int64_t taps = k0 < candidates ? (a->kernel - 1 - k0) / period + 1 : 0;
     phase_axis phase = {.first = k0 + (taps - 1) * period, .step = -period};
     phase.axis = (fc_axis){
         .in = a->out,
