@@ -128,9 +128,7 @@ def disabled_parts(value: str) -> set[str]:
     names = {name.strip() for name in value.split(",") if name.strip()}
     known = [part.name for part in PARTS]
     if unknown := names.difference(known):
-        raise SetupError(
-            f"FASTCONV_DISABLE names {sorted(unknown)}; it may name {', '.join(known)}"
-        )
+        raise SetupError(f"FASTCONV_DISABLE names {sorted(unknown)}; it may name {', '.join(known)}")
     return names
 
 
@@ -175,9 +173,7 @@ def core_sources(isas: list[Part]) -> dict[Path, tuple[str, ...]]:
     return sources
 
 
-def core_command(
-    compiler: list[str], machine: str | None, isas: list[Part], openmp: list[str]
-) -> list[str]:
+def core_command(compiler: list[str], machine: str | None, isas: list[Part], openmp: list[str]) -> list[str]:
     """The compiler call that every file of the core shares; the macros name what is built."""
     return [
         *compiler,
@@ -194,9 +190,7 @@ class BuildCore(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         if self.compiler.compiler_type != "unix":
-            raise SetupError(
-                f"fastconv is built with gcc or clang, not with {self.compiler.compiler_type!r}"
-            )
+            raise SetupError(f"fastconv is built with gcc or clang, not with {self.compiler.compiler_type!r}")
         compiler = list(self.compiler.compiler_so)
         machine = MACHINES.get(self.plat_name.rpartition("-")[2].lower())
         disabled = disabled_parts(os.environ.get("FASTCONV_DISABLE", ""))
