@@ -13,9 +13,9 @@ CVPR 2016). With M(x) the product of all (x - p):
     G[p]   = (1, p, p^2) / M'(p)                 G[inf]   = (0, 0, 1)
     A^T[:, p] = (1, p, .., p^(m-1))              A^T[:, inf] = (0, .., 0, 1)
 
-The points decide the rounding error. For F(4) the customary 0, +-1, +-2 lose more than twice as much as 0, +-5/8, +-3/2,
-at the same number of operations, and all of B^T and A^T stays exact in binary; for F(3), 0, +-5/4, 1/2 are the best
-of the small dyadic fractions, a third better than 0, +-1, 2.
+The points decide the rounding error. For F(4) the customary 0, +-1, +-2 lose more than twice as much as
+0, +-5/8, +-3/2, at the same number of operations, and all of B^T and A^T stays exact in binary; for F(3),
+0, +-5/4, 1/2 are the best of the small dyadic fractions, a third better than 0, +-1, 2.
 
 Run ``python tools/winograd_points.py`` to rewrite the header; tests/test_winograd_points.py compares and proves it.
 """

@@ -24,6 +24,7 @@ typedef struct direct_shape {
     int64_t pixel;        // channels form: elements from column to column
     int64_t plane;        // elements of a phase plane
     int64_t elements;     // of all planes of a unit
+    int64_t bytes;        // of these planes and of the sums between blocks of channels
 } direct_shape;
 
 static direct_shape shape_of(const fc_problem *p, const fc_kernels *k) {
@@ -40,13 +41,21 @@ static direct_shape shape_of(const fc_problem *p, const fc_kernels *k) {
     for (;; s.rows = fc_ceil_div(s.rows, 2)) {
         s.plane = (s.rows + s.rows_extra) * s.width * s.pixel;
         s.elements = fc_round_up(depth * s.plane + k->nr, 16); // a last tile may read nr columns on
-        if (s.rows == 1 || s.elements * k->element <= FC_UNIT_BYTES) return s;
+        const int64_t sums = blocks > 1 ? s.rows * fc_round_up(s.width, k->nr) * fc_round_up(p->out_channels, k->nr) : 0;
+        s.bytes = (s.elements + sums) * k->element;
+        if (s.rows == 1 || s.bytes <= FC_UNIT_BYTES) return s;
     }
 }
 
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    if (shape_of(p, k).elements * k->element > 4 * FC_UNIT_BYTES) return "one padded row of a channel block exceeds 4 MiB";
-    return NULL;
+    static const char *const reason = "one output row needs more than 4 MiB of padded input and sums";
+    // One channel of one row, in double: huge strides and dilations would overflow the integers of shape_of.
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const double rows = 1.0 + (double)((h->kernel - 1) * h->dilation / h->stride);
+    const double width = (double)w->out + (double)((w->kernel - 1) * w->dilation / w->stride);
+    const double planes = (double)p->axis[0].kernel * (double)h->stride * (double)w->stride;
+    if (planes * rows * width * (double)k->element > 4.0 * FC_UNIT_BYTES) return reason;
+    return shape_of(p, k).bytes > 4 * FC_UNIT_BYTES ? reason : NULL;
 }
 
 static double cost(const fc_problem *p, const fc_kernels *k) {
