@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(argv).parse_args(argv)
     args.argv = argv
     try:
-        return args.command(args) or 0
+        status = args.command(args) or 0
+        sys.stdout.flush()  # a reader who has gone away is to be noticed here
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # as in `fastconv bench | head`

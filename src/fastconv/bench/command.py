@@ -100,6 +100,8 @@ def main(args: argparse.Namespace) -> int:
         table = report.comparison(one, two)
         print(table.markdown()) if args.markdown else terminal.show(table)
         return 0
+    if args.json == args.markdown == "-":
+        raise ValueError("--json and --markdown cannot both go to standard output")
     chosen = _chosen_layers(args)
     if not chosen:
         raise ValueError(f"no layer is called {' or '.join(args.layers)}")
@@ -147,6 +149,8 @@ def _measure(
             )
         if tables:
             terminal.show(*report.tables(rows[start:]))
+    for kind, name in (("conv", "fma"), ("pool", "bandwidth")):
+        limits = limits.joined(name, [row.ceiling for row in rows if row.kind == kind])
     return report.document(rows, limits, command), rows
 
 

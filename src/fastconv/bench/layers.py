@@ -98,6 +98,7 @@ def measure(
     *,
     dtype: str = "float32",
     algorithm: str = "auto",
+    ceiling: Callable[[], float] | None = None,
     effort: Effort | None = None,
 ) -> Row:
     """Measure fastconv on one layer, with the current number of threads.
@@ -110,7 +111,8 @@ def measure(
     dtype : {"float32", "float64"}
     algorithm : str
         As :class:`fastconv.ConvPlan` takes it.
-    effort : Effort, optional
+    ceiling, effort
+        As for :func:`measure_case`.
 
     Raises
     ------
@@ -127,7 +129,7 @@ def measure(
     """
     case, contender = case_of(layer, batch, dtype), FastConv(layout, algorithm)
     contender.prepare(case)  # a refusal is the caller's to hear
-    [row] = measure_case(case, [contender], effort=effort)
+    [row] = measure_case(case, [contender], ceiling=ceiling, effort=effort)
     return row
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class Ceilings:
     bandwidth: float
     dtype: str
     threads: int
+
+    def joined(self, kind: str, values: Iterable[float]) -> Ceilings:
+        """The same with further measurements of ``fma`` or ``bandwidth``: the highest counts."""
+        return replace(self, **{kind: max([getattr(self, kind), *values])})
 
 
 class Memory:

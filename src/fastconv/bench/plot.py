@@ -21,7 +21,7 @@ __all__ = ["bars"]
 COLOURS = {"NCHW": "#c2410c", "NHWC": "#fb923c"}
 QUIET = ("#cbd5e1", "#64748b", "#94a3b8", "#475569")
 INK, GRID = "#1f2937", "#e5e7eb"
-SHARES = {"conv": "share of FMA peak", "pool": "share of memory bandwidth"}
+SHARES = {"conv": "share of FMA peak", "pool": "share of bandwidth"}
 
 
 def bars(run: dict[str, Any], rows: Sequence[Row], path: str | Path) -> list[Path]:
@@ -112,16 +112,15 @@ def _draw(times: Axes, shares: Axes, kind: str, rows: list[Row]) -> None:
     # A disturbed measurement of a ceiling must not flatten all other bars.
     highest = max((row.share for by_layer in ours.values() for row in by_layer.values()), default=1)
     shares.set_ylim(0, max(1.15, min(1.1 * highest, 4)))
-    labels = {row.layer: row.layer for row in rows}
-    shares.set_xticks(range(len(layers)), [labels[name] for name in layers])
-    shares.tick_params(axis="x", labelrotation=45, length=0)
+    shares.set_xticks(range(len(layers)), layers)
+    shares.tick_params(axis="x", labelrotation=45)
     for label in shares.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     for axes in (times, shares):
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(length=0)
         axes.margins(x=0.02)
 
 

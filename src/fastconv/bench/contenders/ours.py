@@ -13,7 +13,7 @@ __all__ = ["FastConv"]
 
 
 class FastConv(Contender):
-    """Convolutions through a :class:`fastconv.ConvPlan` with an output array that is used again.
+    """Convolutions through a :class:`fastconv.ConvPlan`; output arrays are used again.
 
     Parameters
     ----------
@@ -45,4 +45,5 @@ class FastConv(Contender):
             raise NotImplementedError("pooling has one algorithm")
         x, arguments = case.input(self.layout), case.layer.arguments
         pool = {"max": fc.max_pool2d, "avg": fc.avg_pool2d}[case.layer.kind]
-        return Prepared(lambda: pool(x, **arguments, layout=self.layout))
+        out = np.empty(case.layer.output_shape(case.batch, self.layout), case.dtype)
+        return Prepared(lambda: pool(x, **arguments, layout=self.layout, out=out))

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The command line: what it prints and writes, its exit statuses, and what it says when it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+import fastconv as fc
+from fastconv.bench import command, report
+from fastconv.cli import main
+
+QUICK = ["bench", "--network", "lenet5", "--quick", "--threads", "1"]
+ALONE = [*QUICK, "--reference", "none"]
+
+
+def run(*arguments, **environment):
+    """The same in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastconv", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+# ---------------------------------------------------------------------------------------- in general
+
+
+def test_version():
+    result = run("--version")
+    assert (result.returncode, result.stdout) == (0, f"fastconv {fc.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["demo", "--help"], ["bench", "--help"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: fastconv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["bench", "--network", "vgg"], "invalid choice: 'vgg'"),
+        (["bench", "--threads", "0"], "it is '0'; it needs a number from 1 to 256"),
+        (["bench", "--batch", "two"], "it is 'two'; it needs a number from 1 to 256"),
+        (["bench", "--algorithm", "magic"], "invalid choice: 'magic'"),
+        (["demo", "--seed", "x"], "--seed"),
+    ],
+)
+def test_wrong_arguments_are_status_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_reader_who_leaves_is_no_error_to_shout_about():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastconv", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert errors == ""
+
+
+# --------------------------------------------------------------------------------------------- info
+
+
+def test_info_is_for_people(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("fastconv")
+    assert all(word in text for word in (fc.__version__, fc.isa(), "compiler", "float32", "float64", "memory"))
+
+
+def test_info_as_json(capsys):
+    assert main(["info", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert fc.config().items() <= info.items()
+    threads = {"1", str(fc.get_num_threads())}
+    assert set(info["fma_peak_gflops"]) == {"float32", "float64"}
+    for figures in (*info["fma_peak_gflops"].values(), info["memory_bandwidth_gb_per_second"]):
+        assert set(figures) == threads
+        assert all(figure > 0 for figure in figures.values())
+
+
+def test_info_needs_numpy_alone():
+    code = (
+        "import sys\n"
+        "absent = ('rich', 'matplotlib', 'sklearn', 'PIL', 'safetensors')\n"
+        "sys.modules.update(dict.fromkeys(absent))\n"
+        "from fastconv.cli import main\n"
+        "sys.exit(main(['info']))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "GFLOP/s" in result.stdout
+
+
+# --------------------------------------------------------------------------------------------- demo
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """A demo that does what a test wants."""
+    module = types.ModuleType("fastconv.demo")
+    monkeypatch.setitem(sys.modules, "fastconv.demo", module)
+    monkeypatch.setattr(fc, "demo", module, raising=False)
+    return module
+
+
+def test_demo_is_given_its_options(demo):
+    seen = []
+    demo.main = seen.append
+    assert main(["demo"]) == 0
+    assert main(["demo", "--output", "there", "--seed", "7", "--json"]) == 0
+    assert [(args.output, args.seed, args.json) for args in seen] == [("fastconv-demo", 0, False), ("there", 7, True)]
+
+
+def test_the_status_of_a_command_is_handed_on(demo):
+    demo.main = lambda args: 3
+    assert main(["demo"]) == 3
+
+
+def raising(error):
+    def fail(args):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("n is 0"), 1, "fastconv: n is 0\n"),
+        (FileNotFoundError(2, "No such file", "x.json"), 1, "fastconv: [Errno 2] No such file: 'x.json'\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (
+            ModuleNotFoundError("No module named 'sklearn.datasets'", name="sklearn.datasets"),
+            1,
+            'fastconv: demo needs sklearn, which is not installed: python -m pip install "fastconv[demo]"\n',
+        ),
+    ],
+)
+def test_failures_are_one_line(demo, capsys, error, status, message):
+    demo.main = raising(error)
+    assert main(["demo"]) == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("broken", name="fastconv.nowhere"), ZeroDivisionError()])
+def test_our_own_mistakes_are_not_hidden(demo, error):
+    demo.main = raising(error)
+    with pytest.raises(type(error)):
+        main(["demo"])
+
+
+# -------------------------------------------------------------------------------------------- bench
+
+
+def test_bench_writes_what_it_is_asked_for(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    files = [tmp_path / name for name in ("run.json", "run.md", "run.png")]
+    options = [str(word) for pair in zip(("--json", "--markdown", "--plot"), files, strict=True) for word in pair]
+    assert main([*ALONE, *options]) == 0
+    shown = capsys.readouterr()
+    assert "LeNet-5: convolutions, batch 1, float32" in shown.out
+    assert "LeNet-5: pooling, batch 1, float32" in shown.out
+    assert shown.err == "".join(f"wrote {file}\n" for file in files)
+    run, rows = report.load(files[0])
+    assert run["command"] == " ".join(["fastconv", *ALONE, *options])
+    assert [(row.layer, row.layout) for row in rows] == [
+        (layer, layout) for layer in ("c1", "c3", "s2", "s4") for layout in ("NCHW", "NHWC")
+    ]
+    assert all(row.threads == 1 and row.max_error < 1e-6 for row in rows)
+    assert files[1].read_text().startswith(report.BEGIN)
+    assert files[2].stat().st_size > 1000
+
+
+def test_bench_json_to_standard_output_is_json_alone(capsys):
+    assert main([*ALONE, "--layers", "c*", "--layout", "NHWC", "--algorithm", "all", "--batch", "2", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["layout"] for row in shown["rows"]} == {"NHWC"}
+    assert {row["batch"] for row in shown["rows"]} == {2}
+    first = [row["variant"] for row in shown["rows"] if row["layer"] == "c1"]
+    assert first[0] == "auto"
+    assert {"direct", "im2col"} <= set(first)
+    assert "reference" not in first
+
+
+def test_bench_compares_with_numpy_on_equal_threads():
+    """Where NumPy's BLAS has another number of threads, the command runs itself again."""
+    result = run(*QUICK, "--layers", "c3", "--json", OPENBLAS_NUM_THREADS="3", OPENBLAS_CORETYPE="Prescott")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["contender"] for row in rows] == ["NumPy loops", "NumPy im2col", "fastconv", "fastconv"]
+
+
+def test_the_environment_that_is_fair_to_numpy(monkeypatch):
+    for name in (*command.BLAS_THREADS, *command.HANDICAPS, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    assert command._fair_environment(3) is None
+    other = command._fair_environment(2)
+    assert other["OPENBLAS_NUM_THREADS"] == "2"
+    assert other["PATH"] == os.environ["PATH"]
+    for name, value in other.items():
+        monkeypatch.setenv(name, value)
+    assert command._fair_environment(2) is None  # so that it runs again once only
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1024")
+    assert "OPENBLAS_L2_SIZE" not in command._fair_environment(2)
+
+
+def test_bench_sets_two_runs_side_by_side(tmp_path, capsys):
+    file = str(tmp_path / "run.json")
+    assert main([*ALONE, "--layers", "s4", "--json", file]) == 0
+    capsys.readouterr()
+    assert main(["bench", "--compare", file, file]) == 0
+    text = capsys.readouterr().out
+    assert "B against A" in text
+    assert "geometric mean" in text
+    assert main(["bench", "--compare", file, file, "--markdown"]) == 0
+    assert capsys.readouterr().out.startswith("### B against A")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*ALONE, "--layers", "nothing", "no*"], "no layer is called nothing or no*"),
+        ([*ALONE, "--json", "--markdown"], "--json and --markdown cannot both go to standard output"),
+        (["bench", "--compare", "/nowhere/a", "/nowhere/b"], "/nowhere/a"),
+    ],
+)
+def test_bench_says_what_is_wrong(arguments, message, capsys):
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("fastconv: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_bench_asks_for_matplotlib_before_it_measures(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "fastconv.bench.plot", raising=False)
+    monkeypatch.delattr("fastconv.bench.plot", raising=False)
+    assert main([*ALONE, "--plot", "x.png"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("fastconv: bench needs matplotlib, which is not installed: python -m pip install")
