@@ -350,6 +350,13 @@ def test_algorithms_have_lines_of_their_own():
     assert [line["layer"] for line in lines] == ["one", "", "two ×2", "total"]
 
 
+def test_a_disturbed_machine_is_told():
+    rows = some_rows()
+    assert "QUIET" not in " ".join(report.tables(rows)[0].notes)
+    rows[3] = replace(rows[3], ceiling=69.0)
+    assert "it varied from 69.0 to 100 GFLOP/s" in " ".join(report.tables(rows)[0].notes)
+
+
 def test_a_narrow_terminal_gets_the_columns_that_matter():
     [table] = report.tables(some_rows())
     everything, fitted = table.fitted(10_000), table.fitted(80)

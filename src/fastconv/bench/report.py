@@ -23,6 +23,7 @@ __all__ = ["comparison", "document", "load", "machine", "markdown", "summary", "
 
 SCHEMA = 1
 OURS = "fastconv"
+QUIET = 0.7  # a ceiling that falls below this share of its highest has been disturbed
 BEGIN, END = "<!-- fastconv bench: begin -->", "<!-- fastconv bench: end -->"
 
 _TITLES = {
@@ -82,8 +83,12 @@ def _table(rows: list[Row]) -> Table:
     several = len(_unique(name for name, _ in others)) < len(others)
     names = [f"{name} {layout}" if several else name for name, layout in others]
     columns = _columns(first.kind, names, layouts)
-    ceiling = figure(float(np.median([row.ceiling for row in rows])))
-    notes = [_NOTES[first.kind].format(ceiling)]
+    limits = sorted(row.ceiling for row in rows)
+    notes = [_NOTES[first.kind].format(figure(float(np.median(limits))))]
+    if limits[0] < QUIET * limits[-1]:
+        unit = _UNITS[first.kind][1]
+        span = f"{figure(limits[0])} to {figure(limits[-1])} {unit}"
+        notes.append(f"NOT A QUIET MACHINE: it varied from {span}, so none of these figures can be relied on.")
     if names and layouts:
         notes.append(f"Speed-up: of {layouts[0]}; NumPy is given NCHW, which suits it best.")
     if first.kind == "conv":

@@ -166,7 +166,8 @@ def show(*tables: Table) -> None:
         from rich.console import Console
         from rich.text import Text
 
-        Console(width=width).print("", Text(table.title, "bold"), fitted.rich(), Text("\n".join(table.notes), "dim"))
+        console, notes = Console(width=width), Text("\n".join(table.notes), "dim")
+        console.print(Text("\n" + table.title, "bold"), fitted.rich(), *([notes] if table.notes else []), sep="\n")
 
 
 def track(items: Sequence[T], label: str) -> Iterator[T]:
