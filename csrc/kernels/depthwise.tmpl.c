@@ -100,7 +100,8 @@ static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
             FC_NAME(depthwise_vectors)(work, &r, src, weights, bias, dst, residual, x, 4);
         for (; x + FC_VL <= right; x += FC_VL)
             FC_NAME(depthwise_vectors)(work, &r, src, weights, bias, dst, residual, x, 1);
-        if (x < right && right - left >= FC_VL) { // the last vector overlaps the one before
+        // The last vector overlaps the one before, unless the residual would be added twice.
+        if (x < right && right - left >= FC_VL && residual != dst) {
             FC_NAME(depthwise_vectors)(work, &r, src, weights, bias, dst, residual, right - FC_VL, 1);
             x = right;
         }

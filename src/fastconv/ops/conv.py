@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args, _config
-from fastconv.plan import check_bias, check_residual, core_plan, run
+from fastconv.plan import check_bias, check_residual, core_plan, dense_strides, run
 
 __all__ = ["conv2d", "conv2d_input", "conv2d_weight"]
 
@@ -24,10 +24,11 @@ def _plan(
     bounds: tuple[float, float] = _args.ACTIVATIONS[None],
 ) -> Any:
     """The plan for these arrays. Forward order: input, weight, output, whichever of them is the result."""
-    fields = geometry.fields(direction, src.dtype, src.strides, wei.strides, dst.strides, bounds)
+    views = [(a.shape, a.strides if a.size else dense_strides(a.shape, a.itemsize)) for a in (src, wei, dst)]
+    fields = geometry.fields(direction, src.dtype, *(strides for _, strides in views), bounds)
     # What is read, what is packed, and what is written.
-    arrays = {"forward": (src, wei, dst), "input": (dst, wei, src), "weight": (src, dst, wei)}[direction]
-    layouts = ((a.shape, a.strides) for a in arrays)
+    order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
+    layouts = (views[i] for i in order)
     return core_plan(fields, algorithm, strict, *layouts, src.itemsize)
 
 
