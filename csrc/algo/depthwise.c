@@ -3,21 +3,29 @@
 // depthwise.c - one input channel per group. There is nothing to multiply as matrices; what counts is to read and write
 // each element once, so vectors run along whatever is contiguous.
 //
-//   pixels form    a task is some rows of one output channel, vectors along the row; any number of outputs per group
+//   pixels form    a task is some rows of one group, vectors along the row; the rows are first copied, zero-padded and
+//                  split into the phases of the stride (padded.c), which leaves neither borders nor strides to the
+//                  kernel; any number of outputs per group
 //   channels form  a task is some rows of all channels, vectors over the groups; one output per group
 #include "algo/plan.h"
 
-enum { FC_ROWS_PER_TASK_ELEMENTS = 16384 };
+// Elements of a task: padded rows that stay in L1 (pixels form), or a share of the work (channels form).
+enum { FC_PADDED_ELEMENTS = 4096, FC_ROWS_ELEMENTS = 16384, FC_PADDED_BYTES = 4 << 20, FC_SLACK = FC_MAX_NR };
 
 static int channels_form(const fc_problem *p) {
     return p->out_channels == 1 && p->src.group == 1 && p->dst.group == 1 && p->groups > 1;
 }
 
+static fc_padded padded_of(const fc_problem *p) {
+    const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
+    return fc_padded_rows(p, fc_max(1, fc_min(p->axis[1].out, FC_PADDED_ELEMENTS / width)), 1, 1, FC_SLACK);
+}
+
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    (void)k;
     if (p->in_channels != 1) return "a group has more than one input channel";
-    if (!channels_form(p) && (p->src.axis[2] != 1 || p->dst.axis[2] != 1))
-        return "neither rows nor channels of the images are contiguous";
+    if (channels_form(p)) return NULL;
+    if (p->dst.axis[2] != 1) return "neither rows nor channels of the output are contiguous";
+    if (!fc_padded_fits(p, k, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
     return NULL;
 }
 
@@ -25,21 +33,33 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
 static double cost(const fc_problem *p, const fc_kernels *k) {
     const int64_t run = channels_form(p) ? p->groups : p->axis[2].out;
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
-    const double gathered = !channels_form(p) && p->axis[2].stride > 2 ? (double)k->vl : 1.0;
-    return fc_cost_fixed() + 0.5e-9 * vectors * gathered + fc_cost_runs(vectors / (double)fc_taps(p), 1, k);
+    double copy = 0;
+    if (!channels_form(p)) {
+        const fc_padded s = padded_of(p);
+        const double tasks = (double)(p->batch * p->groups * p->axis[0].out * fc_ceil_div(p->axis[1].out, s.rows));
+        copy = tasks * fc_cost_runs((double)s.elements, s.width, k);
+    }
+    return fc_cost_fixed() + 0.3e-9 * vectors + copy + fc_cost_runs(vectors / (double)fc_taps(p), 1, k);
 }
 
 // Packed: bias, then weights: [tap][group] in the channels form, [group * out][tap] in the pixels form.
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
     plan->packed_bytes = (size_t)(p->groups * p->out_channels * (1 + fc_taps(p)) * plan->kernels->element);
+    if (channels_form(p)) return FC_OK;
+    plan->table = malloc(sizeof(int64_t) * (size_t)fc_taps(p));
+    if (!plan->table) return FC_NO_MEMORY;
+    const fc_padded padded = padded_of(p);
+    fc_padded_offsets(p, &padded, 1, plan->table);
     return FC_OK;
 }
 
-static size_t scratch(const fc_plan *plan, int threads) {
-    (void)plan, (void)threads;
-    return 0;
+static size_t panel_bytes(const fc_plan *plan) {
+    if (channels_form(&plan->problem)) return 0;
+    return fc_align((size_t)(padded_of(&plan->problem).elements * plan->kernels->element));
 }
+
+static size_t scratch(const fc_plan *plan, int threads) { return (size_t)threads * panel_bytes(plan); }
 
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     (void)threads;
@@ -63,42 +83,80 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
 typedef struct depthwise_job {
     const fc_plan *plan;
     const char *src, *packed, *residual;
-    char *dst;
+    char *dst, *scratch;
     int64_t rows; // per task
 } depthwise_job;
 
-static void task(void *context, int64_t index, int thread) {
+// The rows of a task, but for what differs between the forms.
+static fc_depthwise_rows rows_of(const depthwise_job *job, int64_t part) {
+    const fc_problem *p = &job->plan->problem;
+    fc_depthwise_rows work = {.problem = p, .bias = job->packed, .h = part * job->rows, .taps = fc_taps(p)};
+    work.weights = fc_at(job->packed, p->groups * p->out_channels, job->plan->kernels);
+    work.rows = fc_min(job->rows, p->axis[1].out - work.h);
+    return work;
+}
+
+static void aim(const depthwise_job *job, fc_depthwise_rows *work, int64_t dst) {
+    const int64_t element = job->plan->kernels->element;
+    work->dst = job->dst + dst * element;
+    work->residual = job->residual ? job->residual + dst * element : NULL;
+}
+
+static void channels_task(void *context, int64_t index, int thread) {
     (void)thread;
+    const depthwise_job *job = context;
+    const fc_problem *p = &job->plan->problem;
+    const int64_t parts = fc_ceil_div(p->axis[1].out, job->rows);
+    fc_depthwise_rows work = rows_of(job, index % parts);
+    work.d = index / parts % p->axis[0].out;
+    const int64_t image = index / parts / p->axis[0].out;
+    work.src = fc_at(job->src, image * p->src.outer, job->plan->kernels);
+    aim(job, &work, image * p->dst.outer + work.d * p->dst.axis[0]);
+    job->plan->kernels->depthwise_channels(&work);
+}
+
+static void pixels_task(void *context, int64_t index, int thread) {
     const depthwise_job *job = context;
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
-    const int64_t element = plan->kernels->element, outs = p->groups * p->out_channels;
+    const fc_padded padded = padded_of(p);
     const int64_t parts = fc_ceil_div(p->axis[1].out, job->rows);
-    const int64_t planes = channels_form(p) ? 1 : outs;
-    fc_depthwise_rows work = {.problem = p, .bias = job->packed, .weights = job->packed + outs * element};
-    work.h = index % parts * job->rows;
-    work.rows = fc_min(job->rows, p->axis[1].out - work.h);
+    fc_depthwise_rows work = rows_of(job, index % parts);
     index /= parts;
-    const int64_t channel = index % planes, d = index / planes % p->axis[0].out, image = index / planes / p->axis[0].out;
-    const int64_t group = channel / p->out_channels, out = channel % p->out_channels;
-    const int64_t dst = image * p->dst.outer + group * p->dst.group + out * p->dst.channel + d * p->dst.axis[0];
-    work.d = d;
-    work.channel = channel;
-    work.src = job->src + (image * p->src.outer + group * p->src.group) * element;
-    work.dst = job->dst + dst * element;
-    work.residual = job->residual ? job->residual + dst * element : NULL;
-    (channels_form(p) ? plan->kernels->depthwise_channels : plan->kernels->depthwise_pixels)(&work);
+    const int64_t group = index % p->groups, image = index / p->groups / p->axis[0].out;
+    work.d = index / p->groups % p->axis[0].out;
+    work.src = job->scratch + (size_t)thread * panel_bytes(plan);
+    work.row = padded.width;
+    work.tap_offset = plan->table;
+    const fc_pad_copy copy = {
+        .problem = p,
+        .src = fc_at(job->src, image * p->src.outer + group * p->src.group, plan->kernels),
+        .d = work.d,
+        .h = work.h,
+        .channels = 1,
+        .rows = padded.rows + padded.rows_extra,
+        .width = padded.width,
+        .pixel = 1,
+        .planes = job->scratch + (size_t)thread * panel_bytes(plan),
+    };
+    plan->kernels->pad_copy_pixels(&copy);
+    for (int64_t out = 0; out < p->out_channels; out++) {
+        work.channel = group * p->out_channels + out;
+        aim(job, &work,
+            image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
+        plan->kernels->depthwise_pixels(&work);
+    }
 }
 
 static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
                     void *scratch_memory, int threads) {
-    (void)scratch_memory;
     const fc_problem *p = &plan->problem;
-    const int64_t planes = channels_form(p) ? 1 : p->groups * p->out_channels;
-    const int64_t row = p->axis[2].out * (channels_form(p) ? p->groups : 1);
-    depthwise_job job = {plan, src, packed, residual, dst, 0};
-    job.rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_PER_TASK_ELEMENTS / row));
-    fc_parallel(p->batch * p->axis[0].out * planes * fc_ceil_div(p->axis[1].out, job.rows), threads, task, &job);
+    depthwise_job job = {plan, src, packed, residual, dst, scratch_memory, 0};
+    if (channels_form(p)) job.rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups)));
+    else job.rows = padded_of(p).rows;
+    const int64_t planes = p->batch * p->axis[0].out * (channels_form(p) ? 1 : p->groups);
+    fc_parallel(planes * fc_ceil_div(p->axis[1].out, job.rows), threads, channels_form(p) ? channels_task : pixels_task,
+                &job);
 }
 
 const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, layout, scratch, pack, execute};

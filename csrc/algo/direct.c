@@ -2,14 +2,11 @@
 //
 // direct.c - convolution on padded rows: each strip copies its input once, zero-padded and split into the phases of the
 // stride, and every tap is then the same memory at another offset.  Where im2col copies each element once per tap, this
-// copies it once.
+// copies it once (padded.c gives the layout).
 //
-// With s the stride and e the dilation, tap k reads input column j * s - pad + k * e for output column j: column
-// j + (k * e) / s of phase (k * e) % s.  A phase plane has `rows` + rows_extra rows of `width` columns:
-//
-//   pixels form    planes [channel][kd][phase h][phase w][row][column], an output row is `width` columns wide, of which
-//                  the last ones are not stored, so that tiles run on from row to row
-//   channels form  planes [kd][phase h][phase w][row][column][channel], tiles end with the output row
+//   pixels form    an output row is `width` columns wide, of which the last ones are not stored, so that tiles run on
+//                  from row to row
+//   channels form  tiles end with the output row
 //
 // A unit is a block of output rows of one (image, depth).
 #include "algo/plan.h"
@@ -17,61 +14,46 @@
 enum { FC_TAPS_PER_BLOCK = 256, FC_UNIT_COLUMNS = 256, FC_UNIT_BYTES = 1 << 20 };
 
 typedef struct direct_shape {
-    int64_t rows;         // output rows per unit
-    int64_t rows_extra;   // further rows of a phase plane
-    int64_t width;        // of a phase plane
-    int64_t channels;     // per block
-    int64_t pixel;        // channels form: elements from column to column
-    int64_t plane;        // elements of a phase plane
-    int64_t elements;     // of all planes of a unit
-    int64_t bytes;        // of these planes and of the sums between blocks of channels
+    fc_padded padded;
+    int64_t channels; // per block
+    int64_t bytes;    // of a unit's planes and of the sums between blocks of channels
 } direct_shape;
 
 static direct_shape shape_of(const fc_problem *p, const fc_kernels *k) {
-    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int channels_form = fc_gemm_channels_form(p, k);
     const int64_t blocks = fc_max(1, fc_ceil_div(p->in_channels, fc_max(1, FC_TAPS_PER_BLOCK / fc_taps(p))));
-    direct_shape s;
-    s.width = w->out + (w->kernel - 1) * w->dilation / w->stride;
-    s.rows_extra = (h->kernel - 1) * h->dilation / h->stride;
-    s.rows = fc_max(1, fc_min(h->out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, s.width))));
-    s.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks));
-    s.pixel = channels_form ? s.channels + (s.channels % 32 ? 0 : 16) : 1;
-    const int64_t depth = p->axis[0].kernel * h->stride * w->stride * (channels_form ? 1 : s.channels);
-    for (;; s.rows = fc_ceil_div(s.rows, 2)) {
-        s.plane = (s.rows + s.rows_extra) * s.width * s.pixel;
-        s.elements = fc_round_up(depth * s.plane + k->nr, 16); // a last tile may read nr columns on
-        const int64_t sums = blocks > 1 ? s.rows * fc_round_up(s.width, k->nr) * fc_round_up(p->out_channels, k->nr) : 0;
-        s.bytes = (s.elements + sums) * k->element;
-        if (s.rows == 1 || s.bytes <= FC_UNIT_BYTES) return s;
+    direct_shape s = {.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks))};
+    const int64_t planes = channels_form ? 1 : s.channels;
+    const int64_t pixel = channels_form ? s.channels + (s.channels % 32 ? 0 : 16) : 1;
+    const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
+    int64_t rows = fc_max(1, fc_min(p->axis[1].out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, width))));
+    for (;; rows = fc_ceil_div(rows, 2)) {
+        s.padded = fc_padded_rows(p, rows, planes, pixel, k->nr);
+        const int64_t sums = blocks > 1 ? rows * fc_round_up(width, k->nr) * fc_round_up(p->out_channels, k->nr) : 0;
+        s.bytes = (s.padded.elements + sums) * k->element;
+        if (rows == 1 || s.bytes <= FC_UNIT_BYTES) return s;
     }
 }
 
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    static const char *const reason = "one output row needs more than 4 MiB of padded input and sums";
-    // One channel of one row, in double: huge strides and dilations would overflow the integers of shape_of.
-    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-    const double rows = 1.0 + (double)((h->kernel - 1) * h->dilation / h->stride);
-    const double width = (double)w->out + (double)((w->kernel - 1) * w->dilation / w->stride);
-    const double planes = (double)p->axis[0].kernel * (double)h->stride * (double)w->stride;
-    if (planes * rows * width * (double)k->element > 4.0 * FC_UNIT_BYTES) return reason;
-    return shape_of(p, k).bytes > 4 * FC_UNIT_BYTES ? reason : NULL;
+    if (fc_padded_fits(p, k, 4 * FC_UNIT_BYTES) && shape_of(p, k).bytes <= 4 * FC_UNIT_BYTES) return NULL;
+    return "one output row needs more than 4 MiB of padded input and sums";
 }
 
 static double cost(const fc_problem *p, const fc_kernels *k) {
     const direct_shape s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int channels_form = fc_gemm_channels_form(p, k);
-    const double units = (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
+    const double units = (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
-                          (double)((s.rows + s.rows_extra) * s.width);
-    const double gemm = fc_cost_gemm(p, k, fc_cost_runs(copied, channels_form ? s.channels : s.width, k));
-    const double wasted = channels_form ? 1.0 : (double)s.width / (double)fc_max(1, w->out);
+                          (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
+    const double gemm = fc_cost_gemm(p, k, fc_cost_runs(copied, channels_form ? s.channels : s.padded.width, k));
+    const double wasted = channels_form ? 1.0 : (double)s.padded.width / (double)fc_max(1, w->out);
     return gemm * wasted;
 }
 
 static int64_t unit_blocks(const fc_plan *plan) {
-    return fc_ceil_div(plan->problem.axis[1].out, shape_of(&plan->problem, plan->kernels).rows);
+    return fc_ceil_div(plan->problem.axis[1].out, shape_of(&plan->problem, plan->kernels).padded.rows);
 }
 
 static fc_status layout(fc_plan *plan) {
@@ -82,17 +64,7 @@ static fc_status layout(fc_plan *plan) {
     const fc_status status =
         fc_gemm_layout_make(plan, channels_form, channels_form ? s.channels : 1, s.channels * taps, channels * taps);
     if (status != FC_OK) return status;
-    int64_t *offset = plan->table;
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t kd = 0; kd < p->axis[0].kernel; kd++)
-            for (int64_t kh = 0; kh < p->axis[1].kernel; kh++)
-                for (int64_t kw = 0; kw < p->axis[2].kernel; kw++) {
-                    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-                    const int64_t y = kh * h->dilation, x = kw * w->dilation;
-                    const int64_t depth = c * p->axis[0].kernel + kd;
-                    const int64_t plane = (depth * h->stride + y % h->stride) * w->stride + x % w->stride;
-                    *offset++ = plane * s.plane + (y / h->stride * s.width + x / w->stride) * s.pixel;
-                }
+    fc_padded_offsets(p, &s.padded, channels, plan->table);
     return FC_OK;
 }
 
@@ -102,24 +74,24 @@ static int64_t units(const fc_plan *plan) {
 
 static int64_t unit_columns(const fc_plan *plan) {
     const direct_shape s = shape_of(&plan->problem, plan->kernels);
-    return s.rows * s.width;
+    return s.padded.rows * s.padded.width;
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t count) {
-    return count * shape_of(&plan->problem, plan->kernels).elements;
+    return count * shape_of(&plan->problem, plan->kernels).padded.elements;
 }
 
 // Tiles of a row (channels form) or of a unit (pixels form).
 static int64_t tiles_across(const fc_plan *plan, const direct_shape *s) {
     const int64_t out_w = plan->problem.axis[2].out;
     if (plan->layout.gemm.channels_form) return fc_ceil_div(out_w, plan->kernels->mr);
-    return fc_ceil_div((s->rows - 1) * s->width + out_w, plan->kernels->nr);
+    return fc_ceil_div((s->padded.rows - 1) * s->padded.width + out_w, plan->kernels->nr);
 }
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
     const direct_shape s = shape_of(&plan->problem, plan->kernels);
-    return count * tiles_across(plan, &s) * (plan->layout.gemm.channels_form ? s.rows : 1);
+    return count * tiles_across(plan, &s) * (plan->layout.gemm.channels_form ? s.padded.rows : 1);
 }
 
 // Where a unit and a tile lie.
@@ -133,25 +105,25 @@ typedef struct direct_tile {
 static direct_tile unit_of(const fc_gemm_strip *strip, const direct_shape *s, int64_t unit) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t blocks = unit_blocks(strip->plan), at = strip->first + unit;
-    direct_tile t = {.unit = unit, .h = at % blocks * s->rows};
+    direct_tile t = {.unit = unit, .h = at % blocks * s->padded.rows};
     t.d = at / blocks % p->axis[0].out;
     t.image = at / blocks / p->axis[0].out;
-    t.rows = fc_min(s->rows, p->axis[1].out - t.h);
+    t.rows = fc_min(s->padded.rows, p->axis[1].out - t.h);
     return t;
 }
 
 static direct_tile tile_of(const fc_gemm_strip *strip, const direct_shape *s, int64_t tile) {
     const int64_t across = tiles_across(strip->plan, s), out_w = strip->plan->problem.axis[2].out;
     if (strip->plan->layout.gemm.channels_form) {
-        direct_tile t = unit_of(strip, s, tile / across / s->rows);
-        t.row = tile / across % s->rows;
+        direct_tile t = unit_of(strip, s, tile / across / s->padded.rows);
+        t.row = tile / across % s->padded.rows;
         t.column = tile % across * out_w / across;
         t.count = t.row < t.rows ? (tile % across + 1) * out_w / across - t.column : 0;
         return t;
     }
     direct_tile t = unit_of(strip, s, tile / across);
     t.column = tile % across * strip->plan->kernels->nr;
-    t.count = fc_max(0, fc_min(strip->plan->kernels->nr, (t.rows - 1) * s->width + out_w - t.column));
+    t.count = fc_max(0, fc_min(strip->plan->kernels->nr, (t.rows - 1) * s->padded.width + out_w - t.column));
     return t;
 }
 
@@ -168,12 +140,12 @@ static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *ta
         return;
     }
     for (int64_t j = 0; j < t.count;) {
-        const int64_t row = (t.column + j) / s.width, x = (t.column + j) % s.width, left = t.count - j;
+        const int64_t row = (t.column + j) / s.padded.width, x = (t.column + j) % s.padded.width, left = t.count - j;
         if (x < p->axis[2].out) {
             const int64_t length = fc_min(left, p->axis[2].out - x);
             target->runs[target->run_count++] = (fc_run){j, length, base + row * p->dst.axis[1] + x * p->dst.axis[2]};
         }
-        j += fc_min(left, s.width - x);
+        j += fc_min(left, s.padded.width - x);
     }
 }
 
@@ -191,10 +163,10 @@ static void load(const fc_gemm_strip *strip) {
             .h = at.h,
             .c0 = strip->k0 / taps,
             .channels = (strip->k1 - strip->k0) / taps,
-            .rows = s.rows + s.rows_extra,
-            .width = s.width,
-            .pixel = s.pixel,
-            .planes = (char *)strip->panel + u * s.elements * plan->kernels->element,
+            .rows = s.padded.rows + s.padded.rows_extra,
+            .width = s.padded.width,
+            .pixel = s.padded.pixel,
+            .planes = (char *)strip->panel + u * s.padded.elements * plan->kernels->element,
         };
         (plan->layout.gemm.channels_form ? plan->kernels->pad_copy_channels : plan->kernels->pad_copy_pixels)(&work);
     }
@@ -204,10 +176,10 @@ static void address(const fc_gemm_strip *strip, int64_t index, fc_gemm_tile *til
     const fc_plan *plan = strip->plan;
     const direct_shape s = shape_of(&plan->problem, plan->kernels);
     const direct_tile t = tile_of(strip, &s, index);
-    const int64_t at = t.unit * s.elements + (t.row * s.width + t.column) * s.pixel;
+    const int64_t at = t.unit * s.padded.elements + (t.row * s.padded.width + t.column) * s.padded.pixel;
     if (plan->layout.gemm.channels_form) {
         tile->a = fc_at(strip->panel, at, plan->kernels);
-        tile->a_row = s.pixel;
+        tile->a_row = s.padded.pixel;
         tile->segments = plan->layout.gemm.segments;
         tile->a_segment = plan->table;
         tile->depth = (strip->k1 - strip->k0) / tile->segments;

@@ -2,8 +2,48 @@
 //
 // depthwise.tmpl.c - rows of a convolution with one input channel: dst[x] = sum over taps of w[tap] * src[x * s + tap].
 //
-// Taps are summed in one order everywhere, and those outside the image add nothing, so that a pixel's bits do not depend
-// on which of the paths below computes it.
+// Taps are summed in one order everywhere, and every column by the same operations, so that a pixel's bits do not depend
+// on where it stands.
+
+// `count` vectors of an output row from column x on; the last one holds `lanes` columns.
+FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T *row, const T *weights, vec bias, T *dst,
+                                          const T *residual, int64_t x, int64_t lanes, const int count) {
+    vec sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) sum[v] = v_set1(0);
+    for (int64_t t = 0; t < work->taps; t++) {
+        const vec tap = v_set1(weights[t]);
+        const T *in = row + work->tap_offset[t] + x;
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) sum[v] = v_fma(tap, v_load(in + v * FC_VL), sum[v]);
+    }
+    const vec low = v_set1((T)work->problem->low), high = v_set1((T)work->problem->high);
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) {
+        const int64_t at = x + v * FC_VL, n = v + 1 < count ? FC_VL : lanes;
+        const vec res = residual ? v_load_part(residual + at, n) : v_set1(0);
+        v_store_part(dst + at, FC_NAME(finish)(sum[v], bias, res, low, high), n);
+    }
+}
+
+// Rows of one output channel from padded rows (algo/padded.c): no borders, no strides, only taps at offsets.
+static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
+    const fc_problem *p = work->problem;
+    const int64_t columns = p->axis[2].out;
+    const T *weights = (const T *)work->weights + work->channel * work->taps;
+    const vec bias = v_set1(((const T *)work->bias)[work->channel]);
+    for (int64_t r = 0; r < work->rows; r++) {
+        const T *row = (const T *)work->src + r * work->row;
+        T *dst = (T *)work->dst + (work->h + r) * p->dst.axis[1];
+        const T *residual = work->residual ? (const T *)work->residual + (work->h + r) * p->dst.axis[1] : NULL;
+        int64_t x = 0;
+        for (; x + 4 * FC_VL <= columns; x += 4 * FC_VL)
+            FC_NAME(depthwise_vectors)(work, row, weights, bias, dst, residual, x, FC_VL, 4);
+        for (; x < columns; x += FC_VL)
+            FC_NAME(depthwise_vectors)(work, row, weights, bias, dst, residual, x,
+                                       columns - x < FC_VL ? columns - x : FC_VL, 1);
+    }
+}
 
 // The taps k of an axis that read inside [0, in) from output position `at`: [low, high).
 FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, int64_t *high) {
@@ -14,100 +54,9 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
     if (*high < *low) *high = *low;
 }
 
-// FC_VL elements, `step` apart.
-FC_INLINE vec FC_NAME(load_strided)(const T *p, int64_t step) {
-    if (step == 1) return v_load(p);
-    if (step == 2) return v_load2(p);
-    T lanes[FC_VL];
-    for (int l = 0; l < FC_VL; l++) lanes[l] = p[l * step];
-    return v_load(lanes);
-}
-
 typedef struct FC_NAME(tap_range) {
     int64_t low[FC_AXES], high[FC_AXES];
 } FC_NAME(tap_range);
-
-// One output column, through the same vector operations as the others, in one lane.
-FC_INLINE void FC_NAME(depthwise_column)(const fc_depthwise_rows *work, FC_NAME(tap_range) r, const T *src,
-                                         const T *weights, vec bias, T *dst, const T *residual, int64_t x) {
-    const fc_problem *p = work->problem;
-    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    vec sum = v_set1(0);
-    FC_NAME(taps_inside)(w, x, &r.low[2], &r.high[2]);
-    for (int64_t i = r.low[0]; i < r.high[0]; i++)
-        for (int64_t j = r.low[1]; j < r.high[1]; j++) {
-            const T *row = src + i * d->dilation * p->src.axis[0] + j * h->dilation * p->src.axis[1];
-            const T *tap = weights + (i * h->kernel + j) * w->kernel;
-            for (int64_t k = r.low[2]; k < r.high[2]; k++)
-                sum = v_fma(v_set1(tap[k]), v_set1(row[x * w->stride - w->pad + k * w->dilation]), sum);
-        }
-    const vec res = residual ? v_set1(residual[x]) : v_set1(0);
-    v_store_part(dst + x, FC_NAME(finish)(sum, bias, res, v_set1((T)p->low), v_set1((T)p->high)), 1);
-}
-
-// Vectors of columns [x, x + count * FC_VL), all of whose taps lie inside the row.
-FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const FC_NAME(tap_range) *r, const T *src,
-                                          const T *weights, vec bias, T *dst, const T *residual, int64_t x,
-                                          const int count) {
-    const fc_problem *p = work->problem;
-    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    vec sum[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < count; v++) sum[v] = v_set1(0);
-    for (int64_t i = r->low[0]; i < r->high[0]; i++)
-        for (int64_t j = r->low[1]; j < r->high[1]; j++) {
-            const T *row = src + i * d->dilation * p->src.axis[0] + j * h->dilation * p->src.axis[1] +
-                           x * w->stride - w->pad;
-            const T *tap = weights + (i * h->kernel + j) * w->kernel;
-            for (int64_t k = 0; k < w->kernel; k++) {
-                const vec t = v_set1(tap[k]);
-#pragma GCC unroll 4
-                for (int v = 0; v < count; v++)
-                    sum[v] = v_fma(t, FC_NAME(load_strided)(row + k * w->dilation + v * FC_VL * w->stride, w->stride),
-                                   sum[v]);
-            }
-        }
-    const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
-#pragma GCC unroll 4
-    for (int v = 0; v < count; v++) {
-        const vec res = residual ? v_load(residual + x + v * FC_VL) : v_set1(0);
-        v_store(dst + x + v * FC_VL, FC_NAME(finish)(sum[v], bias, res, low, high));
-    }
-}
-
-static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
-    const fc_problem *p = work->problem;
-    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    const T *weights = (const T *)work->weights + work->channel * d->kernel * h->kernel * w->kernel;
-    const vec bias = v_set1(((const T *)work->bias)[work->channel]);
-    // Columns [left, right) read inside the row with every tap.
-    int64_t left = (w->pad > 0 ? w->pad + w->stride - 1 : 0) / w->stride;
-    const int64_t last = w->in - 1 + w->pad - (w->kernel - 1) * w->dilation; // highest x * stride
-    int64_t right = last < 0 ? 0 : last / w->stride + 1;
-    if (right > w->out) right = w->out;
-    if (left > right) left = right = 0;
-    FC_NAME(tap_range) r;
-    FC_NAME(taps_inside)(d, work->d, &r.low[0], &r.high[0]);
-    for (int64_t y = work->h; y < work->h + work->rows; y++) {
-        FC_NAME(taps_inside)(h, y, &r.low[1], &r.high[1]);
-        const T *src = (const T *)work->src + (work->d * d->stride - d->pad) * p->src.axis[0] +
-                       (y * h->stride - h->pad) * p->src.axis[1];
-        T *dst = (T *)work->dst + y * p->dst.axis[1];
-        const T *residual = work->residual ? (const T *)work->residual + y * p->dst.axis[1] : NULL;
-        int64_t x = 0;
-        for (; x < left; x++) FC_NAME(depthwise_column)(work, r, src, weights, bias, dst, residual, x);
-        for (; x + 4 * FC_VL <= right; x += 4 * FC_VL)
-            FC_NAME(depthwise_vectors)(work, &r, src, weights, bias, dst, residual, x, 4);
-        for (; x + FC_VL <= right; x += FC_VL)
-            FC_NAME(depthwise_vectors)(work, &r, src, weights, bias, dst, residual, x, 1);
-        // The last vector overlaps the one before, unless the residual would be added twice.
-        if (x < right && right - left >= FC_VL && residual != dst) {
-            FC_NAME(depthwise_vectors)(work, &r, src, weights, bias, dst, residual, right - FC_VL, 1);
-            x = right;
-        }
-        for (; x < w->out; x++) FC_NAME(depthwise_column)(work, r, src, weights, bias, dst, residual, x);
-    }
-}
 
 // Vectors of channels [c, c + count * FC_VL), the last of them only `lanes` wide, at one output pixel.
 FC_INLINE void FC_NAME(depthwise_pixel)(const fc_depthwise_rows *work, const FC_NAME(tap_range) *r, const T *src, T *dst,

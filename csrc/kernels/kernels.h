@@ -88,15 +88,17 @@ typedef struct fc_winograd_tiles {
     int64_t point, row;       // distances between points and between tiles
 } fc_winograd_tiles;
 
-// Output rows [h, h + rows) of one image and depth; src, dst and residual point to that image, and in the pixels form to
-// the channel.
+// Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and in the pixels form to the
+// channel.
 typedef struct fc_depthwise_rows {
     const fc_problem *problem;
-    const void *src;
+    const void *src; // channels form: the image; pixels form: padded rows of the channel
     void *dst;
     const void *residual;
     const void *weights, *bias; // packed by algo/depthwise.c
-    int64_t channel, d, h, rows;
+    int64_t d, h, rows;
+    int64_t channel, row, taps; // pixels form: output channel; elements between padded rows; number of taps
+    const int64_t *tap_offset;  // and where they lie
 } fc_depthwise_rows;
 
 typedef void (*fc_gemm_fn)(const fc_gemm_tile *tile);

@@ -169,6 +169,13 @@ static void FC_NAME(im2col_strings)(const fc_im2col *work) {
 
 // ----------------------------------------------------------------------------------------------------- padded rows
 
+// Whether any tap reads phase `phase` of an axis.
+FC_INLINE int FC_NAME(phase_used)(const fc_axis *a, int64_t phase) {
+    for (int64_t k = 0; k < a->kernel; k++)
+        if (k * a->dilation % a->stride == phase) return 1;
+    return 0;
+}
+
 // planes [channel][kd][phase h][phase w][rows][width]: element (r, j) of a phase plane is the input at row
 // (h + r) * stride - pad + phase, column j * stride - pad + phase.
 static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
@@ -180,7 +187,11 @@ static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
             const int64_t z = work->d * d->stride - d->pad + kd * d->dilation;
             const T *plane = (const T *)work->src + (work->c0 + c) * p->src.channel + z * p->src.axis[0];
             for (int64_t ph = 0; ph < h->stride; ph++)
-                for (int64_t pw = 0; pw < w->stride; pw++)
+                for (int64_t pw = 0; pw < w->stride; pw++) {
+                    if (!FC_NAME(phase_used)(h, ph) || !FC_NAME(phase_used)(w, pw)) {
+                        out += work->rows * work->width;
+                        continue;
+                    }
                     for (int64_t r = 0; r < work->rows; r++, out += work->width) {
                         const int64_t y = (work->h + r) * h->stride - h->pad + ph;
                         if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, work->width);
@@ -188,6 +199,7 @@ static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
                             FC_NAME(clipped_run)(out, plane + y * p->src.axis[1], pw - w->pad, w->stride, w->in,
                                                  p->src.axis[2], work->width);
                     }
+                }
         }
 }
 
@@ -200,7 +212,11 @@ static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
         const int64_t z = work->d * d->stride - d->pad + kd * d->dilation;
         const T *plane = (const T *)work->src + work->c0 * p->src.channel + z * p->src.axis[0];
         for (int64_t ph = 0; ph < h->stride; ph++)
-            for (int64_t pw = 0; pw < w->stride; pw++)
+            for (int64_t pw = 0; pw < w->stride; pw++) {
+                if (!FC_NAME(phase_used)(h, ph) || !FC_NAME(phase_used)(w, pw)) {
+                    out += work->rows * work->width * work->pixel;
+                    continue;
+                }
                 for (int64_t r = 0; r < work->rows; r++) {
                     const int64_t y = (work->h + r) * h->stride - h->pad + ph;
                     const int inside = z >= 0 && z < d->in && y >= 0 && y < h->in;
@@ -212,5 +228,6 @@ static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
                                               work->channels);
                     }
                 }
+            }
     }
 }
