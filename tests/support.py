@@ -2,9 +2,12 @@
 """What all tests share: how wrong a result may be, how wrong it is, and arrays to try it with."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+import fastconv as fc
 
 # --- accuracy -------------------------------------------------------------------------------------
 
@@ -136,3 +139,21 @@ def same_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     read_only = np.array(array)
     read_only.flags.writeable = False
     yield "read-only", read_only
+
+
+# --- scratch memory ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def _spoiler(dtype: str) -> tuple[fc.ConvPlan, np.ndarray]:
+    shape = (1, 512, 24, 24)
+    plan = fc.ConvPlan(shape, np.ones((1, 512, 1, 1), dtype), algorithm="im2col")
+    assert plan.workspace_bytes > 300_000
+    return plan, np.full(shape, np.nan, dtype)
+
+
+def spoil_scratch(dtype: str) -> None:
+    """Leave NaN in the scratch memory that the next call on one thread will be given."""
+    with fc.threads(1):
+        plan, nans = _spoiler(dtype)
+        plan(nans)

@@ -8,7 +8,6 @@ read outside, left unwritten or read before it is written shows.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from problems import (
     operands,
     spell,
 )
-from support import embedded, from_layout, max_error, poison, tolerance
+from support import embedded, from_layout, max_error, poison, spoil_scratch, tolerance
 
 #: The policy of precision: max|y - y64| / max|y64| in float32.
 BOUNDS = dict.fromkeys(fc.ALGORITHMS, 5e-7) | {
@@ -44,20 +43,6 @@ WITHOUT_SCRATCH = ("depthwise", "reference")
 def one_thread():
     with fc.threads(1):
         yield
-
-
-@cache
-def _spoiler(dtype: str) -> tuple[fc.ConvPlan, np.ndarray]:
-    shape = (1, 512, 24, 24)
-    plan = fc.ConvPlan(shape, np.ones((1, 512, 1, 1), dtype), algorithm="im2col")
-    return plan, np.full(shape, np.nan, dtype)
-
-
-def spoil_scratch(dtype: str) -> None:
-    """Leave NaN in the scratch memory that the next call will be given."""
-    plan, nans = _spoiler(dtype)
-    assert plan.workspace_bytes > 300_000
-    plan(nans)
 
 
 def expected(problem: Problem, arrays: Operands) -> np.ndarray:
