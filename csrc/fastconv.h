@@ -111,10 +111,10 @@ typedef struct fc_pool {
     fc_axis axis[FC_AXES];
     fc_view src, dst, index; // group unused; of the gradients when running backwards
     int32_t dtype, kind;
-    int32_t adaptive;           // window i is [floor(i * in / out), ceil((i + 1) * in / out)); kernel .. pad unused
-    int32_t count_include_pad;  // average: the padding counts too, `pad` before the input and `pad_after` behind it
+    int32_t adaptive;          // window i is [floor(i * in / out), ceil((i + 1) * in / out)); kernel .. pad unused
+    int32_t count_include_pad; // average: the padding counts too, `pad` before the input and `pad_after` behind it
     int64_t pad_after[FC_AXES];
-    int64_t divisor;            // average: what to divide by, or 0 for the number of elements
+    int64_t divisor; // average: what to divide by, or 0 for the number of elements
 } fc_pool;
 
 // Checks everything that memory safety rests on, but for the strides.

@@ -72,6 +72,7 @@ def header() -> str:
     lines = [
         "// SPDX-License-Identifier: BSD-3-Clause",
         "// Written by tools/winograd_points.py; not to be edited.",
+        "// clang-format off",
         "#ifndef FC_WINOGRAD_POINTS_H",
         "#define FC_WINOGRAD_POINTS_H",
         "",

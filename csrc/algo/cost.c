@@ -6,8 +6,7 @@
 
 // A nominal core: float32 multiply-adds per second at full tiles, by ISA.
 static double mac_rate(const fc_kernels *k) {
-    static const double rate[FC_ISAS] = {
-        [FC_SCALAR] = 4e9, [FC_AVX2] = 50e9, [FC_AVX512] = 55e9, [FC_NEON] = 25e9};
+    static const double rate[FC_ISAS] = {[FC_SCALAR] = 4e9, [FC_AVX2] = 50e9, [FC_AVX512] = 55e9, [FC_NEON] = 25e9};
     return rate[k->isa] * (k->dtype == FC_F32 || k->vl == 1 ? 1.0 : 0.5);
 }
 

@@ -142,8 +142,7 @@ static void pixels_task(void *context, int64_t index, int thread) {
     plan->kernels->pad_copy_pixels(&copy);
     for (int64_t out = 0; out < p->out_channels; out++) {
         work.channel = group * p->out_channels + out;
-        aim(job, &work,
-            image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
+        aim(job, &work, image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
         plan->kernels->depthwise_pixels(&work);
     }
 }
@@ -159,4 +158,4 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
                 &job);
 }
 
-const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, layout, scratch, pack, execute};
+const fc_algorithm fc_algorithm_depthwise = {"depthwise", NULL, refuse, cost, layout, scratch, pack, execute};

@@ -44,7 +44,8 @@ static double cost(const fc_problem *p, const fc_kernels *k) {
     const direct_shape s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int channels_form = fc_gemm_channels_form(p, k);
-    const double units = (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
+    const double units =
+        (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
     const double gemm = fc_cost_gemm(p, k, fc_cost_runs(copied, channels_form ? s.channels : s.padded.width, k));
@@ -200,11 +201,5 @@ static const fc_gemm_source source = {
     .address = address,
 };
 
-static size_t scratch(const fc_plan *plan, int threads) { return fc_gemm_scratch(plan, &source, threads); }
-
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
-    fc_gemm_execute(plan, &source, src, packed, residual, dst, scratch_memory, threads);
-}
-
-const fc_algorithm fc_algorithm_direct = {"direct", refuse, cost, layout, scratch, fc_gemm_pack, execute};
+const fc_algorithm fc_algorithm_direct = {"direct", &source,         refuse,       cost,
+                                          layout,   fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};

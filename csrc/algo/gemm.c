@@ -47,8 +47,8 @@ fc_status fc_gemm_layout_make(fc_plan *plan, int channels_form, int64_t order, i
     }
     const int64_t out = channels_form ? g->out_tiles * k->nr : p->out_channels;
     g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
-    plan->packed_bytes = fc_align((size_t)(p->groups * out * k->element)) +
-                         (size_t)(p->groups * g->group_packed * k->element);
+    plan->packed_bytes =
+        fc_align((size_t)(p->groups * out * k->element)) + (size_t)(p->groups * g->group_packed * k->element);
     g->segments = channels_form ? table : 0;
     plan->table = malloc(sizeof(int64_t) * (size_t)fc_max(1, table));
     return plan->table ? FC_OK : FC_NO_MEMORY;
@@ -107,9 +107,9 @@ void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *
 // ---------------------------------------------------------------------------------------------------------- running
 
 typedef struct gemm_split {
-    int64_t units, strips;         // units (pixels or rows) per strip
-    int64_t channel_parts;         // parts of the output channels
-    int64_t tiles, tile_elements;  // at most, per strip
+    int64_t units, strips;        // units (pixels or rows) per strip
+    int64_t channel_parts;        // parts of the output channels
+    int64_t tiles, tile_elements; // at most, per strip
     size_t panel_bytes, sums_bytes, targets_bytes;
 } gemm_split;
 
@@ -118,7 +118,8 @@ static int64_t strip_tiles(const fc_plan *plan, const fc_gemm_source *source, in
     return source->tiles(plan, 0, fc_min(units, all)) + 1;
 }
 
-static gemm_split split_of(const fc_plan *plan, const fc_gemm_source *source, int threads) {
+static gemm_split split_of(const fc_plan *plan, int threads) {
+    const fc_gemm_source *source = plan->algorithm->source;
     const fc_gemm_layout *g = &plan->layout.gemm;
     const int64_t groups = plan->problem.groups, element = plan->kernels->element;
     const int64_t all = source->units(plan), columns = source->unit_columns(plan);
@@ -144,14 +145,13 @@ static gemm_split split_of(const fc_plan *plan, const fc_gemm_source *source, in
     return s;
 }
 
-size_t fc_gemm_scratch(const fc_plan *plan, const fc_gemm_source *source, int threads) {
-    const gemm_split s = split_of(plan, source, threads);
+size_t fc_gemm_scratch(const fc_plan *plan, int threads) {
+    const gemm_split s = split_of(plan, threads);
     return (size_t)threads * (s.panel_bytes + s.sums_bytes + s.targets_bytes);
 }
 
 typedef struct gemm_job {
     const fc_plan *plan;
-    const fc_gemm_source *source;
     gemm_split split;
     const char *src, *bias, *weights, *residual;
     char *dst, *scratch;
@@ -161,6 +161,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     const gemm_job *job = context;
     const gemm_split *s = &job->split;
     const fc_plan *plan = job->plan;
+    const fc_gemm_source *source = plan->algorithm->source;
     const fc_gemm_layout *g = &plan->layout.gemm;
     const fc_problem *p = &plan->problem;
     const int64_t element = plan->kernels->element;
@@ -179,9 +180,9 @@ static void gemm_task(void *context, int64_t task, int thread) {
         .panel = panel,
         .first = strip_index * s->units,
     };
-    strip.count = fc_min(s->units, job->source->units(plan) - strip.first);
-    strip.tiles = job->source->tiles(plan, strip.first, strip.count);
-    for (int64_t t = 0; t < strip.tiles; t++) job->source->target(&strip, t, &targets[t]);
+    strip.count = fc_min(s->units, source->units(plan) - strip.first);
+    strip.tiles = source->tiles(plan, strip.first, strip.count);
+    for (int64_t t = 0; t < strip.tiles; t++) source->target(&strip, t, &targets[t]);
 
     int64_t channel_offset[FC_MAX_MR];
     for (int64_t i = 0; i < FC_MAX_MR; i++) channel_offset[i] = i * p->dst.channel;
@@ -203,7 +204,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
         strip.k1 = fc_min(g->depth, strip.k0 + g->block);
         tile.first = block == 0;
         tile.last = block + 1 >= g->blocks;
-        if (strip.k1 > strip.k0) job->source->load(&strip);
+        if (strip.k1 > strip.k0) source->load(&strip);
         for (int64_t out = out0; out < out1; out++) {
             const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
             const char *w = weights + (strip.k0 * packed_channels(plan) + channel * (strip.k1 - strip.k0)) * element;
@@ -213,7 +214,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
             tile.residual = job->residual ? job->residual + base * element : NULL;
             for (int64_t t = 0; t < strip.tiles; t++) {
                 if (!targets[t].pixels) continue; // rows that the last unit does not have
-                job->source->address(&strip, t, &tile);
+                source->address(&strip, t, &tile);
                 if (g->channels_form) {
                     tile.b = w;
                     tile.m = targets[t].pixels;
@@ -233,16 +234,16 @@ static void gemm_task(void *context, int64_t task, int thread) {
     }
 }
 
-void fc_gemm_execute(const fc_plan *plan, const fc_gemm_source *source, const void *src, const void *packed,
-                     const void *residual, void *dst, void *scratch, int threads) {
+void fc_gemm_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                     void *scratch, int threads) {
     const fc_problem *p = &plan->problem;
     gemm_job job = {
         .plan = plan,
-        .source = source,
-        .split = split_of(plan, source, threads),
+        .split = split_of(plan, threads),
         .src = src,
         .bias = packed,
-        .weights = (const char *)packed + fc_align((size_t)(p->groups * packed_channels(plan) * plan->kernels->element)),
+        .weights =
+            (const char *)packed + fc_align((size_t)(p->groups * packed_channels(plan) * plan->kernels->element)),
         .residual = residual,
         .dst = dst,
         .scratch = scratch,

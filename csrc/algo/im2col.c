@@ -23,9 +23,7 @@ static double cost(const fc_problem *p, const fc_kernels *k) {
 static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 
 // One cache line more than the block, so that the rows of a tile do not all fall into the same sets of L1.
-static int64_t panel_row(const fc_plan *plan) {
-    return fc_round_up(plan->layout.gemm.block, 16) + 16;
-}
+static int64_t panel_row(const fc_plan *plan) { return fc_round_up(plan->layout.gemm.block, 16) + 16; }
 
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
@@ -92,11 +90,5 @@ static const fc_gemm_source source = {
     .address = address,
 };
 
-static size_t scratch(const fc_plan *plan, int threads) { return fc_gemm_scratch(plan, &source, threads); }
-
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
-    fc_gemm_execute(plan, &source, src, packed, residual, dst, scratch_memory, threads);
-}
-
-const fc_algorithm fc_algorithm_im2col = {"im2col", refuse, cost, layout, scratch, fc_gemm_pack, execute};
+const fc_algorithm fc_algorithm_im2col = {"im2col", &source,         refuse,       cost,
+                                          layout,   fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};

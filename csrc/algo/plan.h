@@ -15,23 +15,23 @@ enum { FC_ALIGN = 64 };
 
 // The GEMM view of a convolution (algo/gemm.c).
 typedef struct fc_gemm_layout {
-    int channels_form;             // vectors over channels (NHWC) rather than pixels (NCHW)
-    int64_t depth, block, blocks;  // of k: all, per block, number of blocks
-    int64_t order;                 // fc_weight_order.block
-    int64_t out_tile, out_tiles;   // output channels per tile
-    int64_t pixels;                // flat output positions over (image, d, h, w)
-    int64_t contiguous;            // how many flat positions in a row lie side by side in dst
-    int64_t group_packed;          // packed elements per group
-    int64_t width, pixel;          // pointwise: contiguous pixels of src; distance of two pixels in src
+    int channels_form;            // vectors over channels (NHWC) rather than pixels (NCHW)
+    int64_t depth, block, blocks; // of k: all, per block, number of blocks
+    int64_t order;                // fc_weight_order.block
+    int64_t out_tile, out_tiles;  // output channels per tile
+    int64_t pixels;               // flat output positions over (image, d, h, w)
+    int64_t contiguous;           // how many flat positions in a row lie side by side in dst
+    int64_t group_packed;         // packed elements per group
+    int64_t width, pixel;         // pointwise: contiguous pixels of src; distance of two pixels in src
     int64_t segments;
 } fc_gemm_layout;
 
 typedef struct fc_winograd_layout {
     int64_t tile, alpha; // outputs per tile side; points per side
     int64_t tiles_d, tiles_h, tiles_w, tiles;
-    int64_t row_in, row_out;       // padded channels
-    int64_t chunk;                 // tiles per pass
-    int fused;                     // a thread takes a chunk through all stages, or all threads share each stage
+    int64_t row_in, row_out; // padded channels
+    int64_t chunk;           // tiles per pass
+    int fused;               // a thread takes a chunk through all stages, or all threads share each stage
 } fc_winograd_layout;
 
 // A forward problem that does a part of a gradient: offsets in elements, of packed in bytes.
@@ -62,12 +62,8 @@ static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
-static inline int64_t fc_taps(const fc_problem *p) {
-    return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel;
-}
-static inline int64_t fc_positions(const fc_problem *p) {
-    return p->axis[0].out * p->axis[1].out * p->axis[2].out;
-}
+static inline int64_t fc_taps(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }
+static inline int64_t fc_positions(const fc_problem *p) { return p->axis[0].out * p->axis[1].out * p->axis[2].out; }
 // Multiply-adds of the direct sum.
 static inline double fc_macs(const fc_problem *p) {
     return (double)p->batch * (double)p->groups * (double)p->out_channels * (double)p->in_channels *
@@ -120,22 +116,22 @@ typedef struct fc_gemm_target {
     fc_run runs[FC_MAX_NR];
 } fc_gemm_target;
 
-typedef struct fc_gemm_source {
-    int64_t (*units)(const fc_plan *plan);                        // pixels or rows in all
-    int64_t (*unit_columns)(const fc_plan *plan);                 // columns per unit
+struct fc_gemm_source {
+    int64_t (*units)(const fc_plan *plan);                         // pixels or rows in all
+    int64_t (*unit_columns)(const fc_plan *plan);                  // columns per unit
     int64_t (*panel_elements)(const fc_plan *plan, int64_t units); // scratch of a strip
     int64_t (*tiles)(const fc_plan *plan, int64_t first, int64_t count);
     void (*target)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
     void (*load)(const fc_gemm_strip *strip);
     void (*address)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_tile *out);
-} fc_gemm_source;
+};
 
 // Lays out k, the tiles and the packed weights; `order` and `block` as in fc_gemm_layout, block 0 for the default.
 fc_status fc_gemm_layout_make(fc_plan *plan, int channels_form, int64_t order, int64_t block, int64_t table);
-size_t fc_gemm_scratch(const fc_plan *plan, const fc_gemm_source *source, int threads);
+size_t fc_gemm_scratch(const fc_plan *plan, int threads);
 void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
-void fc_gemm_execute(const fc_plan *plan, const fc_gemm_source *source, const void *src, const void *packed,
-                     const void *residual, void *dst, void *scratch, int threads);
+void fc_gemm_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                     void *scratch, int threads);
 
 // Columns that are output pixels in flat order: shared by im2col and pointwise.
 int64_t fc_gemm_flat_units(const fc_plan *plan);

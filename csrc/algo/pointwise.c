@@ -32,8 +32,7 @@ static int even_pixels(const fc_problem *p) {
 
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     for (int i = 0; i < FC_AXES; i++)
-        if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 ||
-            p->axis[i].in != p->axis[i].out)
+        if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 || p->axis[i].in != p->axis[i].out)
             return "only 1x1 kernels with stride 1 and no padding are pointwise";
     if (!fc_gemm_channels_form(p, k)) {
         if (p->src.axis[2] != 1) return "the input's rows are not contiguous";
@@ -134,11 +133,5 @@ static const fc_gemm_source source = {
     .address = address,
 };
 
-static size_t scratch(const fc_plan *plan, int threads) { return fc_gemm_scratch(plan, &source, threads); }
-
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
-    fc_gemm_execute(plan, &source, src, packed, residual, dst, scratch_memory, threads);
-}
-
-const fc_algorithm fc_algorithm_pointwise = {"pointwise", refuse, cost, layout, scratch, fc_gemm_pack, execute};
+const fc_algorithm fc_algorithm_pointwise = {"pointwise", &source,         refuse,       cost,
+                                             layout,      fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};

@@ -43,9 +43,9 @@ typedef struct reference_job {
                 for (int64_t d = 0; d < p->axis[0].kernel; d++)                                                        \
                     for (int64_t h = 0; h < p->axis[1].kernel; h++)                                                    \
                         for (int64_t w = 0; w < p->axis[2].kernel; w++)                                                \
-                            *packed++ = wei[i / p->out_channels * p->wei.group +                                       \
-                                            i % p->out_channels * p->wei.outer + c * p->wei.channel +                  \
-                                            d * p->wei.axis[0] + h * p->wei.axis[1] + w * p->wei.axis[2]];             \
+                            *packed++ = wei[i / p->out_channels * p->wei.group + i % p->out_channels * p->wei.outer +  \
+                                            c * p->wei.channel + d * p->wei.axis[0] + h * p->wei.axis[1] +             \
+                                            w * p->wei.axis[2]];                                                       \
     }                                                                                                                  \
     static double sum_##S(const fc_problem *p, const T *src, const T *wei, const int64_t out[FC_AXES]) {               \
         double sum = 0;                                                                                                \
@@ -113,4 +113,4 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     fc_parallel(p->groups * p->batch * p->out_channels, threads, task, &job);
 }
 
-const fc_algorithm fc_algorithm_reference = {"reference", refuse, cost, layout, scratch, pack, execute};
+const fc_algorithm fc_algorithm_reference = {"reference", NULL, refuse, cost, layout, scratch, pack, execute};

@@ -51,7 +51,8 @@ static double cost(const fc_problem *p, const fc_kernels *k, int64_t m) {
     const fc_winograd_layout w = shape_of(p, k, m);
     const double points = (double)(w.alpha * w.alpha), tiles = (double)(w.tiles * p->groups);
     const double rows = (double)fc_min(w.chunk, k->mr), short_rows = rows / fmax(rows, 4.0);
-    const double vectors = points * tiles * ((double)fc_round_up(p->in_channels, k->vl) + (double)w.row_out) / (double)k->vl;
+    const double vectors =
+        points * tiles * ((double)fc_round_up(p->in_channels, k->vl) + (double)w.row_out) / (double)k->vl;
     const double weights = points * (double)(p->in_channels * w.row_out * p->groups * k->element);
     const double passes = w.fused ? (double)fc_ceil_div(w.tiles, fc_max(1, w.chunk)) : 1.0;
     const double travel = w.fused ? 0.0 : 2.0 * vectors * (double)(k->vl * k->element) / 25e9;
@@ -95,7 +96,7 @@ static void pack_task(void *context, int64_t task, int thread) {
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
-    const double(*g)[3] = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4;
+    const double (*g)[3] = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4;
     const int64_t nr = plan->kernels->nr, parts = w->row_out / nr, part = task % parts, group = task / parts;
     const int64_t point = w->row_out * p->in_channels;
     float *out = job->weights + group * w->alpha * w->alpha * point + part * p->in_channels * nr;
@@ -303,8 +304,8 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
 #define FC_WINOGRAD(m)                                                                                                 \
     static double cost_f##m(const fc_problem *p, const fc_kernels *k) { return cost(p, k, m); }                        \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {                                                                  \
-        "winograd_f" #m, refuse, cost_f##m, layout_f##m, scratch, pack, execute};
+    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, NULL,    refuse, cost_f##m,                      \
+                                                     layout_f##m,     scratch, pack,   execute};
 
 FC_WINOGRAD(2)
 FC_WINOGRAD(3)

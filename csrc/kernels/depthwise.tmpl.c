@@ -6,8 +6,8 @@
 // on where it stands.
 
 // `count` vectors of an output row from column x on; the last one holds `lanes` columns.
-FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T *row, const T *weights, vec bias, T *dst,
-                                          const T *residual, int64_t x, int64_t lanes, const int count) {
+FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T *row, const T *weights, vec bias,
+                                          T *dst, const T *residual, int64_t x, int64_t lanes, const int count) {
     vec sum[4];
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) sum[v] = v_set1(0);
@@ -59,8 +59,8 @@ typedef struct FC_NAME(tap_range) {
 } FC_NAME(tap_range);
 
 // Vectors of channels [c, c + count * FC_VL), the last of them only `lanes` wide, at one output pixel.
-FC_INLINE void FC_NAME(depthwise_pixel)(const fc_depthwise_rows *work, const FC_NAME(tap_range) *r, const T *src, T *dst,
-                                        const T *residual, int64_t c, int64_t lanes, const int count) {
+FC_INLINE void FC_NAME(depthwise_pixel)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, const T *src,
+                                        T *dst, const T *residual, int64_t c, int64_t lanes, const int count) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const T *weights = (const T *)work->weights + c;
@@ -105,8 +105,8 @@ static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
             for (; c + 4 * FC_VL <= p->groups; c += 4 * FC_VL)
                 FC_NAME(depthwise_pixel)(work, &r, src, dst, residual, c, FC_VL, 4);
             for (; c < p->groups; c += FC_VL)
-                FC_NAME(depthwise_pixel)(work, &r, src, dst, residual, c,
-                                         p->groups - c < FC_VL ? p->groups - c : FC_VL, 1);
+                FC_NAME(depthwise_pixel)(work, &r, src, dst, residual, c, p->groups - c < FC_VL ? p->groups - c : FC_VL,
+                                         1);
         }
     }
 }

@@ -33,7 +33,8 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
                         for (int64_t l = 0; l < n; l++) gathered[l] = residual[offset + (j + l) * step];
                 }
                 const vec b = bias_per_row ? v_set1(bias[i]) : v_load_part(bias + column, n);
-                const vec v = FC_NAME(finish)(v_load_part(sums + i * FC_NR + column, n), b, v_load_part(res, n), low, high);
+                const vec v =
+                    FC_NAME(finish)(v_load_part(sums + i * FC_NR + column, n), b, v_load_part(res, n), low, high);
                 if (step == 1) v_store_part(dst + offset + j, v, n);
                 else {
                     T lanes[FC_VL];

@@ -81,11 +81,11 @@ typedef struct fc_winograd_tiles {
     const void *src; // of the group
     void *dst;
     const void *residual, *bias;
-    int64_t tiles_h, tiles_w; // per plane
-    int64_t tile, count;      // range of tiles, flat over (image, d, th, tw)
+    int64_t tiles_h, tiles_w;  // per plane
+    int64_t tile, count;       // range of tiles, flat over (image, d, th, tw)
     int64_t channel, channels; // range of channels
-    void *points;             // [alpha * alpha][tiles][row]
-    int64_t point, row;       // distances between points and between tiles
+    void *points;              // [alpha * alpha][tiles][row]
+    int64_t point, row;        // distances between points and between tiles
 } fc_winograd_tiles;
 
 // Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and in the pixels form to the

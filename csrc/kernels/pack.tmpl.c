@@ -160,7 +160,8 @@ static void FC_NAME(im2col_strings)(const fc_im2col *work) {
             const T *in = image + c * p->src.channel + z * p->src.axis[0] + y * p->src.axis[1];
             if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, length);
             else
-                FC_NAME(clipped_run)(out, in, at.at[2] + skip * w->dilation, w->dilation, w->in, p->src.axis[2], length);
+                FC_NAME(clipped_run)(out, in, at.at[2] + skip * w->dilation, w->dilation, w->in, p->src.axis[2],
+                                     length);
             out += length;
             k += length;
         }

@@ -166,7 +166,8 @@ FC_INLINE void FC_NAME(winograd_input)(const fc_winograd_tiles *w, const int m) 
 }
 
 // The finished row of a segment: rows[column][lane] + bias, with residual and clamp, into dst.
-FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t columns, int64_t offset, int64_t lanes) {
+FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t columns, int64_t offset,
+                                    int64_t lanes) {
     const fc_problem *p = w->problem;
     const int64_t step = p->dst.axis[2], channel = p->dst.channel;
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);

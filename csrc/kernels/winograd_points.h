@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Written by tools/winograd_points.py; not to be edited.
+// clang-format off
 #ifndef FC_WINOGRAD_POINTS_H
 #define FC_WINOGRAD_POINTS_H
 
