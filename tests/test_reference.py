@@ -108,9 +108,7 @@ class TestConvolutionByHand:
         image = np.array([[[-9.0, 1.0, 2.0, 9.0]]])
         one, residual = np.ones((1, 1, 1, 1)), np.array([[[0.0, -4.0, 1.0, 0.0]]])
         results = {
-            activation: conv2d(
-                image, one, np.array([2.0]), residual=residual, activation=activation
-            )
+            activation: conv2d(image, one, np.array([2.0]), residual=residual, activation=activation)
             for activation in (None, "relu", "relu6")
         }
         assert results[None].ravel().tolist() == [-7, -1, 5, 11]
@@ -257,9 +255,7 @@ def test_residual_has_the_layout_of_the_output(rng):
     for conv2d in CONVOLUTIONS:
         first = conv2d(x, weight, residual=residual)
         np.testing.assert_array_equal(first, conv2d(x, weight) + residual)
-        last = conv2d(
-            to_layout(x, "NHWC"), weight, residual=to_layout(residual, "NHWC"), layout="NHWC"
-        )
+        last = conv2d(to_layout(x, "NHWC"), weight, residual=to_layout(residual, "NHWC"), layout="NHWC")
         np.testing.assert_array_equal(from_layout(last, "NHWC"), first)
 
 
@@ -346,15 +342,11 @@ class TestAdaptivePooling:
         output, indices = reference.adaptive_max_pool2d(x, size, True, layout=layout)
         g = rng.normal(size=output.shape)
         gradient = reference.max_pool2d_input(g, indices, x.shape, layout=layout)
-        numerical = difference(
-            lambda x: reference.adaptive_max_pool2d(x, size, layout=layout), x, g
-        )
+        numerical = difference(lambda x: reference.adaptive_max_pool2d(x, size, layout=layout), x, g)
         assert max_error(gradient, numerical) < 1e-12
 
         gradient = reference.adaptive_avg_pool2d_input(g, x.shape, layout=layout)
-        numerical = difference(
-            lambda x: reference.adaptive_avg_pool2d(x, size, layout=layout), x, g
-        )
+        numerical = difference(lambda x: reference.adaptive_avg_pool2d(x, size, layout=layout), x, g)
         assert max_error(gradient, numerical) < 1e-12
 
 

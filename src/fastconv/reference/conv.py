@@ -103,9 +103,7 @@ def conv2d(
     array([[[ 8., 12.],
             [20., 24.]]])
     """
-    patches = _unfold(
-        input, weight.shape, stride, padding, dilation, groups, layout=layout, dtype=dtype
-    )
+    patches = _unfold(input, weight.shape, stride, padding, dilation, groups, layout=layout, dtype=dtype)
     kernels = _kernels(np.asarray(weight, dtype), groups)
     batch, height, width = patches.shape[0], *patches.shape[-2:]
     output = np.empty((batch, *kernels.shape[:2], height, width), np.result_type(patches, kernels))
@@ -146,9 +144,7 @@ def conv2d_im2col(
     array([[[ 8.,  7.],
             [13.,  8.]]])
     """
-    patches = _unfold(
-        input, weight.shape, stride, padding, dilation, groups, layout=layout, dtype=dtype
-    )
+    patches = _unfold(input, weight.shape, stride, padding, dilation, groups, layout=layout, dtype=dtype)
     filters = _filters(np.asarray(weight, dtype), groups)
     output = filters @ _columns(patches)
     output = output.reshape(*output.shape[:-1], *patches.shape[-2:])
@@ -203,9 +199,7 @@ def conv2d_input(
     weight = np.asarray(weight, dtype)
     grad = _grouped(_images(np.asarray(grad_output, dtype), layout), groups)
     *batch, channels, height, width = channels_first_shape(input_size, layout)
-    (top, bottom), (left, right) = _padding(
-        padding, (height, width), weight.shape[2:], stride, dilation
-    )
+    (top, bottom), (left, right) = _padding(padding, (height, width), weight.shape[2:], stride, dilation)
 
     padded = np.zeros(
         (*(batch or (1,)), channels, top + height + bottom, left + width + right),
@@ -261,17 +255,13 @@ def conv2d_weight(
     array([[[[ 8., 12.],
              [20., 24.]]]])
     """
-    patches = _unfold(
-        input, weight_size, stride, padding, dilation, groups, layout=layout, dtype=dtype
-    )
+    patches = _unfold(input, weight_size, stride, padding, dilation, groups, layout=layout, dtype=dtype)
     grad = _grouped(_images(np.asarray(grad_output, dtype), layout), groups)
     per_image = _pixels(grad) @ _columns(patches).swapaxes(-1, -2)
     return per_image.sum(axis=0).reshape(weight_size)
 
 
-def conv2d_bias(
-    grad_output: np.ndarray, *, layout: str = "NCHW", dtype: DTypeLike | None = None
-) -> np.ndarray:
+def conv2d_bias(grad_output: np.ndarray, *, layout: str = "NCHW", dtype: DTypeLike | None = None) -> np.ndarray:
     """Gradient of :func:`conv2d` with respect to its bias: the sum over images and pixels.
 
     Parameters
@@ -322,9 +312,7 @@ def _filters(weight: np.ndarray, groups: int) -> np.ndarray:
     return weight.reshape(*_kernels(weight, groups).shape[:2], np.prod(weight.shape[1:]))
 
 
-def _patches(
-    padded: np.ndarray, kernel: Sequence[int], stride: Pair, dilation: Pair, groups: int
-) -> np.ndarray:
+def _patches(padded: np.ndarray, kernel: Sequence[int], stride: Pair, dilation: Pair, groups: int) -> np.ndarray:
     """All patches of (N, C, H, W), as a view: (N, groups, C / groups, KH, KW, OH, OW)."""
     (sh, sw), (dh, dw) = pair(stride, "stride"), pair(dilation, "dilation")
     extent = _extents(kernel, (dh, dw))
@@ -383,9 +371,7 @@ def _unfold(
     images = _images(np.asarray(input, dtype), layout)
     depth, *kernel = weight_size[1:]
     if images.shape[1] != groups * depth:
-        raise ValueError(
-            f"weight: got {depth} channels in {groups} groups, needs {images.shape[1]} in all"
-        )
+        raise ValueError(f"weight: got {depth} channels in {groups} groups, needs {images.shape[1]} in all")
     sides = _padding(padding, images.shape[2:], kernel, stride, dilation)
     return _patches(np.pad(images, ((0, 0), (0, 0), *sides)), kernel, stride, dilation, groups)
 

@@ -240,9 +240,7 @@ def avg_pool2d(
     return _mean(planes, windows, divisor, layout)
 
 
-def adaptive_avg_pool2d(
-    input: np.ndarray, output_size: OptionalPair, *, layout: str = "NCHW"
-) -> np.ndarray:
+def adaptive_avg_pool2d(input: np.ndarray, output_size: OptionalPair, *, layout: str = "NCHW") -> np.ndarray:
     """Mean of each cell of a grid of `output_size`; the cells are :func:`adaptive_max_pool2d`'s.
 
     Parameters
