@@ -1,0 +1,593 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pooling and its gradients, against the reference, against torch, and by the properties they have.
+
+Most inputs are whole numbers, whose sums are exact in any order: results are compared with ``==``,
+and there are many ties. NaN lies around all arrays, and outputs are full of it before a call.
+"""
+
+import array
+import ctypes
+import math
+import mmap
+import sys
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import reference
+from support import embedded, max_error, numerical_gradient, poison, same_values, to_layout, tolerance, whole
+
+LAYOUTS = ("NCHW", "NHWC")
+DTYPES = ("float32", "float64")
+both_layouts = pytest.mark.parametrize("layout", LAYOUTS)
+both_dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+#: Around all vectors and blocks of vectors there are, 4 x 16 at most, and a few primes.
+EDGES = (*range(1, 20), 23, 31, 32, 33, 34, 47, 48, 63, 64, 65, 66, 79, 127, 128, 129, 131)
+#: A line of the core holds 1024 elements.
+LONG = (1023, 1024, 1025, 1030, 2100)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+def identical(actual, expected):
+    np.testing.assert_array_equal(actual, expected)
+    assert actual.dtype == expected.dtype
+
+
+def intact(whole_array, part):
+    """Whether what lies around a part that was written to is still poison."""
+    before = part.copy()
+    part[...] = np.nan
+    untouched = np.isnan(whole_array).all()
+    part[...] = before
+    return untouched
+
+
+# --- forward, against the reference ---------------------------------------------------------------
+
+
+def random_window(rng: np.random.Generator, size: tuple[int, int], dilated: bool) -> dict[str, Any]:
+    """Parameters of a pooling that has at least one output, and a pixel under each window."""
+    while True:
+        kernel = [int(rng.integers(1, min(n, 6) + 1)) for n in size]
+        window = {
+            "kernel_size": tuple(kernel),
+            "stride": tuple(int(s) for s in rng.integers(1, 5, 2)),
+            "padding": tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel),
+            "ceil_mode": bool(rng.integers(2)),
+        }
+        if dilated:
+            window["dilation"] = tuple(int(d) for d in rng.integers(1, 4, 2))
+        try:
+            reference.max_pool2d(np.zeros((1, *size)), **window)
+        except ValueError:
+            continue
+        return window
+
+
+def sprinkled(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """The array with some NaN, or with infinities of either sign."""
+    kind = rng.integers(4)
+    if kind == 0:
+        x[rng.random(x.shape) < 0.1] = np.nan
+    elif kind == 1:
+        x[rng.random(x.shape) < 0.5] = -np.inf
+        x[rng.random(x.shape) < 0.02] = np.inf
+    return x
+
+
+def random_problem(rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Images in a layout, as a part of something larger."""
+    dtype, layout = str(rng.choice(DTYPES)), str(rng.choice(LAYOUTS))
+    shape = [rng.integers(1, 3), rng.choice(EDGES[:30]), rng.integers(1, 9), rng.choice(EDGES)]
+    if layout == "NCHW":
+        shape[1] = rng.integers(1, 4)
+    else:
+        shape[3] = rng.integers(1, 12)
+    x = to_layout(whole(rng, shape, dtype), layout)
+    return embedded(x, dense=bool(rng.integers(2)))[1], layout
+
+
+def check_maximum(x: np.ndarray, layout: str, fast: Any, plain: Any) -> None:
+    expected, positions = plain(x, return_indices=True, layout=layout)
+    around, out = embedded(poison(expected.shape, x.dtype))
+    values, indices = fast(x, return_indices=True, layout=layout, out=out)
+    assert values is out
+    assert intact(around, out)
+    identical(values, expected)
+    identical(indices, positions)
+    identical(fast(x, layout=layout), expected)
+
+
+def check_average(x: np.ndarray, layout: str, fast: Any, plain: Any) -> None:
+    expected = plain(x, layout=layout)
+    around, out = embedded(poison(expected.shape, x.dtype))
+    assert fast(x, layout=layout, out=out) is out
+    assert intact(around, out)
+    identical(out, expected)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_problems(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        x, layout = random_problem(rng)
+        size = x.shape[2:] if layout == "NCHW" else x.shape[1:3]
+
+        window = random_window(rng, size, dilated=False)
+        window["count_include_pad"] = bool(rng.integers(2))
+        window["divisor_override"] = (None, None, 3, -2)[rng.integers(4)]
+        check_average(x, layout, partial(fc.avg_pool2d, **window), partial(reference.avg_pool2d, **window))
+
+        grid = {"output_size": tuple(int(rng.integers(1, n + 3)) for n in size)}
+        check_average(
+            x, layout, partial(fc.adaptive_avg_pool2d, **grid), partial(reference.adaptive_avg_pool2d, **grid)
+        )
+
+        sprinkled(rng, x)
+        window = random_window(rng, size, dilated=True)
+        check_maximum(x, layout, partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+        check_maximum(
+            x, layout, partial(fc.adaptive_max_pool2d, **grid), partial(reference.adaptive_max_pool2d, **grid)
+        )
+
+
+@both_dtypes
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 1), (5, 3, 2)])
+def test_every_width_of_rows(kernel, stride, padding, dtype, rng):
+    for width in EDGES[EDGES.index(kernel) :]:
+        x = embedded(whole(rng, (2, 5, width), dtype))[1]
+        window = {"kernel_size": kernel, "stride": stride, "padding": padding}
+        check_maximum(x, "NCHW", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+        check_average(x, "NCHW", partial(fc.avg_pool2d, **window), partial(reference.avg_pool2d, **window))
+
+
+@both_dtypes
+def test_every_number_of_contiguous_channels(dtype, rng):
+    for channels in EDGES:
+        x = embedded(whole(rng, (5, 4, channels), dtype))[1]
+        window = {"kernel_size": 3, "stride": 2, "padding": 1}
+        check_maximum(x, "NHWC", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+        check_average(x, "NHWC", partial(fc.avg_pool2d, **window), partial(reference.avg_pool2d, **window))
+
+
+@both_dtypes
+@pytest.mark.parametrize("width", LONG)
+def test_lines_longer_than_the_cores_own(width, dtype, rng):
+    x = whole(rng, (2, 3, width), dtype)
+    for kernel, stride in ((2, 2), (3, 1), (5, 4), (700, 300), (width, 1)):
+        window = {"kernel_size": (2, kernel), "stride": stride, "padding": (0, min(kernel // 2, 3))}
+        check_maximum(x, "NCHW", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+        check_average(x, "NCHW", partial(fc.avg_pool2d, **window), partial(reference.avg_pool2d, **window))
+    for columns in (1, 3, 7):
+        grid = {"output_size": (2, columns)}
+        check_maximum(
+            x, "NCHW", partial(fc.adaptive_max_pool2d, **grid), partial(reference.adaptive_max_pool2d, **grid)
+        )
+        check_average(
+            x, "NCHW", partial(fc.adaptive_avg_pool2d, **grid), partial(reference.adaptive_avg_pool2d, **grid)
+        )
+
+
+@both_dtypes
+def test_dilation_wider_than_a_line(dtype, rng):
+    x = whole(rng, (1, 2, 2300), dtype)
+    window = {"kernel_size": (1, 3), "stride": (1, 7), "dilation": (1, 1100)}
+    check_maximum(x, "NCHW", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+
+
+def test_offsets_that_float32_cannot_hold():
+    """In a window from the first row to the last, offsets exceed 2**24 and come out odd."""
+    rows, columns = 4100, 4100
+    for layout, shape in (("NCHW", (2, rows, columns)), ("NHWC", (rows, columns, 2))):
+        x = np.zeros(shape, np.float32)  # of which only the first and the last row ever get memory
+        planes = x if layout == "NCHW" else np.moveaxis(x, -1, 0)
+        planes[:, -1] = np.arange(columns)
+        _, indices = fc.max_pool2d(x, 2, 1, 0, (rows - 1, 1), return_indices=True, layout=layout)
+        last_row = np.arange((rows - 1) * columns + 1, rows * columns)
+        expected = to_layout(np.broadcast_to(last_row, (2, 1, columns - 1)), layout)
+        np.testing.assert_array_equal(indices, expected)
+
+
+@both_dtypes
+def test_global_pooling(dtype, rng):
+    for layout in LAYOUTS:
+        x = to_layout(whole(rng, (2, 21, 7, 9), dtype), layout)
+        check_average(x, layout, fc.global_avg_pool, reference.global_avg_pool)
+        identical(fc.global_max_pool(x, layout=layout), reference.global_max_pool(x, layout=layout))
+        plain = partial(reference.adaptive_max_pool2d, output_size=1)
+        check_maximum(x, layout, fc.global_max_pool, plain)
+
+
+@both_layouts
+@both_dtypes
+def test_error_of_averages(layout, dtype, rng):
+    """A sum down and across, or by rows, errs less than its number of terms allows."""
+    x = to_layout(rng.random((3, 40, 41)).astype(dtype), layout)
+    for average, terms in (
+        (partial(fc.avg_pool2d, kernel_size=3), 9),
+        (partial(fc.avg_pool2d, kernel_size=(29, 31), stride=2), 29 * 31),
+        (fc.global_avg_pool, 40 * 41),
+    ):
+        plain = getattr(reference, getattr(average, "func", average).__name__)
+        keywords = getattr(average, "keywords", {})
+        expected = plain(x.astype(np.float64), **keywords, layout=layout)
+        assert max_error(average(x, layout=layout), expected) <= tolerance(dtype, terms)
+
+
+# --- maxima that are not numbers ------------------------------------------------------------------
+
+
+@both_layouts
+@both_dtypes
+def test_nan_wins_and_the_last_one_counts(layout, dtype):
+    nan = np.nan
+    x = np.array([[[nan, 9, 1, 2], [3, nan, 5, np.inf]]], dtype)
+    values, indices = fc.max_pool2d(to_layout(x, layout), 2, return_indices=True, layout=layout)
+    np.testing.assert_array_equal(values.ravel(), [nan, np.inf])
+    np.testing.assert_array_equal(indices.ravel(), [5, 7])
+    np.testing.assert_array_equal(fc.max_pool2d(to_layout(x, layout), 2, layout=layout).ravel(), [nan, np.inf])
+
+
+@both_layouts
+def test_planes_of_minus_infinity(layout):
+    x = to_layout(np.full((20, 3, 40), -np.inf, np.float32), layout)
+    check_maximum(
+        x,
+        layout,
+        partial(fc.max_pool2d, kernel_size=3, padding=1),
+        partial(reference.max_pool2d, kernel_size=3, padding=1),
+    )
+
+
+@both_layouts
+def test_first_among_equals(layout):
+    x = to_layout(np.ones((17, 6, 38), np.float32), layout)
+    _, indices = fc.max_pool2d(x, 2, return_indices=True, layout=layout)
+    first = np.arange(6 * 38).reshape(6, 38)[::2, ::2]
+    identical(indices, to_layout(np.broadcast_to(first, (17, 3, 19)), layout))
+
+
+@both_layouts
+@both_dtypes
+def test_the_smallest_numbers_are_kept(layout, dtype):
+    """Maxima are copies: what is below the normal range neither vanishes nor ties with zero."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = to_layout((np.arange(40).reshape(1, 2, 20) % 7).astype(dtype) * tiny, layout)
+    check_maximum(x, layout, partial(fc.max_pool2d, kernel_size=2), partial(reference.max_pool2d, kernel_size=2))
+
+
+def test_averages_of_infinities():
+    x = np.array([[[np.inf, 1.0, -np.inf, 2.0, np.inf, -np.inf]]])
+    np.testing.assert_array_equal(fc.avg_pool2d(x, (1, 2)).ravel(), [np.inf, -np.inf, np.nan])
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gradients_of_random_problems(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        x, layout = random_problem(rng)
+        size = x.shape[2:] if layout == "NCHW" else x.shape[1:3]
+
+        window = random_window(rng, size, dilated=True)
+        output, indices = fc.max_pool2d(x, **window, return_indices=True, layout=layout)
+        grad = embedded(whole(rng, output.shape, x.dtype), dense=bool(rng.integers(2)))[1]
+        identical(
+            fc.grad.max_pool2d(grad, indices, x.shape, layout=layout),
+            reference.max_pool2d_input(grad, indices, x.shape, layout=layout),
+        )
+
+        window = random_window(rng, size, dilated=False)
+        window["count_include_pad"] = bool(rng.integers(2))
+        window["divisor_override"] = (None, None, 4, -2)[rng.integers(4)]
+        output = fc.avg_pool2d(x, **window, layout=layout)
+        grad = embedded(whole(rng, output.shape, x.dtype), dense=bool(rng.integers(2)))[1]
+        actual = fc.grad.avg_pool2d(grad, x.shape, **window, layout=layout)
+        expected = reference.avg_pool2d_input(grad, x.shape, **window, layout=layout)
+        assert max_error(actual, expected, scale=np.abs(grad).max()) <= tolerance(x.dtype, 36)
+
+        grid = tuple(int(rng.integers(1, n + 3)) for n in size)
+        output = fc.adaptive_avg_pool2d(x, grid, layout=layout)
+        grad = whole(rng, output.shape, x.dtype)
+        actual = fc.grad.adaptive_avg_pool2d(grad, x.shape, layout=layout)
+        expected = reference.adaptive_avg_pool2d_input(grad, x.shape, layout=layout)
+        assert max_error(actual, expected, scale=np.abs(grad).sum()) <= tolerance(x.dtype, 36)
+
+
+@pytest.mark.parametrize("width", LONG)
+def test_gradients_of_long_lines(width, rng):
+    for kernel, stride in ((2, 2), (700, 300), (width, 1)):
+        window = ((1, kernel), stride)
+        grad = whole(rng, fc.avg_pool2d(np.zeros((2, 2, width)), *window).shape, np.float64)
+        actual = fc.grad.avg_pool2d(grad, (2, 2, width), *window)
+        expected = reference.avg_pool2d_input(grad, (2, 2, width), *window)
+        assert max_error(actual, expected, scale=np.abs(grad).max()) <= tolerance(np.float64, kernel)
+
+
+@both_layouts
+def test_gradients_are_the_functions_slopes(layout, rng):
+    """Finite differences of float64; distinct numbers, so that no maximum changes on the way."""
+    shape = (2, 3, 5, 6)
+    x = to_layout(rng.permutation(math.prod(shape)).reshape(shape).astype(np.float64), layout)
+    difference = partial(numerical_gradient, step=0.25)
+
+    def agree(function, gradient):
+        grad = rng.standard_normal(function(x).shape)
+        # The differences are small ones of values as large as x.
+        scale = np.abs(x).max() * np.abs(grad).max()
+        assert max_error(gradient(grad), difference(function, x, grad), scale) <= tolerance(np.float64, 36)
+
+    for kernel, stride, padding in ((2, 2, 0), (3, 1, 1), ((2, 3), (3, 2), (1, 0))):
+        window = (kernel, stride, padding)
+        _, indices = fc.max_pool2d(x, *window, return_indices=True, layout=layout)
+        agree(
+            lambda a, w=window: fc.max_pool2d(a, *w, layout=layout),
+            lambda g, i=indices: fc.grad.max_pool2d(g, i, x.shape, layout=layout),
+        )
+        for extra in ((), (True, False), (True, True, 7)):
+            agree(
+                lambda a, w=window, e=extra: fc.avg_pool2d(a, *w, *e, layout=layout),
+                lambda g, w=window, e=extra: fc.grad.avg_pool2d(g, x.shape, *w, *e, layout=layout),
+            )
+    _, indices = fc.adaptive_max_pool2d(x, (3, 4), return_indices=True, layout=layout)
+    agree(
+        lambda a: fc.adaptive_max_pool2d(a, (3, 4), layout=layout),
+        lambda g: fc.grad.adaptive_max_pool2d(g, indices, x.shape, layout=layout),
+    )
+    agree(
+        lambda a: fc.adaptive_avg_pool2d(a, (3, 4), layout=layout),
+        lambda g: fc.grad.adaptive_avg_pool2d(g, x.shape, layout=layout),
+    )
+    _, found = fc.global_max_pool(x, return_indices=True, layout=layout)
+    agree(
+        lambda a: fc.global_max_pool(a, layout=layout),
+        lambda g: fc.grad.global_max_pool(g, found, x.shape, layout=layout),
+    )
+    agree(
+        lambda a: fc.global_avg_pool(a, layout=layout),
+        lambda g: fc.grad.global_avg_pool(g, x.shape, layout=layout),
+    )
+
+
+@both_layouts
+@both_dtypes
+def test_gradient_of_the_average_is_its_adjoint(layout, dtype, rng):
+    """<pool x, y> = <x, grad y>, both sides summed in float64."""
+    x = to_layout(rng.standard_normal((2, 19, 13, 35)).astype(dtype), layout)
+    for window in ((2,), (3, 2, 1), (4, 3, 2, True, False), (5, 1, 2, False, True, 6)):
+        pooled = fc.avg_pool2d(x, *window, layout=layout)
+        y = rng.standard_normal(pooled.shape).astype(dtype)
+        back = fc.grad.avg_pool2d(y, x.shape, *window, layout=layout)
+        left, right = (np.multiply(a, b, dtype=np.float64) for a, b in ((pooled, y), (x, back)))
+        size = np.sqrt((left**2).sum() + (right**2).sum())
+        assert abs(left.sum() - right.sum()) <= tolerance(dtype, 25) * size
+
+
+# --- what must not matter -------------------------------------------------------------------------
+
+
+def all_results(x: np.ndarray, layout: str) -> list[np.ndarray]:
+    """Results of every function and gradient on the same images."""
+    results = []
+    for window in ((2, 2), (3, 2, 1), (3, 1, 1), (4, 3)):
+        results += fc.max_pool2d(x, *window, return_indices=True, layout=layout)
+        results.append(fc.max_pool2d(x, *window, layout=layout))
+        results.append(fc.grad.max_pool2d(*results[-3:-1], x.shape, layout=layout))
+        results.append(fc.avg_pool2d(x, *window, layout=layout))
+        results.append(fc.grad.avg_pool2d(results[-1], x.shape, *window, layout=layout))
+    results += fc.adaptive_max_pool2d(x, (5, 3), return_indices=True, layout=layout)
+    results.append(fc.adaptive_avg_pool2d(x, (5, 3), layout=layout))
+    results.append(fc.grad.adaptive_avg_pool2d(results[-1], x.shape, layout=layout))
+    results.append(fc.global_avg_pool(x, layout=layout))
+    return results
+
+
+@both_layouts
+@both_dtypes
+def test_neither_threads_nor_batch_position_matter(layout, dtype, rng):
+    """Bit by bit, on images large enough for both threads."""
+    x = to_layout(rng.standard_normal((3, 37, 41, 67)).astype(dtype), layout)
+    with fc.threads(1):
+        alone = all_results(x, layout)
+        single = all_results(x[1:2], layout)
+    with fc.threads(2):
+        together = all_results(x, layout)
+    for one, two, middle in zip(alone, together, single, strict=True):
+        assert one.tobytes() == two.tobytes()
+        assert one[1:2].tobytes() == middle.tobytes()
+
+
+@both_layouts
+def test_memory_order_does_not_matter(layout, rng):
+    x = to_layout(whole(rng, (2, 5, 7, 18)), layout)
+    expected = all_results(x, layout)
+    for name, same in same_values(x):
+        for actual, wanted in zip(all_results(same, layout), expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted, err_msg=name)
+
+
+@both_layouts
+def test_memory_order_of_gradients_does_not_matter(layout, rng):
+    x = to_layout(whole(rng, (2, 5, 7, 18)), layout)
+    output, indices = fc.max_pool2d(x, 2, return_indices=True, layout=layout)
+    grad = whole(rng, output.shape)
+    by_maximum = fc.grad.max_pool2d(grad, indices, x.shape, layout=layout)
+    by_average = fc.grad.avg_pool2d(grad, x.shape, 2, layout=layout)
+    for (name, g), (_, i) in zip(same_values(grad), same_values(indices), strict=True):
+        np.testing.assert_array_equal(fc.grad.max_pool2d(g, i, x.shape, layout=layout), by_maximum, err_msg=name)
+        np.testing.assert_array_equal(fc.grad.avg_pool2d(g, x.shape, 2, layout=layout), by_average, err_msg=name)
+
+
+@both_layouts
+def test_images_without_a_batch(layout, rng):
+    x = to_layout(whole(rng, (1, 5, 6, 8)), layout)
+    for batched, unbatched in zip(all_results(x, layout), all_results(x[0], layout), strict=True):
+        identical(unbatched, batched[0])
+
+
+@both_layouts
+def test_empty_batches(layout):
+    x = to_layout(np.empty((0, 3, 6, 8), np.float32), layout)
+    pooled, indices = fc.max_pool2d(x, 2, return_indices=True, layout=layout)
+    assert pooled.shape == indices.shape == to_layout(np.empty((0, 3, 3, 4)), layout).shape
+    for result in all_results(x, layout):
+        assert result.shape[0] == 0
+    assert fc.grad.max_pool2d(pooled, indices, x.shape, layout=layout).shape == x.shape
+
+
+@both_layouts
+def test_float16_by_way_of_float32(layout, rng):
+    x = to_layout(rng.standard_normal((2, 3, 9, 11)).astype(np.float16), layout)
+    pooled, indices = fc.max_pool2d(x, 3, return_indices=True, layout=layout)
+    identical(pooled, fc.max_pool2d(x.astype(np.float32), 3, layout=layout).astype(np.float16))
+    average = fc.avg_pool2d(x, 3, layout=layout)
+    identical(average, fc.avg_pool2d(x.astype(np.float32), 3, layout=layout).astype(np.float16))
+    out = poison(pooled.shape, np.float16)
+    assert fc.max_pool2d(x, 3, layout=layout, out=out) is out
+    identical(out, pooled)
+    assert fc.grad.max_pool2d(pooled, indices, x.shape, layout=layout).dtype == np.float16
+    assert fc.grad.avg_pool2d(average, x.shape, 3, layout=layout).dtype == np.float16
+
+
+def test_whatever_offers_memory_is_an_array():
+    values = np.arange(8.0).reshape(2, 2, 2)
+
+    class Interface:
+        __array_interface__ = values.__array_interface__
+
+    class Exchange:
+        __dlpack__, __dlpack_device__ = values.__dlpack__, values.__dlpack_device__
+
+    buffer = memoryview(array.array("d", range(8))).cast("B").cast("d", (2, 2, 2))
+    for images in (buffer, Interface(), Exchange(), values.tolist()):
+        np.testing.assert_array_equal(fc.max_pool2d(images, 2).ravel(), [3, 7])
+
+
+@both_layouts
+def test_out_in_any_order_of_memory(layout, rng):
+    x = to_layout(whole(rng, (2, 19, 6, 40)), layout)
+    expected = fc.max_pool2d(x, 2, layout=layout)
+    for name, out in same_values(poison(expected.shape)):
+        if name == "read-only":
+            continue
+        assert fc.max_pool2d(x, 2, layout=layout, out=out) is out
+        np.testing.assert_array_equal(out, expected, err_msg=name)
+        fc.avg_pool2d(x, 2, layout=layout, out=out)
+        np.testing.assert_array_equal(out, fc.avg_pool2d(x, 2, layout=layout), err_msg=name)
+
+
+# --- nothing is read outside ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def fenced():
+    """A function that gives an array which begins or ends where memory may not be touched."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs mprotect")
+    page, room = mmap.PAGESIZE, 64 * mmap.PAGESIZE
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    fences = []
+
+    def make(values: np.ndarray, at_end: bool) -> np.ndarray:
+        memory = mmap.mmap(-1, room + 2 * page)
+        start = np.frombuffer(memory, np.uint8).ctypes.data
+        for fence in (start, start + page + room):
+            assert libc.mprotect(fence, page, 0) == 0
+            fences.append((memory, fence))
+        offset = page + (room - values.nbytes if at_end else 0)
+        part = np.frombuffer(memory, values.dtype, values.size, offset).reshape(values.shape)
+        part[...] = values
+        return part
+
+    yield make
+    for _, fence in fences:
+        libc.mprotect(fence, page, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@both_layouts
+@pytest.mark.parametrize("at_end", [False, True])
+def test_not_an_element_is_touched_outside(fenced, layout, at_end, rng):
+    for shape in ((1, 2, 7, 5), (1, 3, 3, 13), (1, 2, 4, 25), (2, 3, 6, 33), (1, 17, 4, 66), (2, 35, 3, 16)):
+        x = fenced(to_layout(whole(rng, shape), layout), at_end)
+        for window in ((2, 2), (3, 2, 1), (3, 1, 1), ((1, 5), 3, (0, 2))):
+            expected, positions = fc.max_pool2d(np.array(x), *window, return_indices=True, layout=layout)
+            out = fenced(poison(expected.shape), at_end)
+            fc.max_pool2d(x, *window, layout=layout, out=out)
+            identical(out, expected)
+            out[...] = np.nan
+            identical(fc.max_pool2d(x, *window, layout=layout, return_indices=True, out=out)[1], positions)
+            identical(out, expected)
+            indices = fenced(positions, at_end)
+            wanted = fc.grad.max_pool2d(expected, positions, x.shape, layout=layout)
+            identical(fc.grad.max_pool2d(out, indices, x.shape, layout=layout), wanted)
+            wanted = fc.avg_pool2d(np.array(x), *window, layout=layout)
+            identical(fc.avg_pool2d(x, *window, layout=layout, out=out), wanted)
+            wanted = fc.grad.avg_pool2d(np.array(out), x.shape, *window, layout=layout)
+            identical(fc.grad.avg_pool2d(out, x.shape, *window, layout=layout), wanted)
+
+
+# --- torch ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_torch_agrees(seed, torch):
+    rng = np.random.default_rng(seed)
+    functional = torch.nn.functional
+    for _ in range(25):
+        x, layout = random_problem(rng)
+        x = np.ascontiguousarray(x)
+        if layout == "NHWC":
+            x = np.ascontiguousarray(np.moveaxis(x, -1, -3))
+        size = x.shape[2:]
+        grid = tuple(int(rng.integers(1, n + 3)) for n in size)
+
+        def images(array, layout=layout):
+            return to_layout(array, layout)
+
+        window = random_window(rng, size, dilated=False)
+        extra = {"count_include_pad": bool(rng.integers(2)), "divisor_override": (None, 3, -2)[rng.integers(3)]}
+        for ours, grad, theirs, arguments in (
+            (fc.avg_pool2d, fc.grad.avg_pool2d, functional.avg_pool2d, window | extra),
+            (
+                fc.adaptive_avg_pool2d,
+                fc.grad.adaptive_avg_pool2d,
+                functional.adaptive_avg_pool2d,
+                {"output_size": grid},
+            ),
+        ):
+            exact = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+            expected = theirs(exact, **arguments)
+            actual = ours(images(x), **arguments, layout=layout)
+            assert max_error(actual, images(expected.detach().numpy()), scale=4) <= tolerance(x.dtype, 36)
+            g = whole(rng, expected.shape, x.dtype)
+            expected.backward(torch.from_numpy(g.astype(np.float64)))
+            parameters = {} if "output_size" in arguments else arguments
+            actual = grad(images(g), images(x).shape, **parameters, layout=layout)
+            assert max_error(actual, images(exact.grad.numpy()), scale=np.abs(g).sum()) <= tolerance(x.dtype, 36)
+
+        sprinkled(rng, x)
+        window = random_window(rng, size, dilated=True)
+        for ours, theirs, arguments in (
+            (fc.max_pool2d, functional.max_pool2d, window),
+            (fc.adaptive_max_pool2d, functional.adaptive_max_pool2d, {"output_size": grid}),
+        ):
+            values, indices = theirs(torch.from_numpy(x), **arguments, return_indices=True)
+            actual = ours(images(x), **arguments, return_indices=True, layout=layout)
+            identical(actual[0], images(values.numpy()))
+            identical(actual[1], images(indices.numpy()))
