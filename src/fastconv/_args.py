@@ -122,17 +122,29 @@ def integer(value: Any, name: str, minimum: int) -> int:
     return number
 
 
+def sizes(value: Any, name: str, minimum: int) -> tuple[int, ...]:
+    """The integers of a shape."""
+    try:
+        numbers = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it needs a tuple of integers") from None
+    return tuple(integer(number, name, minimum) for number in numbers)
+
+
+def _is_sequence(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
 def per_axis(value: Any, rank: int, name: str, minimum: int) -> tuple[int, ...]:
     """One integer per spatial axis, from one for all or from a sequence."""
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} is {value!r}; it needs an integer or {rank} of them")
-    if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) == 1:
-        if len(value) == 1:
-            return (integer(value[0], name, minimum),) * rank
-        if len(value) != rank:
-            raise ValueError(f"{name} is {value!r}; it needs an integer or {rank} of them")
-        return tuple(integer(v, name, minimum) for v in value)
-    return (integer(value, name, minimum),) * rank
+    if not _is_sequence(value):
+        return (integer(value, name, minimum),) * rank
+    if len(value) not in (1, rank):
+        raise ValueError(f"{name} is {value!r}; it needs an integer or {rank} of them")
+    numbers = sizes(value, name, minimum)
+    return numbers * rank if len(numbers) == 1 else numbers
 
 
 def paddings(
@@ -162,7 +174,7 @@ def paddings(
             small, large = total // 2, total - total // 2
             pairs.append((small, large) if padding == "same" else (large, small))
         return tuple(pairs)
-    if isinstance(padding, (Sequence, np.ndarray)) and np.ndim(padding) == 2:
+    if _is_sequence(padding) and len(padding) and all(map(_is_sequence, padding)):
         if len(padding) != rank or any(len(pair) != 2 for pair in padding):
             raise ValueError(f"padding is {padding!r}; it needs {rank} pairs (before, after)")
         return tuple((integer(b, "padding", 0), integer(a, "padding", 0)) for b, a in padding)

@@ -30,35 +30,42 @@ def candidates(algorithm: str) -> tuple[int, ...]:
         return (_AUTO,)
     if algorithm == "winograd":
         return tuple(i for i, name in enumerate(ALGORITHMS) if name.startswith("winograd"))
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         names = ", ".join(map(repr, ("auto", "winograd", *ALGORITHMS)))
         raise ValueError(f"algorithm is {algorithm!r}; it needs one of {names}")
     return (ALGORITHMS.index(algorithm),)
 
 
-@lru_cache(maxsize=128)
+_Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, strides in bytes
+
+
 def core_plan(
+    fields: tuple[Any, ...], algorithm: str, strict: bool, src: _Layout, wei: _Layout, dst: _Layout, itemsize: int
+) -> _core.Plan:
+    """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the arrays."""
+    numbers = candidates(algorithm)
+    try:
+        return _kept_plan(fields, numbers, strict, src, wei, dst, itemsize)
+    except NotImplementedError as error:
+        raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
+
+
+@lru_cache(maxsize=128)
+def _kept_plan(
     fields: tuple[Any, ...],
-    algorithm: str,
+    numbers: tuple[int, ...],
     strict: bool,
-    src: tuple[tuple[int, ...], tuple[int, ...]],
-    wei: tuple[tuple[int, ...], tuple[int, ...]],
-    dst: tuple[tuple[int, ...], tuple[int, ...]],
+    src: _Layout,
+    wei: _Layout,
+    dst: _Layout,
     itemsize: int,
 ) -> _core.Plan:
-    """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the arrays.
-
-    Plans hold no weights and are immutable, so the last ones are kept for one-shot calls.
-    """
-    numbers = candidates(algorithm)
+    """Plans hold no weights and are immutable, so the last ones are kept for one-shot calls."""
     if len(numbers) > 1:
         verdicts = _core.explain(fields, _config.ISA, strict)
         numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
     layouts = (_core.Layout(shape, strides, itemsize) for shape, strides in (src, wei, dst))
-    try:
-        return _core.Plan(fields, _config.ISA, numbers[0], strict, *layouts)
-    except NotImplementedError as error:
-        raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
+    return _core.Plan(fields, _config.ISA, numbers[0], strict, *layouts)
 
 
 def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -139,7 +146,7 @@ class ConvPlan:
             raise ValueError(
                 f"weight has shape {weight.shape}; it needs 4 axes: out_channels, in_channels / groups, height, width"
             )
-        shape = tuple(_args.integer(n, "input_shape", 0) for n in input_shape)
+        shape = _args.sizes(input_shape, "input_shape", 0)
         self._geometry = _args.geometry(
             2, shape, weight.shape, stride, padding, dilation, groups, layout, "input_shape"
         )
@@ -367,8 +374,8 @@ def algorithms(
     dtype = np.dtype(dtype)
     if dtype not in _args.FLOATS:
         raise TypeError(f"dtype is {dtype}; it needs float32 or float64")
-    shape = tuple(_args.integer(n, "input_shape", 0) for n in input_shape)
-    kernel = tuple(_args.integer(n, "weight_shape", 1) for n in weight_shape)
+    shape = _args.sizes(input_shape, "input_shape", 0)
+    kernel = _args.sizes(weight_shape, "weight_shape", 1)
     g = _args.geometry(2, shape, kernel, stride, padding, dilation, groups, layout, "input_shape")
     item = dtype.itemsize
     fields = g.fields(

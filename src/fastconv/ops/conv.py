@@ -193,7 +193,7 @@ def conv2d_input(
            [4., 6., 4.]], dtype=float32)
     """
     w = _args.as_operand(weight, "weight")
-    shape = tuple(_args.integer(n, "input_size", 0) for n in input_size)
+    shape = _args.sizes(input_size, "input_size", 0)
     g = _args.geometry(2, shape, w.shape, stride, padding, dilation, groups, layout, "input_size")
     grad = _grad_output(grad_output, g, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
@@ -247,7 +247,7 @@ def conv2d_weight(
            [20., 24.]], dtype=float32)
     """
     x = _args.as_operand(input, "input")
-    size = tuple(_args.integer(n, "weight_size", 1) for n in weight_size)
+    size = _args.sizes(weight_size, "weight_size", 1)
     g = _args.geometry(2, x.shape, size, stride, padding, dilation, groups, layout)
     grad = _grad_output(grad_output, g, x, "input")
     dtype, x, grad = x.dtype, _args.computed(x), _args.computed(grad)
