@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Build the C core for aarch64 on another machine and run tests/c/smoke.c under emulation.
+# Build the C core for aarch64 on another machine and run tests/c under emulation.
 #
 # Needs Debian's gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user. The objects are those of
 # setup.py, its probes and flags included; only Python itself is left out.
@@ -20,5 +20,7 @@ python=$work/venv/bin/python
 "$python" -m pip install --quiet --requirement "$work/requires"
 "$python" setup.py --quiet build_ext --plat-name "$platform" --build-lib "$work/lib" | grep '^fastconv:'
 mapfile -t objects < <(find "build/objects-$platform/csrc" -name '*.o')
-$CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc tests/c/smoke.c "${objects[@]}" -fopenmp -lm -o "$work/smoke"
-qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/smoke"
+for test in tests/c/*.c; do
+    $CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc "$test" "${objects[@]}" -fopenmp -lm -o "$work/smoke"
+    qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/smoke"
+done
