@@ -107,38 +107,46 @@ void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *
 // ---------------------------------------------------------------------------------------------------------- running
 
 typedef struct gemm_split {
-    int64_t units, strips;        // units (pixels or rows) per strip
+    int64_t all, step, steps;     // units (pixels or rows); units that fill a tile; steps in all
+    int64_t strips;               // which share the steps evenly
     int64_t channel_parts;        // parts of the output channels
     int64_t tiles, tile_elements; // at most, per strip
     size_t panel_bytes, sums_bytes, targets_bytes;
 } gemm_split;
 
-static int64_t strip_tiles(const fc_plan *plan, const fc_gemm_source *source, int64_t units, int64_t all) {
-    // The number of tiles may depend on where a strip starts by one at most.
-    return source->tiles(plan, 0, fc_min(units, all)) + 1;
+static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
+
+// First unit of a strip: strips end with full tiles, and differ by one step at most.
+static int64_t strip_start(const gemm_split *s, int64_t strip) {
+    return fc_min(s->all, strip * s->steps / s->strips * s->step);
 }
 
 static gemm_split split_of(const fc_plan *plan, int threads) {
     const fc_gemm_source *source = plan->algorithm->source;
     const fc_gemm_layout *g = &plan->layout.gemm;
     const int64_t groups = plan->problem.groups, element = plan->kernels->element;
-    const int64_t all = source->units(plan), columns = source->unit_columns(plan);
-    const int64_t step = fc_ceil_div(g->channels_form ? plan->kernels->mr : plan->kernels->nr, columns);
+    const int64_t columns = source->unit_columns(plan);
     const int64_t per_column = element * (fc_max(1, g->block) + (g->blocks > 1 ? packed_channels(plan) : 0));
-    gemm_split s;
-    s.units = fc_max(step, FC_STRIP_BYTES / (per_column * columns) / step * step);
-    // Four strips per thread even out their finishing times; strips under four tiles would waste each tile of weights.
-    const int64_t wanted = threads > 1 ? 4 * threads : 1, even = fc_round_up(fc_ceil_div(all * groups, wanted), step);
-    s.units = fc_min(s.units, fc_max(even, 4 * step));
-    s.strips = fc_max(1, fc_ceil_div(all, s.units));
-    s.units = fc_min(all, fc_round_up(fc_ceil_div(all, s.strips), step)); // the last strip no shorter than need be
-    s.strips = fc_max(1, fc_ceil_div(all, fc_max(1, s.units)));
+    gemm_split s = {.all = source->units(plan)};
+    s.step = fc_ceil_div(g->channels_form ? plan->kernels->mr : plan->kernels->nr, columns);
+    s.steps = fc_max(1, fc_ceil_div(s.all, s.step));
+    // As many strips as the caches ask for; several per thread, to even out their finishing times, unless they would be
+    // under four tiles wide and waste each tile of weights; and equally many for each thread.
+    const int64_t most = fc_max(1, FC_STRIP_BYTES / (per_column * columns * s.step));
+    const int64_t tiles_per_step =
+        fc_ceil_div(columns * s.step, g->channels_form ? plan->kernels->mr : plan->kernels->nr);
+    const int64_t wanted = threads > 1 ? fc_min(fc_ceil_div(4 * threads, groups), s.steps * tiles_per_step / 4) : 1;
+    s.strips = fc_max(fc_ceil_div(s.steps, most), wanted);
+    if (groups % threads) s.strips = fc_round_up(s.strips, threads / gcd(groups, threads));
+    if (s.strips * 3 > s.steps * tiles_per_step) s.strips = fc_max(fc_ceil_div(s.steps, most), 1);
+    s.strips = fc_min(s.strips, s.steps);
     s.channel_parts = 1;
-    if (s.strips * groups < 2 * threads && s.strips * groups % threads)
-        s.channel_parts = fc_min(g->out_tiles, fc_ceil_div(2 * threads, s.strips * groups));
-    s.tiles = strip_tiles(plan, source, s.units, all);
+    if (s.strips * groups < 4 * threads) // each part packs the columns anew
+        s.channel_parts = fc_min(g->out_tiles, threads / gcd(s.strips * groups, threads));
+    const int64_t units = fc_min(s.all, fc_ceil_div(s.steps, s.strips) * s.step);
+    s.tiles = source->tiles(plan, 0, units);
     s.tile_elements = plan->kernels->mr * plan->kernels->nr;
-    s.panel_bytes = fc_align((size_t)(source->panel_elements(plan, s.units) * element));
+    s.panel_bytes = fc_align((size_t)(source->panel_elements(plan, units) * element));
     const int64_t kept = g->blocks > 1 ? s.tiles * fc_ceil_div(g->out_tiles, s.channel_parts) : 1;
     s.sums_bytes = fc_align((size_t)(kept * s.tile_elements * element));
     s.targets_bytes = fc_align((size_t)s.tiles * sizeof(fc_gemm_target));
@@ -178,9 +186,9 @@ static void gemm_task(void *context, int64_t task, int thread) {
         .plan = plan,
         .src = job->src + group * p->src.group * element,
         .panel = panel,
-        .first = strip_index * s->units,
+        .first = strip_start(s, strip_index),
     };
-    strip.count = fc_min(s->units, source->units(plan) - strip.first);
+    strip.count = strip_start(s, strip_index + 1) - strip.first;
     strip.tiles = source->tiles(plan, strip.first, strip.count);
     for (int64_t t = 0; t < strip.tiles; t++) source->target(&strip, t, &targets[t]);
 

@@ -57,7 +57,7 @@ static double cost(const fc_problem *p, const fc_kernels *k, int64_t m) {
     const double passes = w.fused ? (double)fc_ceil_div(w.tiles, fc_max(1, w.chunk)) : 1.0;
     const double travel = w.fused ? 0.0 : 2.0 * vectors * (double)(k->vl * k->element) / 25e9;
     return 3 * fc_cost_fixed() + fc_cost_macs(points * tiles * (double)(p->in_channels * w.row_out), k) / short_rows +
-           1.6e-9 * vectors + travel + fmin(passes, 4.0) * fc_cost_weights(weights);
+           4.5e-9 * vectors + travel + fmin(passes, 4.0) * fc_cost_weights(weights);
 }
 
 static fc_status layout(fc_plan *plan, int64_t m) {
