@@ -133,10 +133,10 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _demo(args: argparse.Namespace) -> int | None:
+def _demo(args: argparse.Namespace) -> int:
     from fastconv import demo
 
-    return demo.main(args)
+    return demo.main(args.output, args.seed, args.json)
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The demo as a page to read: one HTML file beside its pictures, without anything from elsewhere."""
+
+from __future__ import annotations
+
+from html import escape
+
+from fastconv.bench.terminal import Table, figure
+from fastconv.demo.results import Results, percent
+
+__all__ = ["html"]
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --surface: #ffffff; --raised: #f6f7f9; --ink: #1f2937; --muted: #5b6472; --line: #e5e7eb; --accent: #c2410c;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --surface: #14181f; --raised: #1c222b; --ink: #e8eaed; --muted: #a3acb9; --line: #2b323d; --accent: #fb923c;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 66rem; background: var(--surface); color: var(--ink);
+  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+}
+h1 { margin: 0; font-size: 2.25rem; line-height: 1.2; letter-spacing: -0.02em; }
+h2 { margin: 4rem 0 0; padding-top: 1.5rem; border-top: 1px solid var(--line); font-size: 1.6rem; line-height: 1.3; }
+h3 { margin: 2.75rem 0 0; font-size: 1.15rem; }
+p { max-width: 42rem; margin: 0.75rem 0; }
+.lead { font-size: 1.2rem; color: var(--muted); }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 1rem; margin: 2rem 0 0; }
+.figures div { padding: 1.1rem 1.25rem; border-radius: 0.6rem; background: var(--raised); }
+.figures strong { display: block; font-size: 1.9rem; line-height: 1.25; color: var(--accent); letter-spacing: -0.01em; }
+.figures span { font-size: 0.92rem; line-height: 1.4; color: var(--muted); display: block; }
+figure { margin: 1.25rem 0 0; }
+figure img { display: block; width: 100%; height: auto; }
+figcaption, .notes { max-width: 46rem; margin: 0.5rem 0 0; font-size: 0.92rem; line-height: 1.5; color: var(--muted); }
+.scroll { overflow-x: auto; margin: 1.25rem 0 0; }
+table { border-collapse: collapse; font-size: 0.82rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.28rem 0.5rem; text-align: right; white-space: nowrap; }
+th { vertical-align: bottom; font-weight: 600; color: var(--muted); white-space: pre; }
+th:first-child, td:first-child { padding-left: 0; }
+.left { text-align: left; }
+thead tr, tbody tr:last-child { border-bottom: 1px solid var(--line); }
+tfoot td { font-weight: 600; }
+tbody tr:hover { background: var(--raised); }
+.kept::before, .broken::before { display: inline-block; width: 1.6rem; font-weight: 700; color: var(--accent); }
+.kept::before { content: "✓"; }
+.broken::before { content: "✗"; }
+ul.checks { list-style: none; padding: 0; }
+.broken { font-weight: 600; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.5rem; font-size: 0.92rem; }
+dt { color: var(--muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+code { font: 0.92em ui-monospace, "DejaVu Sans Mono", monospace; }
+a { color: var(--accent); }
+"""
+
+
+def html(results: Results, epochs: int, learnt: int) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    results : Results
+    epochs : int
+        How often the networks saw each image.
+    learnt : int
+        Number of images they learnt from.
+
+    Returns
+    -------
+    str
+    """
+    parts = (_head(results), _digits(results, epochs, learnt), _vgg(results), _run(results))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>fastconv demo</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{"".join(parts)}
+</body>
+</html>
+"""
+
+
+def _head(results: Results) -> str:
+    ours, other, run = results.convnet, results.dense, results.vgg
+    over_loops, over_blas = results.convolution_speedups()
+    first = next(iter(run.milliseconds))
+    cards = (
+        (percent(ours.accuracy), f"of {results.held_out} held-out handwritten digits read by a convolutional network"),
+        (
+            f"{other.parameters / ours.parameters:.1f}×",
+            f"fewer weights ({ours.parameters:,}) than the fully connected network beside it ({other.parameters:,}), "
+            f"which reads {percent(other.accuracy)}",
+        ),
+        (f"{figure(run.milliseconds[first])} ms", f"for {run.network} on a photograph, the sum of its layers"),
+        (
+            f"{figure(over_loops)}×",
+            f"faster than NumPy's loops on the convolutions, and {figure(over_blas)}× faster than NumPy with BLAS",
+        ),
+    )
+    shown = "".join(f"<div><strong>{escape(big)}</strong><span>{escape(small)}</span></div>" for big, small in cards)
+    machine = results.machine
+    return f"""
+<header>
+<h1>fastconv demo</h1>
+<p class="lead">Two networks learn to read real handwriting, and {escape(run.network)} looks at two real photographs.
+Everything was computed on this machine's processor ({escape(str(machine["cpu"]))}, {machine["threads"]} threads,
+{escape(str(machine["isa"]))}) in {results.seconds:.0f} seconds.</p>
+<div class="figures">{shown}</div>
+</header>
+"""
+
+
+def _digits(results: Results, epochs: int, learnt: int) -> str:
+    ours, other = results.convnet, results.dense
+    outcome = (
+        "and still reads fewer of the digits that neither has seen before"
+        if ours.accuracy > other.accuracy
+        else "and this time reads no fewer of the digits that neither has seen before"
+    )
+    return f"""
+<section>
+<h2>Reading handwriting</h2>
+<p>A <em>convolution</em> slides a small grid of weights, a kernel, over the image. At every place the pixels under the
+kernel are multiplied by its weights and summed: one number, large where the image looks like the kernel. All places
+together make a map of where that feature is. Nobody designs the weights; they are learnt.</p>
+<p><em>Pooling</em> keeps the largest of every 2×2 numbers. The maps shrink, and it no longer matters where exactly
+a stroke lies. After two rounds of both, <em>fully connected</em> layers weigh what was found and decide on a digit.</p>
+<p>As the same few weights serve every place in the image, a convolutional network gets by with far fewer of them. The
+fully connected network beside it has {other.parameters / ours.parameters:.1f} times as many, was trained in the same
+way on the same images, {outcome}.</p>
+{_table(results.digits_table())}
+<p class="notes">{learnt:,} digits to learn from, seen {epochs} times, each time moved by up to two pixels;
+{results.held_out} held out, the same whatever the seed. The networks are as they were after the last epoch.</p>
+
+<h3>How they learnt</h3>
+{
+        _picture(
+            "training",
+            "Training loss and held-out accuracy of both networks by epoch",
+            "Left, how far both are from the right answers on the images they learn from; lower is better. Right, how "
+            "many of the held-out digits they read.",
+        )
+    }
+
+<h3>With enough training, ConvNets learn these filters</h3>
+{
+        _picture(
+            "filters",
+            "The kernels of the first layer before and after training",
+            "The kernels of the first layer. Where they are orange, ink counts for the feature, where purple, against "
+            "it. They began as random numbers; training has made some of them clear detectors of strokes and edges, a "
+            "bar of one sign beside a bar of the other. Each kernel is scaled to its own largest weight.",
+        )
+    }
+
+<h3>One digit on its way through the network</h3>
+{
+        _picture(
+            "feature_maps",
+            "Feature maps of one held-out digit after every layer",
+            "A held-out digit. Each kernel answers to other parts of it; pooling halves the maps; the last layer's "
+            "scores name the digit. Each map is scaled to its own largest number, dark is high.",
+        )
+    }
+
+<h3>What is still misread</h3>
+{
+        _picture(
+            "confusion",
+            "Confusion matrix of the convolutional network and the digits it misread",
+            "Every held-out digit stands in the row of what was written and the column of what was read. Right: the "
+            "images behind the errors, as small as the network saw them.",
+        )
+    }
+</section>
+"""
+
+
+def _vgg(results: Results) -> str:
+    run = results.vgg
+    convolutions = sum(layer.kind == "convolution" for layer in run.layers)
+    connected = sum(layer.kind == "fully connected" for layer in run.layers)
+    photographs = " and ".join(f"<code>{escape(name)}</code>" for name in run.photographs)
+    return f"""
+<section>
+<h2>{escape(run.network)} on real photographs</h2>
+<p>{escape(run.network)} is a network of {convolutions} convolutions, {connected} fully connected layers and
+{run.parameters / 1e6:.3g} million weights. Here it gets {photographs}, which come with scikit-learn. Trained weights
+are far too large to come with this demo, so the weights are <strong>random</strong>, from a fixed seed and, for the
+convolutions, of He's distribution. The work is that of the trained network and takes the same time, but its scores
+would mean nothing, so no labels are shown.</p>
+
+<h3>What the layers see</h3>
+{
+        _picture(
+            "vgg_maps",
+            "Both photographs and four feature maps each after every stage",
+            "The photographs, and four of the maps after the first convolution and after each pooling. Even random "
+            "kernels answer to edges and colours; from stage to stage there are more maps, and each is smaller.",
+        )
+    }
+
+<h3>Layer by layer, beside NumPy</h3>
+{
+        _picture(
+            "vgg_layers",
+            "Milliseconds of every layer in NumPy's two forms and in fastconv",
+            "Shorter is better, and each line is ten times the one before. Beside NumPy's bars stands how many times "
+            "faster fastconv is. The fully connected layers read each weight just once: memory, not arithmetic, sets "
+            "their pace.",
+        )
+    }
+{_table(results.vgg_table())}
+</section>
+"""
+
+
+def _run(results: Results) -> str:
+    checks = "".join(
+        f'<li class="{"kept" if check.kept else "broken"}">{escape(check.promise)}: {escape(check.finding)}</li>'
+        for check in results.checks
+    )
+    machine = results.machine
+    facts = {
+        "date": results.date,
+        "processor": f"{machine['cpu']}, {machine['isa']}, {machine['threads']} threads",
+        "FMA peak": f"{results.vgg.peak:.0f} GFLOP/s, float32",
+        "fastconv": f"{machine['fastconv']}, {machine['compiler']}",
+        "Python": f"{machine['python']} with NumPy {machine['numpy']} ({machine['blas']})",
+        "seed": str(results.seed),
+    }
+    shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    return f"""
+<section>
+<h2>This run</h2>
+<ul class="checks">{checks}</ul>
+<dl>{shown}</dl>
+<p>Every figure is in <a href="results.json">results.json</a>. To see it again:
+<code>fastconv demo --seed {results.seed}</code>. More layers, layouts and algorithms: <code>fastconv bench</code>.</p>
+</section>
+"""
+
+
+def _picture(name: str, alt: str, caption: str) -> str:
+    return f"""<figure>
+<picture>
+<source srcset="dark/{name}.png" media="(prefers-color-scheme: dark)">
+<img src="{name}.png" alt="{escape(alt)}">
+</picture>
+<figcaption>{escape(caption)}</figcaption>
+</figure>"""
+
+
+def _table(table: Table) -> str:
+    def row(cells: list[str], tag: str = "td") -> str:
+        marks = [' class="left"' if column.left else "" for column in table.columns]
+        inside = (f"<{tag}{mark}>{escape(cell)}</{tag}>" for cell, mark in zip(cells, marks, strict=True))
+        return f"<tr>{''.join(inside)}</tr>"
+
+    heads = row([column.head for column in table.columns], "th")
+    body = "\n".join(map(row, table.rows))
+    foot = f"<tfoot>{''.join(map(row, table.totals))}</tfoot>" if table.totals else ""
+    notes = f'<p class="notes">{"<br>".join(map(escape, table.notes))}</p>' if table.notes else ""
+    return f"""<div class="scroll"><table>
+<thead>{heads}</thead>
+<tbody>{body}</tbody>
+{foot}</table></div>
+{notes}"""
