@@ -35,22 +35,34 @@ fc_status fc_plan_create(const fc_problem *problem, fc_isa isa, fc_algo_id algor
     return fc_plan_make(problem, isa, algorithm, strict, out, message);
 }
 
-// Images of one pixel, as linear layers have, are the pixels of one image; then they can be tiled like any others.
-static fc_problem with_pixels_in_a_row(fc_problem p) {
-    for (int i = 0; i < FC_AXES; i++) {
-        const fc_axis *a = &p.axis[i];
-        if (a->in != 1 || a->out != 1 || a->kernel != 1 || a->stride != 1 || a->pad != 0) return p;
+static int is_pointwise(const fc_axis *a) { return a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->in == a->out; }
+
+// Whether steps of `outer` continue where `count` inner steps end; a single inner step can be any.
+static int continues(int64_t outer, int64_t inner, int64_t count) { return count == 1 || outer == inner * count; }
+
+// The same problem in fewer, longer rows: where the kernel has one tap along an axis, rows that follow each other in
+// memory are one row, and the images of a linear layer, of one pixel each, are the pixels of one image.
+static fc_problem in_long_rows(fc_problem p) {
+    fc_axis *w = &p.axis[2];
+    for (int i = 1; i >= -1 && is_pointwise(w); i--) { // height, depth, image
+        const int64_t *src = i < 0 ? &p.src.outer : &p.src.axis[i], *dst = i < 0 ? &p.dst.outer : &p.dst.axis[i];
+        const int64_t count = i < 0 ? p.batch : p.axis[i].in;
+        if (i >= 0 && !is_pointwise(&p.axis[i])) break;
+        if (count == 1) continue;
+        if (count == 0 || !continues(*src, p.src.axis[2], w->in) || !continues(*dst, p.dst.axis[2], w->in)) break;
+        if (w->in == 1) {
+            p.src.axis[2] = *src;
+            p.dst.axis[2] = *dst;
+        }
+        w->in = w->out = w->in * count;
+        if (i < 0) p.batch = 1;
+        else p.axis[i].in = p.axis[i].out = 1;
     }
-    if (p.batch == 0) return p;
-    p.axis[2].in = p.axis[2].out = p.batch;
-    p.src.axis[2] = p.src.outer;
-    p.dst.axis[2] = p.dst.outer;
-    p.batch = 1;
     return p;
 }
 
 void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]) {
-    const fc_problem p = with_pixels_in_a_row(*problem);
+    const fc_problem p = in_long_rows(*problem);
     const fc_kernels *kernels = fc_kernels_for(isa, (fc_dtype)p.dtype);
     for (int id = 0; id < FC_ALGOS; id++) {
         verdicts[id].name = algorithms[id]->name;
@@ -71,7 +83,7 @@ fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorit
         status = fc_backward_layout(plan, isa, algorithm, strict, message);
     } else {
         fc_verdict verdicts[FC_ALGOS];
-        plan->problem = with_pixels_in_a_row(*problem);
+        plan->problem = in_long_rows(*problem);
         fc_plan_explain(&plan->problem, isa, strict, verdicts);
         int best = algorithm;
         if (best == FC_AUTO) {

@@ -22,7 +22,6 @@ typedef struct fc_gemm_layout {
     int64_t pixels;               // flat output positions over (image, d, h, w)
     int64_t contiguous;           // how many flat positions in a row lie side by side in dst
     int64_t group_packed;         // packed elements per group
-    int64_t width, pixel;         // pointwise: contiguous pixels of src; distance of two pixels in src
     int64_t segments;
 } fc_gemm_layout;
 

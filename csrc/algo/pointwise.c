@@ -8,28 +8,6 @@
 // Neither form may read past the end of the image, so a tile of pixels that is not full is packed like im2col's.
 #include "algo/plan.h"
 
-static int64_t source_contiguous(const fc_problem *p) {
-    int64_t span = p->src.axis[2] == 1, joined = 1;
-    for (int i = FC_AXES - 1; i >= 0 && span; i--) {
-        if (p->axis[i].out != 1 && p->src.axis[i] != span) break;
-        span = joined = joined * p->axis[i].out;
-    }
-    return joined;
-}
-
-// Whether all pixels lie at one distance from each other.
-static int even_pixels(const fc_problem *p) {
-    int64_t step = 0, size = 1;
-    for (int i = FC_AXES - 1; i >= -1; i--) {
-        const int64_t stride = i < 0 ? p->src.outer : p->src.axis[i], count = i < 0 ? p->batch : p->axis[i].out;
-        if (count == 1) continue;
-        if (step && stride != step * size) return 0;
-        if (!step) step = stride;
-        size *= count;
-    }
-    return 1;
-}
-
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     for (int i = 0; i < FC_AXES; i++)
         if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 || p->axis[i].in != p->axis[i].out)
@@ -37,7 +15,7 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     if (!fc_gemm_channels_form(p, k)) {
         if (p->src.axis[2] != 1) return "the input's rows are not contiguous";
     } else if (p->src.channel != 1) return "the input's channels are not contiguous";
-    else if (!even_pixels(p)) return "the input's pixels do not lie at even distances";
+    else if (p->batch * p->axis[0].out * p->axis[1].out != 1) return "the input's pixels do not lie at even distances";
     return NULL;
 }
 
@@ -51,14 +29,8 @@ static fc_status layout(fc_plan *plan) {
     fc_gemm_layout *g = &plan->layout.gemm;
     if (channels_form) {
         plan->table[0] = 0;
-        for (int i = FC_AXES - 1; i >= -1; i--) { // the distance of neighbouring pixels
-            if (i >= 0 ? p->axis[i].out == 1 : p->batch == 1) continue;
-            g->pixel = i < 0 ? p->src.outer : p->src.axis[i];
-            break;
-        }
         return FC_OK;
     }
-    g->width = source_contiguous(p);
     for (int64_t k = 0; k < g->block; k++) {
         plan->table[k] = k * p->src.channel;
         plan->table[g->block + k] = k * plan->kernels->nr;
@@ -71,7 +43,7 @@ static fc_status layout(fc_plan *plan) {
 // Offset in src of a tile that can be read in place.
 static int64_t in_place(const fc_gemm_strip *strip, int64_t first, int64_t count) {
     const fc_problem *p = &strip->plan->problem;
-    const int64_t span = strip->plan->layout.gemm.width;
+    const int64_t span = p->axis[2].out; // src is contiguous along a row
     if (count < strip->plan->kernels->nr || span - first % span < count) return NOT_IN_PLACE;
     int64_t offset = 0;
     for (int i = FC_AXES - 1; i >= 0; i--) {
@@ -107,8 +79,8 @@ static void address(const fc_gemm_strip *strip, int64_t t, fc_gemm_tile *tile) {
     fc_gemm_flat_tile(strip, t, &first, &count);
     tile->depth = strip->k1 - strip->k0;
     if (g->channels_form) {
-        tile->a = fc_at(strip->src, first * g->pixel + strip->k0, plan->kernels);
-        tile->a_row = g->pixel;
+        tile->a = fc_at(strip->src, first * p->src.axis[2] + strip->k0, plan->kernels);
+        tile->a_row = p->src.axis[2];
         tile->segments = 1;
         tile->a_segment = plan->table;
         return;
