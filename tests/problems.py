@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastconv.bench.shapes import NETWORKS, conv_layers
 from support import to_layout
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -366,6 +367,24 @@ def _large() -> Iterator[Problem]:
     yield Problem((90, 90), 8, 8, (3, 3), padding=same, groups=8, activation="relu")
 
 
+def _layers() -> Iterator[Problem]:
+    """Those of real networks, all their channels, on smaller images."""
+    for layer in (layer for network in NETWORKS for layer in conv_layers(network)):
+        most = tuple(8 * s + k - 1 for s, k in zip(layer.stride, layer.kernel, strict=True))
+        yield Problem(
+            tuple(min(n, m) for n, m in zip((layer.height, layer.width), most, strict=True)),
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            stride=layer.stride,
+            padding=tuple((p, p) for p in layer.padding),
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=True,
+            activation="relu",
+        )
+
+
 _FAMILIES = {
     "gemm_tiles": (_gemm_tiles, LARGEST, None),
     "winograd_tiles": (_winograd_tiles, 3 * LARGEST, None),
@@ -374,6 +393,7 @@ _FAMILIES = {
     "grouped": (_grouped, LARGEST, None),
     "general": (_general, LARGEST // 2, 500),
     "large": (_large, None, None),
+    "layers": (_layers, None, None),
 }
 FAMILIES = tuple(_FAMILIES)
 
