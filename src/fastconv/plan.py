@@ -175,9 +175,10 @@ class ConvPlan:
             item,
         )
         self._packed = self._plan.pack(weight, bias, _config.get_num_threads())
-        # Kept for pickling; a read-only array is taken to stay as it is.
-        self._weight = weight.copy() if weight.flags.writeable else weight
-        self._bias, self._compute = bias, compute
+        # For pickling; a read-only array is taken to stay as it is.
+        self._weight = _kept(weight)
+        self._bias = None if bias is None else _kept(bias)
+        self._compute = compute
 
     def __call__(self, x: Any, residual: Any = None, out: np.ndarray | None = None) -> np.ndarray:
         """Convolve.
@@ -284,6 +285,10 @@ class ConvPlan:
 
 def _rebuild(arguments: tuple[Any, ...], options: dict[str, Any]) -> ConvPlan:
     return ConvPlan(*arguments, **options)
+
+
+def _kept(array: np.ndarray) -> np.ndarray:
+    return array.copy() if array.flags.writeable else array
 
 
 def check_bias(bias: Any, geometry: _args.Geometry, weight: np.ndarray) -> np.ndarray | None:
