@@ -121,19 +121,19 @@ def demo(monkeypatch):
 
 def test_demo_is_given_its_options(demo):
     seen = []
-    demo.main = seen.append
+    demo.main = lambda *given: seen.append(given) or 0
     assert main(["demo"]) == 0
     assert main(["demo", "--output", "there", "--seed", "7", "--json"]) == 0
-    assert [(args.output, args.seed, args.json) for args in seen] == [("fastconv-demo", 0, False), ("there", 7, True)]
+    assert seen == [("fastconv-demo", 0, False), ("there", 7, True)]
 
 
 def test_the_status_of_a_command_is_handed_on(demo):
-    demo.main = lambda args: 3
+    demo.main = lambda *given: 3
     assert main(["demo"]) == 3
 
 
 def raising(error):
-    def fail(args):
+    def fail(*given):
         raise error
 
     return fail

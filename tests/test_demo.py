@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 image_module = pytest.importorskip("PIL.Image")
 
-from fastconv import cli, demo, models, nn  # noqa: E402
+from fastconv import demo, models, nn  # noqa: E402
 from fastconv.bench.timing import Effort  # noqa: E402
 from fastconv.demo import digits, page, vgg  # noqa: E402
 from fastconv.demo.results import BAR, Results  # noqa: E402
@@ -276,10 +276,3 @@ def test_the_page_does_not_claim_what_did_not_happen(results):
     text = page.html(results, 60, 1347)
     assert "still reads fewer" not in text
     assert 'class="broken"' in text
-
-
-def test_the_command_line_hands_over(monkeypatch, tmp_path):
-    calls = []
-    monkeypatch.setattr(demo, "main", lambda *args: calls.append(args) or 0)
-    assert cli.main(["demo", "--output", str(tmp_path), "--seed", "7", "--json"]) == 0
-    assert calls == [(str(tmp_path), 7, True)]

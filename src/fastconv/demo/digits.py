@@ -79,6 +79,7 @@ class Training:
 def load() -> Digits:
     """The digits that ship with scikit-learn, a fixed quarter of each kind held out.
 
+    >>> from fastconv.demo.digits import load
     >>> digits = load()
     >>> digits.images.shape, digits.held_out_images.shape
     ((1347, 1, 12, 12), (450, 1, 12, 12))
@@ -219,7 +220,10 @@ def stages(net: nn.Sequential, image: np.ndarray) -> list[tuple[str, np.ndarray]
 
     Activations are shown applied; flattening is not shown.
 
-    >>> [(name, maps.shape) for name, maps in stages(convnet(0).eval(), np.zeros((1, 12, 12), np.float32))][:3]
+    >>> import numpy as np
+    >>> from fastconv.demo.digits import convnet, stages
+    >>> net, image = convnet(0).eval(), np.zeros((1, 12, 12), np.float32)
+    >>> [(name, maps.shape) for name, maps in stages(net, image)][:3]
     [('image', (1, 12, 12)), ('convolution 5×5', (16, 12, 12)), ('max pooling', (16, 6, 6))]
     """
     shown, x = [("image", image)], image[None]

@@ -351,6 +351,7 @@ def vgg_maps(theme: Theme, run: Run) -> Figure:
 def times(ratio: float) -> str:
     """A ratio of speeds: two digits below ten, whole from there on.
 
+    >>> from fastconv.demo.plots import times
     >>> times(3.456), times(34.56)
     ('3.5×', '35×')
     """

@@ -207,6 +207,7 @@ class Results:
 def percent(share: float) -> str:
     """A share with one digit after the point.
 
+    >>> from fastconv.demo.results import percent
     >>> percent(0.985)
     '98.5%'
     """

@@ -160,6 +160,8 @@ def photograph(name: str, size: int = 224) -> Array:
 def pixels(image: Array) -> Array:
     """A photograph as a network takes it: (1, 3, H, W) of float32, normalised.
 
+    >>> import numpy as np
+    >>> from fastconv.demo.vgg import pixels
     >>> pixels(np.full((2, 2, 3), 128, np.uint8)).shape
     (1, 3, 2, 2)
     """
@@ -170,7 +172,9 @@ def pixels(image: Array) -> Array:
 def steps(net: nn.Module) -> Iterator[Step]:
     """The layers of a chain in order, each with the ReLU that follows, called as is usual for VGG.
 
-    >>> [step.name for step in steps(fc.models.lenet5(activation=nn.ReLU))]
+    >>> from fastconv import models, nn
+    >>> from fastconv.demo.vgg import steps
+    >>> [step.name for step in steps(models.lenet5(activation=nn.ReLU)) if step.name]
     ['conv1_1', 'pool1', 'conv2_1', 'pool2', 'fc3', 'fc4', 'fc5']
     """
     chain = [module for module in net.modules() if not isinstance(module, nn.Sequential)]
