@@ -18,7 +18,10 @@ cdef extern from "fastconv.h" nogil:
     ctypedef int fc_isa
     ctypedef int fc_dtype
     ctypedef int fc_algo_id
-    int FC_AUTO, FC_ALGOS, FC_ISAS, FC_AXES, FC_MESSAGE
+    enum:
+        FC_ALGOS
+        FC_ISAS
+        FC_MESSAGE
     ctypedef struct fc_axis:
         int64_t in_ "in"
         int64_t out, kernel, stride, dilation, pad
@@ -70,8 +73,6 @@ cdef extern from "fastconv.h" nogil:
 
 cdef enum:
     MAX_RANK = 8
-    MESSAGE = 160
-    ALGOS = 8
 
 
 cdef class Layout:
@@ -156,7 +157,7 @@ cdef class Plan:
 
     def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, Layout src, Layout wei, Layout dst):
         cdef fc_problem problem
-        cdef char message[MESSAGE]
+        cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
         cdef fc_status status = fc_plan_create(&problem, isa, algorithm, strict, &self.plan, message)
         if status != FC_OK:
@@ -220,8 +221,8 @@ cdef class Plan:
 def explain(tuple fields, int isa, bint strict):
     """(name, reason of refusal or None, predicted seconds) of every algorithm, in the order of their numbers."""
     cdef fc_problem problem
-    cdef fc_verdict verdicts[ALGOS]
-    cdef char message[MESSAGE]
+    cdef fc_verdict verdicts[FC_ALGOS]
+    cdef char message[FC_MESSAGE]
     fill_problem(&problem, fields)
     cdef fc_status status = fc_problem_check(&problem, message)
     if status != FC_OK:
@@ -266,7 +267,7 @@ cdef class Pool:
 
     cdef int fill(self, fc_pool *p, const Py_buffer *src, const Py_buffer *dst, const Py_buffer *indices) except -1:
         """Sizes of the arrays; `indices` may be closed. Together with the check, all that memory safety needs."""
-        cdef char message[MESSAGE]
+        cdef char message[FC_MESSAGE]
         cdef int i, first = 3 - self.rank
         cdef bint fit = src.ndim == self.rank + 2 and dst.ndim == src.ndim and dst.itemsize == src.itemsize
         fit = fit and dst.shape[0] == src.shape[0] and dst.shape[1] == src.shape[1]
