@@ -16,7 +16,7 @@
 // The strip is as wide as panel and sums leave room for in half an L2 (FC_STRIP_BYTES).
 #include "algo/plan.h"
 
-enum { FC_BLOCK_K = 256, FC_STRIP_BYTES = 448 << 10 };
+enum { FC_BLOCK_K = 256, FC_STRIP_BYTES = 448 << 10, FC_TARGETS_BYTES = 1 << 20 };
 
 int fc_gemm_channels_form(const fc_problem *p, const fc_kernels *kernels) {
     const int enough = p->out_channels * 4 >= kernels->nr;
@@ -132,7 +132,9 @@ static gemm_split split_of(const fc_plan *plan, int threads) {
     s.steps = fc_max(1, fc_ceil_div(s.all, s.step));
     // As many strips as the caches ask for; several per thread, to even out their finishing times, unless they would be
     // under four tiles wide and waste each tile of weights; and equally many for each thread.
-    const int64_t most = fc_max(1, FC_STRIP_BYTES / (per_column * columns * s.step));
+    const int64_t targets_per_step = source->tiles(plan, 0, fc_min(s.all, s.step)) * (int64_t)sizeof(fc_gemm_target);
+    const int64_t most = fc_max(
+        1, fc_min(FC_STRIP_BYTES / (per_column * columns * s.step), FC_TARGETS_BYTES / fc_max(1, targets_per_step)));
     const int64_t tiles_per_step =
         fc_ceil_div(columns * s.step, g->channels_form ? plan->kernels->mr : plan->kernels->nr);
     const int64_t wanted = threads > 1 ? fc_min(fc_ceil_div(4 * threads, groups), s.steps * tiles_per_step / 4) : 1;
