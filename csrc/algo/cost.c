@@ -34,5 +34,8 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, double copy_second
     const double m = (double)fc_max(1, rows) / (double)fc_max(1, fc_ceil_div(rows, k->mr));
     const double rate = used * m / fmax(m, 4.0);
     const double weights = (double)(p->groups * p->in_channels * p->out_channels * fc_taps(p) * k->element);
-    return fc_cost_fixed() + fc_cost_macs(fc_macs(p), k) / rate + fc_cost_weights(weights) + copy_seconds;
+    // Small groups have many tiles of little depth, where finding a tile and storing it is most of the work.
+    const double tiles = (double)p->groups * (double)fc_ceil_div(rows, k->mr) * (double)fc_ceil_div(lanes, k->nr);
+    return fc_cost_fixed() + fc_cost_macs(fc_macs(p), k) / rate + 50e-9 * tiles + fc_cost_weights(weights) +
+           copy_seconds;
 }
