@@ -39,11 +39,11 @@ def _isa_number(cap: str | None) -> int:
 def _quota() -> float:
     """CPUs that the cgroup grants, infinite where there is no limit."""
     try:
-        relative = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return math.inf
     quota = math.inf
-    for _, controllers, path in relative:
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
         folder = Path("/sys/fs/cgroup") if not controllers else Path("/sys/fs/cgroup/cpu")
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -63,14 +63,14 @@ def _read_quota(folder: Path) -> float:
             limit = (folder / "cpu.cfs_quota_us").read_text().strip()
             period = (folder / "cpu.cfs_period_us").read_text().strip()
         return math.inf if limit in ("max", "-1") else int(limit) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return math.inf
 
 
 def available_cpus() -> int:
     """CPUs that affinity and cgroup quota leave to this process, at least one."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, math.ceil(_quota()) if _quota() < math.inf else cpus))
+    return max(1, math.ceil(min(cpus, _quota())))
 
 
 def _default_threads() -> int:

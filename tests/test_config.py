@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Instruction set and threads: from the environment, from the machine, by request; and what fork() leaves of them."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+import fastconv as fc
+from fastconv import _config, _core
+
+ISAS = _core.isas()
+USABLE = [name for name, _, usable in ISAS if usable]
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
+
+
+def run(script, check=True, **environment):
+    """A script in a process of its own, with these variables of ours and no others."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("FASTCONV_", "OMP_NUM"))}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result.stdout.strip() if check else result
+
+
+# --- instruction sets -----------------------------------------------------------------------------
+
+
+def test_the_scalar_kernels_are_always_there():
+    assert USABLE[0] == "scalar"
+    assert fc.isa() in USABLE
+    assert all(built for name, built, usable in ISAS if usable)
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_a_cap_is_kept(name):
+    script = """
+    import numpy as np, fastconv as fc
+    x, w = np.ones((1, 3, 9, 9), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    plan = fc.ConvPlan(x.shape, w)
+    print(fc.isa(), plan.isa, plan(x).sum(), fc.config()["isa"])
+    """
+    assert run(script, FASTCONV_ISA=name).split() == [name, name, str(27.0 * 4 * 49), name]
+
+
+def test_without_a_cap_the_best_is_used():
+    best = ISAS[_core.best_isa()][0]
+    assert best == USABLE[-1]
+    assert run("import fastconv; print(fastconv.isa())") == best
+    assert run("import fastconv; print(fastconv.isa())", FASTCONV_ISA="") == best
+
+
+@pytest.mark.parametrize("name", ["sse2", "AVX2", "avx2 ", "0", *(n for n, _, usable in ISAS if not usable)])
+def test_an_unknown_or_unusable_cap_lists_what_there_is(name):
+    result = run("import fastconv", check=False, FASTCONV_ISA=name)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert repr(name) in last
+    assert all(usable in last for usable in USABLE)
+
+
+def test_caps_of_other_families(monkeypatch):
+    """avx512 admits avx2 and scalar; neon admits scalar; nothing crosses over."""
+    sets = [("scalar", True, True), ("avx2", True, True), ("avx512", True, False), ("neon", False, False)]
+    monkeypatch.setattr(_config._core, "isas", lambda: sets)
+    assert _config._isa_number("avx2") == 1
+    assert _config._isa_number("scalar") == 0
+    for name in ("avx512", "neon"):
+        with pytest.raises(ImportError, match=rf"{name}.*scalar, avx2$"):
+            _config._isa_number(name)
+
+
+# --- the number of threads ------------------------------------------------------------------------
+
+COUNT = "import fastconv; print(fastconv.get_num_threads())"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"FASTCONV_NUM_THREADS": "3"}, 3),
+        ({"FASTCONV_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3),
+        ({"OMP_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"OMP_NUM_THREADS": " 4 "}, 4),
+        ({"FASTCONV_NUM_THREADS": "100000"}, 256),
+        ({"FASTCONV_NUM_THREADS": "", "OMP_NUM_THREADS": "6"}, 6),
+    ],
+)
+def test_threads_from_the_environment(environment, expected):
+    assert run(COUNT, **environment) == str(expected)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_bad_numbers_in_our_variable_are_errors(value):
+    result = run(COUNT, check=False, FASTCONV_NUM_THREADS=value)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith(f"ImportError: FASTCONV_NUM_THREADS is {value!r}")
+
+
+def test_bad_numbers_in_openmps_variable_are_not_ours_to_judge():
+    assert run(COUNT, OMP_NUM_THREADS="many") == str(_config.available_cpus())
+
+
+@on_linux
+def test_affinity_counts():
+    script = f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {COUNT}"
+    assert run(script) == "1"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A function that makes the files of a machine, of eight processors, out of a dictionary."""
+    monkeypatch.setattr(_config, "Path", lambda name: tmp_path / name.lstrip("/"))
+    monkeypatch.setattr(_config.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    def make(files):
+        for name, text in files.items():
+            path = tmp_path / name.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        # version 2: one hierarchy, a limit at any level
+        ({"/proc/self/cgroup": "0::/\n"}, 8),
+        ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "300000 100000\n"}, 3),
+        ({"/proc/self/cgroup": "0::/a/b\n", "/sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 8),
+        (
+            {
+                "/proc/self/cgroup": "0::/a/b\n",
+                "/sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+                "/sys/fs/cgroup/a/cpu.max": "150000 100000\n",
+            },
+            2,
+        ),
+        (
+            {
+                "/proc/self/cgroup": "0::/a/b\n",
+                "/sys/fs/cgroup/a/b/cpu.max": "200000 100000\n",
+                "/sys/fs/cgroup/a/cpu.max": "600000 100000\n",
+            },
+            2,
+        ),
+        ({"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/cpu.max": "5000 100000\n"}, 1),
+        ({"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/cpu.max": "5000000 100000\n"}, 8),
+        # inside a container the path is the host's, and only the root is there
+        ({"/proc/self/cgroup": "0::/docker/abc\n", "/sys/fs/cgroup/cpu.max": "400000 100000\n"}, 4),
+        # version 1: the hierarchy of the cpu controller among others
+        (
+            {
+                "/proc/self/cgroup": "5:memory:/m\n4:cpu,cpuacct:/x\n",
+                "/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "250000\n",
+                "/sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+                "/sys/fs/cgroup/cpu/m/cpu.cfs_quota_us": "100000\n",
+                "/sys/fs/cgroup/cpu/m/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                "/proc/self/cgroup": "4:cpu,cpuacct:/x\n",
+                "/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "-1\n",
+                "/sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+        ),
+        # what cannot be read is no limit
+        ({"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/cpu.max": "\n"}, 8),
+        ({"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/cpu.max": "lots of it\n"}, 8),
+        ({"/proc/self/cgroup": "0::/a\n", "/sys/fs/cgroup/a/cpu.max": "100000 0\n"}, 8),
+        ({"/proc/self/cgroup": "nonsense\n"}, 8),
+    ],
+)
+def test_quotas_of_control_groups(machine, files, expected):
+    machine(files)
+    assert _config.available_cpus() == expected
+
+
+def test_threads_for_a_block():
+    before = fc.get_num_threads()
+    with fc.threads(3):
+        assert fc.get_num_threads() == 3
+        with fc.threads(1):
+            assert fc.get_num_threads() == 1
+        assert fc.get_num_threads() == 3
+    assert fc.get_num_threads() == before
+    with pytest.raises(KeyError), fc.threads(4):
+        raise KeyError
+    assert fc.get_num_threads() == before
+
+
+def test_threads_for_a_block_are_nobody_elses():
+    before, seen = fc.get_num_threads(), []
+    with fc.threads(before + 3):
+        other = threading.Thread(target=lambda: seen.append(fc.get_num_threads()))
+        other.start()
+        other.join()
+    assert seen == [before]
+
+
+def test_threads_for_the_process():
+    before, seen = fc.get_num_threads(), []
+    try:
+        fc.set_num_threads(before + 1)
+        assert fc.get_num_threads() == before + 1
+        other = threading.Thread(target=lambda: seen.append(fc.get_num_threads()))
+        other.start()
+        other.join()
+        assert seen == [before + 1]
+        with fc.threads(1):
+            assert fc.get_num_threads() == 1
+    finally:
+        fc.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        *((number, ValueError) for number in (0, -1, 257)),
+        *((number, TypeError) for number in (1.0, "2", True, None, [1])),
+    ],
+)
+def test_numbers_of_threads_that_are_none(number, error):
+    before = fc.get_num_threads()
+    for call in (fc.set_num_threads, lambda n: fc.threads(n).__enter__()):
+        with pytest.raises(error) as caught:
+            call(number)
+        assert repr(number) in str(caught.value)
+        assert str(caught.value).startswith("n is ")
+    assert fc.get_num_threads() == before
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+
+def test_configuration(capsys):
+    config = fc.config()
+    assert config["fastconv"] == fc.__version__
+    assert config["isa"] == fc.isa()
+    assert config["isas_usable"] == USABLE
+    assert set(USABLE) <= set(config["isas_built"])
+    assert config["threads"] == fc.get_num_threads()
+    assert config["cpus_available"] == _config.available_cpus() >= 1
+    fc.show_config()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(config)
+    assert fc.__version__ in lines[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_peak_is_measured(dtype):
+    """Faster than any machine of the last twenty years was not, slower than any there will be soon."""
+    assert 0.1 < fc.fma_peak(dtype, 1, seconds=0.005) < 1e5
+
+
+def test_the_peak_of_other_dtypes():
+    with pytest.raises(ValueError, match=r"dtype is 'float16'"):
+        fc.fma_peak("float16")
+    with pytest.raises(ValueError, match=r"n is 0"):
+        fc.fma_peak(num_threads=0)
+
+
+# --- fork -----------------------------------------------------------------------------------------
+
+FORK = """
+    import os, sys, warnings
+    import numpy as np
+    import fastconv as fc
+
+    warnings.simplefilter("ignore")  # later Pythons warn of fork() where there are threads
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 32, 57, 59), dtype=np.float32)
+    w = rng.standard_normal((48, 32, 3, 3), dtype=np.float32)
+
+    def work(_=None):
+        with fc.threads(2):
+            return [fc.conv2d(x, w, algorithm=a) for a in ("direct", "im2col", "winograd")]
+
+    def same(a, b):
+        return all(map(np.array_equal, a, b))
+"""
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork() here")
+
+
+@needs_fork
+@pytest.mark.parametrize("before", ["work()", "None"], ids=["after a call", "before any call"])
+def test_forked_children_compute(before):
+    """And so do their children, and the parent still."""
+    script = f"""{FORK}
+    {before}
+    expected = work() if {before} else None
+
+    def child(depth):
+        pid = os.fork()
+        if pid == 0:
+            result = work()
+            good = expected is None or same(result, expected)
+            if depth:
+                good = child(depth - 1) and good
+            os._exit(0 if good else 1)
+        return os.waitpid(pid, 0)[1] == 0
+
+    assert child(1)
+    assert same(work(), expected or work())
+    assert child(0)
+    """
+    run(script)
+
+
+@needs_fork
+def test_a_pool_of_forked_processes():
+    script = f"""{FORK}
+    import multiprocessing
+    expected = work()
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        for result in pool.map(work, range(6)):
+            assert same(result, expected)
+    assert same(work(), expected)
+    """
+    run(script)
