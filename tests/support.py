@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What all tests share: how wrong a result may be, how wrong it is, and arrays to try it with."""
 
+import ctypes
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
@@ -119,6 +121,36 @@ def embedded(array: np.ndarray, dense: bool = True) -> tuple[np.ndarray, np.ndar
         part = whole[tuple(slice(1, n + 1) for n in array.shape)]
     part[...] = array
     return whole, part
+
+
+class Fenced:
+    """Memory between two pages that nobody may touch: whoever reads or writes one element too far ends the process."""
+
+    def __init__(self, nbytes: int) -> None:
+        page = mmap.PAGESIZE
+        self._room = -(-nbytes // page) * page
+        self._memory = mmap.mmap(-1, self._room + 2 * page)
+        start = np.frombuffer(self._memory, np.uint8).ctypes.data
+        self._fences = (start, start + page + self._room)
+        self._protect(0)
+
+    def place(self, values: np.ndarray, at_end: bool) -> np.ndarray:
+        """A copy that begins behind the first fence or ends before the second. Another one takes its place."""
+        offset = mmap.PAGESIZE + (self._room - values.nbytes if at_end else 0)
+        part = np.frombuffer(self._memory, values.dtype, values.size, offset).reshape(values.shape)
+        part[...] = values
+        return part
+
+    def open(self) -> None:
+        """Take the fences down, so that the memory can be given back."""
+        self._protect(mmap.PROT_READ | mmap.PROT_WRITE)
+
+    def _protect(self, allowed: int) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for fence in self._fences:
+            if libc.mprotect(fence, mmap.PAGESIZE, allowed):
+                raise OSError(ctypes.get_errno(), "mprotect")
 
 
 def same_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

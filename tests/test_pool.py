@@ -6,7 +6,6 @@ and there are many ties. NaN lies around all arrays, and outputs are full of it 
 """
 
 import array
-import ctypes
 import math
 import mmap
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import reference
-from support import embedded, max_error, numerical_gradient, poison, same_values, to_layout, tolerance, whole
+from support import Fenced, embedded, max_error, numerical_gradient, poison, same_values, to_layout, tolerance, whole
 
 LAYOUTS = ("NCHW", "NHWC")
 DTYPES = ("float32", "float64")
@@ -499,25 +498,15 @@ def fenced():
     """A function that gives an array which begins or ends where memory may not be touched."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs mprotect")
-    page, room = mmap.PAGESIZE, 64 * mmap.PAGESIZE
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     fences = []
 
     def make(values: np.ndarray, at_end: bool) -> np.ndarray:
-        memory = mmap.mmap(-1, room + 2 * page)
-        start = np.frombuffer(memory, np.uint8).ctypes.data
-        for fence in (start, start + page + room):
-            assert libc.mprotect(fence, page, 0) == 0
-            fences.append((memory, fence))
-        offset = page + (room - values.nbytes if at_end else 0)
-        part = np.frombuffer(memory, values.dtype, values.size, offset).reshape(values.shape)
-        part[...] = values
-        return part
+        fences.append(Fenced(64 * mmap.PAGESIZE))
+        return fences[-1].place(values, at_end)
 
     yield make
-    for _, fence in fences:
-        libc.mprotect(fence, page, mmap.PROT_READ | mmap.PROT_WRITE)
+    for fence in fences:
+        fence.open()
 
 
 @both_layouts

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The yardstick itself: a measure that cannot fail would make every other test worthless."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from support import (
+    embedded,
     from_layout,
     max_error,
     numerical_gradient,
@@ -78,3 +82,33 @@ def test_same_values_are_the_same_and_lie_differently():
         np.testing.assert_array_equal(variant, array)
         flags.add((variant.strides, variant.flags.aligned, variant.flags.writeable))
     assert len(flags) == 6
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_embedded_arrays_lie_in_poison(dense):
+    array = whole(np.random.default_rng(0), (2, 3, 4, 5))
+    around, part = embedded(array, dense)
+    np.testing.assert_array_equal(part, array)
+    assert part.flags.c_contiguous == dense
+    assert part.strides[-1] == part.itemsize
+    part[...] = np.nan
+    assert np.isnan(around).all()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect")
+@pytest.mark.parametrize(("at_end", "step", "good"), [(True, 0, True), (True, 1, False), (False, -1, False)])
+def test_a_fence_stops_the_process(at_end, step, good):
+    script = f"""
+import ctypes, resource, sys
+sys.path[:0] = {sys.path}
+import numpy as np
+from support import Fenced
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+part = Fenced(10_000).place(np.ones(50, np.float32), {at_end})
+print(part.sum(), flush=True)
+element = part.ctypes.data + (49 * 4 if {at_end} else 0) + {step} * 4
+print(ctypes.c_float.from_address(element).value)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == (["50.0", "1.0"] if good else ["50.0"])
+    assert (run.returncode == 0) == good

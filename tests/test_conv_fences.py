@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Convolutions on arrays that begin or end where memory may not be touched.
+
+The grid shows what a wrong element does to a result; here an element too far ends the process, also if nobody looks at
+it. So an end of the whole run within this file is a failure of the test at work.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from problems import DTYPES, FAMILIES, LAYOUTS, family, in_layout, operands
+from support import Fenced, poison
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect")
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+from_one_fence_to_the_other = pytest.mark.parametrize("at_end", [True, False], ids=["at the end", "at the beginning"])
+
+
+@pytest.fixture(scope="module")
+def fences():
+    """A place for input, weight, bias, residual and output."""
+    places = [Fenced(8 << 20) for _ in range(5)]
+    yield places
+    for place in places:
+        place.open()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with fc.threads(1):
+        yield
+
+
+def put(fences, arrays, at_end):
+    return [None if a is None else fence.place(a, at_end) for fence, a in zip(fences, arrays, strict=False)]
+
+
+@from_one_fence_to_the_other
+@each_layout
+@each_dtype
+@pytest.mark.parametrize("name", FAMILIES)
+def test_forward(fences, name, dtype, layout, at_end):
+    for problem in family(name)[:: 2 if dtype == "float32" else 5]:
+        arrays = operands(problem, dtype).to(layout)
+        if max(a.nbytes for a in arrays if a is not None) > 8 << 20:
+            continue
+        x, w, b, r = put(fences, arrays, at_end)
+        out = fences[4].place(poison(in_layout(problem.output_shape, layout), dtype), at_end)
+        options = {**problem.geometry, "layout": layout, "activation": problem.activation}
+        for algorithm in fc.algorithms(x.shape, w.shape, **problem.geometry, layout=layout, dtype=dtype):
+            if algorithm != "reference":
+                fc.conv2d(x, w, b, **options, residual=r, algorithm=algorithm, out=out)
+                assert np.isfinite(out).all(), f"{problem}, {algorithm}"
+
+
+@from_one_fence_to_the_other
+@each_layout
+@each_dtype
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients(fences, name, dtype, layout, at_end):
+    for problem in family(name)[:: 3 if dtype == "float32" else 7]:
+        x, w, _, _ = operands(problem, dtype).to(layout)
+        y = np.ones(in_layout(problem.output_shape, layout), dtype)
+        if max(x.nbytes, w.nbytes, y.nbytes) > 8 << 20:
+            continue
+        x, w, y = put(fences, (x, w, y), at_end)
+        options = {**problem.geometry, "layout": layout}
+        assert np.isfinite(fc.grad.conv2d_input(x.shape, w, y, **options)).all(), problem
+        assert np.isfinite(fc.grad.conv2d_weight(x, w.shape, y, **options)).all(), problem
