@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 __all__ = ["Effort", "Slice", "interleaved", "median_seconds", "once"]
 
-#: Worker threads of BLAS libraries and other runtimes wait busily for some milliseconds after a
-#: call and would slow the next contender down; this many seconds let them fall asleep.
-SETTLE = 0.03
+#: OpenBLAS's threads wait busily for up to 2^28 cycles after a call, and would slow the next contender
+#: down fourfold; this many seconds let them fall asleep (measured: 0.03 are too few, 0.1 just enough).
+SETTLE = 0.12
 
 CHEAP = 0.1  # seconds
 
