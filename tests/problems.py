@@ -209,7 +209,7 @@ def _gemm_tiles() -> Iterator[Problem]:
 
 
 def _winograd_tiles() -> Iterator[Problem]:
-    """3 x 3 at stride 1: outputs that fill their tiles and segments, or miss by one."""
+    """3 x 3 at stride 1: outputs that fill their tiles and segments, or miss by one; blocks of channels."""
     dice = _Dice(2)
     for tile in (2, 3, 4):
         for tiles in (1, 2, 3, 7, 13, 14, 15, 28, 29):
@@ -225,6 +225,9 @@ def _winograd_tiles() -> Iterator[Problem]:
                         padding=padding,
                         **dice.epilogue(),
                     )
+    for channels in (255, 256, 257, 300, 511, 512, 513, 600):
+        for outputs in (1, 3, 33):
+            yield Problem((dice.upto(9, 3), dice.upto(9, 3)), channels, outputs, (3, 3), **dice.epilogue())
     for size in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 17):
         for _ in range(4):
             groups = dice.one((1, 1, 1, 2, 3))
