@@ -22,6 +22,8 @@ def points():
 
 
 def test_the_header_is_up_to_date(points):
+    if not points.HEADER.exists():
+        pytest.skip("the C sources are not here: this is an installed package")
     assert points.HEADER.read_text() == points.header()
 
 
