@@ -38,6 +38,7 @@ typedef enum fc_algo_id {
     FC_WINOGRAD_F2,
     FC_WINOGRAD_F3,
     FC_WINOGRAD_F4,
+    FC_WINOGRAD_F6, // only when asked for: less accurate
     FC_POINTWISE,
     FC_DEPTHWISE,
     FC_REFERENCE,
@@ -136,7 +137,10 @@ const char *fc_compiler(void);
 // Seconds that `threads` threads took for `rounds` rounds of independent multiply-adds; *flops gets their number.
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);
 
-// Scratch memory that survives from call to call (scratch.c): a few buffers, never more.
+// Memory at 64-byte boundaries, in large pages where that pays; NULL when there is none (scratch.c).
+void *fc_memory_acquire(size_t bytes);
+void fc_memory_release(void *memory);
+// Scratch memory that survives from call to call: a few buffers, never more.
 void *fc_scratch_acquire(size_t bytes); // NULL when there is no memory
 void fc_scratch_release(void *buffer);
 

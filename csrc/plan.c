@@ -6,16 +6,18 @@
 #include <stdio.h>
 
 extern const fc_algorithm fc_algorithm_direct, fc_algorithm_im2col, fc_algorithm_winograd_f2, fc_algorithm_winograd_f3,
-    fc_algorithm_winograd_f4, fc_algorithm_pointwise, fc_algorithm_depthwise, fc_algorithm_reference;
+    fc_algorithm_winograd_f4, fc_algorithm_winograd_f6, fc_algorithm_pointwise, fc_algorithm_depthwise,
+    fc_algorithm_reference;
 
 static const fc_algorithm *const algorithms[FC_ALGOS] = {
     [FC_DIRECT] = &fc_algorithm_direct,           [FC_IM2COL] = &fc_algorithm_im2col,
     [FC_WINOGRAD_F2] = &fc_algorithm_winograd_f2, [FC_WINOGRAD_F3] = &fc_algorithm_winograd_f3,
-    [FC_WINOGRAD_F4] = &fc_algorithm_winograd_f4, [FC_POINTWISE] = &fc_algorithm_pointwise,
-    [FC_DEPTHWISE] = &fc_algorithm_depthwise,     [FC_REFERENCE] = &fc_algorithm_reference,
+    [FC_WINOGRAD_F4] = &fc_algorithm_winograd_f4, [FC_WINOGRAD_F6] = &fc_algorithm_winograd_f6,
+    [FC_POINTWISE] = &fc_algorithm_pointwise,     [FC_DEPTHWISE] = &fc_algorithm_depthwise,
+    [FC_REFERENCE] = &fc_algorithm_reference,
 };
 
-static int is_winograd(int id) { return id >= FC_WINOGRAD_F2 && id <= FC_WINOGRAD_F4; }
+static int is_winograd(int id) { return id >= FC_WINOGRAD_F2 && id <= FC_WINOGRAD_F6; }
 
 static const char *refusal_of(const fc_problem *problem, const fc_kernels *kernels, int id, int strict) {
     if (problem->in_channels * fc_taps(problem) == 0 && id != FC_IM2COL) return "the kernel is empty";
@@ -89,7 +91,7 @@ fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorit
         if (best == FC_AUTO) {
             best = FC_REFERENCE;
             for (int id = 0; id < FC_ALGOS; id++)
-                if (verdicts[id].cost < verdicts[best].cost) best = id;
+                if (id != FC_WINOGRAD_F6 && verdicts[id].cost < verdicts[best].cost) best = id;
         }
         plan->id = (fc_algo_id)best;
         plan->algorithm = algorithms[best];

@@ -209,18 +209,18 @@ def _gemm_tiles() -> Iterator[Problem]:
 
 
 def _winograd_tiles() -> Iterator[Problem]:
-    """3 x 3 at stride 1: outputs that fill their tiles and segments, or miss by one; blocks of channels."""
+    """Stride 1: outputs that fill their tiles and segments, or miss by one; blocks of channels."""
     dice = _Dice(2)
-    for tile in (2, 3, 4):
-        for tiles in (1, 2, 3, 7, 13, 14, 15, 28, 29):
+    for tile, taps in ((2, 3), (3, 3), (4, 3), (6, 3), (2, 5)):
+        for tiles in (1, 2, 3, 8, 9, 10, 13, 14, 15, 18, 19, 27, 28, 29):
             for rest in (-1, 0, 1):
-                for _ in range(3):
-                    padding = tuple((dice.upto(2, 0), dice.upto(2, 0)) for _ in range(2))
+                for _ in range(2):
+                    padding = tuple((dice.upto(taps - 1, 0), dice.upto(taps - 1, 0)) for _ in range(2))
                     yield Problem(
-                        _for_output((dice.upto(9), tile * tiles + rest), (3, 3), padding),
+                        _for_output((dice.upto(9), tile * tiles + rest), (taps, taps), padding),
                         dice.one(CHANNELS),
                         dice.one(CHANNELS),
-                        (3, 3),
+                        (taps, taps),
                         dice.one((1, 1, 2, 3)),
                         padding=padding,
                         **dice.epilogue(),

@@ -112,7 +112,7 @@ def test_algorithms_asked_for(algorithm, layout, function):
 @pytest.mark.parametrize("algorithm", ["winograd", "winograd_f2", "winograd_f3", "winograd_f4"])
 @each_layout
 def test_winograd_serves_the_gradient_of_3x3(algorithm, layout):
-    problems = [p for p in family("winograd_tiles") if p.products < 200_000][::3]
+    problems = [p for p in family("winograd_tiles") if p.kernel == (3, 3) and p.products < 200_000][::3]
     agree(problems, layout, "float32", "conv2d_input", algorithm=algorithm)
     with pytest.raises(NotImplementedError, match=r"strict"):
         fault(problems[0], layout, "float32", "conv2d_input", algorithm=algorithm, precision="strict")

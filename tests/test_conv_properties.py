@@ -36,7 +36,7 @@ LARGE = {
     "multiplier": Problem((57, 59), 30, 60, (5, 5), 1, (2, 2), ((2, 2), (2, 2)), groups=30, bias=True),
 }
 EXACT = tuple(a for a in fc.ALGORITHMS if not a.startswith("winograd"))
-TILE = {"winograd_f2": 2, "winograd_f3": 3, "winograd_f4": 4}
+TILE = {"winograd_f2": 2, "winograd_f3": 3, "winograd_f4": 4, "winograd_f6": 6}
 
 each_algorithm = pytest.mark.parametrize("algorithm", fc.ALGORITHMS)
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,7 +49,9 @@ each_algorithm_and_dtype = pytest.mark.parametrize(
 
 def rounding(algorithm, dtype, terms):
     """What two ways to the same result may differ by, as a share of the largest."""
-    return {"winograd_f2": 2, "winograd_f3": 10, "winograd_f4": 10}.get(algorithm, 1) * tolerance(dtype, terms)
+    return {"winograd_f2": 2, "winograd_f3": 10, "winograd_f4": 10, "winograd_f6": 60}.get(algorithm, 1) * tolerance(
+        dtype, terms
+    )
 
 
 def served(problems, algorithm, layout, dtype="float32"):

@@ -27,21 +27,29 @@ def test_the_header_is_up_to_date(points):
     assert points.HEADER.read_text() == points.header()
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
-def test_the_matrices_compute_a_correlation(points, m):
+FORMS = [(2, 3), (3, 3), (4, 3), (6, 3), (2, 5)]
+
+
+def test_the_forms_are_those_of_the_generator(points):
+    assert points.FORMS == FORMS
+
+
+@pytest.mark.parametrize(("m", "r"), FORMS)
+def test_the_matrices_compute_a_correlation(points, m, r):
     """A^T [(G g) * (B^T d)] = correlation of d with g: both sides are bilinear, so unit vectors prove it."""
-    bt, g, at = points.matrices(m, points.POINTS[m])
-    assert (len(bt), len(g), len(at)) == (m + 2, m + 2, m)
-    for tap, place in product(range(3), range(m + 2)):
-        products = [g[p][tap] * bt[p][place] for p in range(m + 2)]
+    bt, g, at = points.matrices(m, r)
+    size = m + r - 1
+    assert (len(bt), len(g), len(at)) == (size, size, m)
+    for tap, place in product(range(r), range(size)):
+        products = [g[p][tap] * bt[p][place] for p in range(size)]
         result = [sum(a * x for a, x in zip(row, products, strict=True)) for row in at]
         assert result == [Fraction(place == output + tap) for output in range(m)]
 
 
-@pytest.mark.parametrize("m", [2, 3, 4])
-def test_the_transforms_of_pixels_are_exact_in_float32(points, m):
+@pytest.mark.parametrize(("m", "r"), FORMS)
+def test_the_transforms_of_pixels_are_exact_in_float32(points, m, r):
     """B^T and A^T hold numbers of few bits; only the transform of the weights has to be rounded."""
-    bt, _, at = points.matrices(m, points.POINTS[m])
+    bt, _, at = points.matrices(m, r)
     for value in (value for matrix in (bt, at) for row in matrix for value in row):
         assert value.denominator & (value.denominator - 1) == 0
         assert abs(value.numerator) < 1 << 24

@@ -198,6 +198,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     for (int64_t i = 0; i < FC_MAX_MR; i++) channel_offset[i] = i * p->dst.channel;
     fc_run channel_run = {0, plan->kernels->nr, 0};
     fc_gemm_tile tile = {
+        .ahead = job->weights,
         .low = p->low,
         .high = p->high,
         .column_stride = g->channels_form ? p->dst.channel : p->dst.axis[2],

@@ -26,11 +26,12 @@ typedef struct fc_gemm_layout {
 } fc_gemm_layout;
 
 typedef struct fc_winograd_layout {
-    int64_t tile, alpha; // outputs per tile side; points per side
-    int64_t tiles_d, tiles_h, tiles_w, tiles;
-    int64_t row_in, row_out; // padded channels
-    int64_t chunk;           // tiles per pass
-    int fused;               // a thread takes a chunk through all stages, or all threads share each stage
+    int64_t m, alpha, points; // outputs per tile side; points per side, and in all
+    int64_t tiles_h, tiles_w, tiles;
+    int64_t row;   // of V: padded input channels
+    int64_t parts; // blocks of nr output channels
+    int64_t most;  // tiles per chunk at most
+    int fused;     // a thread takes a chunk through all stages, or all threads share each stage
 } fc_winograd_layout;
 
 // A forward problem that does a part of a gradient: offsets in elements, of packed in bytes.

@@ -1,45 +1,64 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// winograd.c - 3x3 convolutions of stride 1 by F(m x m, 3 x 3), m = 2, 3, 4: (m + 2)^2 multiplications where the direct
-// sum has 9 m^2, hence a ratio of 2.25, 3.24 and 4.
+// winograd.c - convolutions of stride 1 with square kernels by F(m x m, r x r): (m + r - 1)^2 multiplications where the
+// direct sum has (m r)^2.
+//
+//                F(2,3)  F(3,3)  F(4,3)  F(6,3)  F(2,5)
+//     points     16      25      36      64      36
+//     ratio      2.25    3.24    4       5.06    2.78
 //
 //   input     V[point][tile][channel]      = B^T d B      for every tile and channel
-//   multiply  M[point][tile][out channel]  = V[point] * U[point], (m + 2)^2 GEMMs
+//   multiply  M[point][tile][out channel]  = V[point] * U[point], a GEMM per point
 //   output    dst                          = A^T M A + bias, residual, clamp
 //
 // V and M would be gigabytes for large images, so tiles are taken in chunks, in one of two ways:
 //
-//   fused     each thread takes a chunk that fits its L2 through all three stages. All of U is read once per chunk.
+//   fused     each thread takes a chunk whose V stays in its L2, and then, for one block of nr output channels after the
+//             other, through multiplication and output: M is small. U streams by once per chunk, from L3 or beyond,
+//             asked for one block ahead of its use.
 //   staged    all threads share a large chunk and go through the stages together. U is read once per chunk, V and M
-//             travel through L3. For layers whose U is large and whose tiles are few.
+//             travel through L3. For layers of so many channels that V of a few tiles fills an L2.
 //
-// The mode with less traffic per tile is taken. Either way the arithmetic of a tile is the same.
+// Either way the arithmetic of a tile is the same.
 #include "algo/plan.h"
 #include "kernels/winograd_points.h"
 
-enum { FC_FUSED_BYTES = 704 << 10, FC_STAGED_BYTES = 12 << 20, FC_WINOGRAD_BLOCK_K = 256, FC_INPUT_CHANNELS = 64 };
+enum { FC_FUSED_BYTES = 640 << 10, FC_STAGED_BYTES = 12 << 20, FC_WINOGRAD_BLOCK_K = 512, FC_INPUT_CHANNELS = 64 };
+enum { FC_LINE = 16 }; // floats of a cache line
+
+// Whole cache lines, an odd number of them: planes at such distances spread over the sets of a cache.
+static int64_t odd_lines(int64_t elements) {
+    const int64_t rounded = fc_round_up(elements, FC_LINE);
+    return rounded / FC_LINE % 2 ? rounded : rounded + FC_LINE;
+}
 
 static fc_winograd_layout shape_of(const fc_problem *p, const fc_kernels *k, int64_t m) {
-    fc_winograd_layout w = {.tile = m, .alpha = m + 2};
+    fc_winograd_layout w = {.m = m, .alpha = m + p->axis[2].kernel - 1};
+    w.points = w.alpha * w.alpha;
     w.tiles_h = fc_ceil_div(p->axis[1].out, m);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
-    // One cache line off a power of two, so that the rows of a GEMM tile spread over the sets of L1.
-    w.row_in = fc_round_up(p->in_channels, 16) + 16;
-    w.row_out = fc_round_up(p->out_channels, k->nr);
-    const int64_t points = w.alpha * w.alpha, per_tile = points * (w.row_in + w.row_out) * k->element;
-    const int64_t weights = points * p->in_channels * w.row_out * k->element;
-    const int64_t fused = fc_max(1, FC_FUSED_BYTES / per_tile);
-    w.fused = w.tiles >= 4 * fused && weights / fused < 2 * per_tile;
-    w.chunk = fc_min(fc_max(1, w.tiles), w.fused ? fused : fc_max(1, FC_STAGED_BYTES / per_tile));
-    w.chunk = fc_ceil_div(w.tiles, fc_max(1, fc_ceil_div(w.tiles, fc_max(1, w.chunk)))); // chunks of even size
+    w.row = odd_lines(p->in_channels);
+    w.parts = fc_ceil_div(p->out_channels, k->nr);
+    const int64_t fused = FC_FUSED_BYTES / (w.points * (w.row + k->nr) * k->element);
+    w.fused = fused >= k->mr;
+    w.most = w.fused ? fused / k->mr * k->mr
+                     : fc_max(1, FC_STAGED_BYTES / (w.points * (w.row + w.parts * k->nr) * k->element));
     return w;
 }
 
-static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    (void)k;
+// Tiles of a chunk: as many as may be, in chunks of even size, and as many chunks for each thread.
+static int64_t chunk_of(const fc_winograd_layout *w, int64_t groups, int threads) {
+    int64_t chunks = fc_max(1, fc_ceil_div(w->tiles, w->most));
+    if (w->fused && groups % threads && chunks < 16 * threads) chunks = fc_round_up(chunks, threads);
+    return fc_max(1, fc_ceil_div(w->tiles, chunks));
+}
+
+static const char *refuse(const fc_problem *p, int64_t r) {
     if (p->dtype != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
-    if (p->axis[0].kernel != 1 || p->axis[1].kernel != 3 || p->axis[2].kernel != 3) return "only 3x3 kernels";
+    if (p->axis[0].kernel != 1 || p->axis[1].kernel != p->axis[2].kernel) return "only square kernels";
+    if (p->axis[2].kernel != 3 && p->axis[2].kernel != r)
+        return r == 5 ? "only 3x3 and 5x5 kernels" : "only 3x3 kernels";
     for (int i = 1; i < FC_AXES; i++) {
         if (p->axis[i].stride != 1) return "only stride 1";
         if (p->axis[i].dilation != 1) return "only dilation 1";
@@ -49,14 +68,14 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
 
 static double cost(const fc_problem *p, const fc_kernels *k, int64_t m) {
     const fc_winograd_layout w = shape_of(p, k, m);
-    const double points = (double)(w.alpha * w.alpha), tiles = (double)(w.tiles * p->groups);
-    const double rows = (double)fc_min(w.chunk, k->mr), short_rows = rows / fmax(rows, 4.0);
-    const double vectors =
-        points * tiles * ((double)fc_round_up(p->in_channels, k->vl) + (double)w.row_out) / (double)k->vl;
-    const double weights = points * (double)(p->in_channels * w.row_out * p->groups * k->element);
-    const double passes = w.fused ? (double)fc_ceil_div(w.tiles, fc_max(1, w.chunk)) : 1.0;
+    const double points = (double)w.points, tiles = (double)(w.tiles * p->groups);
+    const double out = (double)(w.parts * k->nr);
+    const double rows = (double)fc_min(w.most, k->mr), short_rows = rows / fmax(rows, 4.0);
+    const double vectors = points * tiles * ((double)fc_round_up(p->in_channels, k->vl) + out) / (double)k->vl;
+    const double weights = points * (double)p->in_channels * out * (double)(p->groups * k->element);
+    const double passes = w.fused ? (double)fc_ceil_div(w.tiles, fc_max(1, w.most)) : 1.0;
     const double travel = w.fused ? 0.0 : 2.0 * vectors * (double)(k->vl * k->element) / 25e9;
-    return 3 * fc_cost_fixed() + fc_cost_macs(points * tiles * (double)(p->in_channels * w.row_out), k) / short_rows +
+    return 3 * fc_cost_fixed() + fc_cost_macs(points * tiles * (double)p->in_channels * out, k) / short_rows +
            4.5e-9 * vectors + travel + fmin(passes, 4.0) * fc_cost_weights(weights);
 }
 
@@ -65,19 +84,29 @@ static fc_status layout(fc_plan *plan, int64_t m) {
     plan->layout.winograd = shape_of(p, plan->kernels, m);
     const fc_winograd_layout *w = &plan->layout.winograd;
     plan->packed_bytes =
-        (size_t)(p->groups * w->row_out * (1 + w->alpha * w->alpha * p->in_channels) * plan->kernels->element);
+        (size_t)(p->groups * w->parts * plan->kernels->nr * (1 + w->points * p->in_channels) * plan->kernels->element);
     return FC_OK;
 }
 
-static size_t points_bytes(const fc_plan *plan, int64_t row) {
+// Elements between points of V and of M.
+static int64_t v_point(const fc_winograd_layout *w, int64_t count) { return odd_lines(count * w->row); }
+static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(count * plan->kernels->nr); }
+
+static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
     const fc_winograd_layout *w = &plan->layout.winograd;
-    return fc_align((size_t)(w->alpha * w->alpha * w->chunk * row * plan->kernels->element));
+    return fc_align((size_t)(w->points * v_point(w, chunk) * plan->kernels->element));
+}
+
+// Of one block of output channels.
+static size_t m_bytes(const fc_plan *plan, int64_t chunk) {
+    return fc_align((size_t)(plan->layout.winograd.points * m_point(plan, chunk) * plan->kernels->element));
 }
 
 static size_t scratch(const fc_plan *plan, int threads) {
     const fc_winograd_layout *w = &plan->layout.winograd;
-    const size_t chunk = points_bytes(plan, w->row_in) + points_bytes(plan, w->row_out);
-    return w->fused ? (size_t)threads * chunk : chunk;
+    const int64_t chunk = chunk_of(w, plan->problem.groups, threads);
+    if (w->fused) return (size_t)threads * (v_bytes(plan, chunk) + m_bytes(plan, chunk));
+    return v_bytes(plan, chunk) + (size_t)w->parts * m_bytes(plan, chunk);
 }
 
 // ---------------------------------------------------------------------------------------------------------- weights
@@ -85,49 +114,56 @@ static size_t scratch(const fc_plan *plan, int threads) {
 typedef struct pack_job {
     const fc_plan *plan;
     const float *wei;
-    float *weights; // U [group][point][tile of nr channels][k][nr]
+    float *weights; // U [group][block of nr channels][point][k][nr]
 } pack_job;
+
+static const double *weight_transform(const fc_winograd_layout *w, int64_t r) {
+    static const double g23[] = FC_F2_3_G, g33[] = FC_F3_3_G, g43[] = FC_F4_3_G, g63[] = FC_F6_3_G, g25[] = FC_F2_5_G;
+    return r == 5 ? g25 : w->m == 2 ? g23 : w->m == 3 ? g33 : w->m == 4 ? g43 : g63;
+}
 
 // U = G g G^T in double for one tile of output channels, all k.
 static void pack_task(void *context, int64_t task, int thread) {
     (void)thread;
-    static const double g2[4][3] = FC_F2_G, g3[5][3] = FC_F3_G, g4[6][3] = FC_F4_G;
     const pack_job *job = context;
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
-    const double (*g)[3] = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4;
-    const int64_t nr = plan->kernels->nr, parts = w->row_out / nr, part = task % parts, group = task / parts;
-    const int64_t point = w->row_out * p->in_channels;
-    float *out = job->weights + group * w->alpha * w->alpha * point + part * p->in_channels * nr;
+    const int64_t r = p->axis[2].kernel, nr = plan->kernels->nr, part = task % w->parts, group = task / w->parts;
+    const double *g = weight_transform(w, r);
+    const int64_t point = p->in_channels * nr;
+    float *out = job->weights + task * w->points * point;
     for (int64_t c = 0; c < p->in_channels; c++)
         for (int64_t o = 0; o < nr; o++, out++) {
             const int64_t channel = part * nr + o;
-            double half[6][3];
+            double half[8][5];
             const float *tap = job->wei + group * p->wei.group + channel * p->wei.outer + c * p->wei.channel;
             for (int64_t i = 0; i < w->alpha; i++)
-                for (int64_t x = 0; x < 3; x++) {
+                for (int64_t x = 0; x < r; x++) {
                     half[i][x] = 0;
-                    for (int64_t y = 0; y < 3 && channel < p->out_channels; y++)
-                        half[i][x] += g[i][y] * (double)tap[y * p->wei.axis[1] + x * p->wei.axis[2]];
+                    for (int64_t y = 0; y < r && channel < p->out_channels; y++)
+                        half[i][x] += g[i * r + y] * (double)tap[y * p->wei.axis[1] + x * p->wei.axis[2]];
                 }
             for (int64_t i = 0; i < w->alpha; i++)
-                for (int64_t j = 0; j < w->alpha; j++)
-                    out[(i * w->alpha + j) * point] =
-                        (float)(half[i][0] * g[j][0] + half[i][1] * g[j][1] + half[i][2] * g[j][2]);
+                for (int64_t j = 0; j < w->alpha; j++) {
+                    double u = 0;
+                    for (int64_t x = 0; x < r; x++) u += half[i][x] * g[j * r + x];
+                    out[(i * w->alpha + j) * point] = (float)u;
+                }
         }
 }
 
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
+    const int64_t row = w->parts * plan->kernels->nr;
     float *padded = packed;
     for (int64_t g = 0; g < p->groups; g++)
-        for (int64_t o = 0; o < w->row_out; o++)
+        for (int64_t o = 0; o < row; o++)
             *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
     pack_job job = {plan, wei, padded};
-    const double seconds = 50e-9 * (double)(p->groups * w->row_out * p->in_channels);
-    fc_parallel(p->groups * w->row_out / plan->kernels->nr, fc_worthwhile_threads(seconds, threads), pack_task, &job);
+    const double seconds = 50e-9 * (double)(p->groups * row * p->in_channels);
+    fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
 }
 
 // ----------------------------------------------------------------------------------------------------------- stages
@@ -145,6 +181,7 @@ static fc_winograd_tiles stage_of(const winograd_chunk *c, int64_t tile0, int64_
     const fc_winograd_layout *w = &c->plan->layout.winograd;
     return (fc_winograd_tiles){
         .problem = &c->plan->problem,
+        .m = w->m,
         .tiles_h = w->tiles_h,
         .tiles_w = w->tiles_w,
         .tile = c->first + tile0,
@@ -159,56 +196,64 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
     work.src = c->src;
     work.channel = channel0;
     work.channels = channel1 - channel0;
-    work.points = c->v + tile0 * w->row_in * k->element;
-    work.point = c->count * w->row_in;
-    work.row = w->row_in;
-    (w->tile == 2 ? k->winograd_input_f2 : w->tile == 3 ? k->winograd_input_f3 : k->winograd_input_f4)(&work);
+    work.points = c->v + tile0 * w->row * k->element;
+    work.point = v_point(w, c->count);
+    work.row = w->row;
+    const fc_winograd_fn kernels[] = {k->winograd_input_4, k->winograd_input_5, k->winograd_input_6, NULL,
+                                      k->winograd_input_8};
+    kernels[w->alpha - 4](&work);
 }
 
-// M[point] for output channels [part0, part1), counted in tiles of nr.
-static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part0, int64_t part1) {
+// M[point] of one block of output channels; `m` is the block's.
+static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part, char *m) {
     const fc_kernels *k = c->plan->kernels;
     const fc_problem *p = &c->plan->problem;
     const fc_winograd_layout *w = &c->plan->layout.winograd;
-    const int64_t zero = 0, rows = fc_ceil_div(c->count, k->mr);
-    const char *v = c->v + point * c->count * w->row_in * k->element;
-    const char *u = c->weights + point * w->row_out * p->in_channels * k->element;
-    char *m = c->m + point * c->count * w->row_out * k->element;
-    fc_gemm_tile tile = {.columns = k->nr, .a_row = w->row_in, .segments = 1, .a_segment = &zero};
-    for (int64_t part = part0; part < part1; part++)
-        for (int64_t k0 = 0; k0 < p->in_channels; k0 += FC_WINOGRAD_BLOCK_K) {
-            tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, p->in_channels - k0);
-            tile.first = k0 == 0;
-            tile.b = u + (part * p->in_channels + k0) * k->nr * k->element;
-            for (int64_t r = 0; r < rows; r++) {
-                const int64_t t0 = r * c->count / rows, t1 = (r + 1) * c->count / rows;
-                tile.m = t1 - t0;
-                tile.a = v + (t0 * w->row_in + k0) * k->element;
-                tile.sums = m + (part * c->count + t0) * k->nr * k->element;
-                k->gemm_channels(&tile);
-            }
+    const int64_t zero = 0, rows = fc_ceil_div(c->count, k->mr), element = k->element;
+    const int64_t block_bytes = p->in_channels * k->nr * element;
+    const char *v = c->v + point * v_point(w, c->count) * element;
+    const char *u = c->weights + (part * w->points + point) * block_bytes;
+    fc_gemm_tile tile = {.columns = k->nr, .a_row = w->row, .segments = 1, .a_segment = &zero};
+    tile.ahead_step = fc_ceil_div(k->nr * element, rows);
+    m += point * m_point(c->plan, c->count) * element;
+    for (int64_t k0 = 0; k0 < p->in_channels; k0 += FC_WINOGRAD_BLOCK_K) {
+        tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, p->in_channels - k0);
+        tile.first = k0 == 0;
+        tile.b = u + k0 * k->nr * element;
+        tile.ahead = (const char *)tile.b + tile.depth * k->nr * element;
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t t0 = r * c->count / rows, t1 = (r + 1) * c->count / rows;
+            tile.m = t1 - t0;
+            tile.a = v + (t0 * w->row + k0) * element;
+            tile.sums = m + t0 * k->nr * element;
+            k->gemm_channels(&tile);
+            tile.ahead = (const char *)tile.ahead + tile.depth * tile.ahead_step;
         }
+    }
 }
 
-static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t channel0, int64_t channel1) {
+static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t part, const char *m) {
     const fc_kernels *k = c->plan->kernels;
     const fc_winograd_layout *w = &c->plan->layout.winograd;
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
     work.dst = c->dst;
     work.residual = c->residual;
     work.bias = c->bias;
-    work.channel = channel0;
-    work.channels = channel1 - channel0;
-    work.points = c->m + tile0 * k->nr * k->element;
-    work.point = c->count * w->row_out;
-    work.row = c->count * k->nr;
-    (w->tile == 2 ? k->winograd_output_f2 : w->tile == 3 ? k->winograd_output_f3 : k->winograd_output_f4)(&work);
+    work.channel = part * k->nr;
+    work.channels = fc_min(k->nr, c->plan->problem.out_channels - work.channel);
+    work.points = (char *)m + tile0 * k->nr * k->element;
+    work.point = m_point(c->plan, c->count);
+    work.row = k->nr;
+    const fc_winograd_fn of_3[] = {k->winograd_output_2_3, k->winograd_output_3_3, k->winograd_output_4_3, NULL,
+                                   k->winograd_output_6_3};
+    (w->alpha - w->m == 4 ? k->winograd_output_2_5 : of_3[w->m - 2])(&work);
 }
 
 // ---------------------------------------------------------------------------------------------------------- running
 
 typedef struct winograd_job {
     winograd_chunk chunk; // of group 0; fused: without v and m
+    int64_t tiles;        // per chunk
     char *scratch;
 } winograd_job;
 
@@ -216,12 +261,12 @@ static winograd_chunk group_of(const winograd_job *job, int64_t group) {
     winograd_chunk c = job->chunk;
     const fc_problem *p = &c.plan->problem;
     const fc_winograd_layout *w = &c.plan->layout.winograd;
-    const int64_t element = c.plan->kernels->element;
+    const int64_t element = c.plan->kernels->element, row = w->parts * c.plan->kernels->nr;
     c.src += group * p->src.group * element;
     c.dst += group * p->dst.group * element;
     if (c.residual) c.residual += group * p->dst.group * element;
-    c.bias += group * w->row_out * element;
-    c.weights += group * w->alpha * w->alpha * w->row_out * p->in_channels * element;
+    c.bias += group * row * element;
+    c.weights += group * w->points * row * p->in_channels * element;
     return c;
 }
 
@@ -229,16 +274,17 @@ static void fused_task(void *context, int64_t task, int thread) {
     const winograd_job *job = context;
     const fc_plan *plan = job->chunk.plan;
     const fc_winograd_layout *w = &plan->layout.winograd;
-    const int64_t chunks = fc_ceil_div(w->tiles, w->chunk);
+    const int64_t chunks = fc_ceil_div(w->tiles, job->tiles);
     winograd_chunk c = group_of(job, task / chunks);
-    c.first = task % chunks * w->chunk;
-    c.count = fc_min(w->chunk, w->tiles - c.first);
-    c.v = job->scratch + (size_t)thread * (points_bytes(plan, w->row_in) + points_bytes(plan, w->row_out));
-    c.m = c.v + points_bytes(plan, w->row_in);
+    c.first = task % chunks * job->tiles;
+    c.count = fc_min(job->tiles, w->tiles - c.first);
+    c.v = job->scratch + (size_t)thread * (v_bytes(plan, job->tiles) + m_bytes(plan, job->tiles));
+    c.m = c.v + v_bytes(plan, job->tiles);
     input_stage(&c, 0, c.count, 0, plan->problem.in_channels);
-    for (int64_t point = 0; point < w->alpha * w->alpha; point++)
-        multiply_stage(&c, point, 0, w->row_out / plan->kernels->nr);
-    output_stage(&c, 0, c.count, 0, plan->problem.out_channels);
+    for (int64_t part = 0; part < w->parts; part++) {
+        for (int64_t point = 0; point < w->points; point++) multiply_stage(&c, point, part, c.m);
+        output_stage(&c, 0, c.count, part, c.m);
+    }
 }
 
 static void input_task(void *context, int64_t task, int thread) {
@@ -253,16 +299,18 @@ static void multiply_task(void *context, int64_t task, int thread) {
     (void)thread;
     const winograd_chunk *c = context;
     const fc_winograd_layout *w = &c->plan->layout.winograd;
-    const int64_t parts = w->row_out / c->plan->kernels->nr, part = task % c->channel_parts;
-    multiply_stage(c, task / c->channel_parts, part * parts / c->channel_parts, (part + 1) * parts / c->channel_parts);
+    const int64_t share = task % c->channel_parts, point = task / c->channel_parts;
+    const int64_t end = (share + 1) * w->parts / c->channel_parts;
+    for (int64_t part = share * w->parts / c->channel_parts; part < end; part++)
+        multiply_stage(c, point, part, c->m + (size_t)part * m_bytes(c->plan, c->count));
 }
 
 static void output_task(void *context, int64_t task, int thread) {
     (void)thread;
     const winograd_chunk *c = context;
-    const int64_t t = task % c->tile_parts, channel = task / c->tile_parts * FC_INPUT_CHANNELS;
-    output_stage(c, t * c->count / c->tile_parts, (t + 1) * c->count / c->tile_parts, channel,
-                 fc_min(channel + FC_INPUT_CHANNELS, c->plan->problem.out_channels));
+    const int64_t t = task % c->tile_parts, part = task / c->tile_parts;
+    output_stage(c, t * c->count / c->tile_parts, (t + 1) * c->count / c->tile_parts, part,
+                 c->m + (size_t)part * m_bytes(c->plan, c->count));
 }
 
 static void staged(const winograd_job *job, int threads) {
@@ -270,17 +318,17 @@ static void staged(const winograd_job *job, int threads) {
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
     for (int64_t group = 0; group < p->groups; group++)
-        for (int64_t first = 0; first < w->tiles; first += w->chunk) {
+        for (int64_t first = 0; first < w->tiles; first += job->tiles) {
             winograd_chunk c = group_of(job, group);
             c.first = first;
-            c.count = fc_min(w->chunk, w->tiles - first);
+            c.count = fc_min(job->tiles, w->tiles - first);
             c.v = job->scratch;
-            c.m = c.v + points_bytes(plan, w->row_in);
+            c.m = c.v + v_bytes(plan, c.count);
             c.tile_parts = fc_ceil_div(c.count, w->tiles_w);
-            c.channel_parts = fc_min(w->row_out / plan->kernels->nr, threads);
+            c.channel_parts = w->points % threads ? fc_min(w->parts, threads) : 1;
             fc_parallel(c.tile_parts * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS), threads, input_task, &c);
-            fc_parallel(w->alpha * w->alpha * c.channel_parts, threads, multiply_task, &c);
-            fc_parallel(c.tile_parts * fc_ceil_div(p->out_channels, FC_INPUT_CHANNELS), threads, output_task, &c);
+            fc_parallel(w->points * c.channel_parts, threads, multiply_task, &c);
+            fc_parallel(c.tile_parts * w->parts, threads, output_task, &c);
         }
 }
 
@@ -288,25 +336,29 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
                     void *scratch_memory, int threads) {
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
+    const int64_t row = w->parts * plan->kernels->nr;
     winograd_job job = {
         .chunk = {.plan = plan,
                   .src = src,
                   .bias = packed,
-                  .weights = (const char *)packed + p->groups * w->row_out * plan->kernels->element,
+                  .weights = (const char *)packed + p->groups * row * plan->kernels->element,
                   .residual = residual,
                   .dst = dst},
+        .tiles = chunk_of(w, p->groups, threads),
         .scratch = scratch_memory,
     };
-    if (w->fused) fc_parallel(fc_ceil_div(w->tiles, w->chunk) * p->groups, threads, fused_task, &job);
+    if (w->fused) fc_parallel(fc_ceil_div(w->tiles, job.tiles) * p->groups, threads, fused_task, &job);
     else staged(&job, threads);
 }
 
-#define FC_WINOGRAD(m)                                                                                                 \
+#define FC_WINOGRAD(m, r)                                                                                              \
+    static const char *refuse_f##m(const fc_problem *p, const fc_kernels *k) { return (void)k, refuse(p, r); }         \
     static double cost_f##m(const fc_problem *p, const fc_kernels *k) { return cost(p, k, m); }                        \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, NULL,    refuse, cost_f##m,                      \
-                                                     layout_f##m,     scratch, pack,   execute};
+    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, NULL,    refuse_f##m, cost_f##m,                 \
+                                                     layout_f##m,     scratch, pack,        execute};
 
-FC_WINOGRAD(2)
-FC_WINOGRAD(3)
-FC_WINOGRAD(4)
+FC_WINOGRAD(2, 5)
+FC_WINOGRAD(3, 3)
+FC_WINOGRAD(4, 3)
+FC_WINOGRAD(6, 3)

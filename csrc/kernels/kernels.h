@@ -33,6 +33,10 @@ typedef struct fc_gemm_tile {
     int64_t a_row, segments;  // channels
     const int64_t *a_segment; // channels: [segments]
 
+    // What later calls will read: two cache lines at ahead + k * ahead_step are asked for at each step k.  Never NULL.
+    const void *ahead;
+    int64_t ahead_step; // bytes
+
     // Partial sums between blocks of k, [m][nr]: read unless `first`, written unless `last`.
     void *sums;
     int first, last;
@@ -78,13 +82,14 @@ typedef struct fc_pad_copy {
 
 typedef struct fc_winograd_tiles {
     const fc_problem *problem;
+    int64_t m;       // outputs per tile side
     const void *src; // of the group
     void *dst;
     const void *residual, *bias;
     int64_t tiles_h, tiles_w;  // per plane
     int64_t tile, count;       // range of tiles, flat over (image, d, th, tw)
     int64_t channel, channels; // range of channels
-    void *points;              // [alpha * alpha][tiles][row]
+    void *points;              // [alpha * alpha][tiles][row], of input: all channels; of output: this range
     int64_t point, row;        // distances between points and between tiles
 } fc_winograd_tiles;
 

@@ -1,36 +1,40 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// winograd.tmpl.c - F(m x m, 3 x 3): the transforms of input tiles and output tiles, vectors over channels.
+// winograd.tmpl.c - F(m x m, r x r): the transforms of input tiles and output tiles, vectors over channels.
 //
 //   Y = A^T [ U * (B^T d B) ] A        U = G g G^T, prepared by algo/winograd.c
 //
-// Both kernels work on a segment: neighbouring tiles of one tile row.  The input segment is first brought into a small
-// buffer [row][column][lane], zero-padded, whatever the layout of the image (NCHW is transposed in registers on the way),
-// so that the transform itself knows neither borders nor layouts; the output takes the same way back.  B^T is applied to
-// whole columns of the segment, which neighbouring tiles share, and then along the rows tile by tile.
+// Both kernels work on a segment: neighbouring tiles of one tile row.  B^T is applied to whole columns of the segment,
+// which neighbouring tiles share, and then along the rows tile by tile.  Inside a channels-last image the columns are
+// read where they lie; elsewhere they are first brought into a small buffer [row][column][lane], zero-padded, whatever
+// the layout of the image (NCHW is transposed in registers on the way).  NCHW output takes the same way back.
 #include "kernels/winograd_points.h"
 
-enum { FC_NAME(segment) = 14 }; // tiles: 58 columns of 6 rows of 16 floats are 22 KiB
+enum {
+    FC_NAME(winograd_most) = 8,     // points per side
+    FC_NAME(winograd_columns) = 58, // of a segment: 14 tiles of F(4, 3); 6 rows of 16 floats each are 22 KiB
+};
 
-// B^T for one column or row of m + 2 values.
-FC_INLINE void FC_NAME(winograd_bt)(const int m, const vec *d, vec *v) {
-    if (m == 2) {
-        const vec a = v_set1((T)FC_F2_A), aa = v_set1((T)(FC_F2_A * FC_F2_A));
+// B^T for one column or row of `alpha` values; it depends on the points alone, and so is shared by all F(m, r) of one
+// alpha = m + r - 1.
+FC_INLINE void FC_NAME(winograd_bt)(const int alpha, const vec *d, vec *v) {
+    if (alpha == 4) {
+        const vec a = v_set1((T)FC_W4_A), aa = v_set1((T)(FC_W4_A * FC_W4_A));
         v[0] = v_fnma(aa, d[0], d[2]);
         v[1] = v_fma(a, d[1], d[2]);
         v[2] = v_fnma(a, d[1], d[2]);
         v[3] = v_fnma(aa, d[1], d[3]);
-    } else if (m == 3) {
-        const vec a = v_set1((T)FC_F3_A), b = v_set1((T)FC_F3_B), aa = v_set1((T)(FC_F3_A * FC_F3_A));
+    } else if (alpha == 5) {
+        const vec a = v_set1((T)FC_W5_A), b = v_set1((T)FC_W5_B), aa = v_set1((T)(FC_W5_A * FC_W5_A));
         const vec even = v_fnma(b, d[2], d[3]), odd = v_fnma(b, d[1], d[2]);
         v[3] = v_fnma(aa, d[1], d[3]);
         v[0] = v_fnma(b, v_fnma(aa, d[0], d[2]), v[3]);
         v[1] = v_fma(a, odd, even);
         v[2] = v_fnma(a, odd, even);
         v[4] = v_fnma(b, v[3], v_fnma(aa, d[2], d[4]));
-    } else {
-        const double aa = FC_F4_A * FC_F4_A, bb = FC_F4_B * FC_F4_B;
-        const vec a = v_set1((T)FC_F4_A), b = v_set1((T)FC_F4_B), a2 = v_set1((T)aa), b2 = v_set1((T)bb);
+    } else if (alpha == 6) {
+        const double aa = FC_W6_A * FC_W6_A, bb = FC_W6_B * FC_W6_B;
+        const vec a = v_set1((T)FC_W6_A), b = v_set1((T)FC_W6_B), a2 = v_set1((T)aa), b2 = v_set1((T)bb);
         const vec sum = v_set1((T)(aa + bb)), product = v_set1((T)(aa * bb));
         const vec even_a = v_fnma(b2, d[2], d[4]), odd_a = v_fnma(b2, d[1], d[3]);
         const vec even_b = v_fnma(a2, d[2], d[4]), odd_b = v_fnma(a2, d[1], d[3]);
@@ -40,32 +44,61 @@ FC_INLINE void FC_NAME(winograd_bt)(const int m, const vec *d, vec *v) {
         v[2] = v_fnma(a, odd_a, even_a);
         v[3] = v_fma(b, odd_b, even_b);
         v[4] = v_fnma(b, odd_b, even_b);
+    } else {
+        const double pair[3] = {FC_W8_A, FC_W8_B, FC_W8_C};
+        const double aa = pair[0] * pair[0], bb = pair[1] * pair[1], cc = pair[2] * pair[2];
+        const vec s1 = v_set1((T)(aa + bb + cc)), s2 = v_set1((T)(aa * bb + aa * cc + bb * cc));
+        const vec s3 = v_set1((T)(aa * bb * cc));
+        v[0] = v_fnma(s3, d[0], v_fma(s2, d[2], v_fnma(s1, d[4], d[6])));
+        v[7] = v_fnma(s3, d[1], v_fma(s2, d[3], v_fnma(s1, d[5], d[7])));
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; i++) {
+            const double square = pair[i] * pair[i];
+            const vec p = v_set1((T)pair[i]), sum = v_set1((T)(aa + bb + cc - square));
+            const vec product = v_set1((T)(aa * bb * cc / square));
+            const vec even = v_fma(product, d[2], v_fnma(sum, d[4], d[6]));
+            const vec odd = v_fma(product, d[1], v_fnma(sum, d[3], d[5]));
+            v[1 + 2 * i] = v_fma(p, odd, even);
+            v[2 + 2 * i] = v_fnma(p, odd, even);
+        }
     }
 }
 
-// A^T for one column or row of m + 2 products.
-FC_INLINE void FC_NAME(winograd_at)(const int m, const vec *p, vec *y) {
-    if (m == 2) {
-        const vec a = v_set1((T)FC_F2_A);
-        y[0] = v_add(p[0], v_add(p[1], p[2]));
-        y[1] = v_fma(a, v_sub(p[1], p[2]), p[3]);
-    } else if (m == 3) {
-        const vec a = v_set1((T)FC_F3_A), b = v_set1((T)FC_F3_B);
-        const vec a2 = v_set1((T)(FC_F3_A * FC_F3_A)), b2 = v_set1((T)(FC_F3_B * FC_F3_B));
-        const vec even = v_add(p[1], p[2]), odd = v_sub(p[1], p[2]);
+// A^T for one column or row of `alpha` products: y[k] = sum of p^k times the product at p, infinity adding to the last.
+FC_INLINE void FC_NAME(winograd_at)(const int m, const int alpha, const vec *p, vec *y) {
+    const double a = alpha == 4 ? FC_W4_A : alpha == 5 ? FC_W5_A : alpha == 6 ? FC_W6_A : FC_W8_A;
+    const double b = alpha == 5 ? FC_W5_B : alpha == 6 ? FC_W6_B : FC_W8_B, c = FC_W8_C;
+    const double aa = a * a, bb = b * b, cc = c * c;
+    const vec even = v_add(p[1], p[2]), odd = v_sub(p[1], p[2]);
+    if (alpha == 4) {
+        y[0] = v_add(p[0], even);
+        y[1] = v_fma(v_set1((T)a), odd, p[3]);
+    } else if (alpha == 5) {
         y[0] = v_add(v_add(p[0], p[3]), even);
-        y[1] = v_fma(a, odd, v_mul(b, p[3]));
-        y[2] = v_fma(a2, even, v_fma(b2, p[3], p[4]));
-    } else {
-        const double aa = FC_F4_A * FC_F4_A, bb = FC_F4_B * FC_F4_B;
-        const vec a = v_set1((T)FC_F4_A), b = v_set1((T)FC_F4_B), a2 = v_set1((T)aa), b2 = v_set1((T)bb);
-        const vec a3 = v_set1((T)(aa * FC_F4_A)), b3 = v_set1((T)(bb * FC_F4_B));
-        const vec even_a = v_add(p[1], p[2]), odd_a = v_sub(p[1], p[2]);
+        y[1] = v_fma(v_set1((T)a), odd, v_mul(v_set1((T)b), p[3]));
+        y[2] = v_fma(v_set1((T)aa), even, v_fma(v_set1((T)bb), p[3], p[4]));
+    } else if (alpha == 6) {
         const vec even_b = v_add(p[3], p[4]), odd_b = v_sub(p[3], p[4]);
-        y[0] = v_add(p[0], v_add(even_a, even_b));
-        y[1] = v_fma(a, odd_a, v_mul(b, odd_b));
-        y[2] = v_fma(a2, even_a, v_mul(b2, even_b));
-        y[3] = v_fma(a3, odd_a, v_fma(b3, odd_b, p[5]));
+        y[0] = v_add(p[0], v_add(even, even_b));
+        if (m == 2) {
+            y[1] = v_fma(v_set1((T)a), odd, v_fma(v_set1((T)b), odd_b, p[5]));
+            return;
+        }
+        y[1] = v_fma(v_set1((T)a), odd, v_mul(v_set1((T)b), odd_b));
+        y[2] = v_fma(v_set1((T)aa), even, v_mul(v_set1((T)bb), even_b));
+        y[3] = v_fma(v_set1((T)(aa * a)), odd, v_fma(v_set1((T)(bb * b)), odd_b, p[5]));
+    } else {
+        const vec even_b = v_add(p[3], p[4]), odd_b = v_sub(p[3], p[4]);
+        const vec even_c = v_add(p[5], p[6]), odd_c = v_sub(p[5], p[6]);
+        double wa = 1, wb = 1, wc = 1;
+#pragma GCC unroll 6
+        for (int k = 0; k < m; k++, wa *= a, wb *= b, wc *= c) {
+            const vec last = k == 0 ? p[0] : k + 1 == m ? p[7] : v_set1(0);
+            y[k] =
+                v_fma(v_set1((T)wa), k % 2 ? odd : even,
+                      v_fma(v_set1((T)wb), k % 2 ? odd_b : even_b, v_fma(v_set1((T)wc), k % 2 ? odd_c : even_c, last)));
+        }
+        (void)cc;
     }
 }
 
@@ -74,7 +107,9 @@ typedef struct FC_NAME(place) {
     int64_t image, d, row, column, tiles;
 } FC_NAME(place);
 
-FC_INLINE FC_NAME(place) FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left) {
+FC_INLINE FC_NAME(place)
+    FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, const int m, const int alpha) {
+    const int64_t segment = (FC_NAME(winograd_columns) - (alpha - m)) / m;
     FC_NAME(place) at;
     at.column = tile % w->tiles_w;
     at.row = tile / w->tiles_w % w->tiles_h;
@@ -82,7 +117,7 @@ FC_INLINE FC_NAME(place) FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t t
     at.image = tile / w->tiles_w / w->tiles_h / w->problem->axis[0].out;
     at.tiles = w->tiles_w - at.column;
     if (at.tiles > left) at.tiles = left;
-    if (at.tiles > FC_NAME(segment)) at.tiles = FC_NAME(segment);
+    if (at.tiles > segment) at.tiles = segment;
     return at;
 }
 
@@ -124,42 +159,67 @@ FC_INLINE void FC_NAME(gather_row)(T *out, const T *in, int64_t x, int64_t size,
     for (j = high; j < columns; j++) v_store(out + j * FC_VL, v_set1(0));
 }
 
-FC_INLINE void FC_NAME(winograd_input)(const fc_winograd_tiles *w, const int m) {
-    enum { MOST = 6, COLUMNS = FC_NAME(segment) * 4 + 2 };
-    const int alpha = m + 2;
+// B^T over columns [0, count): element i of a column is `row` behind element i - 1; out is the buffer.
+FC_INLINE void FC_NAME(winograd_down)(const int alpha, const T *in, int64_t row, int64_t step, T *out, int64_t count) {
+    const int64_t pitch = FC_NAME(winograd_columns) * FC_VL;
+    for (int64_t j = 0; j < count; j++, in += step, out += FC_VL) {
+        vec d[FC_NAME(winograd_most)], v[FC_NAME(winograd_most)];
+#pragma GCC unroll 8
+        for (int i = 0; i < alpha; i++) d[i] = v_load(in + i * row);
+        FC_NAME(winograd_bt)(alpha, d, v);
+#pragma GCC unroll 8
+        for (int i = 0; i < alpha; i++) v_store(out + i * pitch, v[i]);
+    }
+}
+
+// points [alpha * alpha][tile][row]
+FC_INLINE void FC_NAME(winograd_input)(const fc_winograd_tiles *w, const int alpha) {
+    enum { PITCH = FC_NAME(winograd_columns) * FC_VL };
     const fc_problem *p = w->problem;
-    T buffer[MOST][COLUMNS * FC_VL];
+    const int m = (int)w->m;
+    const int64_t step = p->src.axis[2], down = p->src.axis[1], point = w->point, pitch = w->row;
+    const int64_t height = p->axis[1].in, width = p->axis[2].in;
+    T buffer[FC_NAME(winograd_most) * PITCH];
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done);
-        const int64_t columns = at.tiles * m + 2, x = at.column * m - p->axis[2].pad;
-        const int64_t z = at.d * p->axis[0].stride - p->axis[0].pad;
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
+        const int64_t columns = at.tiles * m + alpha - m, x = at.column * m - p->axis[2].pad;
+        const int64_t y = at.row * m - p->axis[1].pad, z = at.d * p->axis[0].stride - p->axis[0].pad;
+        const int deep = z >= 0 && z < p->axis[0].in;
+        const int whole = deep && y >= 0 && y + alpha <= height && p->src.channel == 1;
+        int64_t low = x < 0 ? -x : 0, high = width - x < columns ? width - x : columns;
+        if (low > columns) low = columns;
+        if (high < low) high = low;
         for (int64_t c = w->channel; c < w->channel + w->channels; c += FC_VL) {
             const int64_t left = p->in_channels - c, lanes = left < FC_VL ? left : FC_VL;
             const T *image = (const T *)w->src + at.image * p->src.outer + c * p->src.channel + z * p->src.axis[0];
-            for (int i = 0; i < alpha; i++) {
-                const int64_t y = at.row * m - p->axis[1].pad + i;
-                const int inside = y >= 0 && y < p->axis[1].in && z >= 0 && z < p->axis[0].in;
-                FC_NAME(gather_row)(buffer[i], image + y * p->src.axis[1], x, inside ? p->axis[2].in : x, columns,
-                                    p->src.axis[2], p->src.channel, lanes);
-            }
-            for (int64_t j = 0; j < columns; j++) {
-                vec d[MOST], v[MOST];
-#pragma GCC unroll 6
-                for (int i = 0; i < alpha; i++) d[i] = v_load(buffer[i] + j * FC_VL);
-                FC_NAME(winograd_bt)(m, d, v);
-#pragma GCC unroll 6
-                for (int i = 0; i < alpha; i++) v_store(buffer[i] + j * FC_VL, v[i]);
-            }
-            for (int64_t t = 0; t < at.tiles; t++)
+            if (whole && lanes == FC_VL) {
                 for (int i = 0; i < alpha; i++) {
-                    vec d[MOST], v[MOST];
-                    T *out = (T *)w->points + i * alpha * w->point + (done + t) * w->row + c;
-#pragma GCC unroll 6
-                    for (int j = 0; j < alpha; j++) d[j] = v_load(buffer[i] + (t * m + j) * FC_VL);
-                    FC_NAME(winograd_bt)(m, d, v);
-#pragma GCC unroll 6
-                    for (int j = 0; j < alpha; j++) v_store(out + j * w->point, v[j]);
+                    for (int64_t j = 0; j < low; j++) v_store(buffer + i * PITCH + j * FC_VL, v_set1(0));
+                    for (int64_t j = high; j < columns; j++) v_store(buffer + i * PITCH + j * FC_VL, v_set1(0));
                 }
+                if (high > low)
+                    FC_NAME(winograd_down)(alpha, image + y * down + (x + low) * step, down, step, buffer + low * FC_VL,
+                                           high - low);
+            } else {
+                for (int i = 0; i < alpha; i++) {
+                    const int inside = deep && y + i >= 0 && y + i < height;
+                    FC_NAME(gather_row)(buffer + i * PITCH, image + (y + i) * down, x, inside ? width : x, columns,
+                                        step, p->src.channel, lanes);
+                }
+                FC_NAME(winograd_down)(alpha, buffer, PITCH, FC_VL, buffer, columns);
+            }
+            for (int i = 0; i < alpha; i++) {
+                const T *in = buffer + i * PITCH;
+                T *out = (T *)w->points + i * alpha * point + done * pitch + c;
+                for (int64_t t = 0; t < at.tiles; t++, in += m * FC_VL, out += pitch) {
+                    vec d[FC_NAME(winograd_most)], v[FC_NAME(winograd_most)];
+#pragma GCC unroll 8
+                    for (int j = 0; j < alpha; j++) d[j] = v_load(in + j * FC_VL);
+                    FC_NAME(winograd_bt)(alpha, d, v);
+#pragma GCC unroll 8
+                    for (int j = 0; j < alpha; j++) v_store(out + j * point, v[j]);
+                }
+            }
         }
         done += at.tiles;
     }
@@ -206,52 +266,72 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
     }
 }
 
-// points [alpha * alpha][tile of nr channels][tile][nr]; `row` elements between the tiles of nr channels.
-FC_INLINE void FC_NAME(winograd_output)(const fc_winograd_tiles *w, const int m) {
-    enum { MOST = 6, COLUMNS = FC_NAME(segment) * 4 + FC_VL };
-    const int alpha = m + 2;
+// points [alpha * alpha][tile][row], of at most `row` channels
+FC_INLINE void FC_NAME(winograd_output)(const fc_winograd_tiles *w, const int m, const int alpha) {
+    enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
     const fc_problem *p = w->problem;
-    T buffer[4][COLUMNS * FC_VL];
+    const int64_t point = w->point, pitch = w->row, step = p->dst.axis[2], down = p->dst.axis[1];
+    const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
+    T buffer[6 * PITCH];
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done);
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
         const int64_t y0 = at.row * m, x0 = at.column * m;
         const int64_t width = p->axis[2].out - x0 < at.tiles * m ? p->axis[2].out - x0 : at.tiles * m;
-        for (int64_t c = w->channel; c < w->channel + w->channels; c += FC_VL) {
-            const int64_t left = p->out_channels - c, lanes = left < FC_VL ? left : FC_VL;
-            const vec bias = v_load((const T *)w->bias + c);
-            const T *in = (const T *)w->points + c / FC_NR * w->row + done * FC_NR + c % FC_NR;
-            for (int64_t t = 0; t < at.tiles; t++, in += FC_NR) {
-                vec half[4][MOST];
-#pragma GCC unroll 6
+        const int64_t height = p->axis[1].out - y0 < m ? p->axis[1].out - y0 : m;
+        const int64_t base = at.image * p->dst.outer + at.d * p->dst.axis[0] + y0 * down + x0 * step;
+        for (int64_t c = 0; c < w->channels; c += FC_VL) {
+            const int64_t left = p->out_channels - w->channel - c, lanes = left < FC_VL ? left : FC_VL;
+            const vec bias = v_load((const T *)w->bias + w->channel + c);
+            const T *in = (const T *)w->points + done * pitch + c;
+            const int64_t offset = base + (w->channel + c) * p->dst.channel;
+            T *dst = (T *)w->dst + offset;
+            const T *residual = w->residual ? (const T *)w->residual + offset : NULL;
+            const int direct = p->dst.channel == 1 && lanes == FC_VL;
+            for (int64_t t = 0; t < at.tiles; t++, in += pitch, dst += m * step) {
+                vec half[6][MOST];
+#pragma GCC unroll 8
                 for (int j = 0; j < alpha; j++) {
-                    vec q[MOST], y[4];
+                    vec q[MOST], y[6];
+#pragma GCC unroll 8
+                    for (int i = 0; i < alpha; i++) q[i] = v_load(in + (i * alpha + j) * point);
+                    FC_NAME(winograd_at)(m, alpha, q, y);
 #pragma GCC unroll 6
-                    for (int i = 0; i < alpha; i++) q[i] = v_load(in + (i * alpha + j) * w->point);
-                    FC_NAME(winograd_at)(m, q, y);
-#pragma GCC unroll 4
                     for (int i = 0; i < m; i++) half[i][j] = y[i];
                 }
-#pragma GCC unroll 4
+                const int64_t across = width - t * m;
+#pragma GCC unroll 6
                 for (int i = 0; i < m; i++) {
-                    vec y[4];
-                    FC_NAME(winograd_at)(m, half[i], y);
-#pragma GCC unroll 4
-                    for (int j = 0; j < m; j++) v_store(buffer[i] + (t * m + j) * FC_VL, v_add(y[j], bias));
+                    vec y[6];
+                    FC_NAME(winograd_at)(m, alpha, half[i], y);
+                    if (direct) {
+                        if (i >= height) break;
+#pragma GCC unroll 6
+                        for (int j = 0; j < m; j++) {
+                            if (j >= across) break;
+                            const int64_t to = i * down + j * step;
+                            const vec res = residual ? v_load(residual + t * m * step + to) : v_set1(0);
+                            v_store(dst + to, FC_NAME(finish)(y[j], bias, res, low, high));
+                        }
+                    } else {
+#pragma GCC unroll 6
+                        for (int j = 0; j < m; j++)
+                            v_store(buffer + i * PITCH + (t * m + j) * FC_VL, v_add(y[j], bias));
+                    }
                 }
             }
-            for (int i = 0; i < m && y0 + i < p->axis[1].out; i++)
-                FC_NAME(scatter_row)(w, buffer[i], width,
-                                     at.image * p->dst.outer + c * p->dst.channel + at.d * p->dst.axis[0] +
-                                         (y0 + i) * p->dst.axis[1] + x0 * p->dst.axis[2],
-                                     lanes);
+            for (int64_t i = 0; i < height && !direct; i++)
+                FC_NAME(scatter_row)(w, buffer + i * PITCH, width, offset + i * down, lanes);
         }
         done += at.tiles;
     }
 }
 
-static void FC_NAME(winograd_input_f2)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 2); }
-static void FC_NAME(winograd_input_f3)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 3); }
-static void FC_NAME(winograd_input_f4)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 4); }
-static void FC_NAME(winograd_output_f2)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 2); }
-static void FC_NAME(winograd_output_f3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 3); }
-static void FC_NAME(winograd_output_f4)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 4); }
+static void FC_NAME(winograd_input_4)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 4); }
+static void FC_NAME(winograd_input_5)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 5); }
+static void FC_NAME(winograd_input_6)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 6); }
+static void FC_NAME(winograd_input_8)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 8); }
+static void FC_NAME(winograd_output_2_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 2, 4); }
+static void FC_NAME(winograd_output_3_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 3, 5); }
+static void FC_NAME(winograd_output_4_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 4, 6); }
+static void FC_NAME(winograd_output_6_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 6, 8); }
+static void FC_NAME(winograd_output_2_5)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 2, 6); }

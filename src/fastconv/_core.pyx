@@ -4,10 +4,6 @@
 
 from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, int32_t
-from libc.stdlib cimport free
-
-cdef extern from "<stdlib.h>" nogil:
-    void *aligned_alloc(size_t alignment, size_t size)
 
 cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_status:
@@ -67,6 +63,8 @@ cdef extern from "fastconv.h" nogil:
     int fc_openmp()
     const char *fc_compiler()
     double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
+    void *fc_memory_acquire(size_t)
+    void fc_memory_release(void *)
     void *fc_scratch_acquire(size_t)
     void fc_scratch_release(void *)
 
@@ -114,12 +112,12 @@ cdef class Packed:
 
     def __cinit__(self, size_t nbytes):
         self.nbytes = nbytes
-        self.data = aligned_alloc(64, (nbytes // 64 + 1) * 64)
+        self.data = fc_memory_acquire(nbytes)
         if self.data is NULL:
             raise MemoryError(f"packed weights need {nbytes} bytes, which could not be allocated")
 
     def __dealloc__(self):
-        free(self.data)
+        fc_memory_release(self.data)
 
 
 cdef void fill_view(fc_view *view, tuple strides):

@@ -17,11 +17,14 @@ ALGORITHMS = (
     "winograd_f2",
     "winograd_f3",
     "winograd_f4",
+    "winograd_f6",
     "pointwise",
     "depthwise",
     "reference",
 )
 _AUTO = -1
+#: Less accurate than the rest: taken by name only.
+_BY_NAME = ("winograd_f6",)
 
 
 def candidates(algorithm: str) -> tuple[int, ...]:
@@ -29,7 +32,7 @@ def candidates(algorithm: str) -> tuple[int, ...]:
     if algorithm == "auto":
         return (_AUTO,)
     if algorithm == "winograd":
-        return tuple(i for i, name in enumerate(ALGORITHMS) if name.startswith("winograd"))
+        return tuple(i for i, name in enumerate(ALGORITHMS) if name.startswith("winograd") and name not in _BY_NAME)
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         names = ", ".join(map(repr, ("auto", "winograd", *ALGORITHMS)))
         raise ValueError(f"algorithm is {algorithm!r}; it needs one of {names}")
@@ -359,6 +362,8 @@ def algorithms(
 ) -> list[str]:
     """Names of the algorithms that can serve a convolution, the one predicted to be fastest first.
 
+    ``"winograd_f6"``, which is never chosen unless asked for, comes last.
+
     Parameters
     ----------
     input_shape, weight_shape : tuple of int
@@ -391,4 +396,5 @@ def algorithms(
         dense_strides(g.output_shape, item),
     )
     verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision))
-    return [name for name, refusal, _ in sorted(verdicts, key=lambda v: v[2]) if refusal is None]
+    ranked = sorted(verdicts, key=lambda v: (v[0] in _BY_NAME, v[2]))
+    return [name for name, refusal, _ in ranked if refusal is None]

@@ -33,6 +33,8 @@ static double bound(fc_algo_id algorithm, int32_t dtype) {
     case FC_WINOGRAD_F3:
     case FC_WINOGRAD_F4:
         return 5e-6;
+    case FC_WINOGRAD_F6:
+        return 3e-5;
     default:
         return 5e-7;
     }
