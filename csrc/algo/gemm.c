@@ -114,37 +114,54 @@ typedef struct gemm_split {
     size_t panel_bytes, sums_bytes, targets_bytes;
 } gemm_split;
 
-static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
-
 // First unit of a strip: strips end with full tiles, and differ by one step at most.
 static int64_t strip_start(const gemm_split *s, int64_t strip) {
     return fc_min(s->all, strip * s->steps / s->strips * s->step);
 }
 
+// How long the slowest thread takes when steps are cut into `strips` and output channels into `parts`, in multiplications
+// of a tile of weights with a tile of columns; loading columns and fetching a tile of weights are small change.
+static double makespan(const gemm_split *s, int64_t strips, int64_t parts, int64_t out_tiles, int64_t tiles_per_step,
+                       int64_t groups, int threads) {
+    const double load = 0.4, fetch = 0.15;
+    const double out = (double)fc_ceil_div(out_tiles, parts);
+    const double columns = (double)(tiles_per_step * fc_ceil_div(s->steps, strips));
+    return (double)fc_ceil_div(groups * strips * parts, threads) * (out * (columns + fetch) + load * columns);
+}
+
+// As few strips as the caches allow, or some more where that shares the work more evenly; several tasks per thread where
+// it costs nothing, so that one that is held up is waited for less.
+static void share(gemm_split *s, int64_t fewest, int64_t out_tiles, int64_t tiles_per_step, int64_t groups,
+                  int threads) {
+    s->strips = fewest;
+    s->channel_parts = 1;
+    if (threads == 1) return;
+    double best = INFINITY;
+    for (int64_t strips = fewest; strips <= fc_min(s->steps, fewest + 4 * threads); strips++)
+        for (int64_t parts = 1; parts <= fc_min(threads, out_tiles); parts++) {
+            const double time = makespan(s, strips, parts, out_tiles, tiles_per_step, groups, threads);
+            const double better = groups * strips * parts <= 4 * threads ? 1.01 : 0.99; // more tasks than that: no gain
+            if (time > best * better) continue;
+            best = fmin(best, time);
+            s->strips = strips;
+            s->channel_parts = parts;
+        }
+}
+
 static gemm_split split_of(const fc_plan *plan, int threads) {
     const fc_gemm_source *source = plan->algorithm->source;
     const fc_gemm_layout *g = &plan->layout.gemm;
-    const int64_t groups = plan->problem.groups, element = plan->kernels->element;
-    const int64_t columns = source->unit_columns(plan);
+    const int64_t element = plan->kernels->element, columns = source->unit_columns(plan);
     const int64_t per_column = element * (fc_max(1, g->block) + (g->blocks > 1 ? packed_channels(plan) : 0));
+    const int64_t wide = g->channels_form ? plan->kernels->mr : plan->kernels->nr;
     gemm_split s = {.all = source->units(plan)};
-    s.step = fc_ceil_div(g->channels_form ? plan->kernels->mr : plan->kernels->nr, columns);
+    s.step = fc_ceil_div(wide, columns);
     s.steps = fc_max(1, fc_ceil_div(s.all, s.step));
-    // As many strips as the caches ask for; several per thread, to even out their finishing times, unless they would be
-    // under four tiles wide and waste each tile of weights; and equally many for each thread.
     const int64_t targets_per_step = source->tiles(plan, 0, fc_min(s.all, s.step)) * (int64_t)sizeof(fc_gemm_target);
     const int64_t most = fc_max(
         1, fc_min(FC_STRIP_BYTES / (per_column * columns * s.step), FC_TARGETS_BYTES / fc_max(1, targets_per_step)));
-    const int64_t tiles_per_step =
-        fc_ceil_div(columns * s.step, g->channels_form ? plan->kernels->mr : plan->kernels->nr);
-    const int64_t wanted = threads > 1 ? fc_min(fc_ceil_div(4 * threads, groups), s.steps * tiles_per_step / 4) : 1;
-    s.strips = fc_max(fc_ceil_div(s.steps, most), wanted);
-    if (groups % threads) s.strips = fc_round_up(s.strips, threads / gcd(groups, threads));
-    if (s.strips * 3 > s.steps * tiles_per_step) s.strips = fc_max(fc_ceil_div(s.steps, most), 1);
-    s.strips = fc_min(s.strips, s.steps);
-    s.channel_parts = 1;
-    if (s.strips * groups < 4 * threads) // each part packs the columns anew
-        s.channel_parts = fc_min(g->out_tiles, threads / gcd(s.strips * groups, threads));
+    share(&s, fc_ceil_div(s.steps, most), g->out_tiles, fc_ceil_div(columns * s.step, wide), plan->problem.groups,
+          threads);
     const int64_t units = fc_min(s.all, fc_ceil_div(s.steps, s.strips) * s.step);
     s.tiles = source->tiles(plan, 0, units);
     s.tile_elements = plan->kernels->mr * plan->kernels->nr;
@@ -198,7 +215,6 @@ static void gemm_task(void *context, int64_t task, int thread) {
     for (int64_t i = 0; i < FC_MAX_MR; i++) channel_offset[i] = i * p->dst.channel;
     fc_run channel_run = {0, plan->kernels->nr, 0};
     fc_gemm_tile tile = {
-        .ahead = job->weights,
         .low = p->low,
         .high = p->high,
         .column_stride = g->channels_form ? p->dst.channel : p->dst.axis[2],
@@ -220,6 +236,9 @@ static void gemm_task(void *context, int64_t task, int thread) {
             const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
             const char *w = weights + (strip.k0 * packed_channels(plan) + channel * (strip.k1 - strip.k0)) * element;
             const int64_t base = group * p->dst.group + channel * p->dst.channel;
+            // The next tile of weights follows this one, and each tile of pixels asks for its share of it.
+            const int64_t next = (g->channels_form ? g->out_tile : channels) * (strip.k1 - strip.k0) * element;
+            tile.ahead_step = fc_ceil_div(next, strip.tiles * fc_max(1, strip.k1 - strip.k0));
             tile.bias = bias + channel * element;
             tile.dst = job->dst + base * element;
             tile.residual = job->residual ? job->residual + base * element : NULL;
@@ -238,6 +257,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
                     tile.runs = targets[t].runs;
                     tile.run_count = targets[t].run_count;
                 }
+                tile.ahead = w + next + t * (next / strip.tiles);
                 tile.sums = g->blocks > 1 ? sums + ((out - out0) * strip.tiles + t) * s->tile_elements * element : sums;
                 kernel(&tile);
             }
