@@ -7,11 +7,8 @@
 #include "fastconv.h"
 #include "kernels/kernels.h"
 
-typedef struct fc_gemm_source fc_gemm_source;
-
 typedef struct fc_algorithm {
     const char *name;
-    const fc_gemm_source *source; // of those that are a GEMM (gemm.c): where its columns come from
     // The reason why it cannot serve the problem, or NULL.
     const char *(*refuse)(const fc_problem *problem, const fc_kernels *kernels);
     // Predicted seconds of one thread on the nominal machine of cost.h.

@@ -118,7 +118,7 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     }
 }
 
-static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, NULL, scratch, pack, execute};
+static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, scratch, pack, execute};
 
 fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, int strict, char message[FC_MESSAGE]) {
     const fc_problem *p = &plan->problem;

@@ -136,7 +136,6 @@ static void pixels_task(void *context, int64_t index, int thread) {
         .channels = 1,
         .rows = padded.rows + padded.rows_extra,
         .width = padded.width,
-        .pixel = 1,
         .planes = job->scratch + (size_t)thread * panel_bytes(plan),
     };
     plan->kernels->pad_copy_pixels(&copy);
@@ -158,4 +157,4 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
                 &job);
 }
 
-const fc_algorithm fc_algorithm_depthwise = {"depthwise", NULL, refuse, cost, layout, scratch, pack, execute};
+const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, layout, scratch, pack, execute};

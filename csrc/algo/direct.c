@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// direct.c - convolution on padded rows: each strip copies its input once, zero-padded and split into the phases of the
-// stride, and every tap is then the same memory at another offset.  Where im2col copies each element once per tap, this
-// copies it once (padded.c gives the layout).
+// direct.c - direct convolution, and its pixels form: each strip copies its input once, zero-padded and split into the
+// phases of the stride, and every tap is then the same memory at another offset.  Where im2col copies each element once
+// per tap, this copies it once (padded.c gives the layout; direct_channels.c has the other form).
 //
-//   pixels form    an output row is `width` columns wide, of which the last ones are not stored, so that tiles run on
-//                  from row to row
-//   channels form  tiles end with the output row
-//
-// A unit is a block of output rows of one (image, depth).
-#include "algo/plan.h"
+// An output row is `width` columns wide, of which the last ones are not stored, so that tiles run on from row to row.  A
+// unit is a block of output rows of one (image, depth).
+#include "algo/direct.h"
 
 enum { FC_TAPS_PER_BLOCK = 256, FC_UNIT_COLUMNS = 256, FC_UNIT_BYTES = 1 << 20 };
 
@@ -20,15 +17,12 @@ typedef struct direct_shape {
 } direct_shape;
 
 static direct_shape shape_of(const fc_problem *p, const fc_kernels *k) {
-    const int channels_form = fc_gemm_channels_form(p, k);
     const int64_t blocks = fc_max(1, fc_ceil_div(p->in_channels, fc_max(1, FC_TAPS_PER_BLOCK / fc_taps(p))));
     direct_shape s = {.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks))};
-    const int64_t planes = channels_form ? 1 : s.channels;
-    const int64_t pixel = channels_form ? s.channels + (s.channels % 32 ? 0 : 16) : 1;
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     int64_t rows = fc_max(1, fc_min(p->axis[1].out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, width))));
     for (;; rows = fc_ceil_div(rows, 2)) {
-        s.padded = fc_padded_rows(p, rows, planes, pixel, k->nr);
+        s.padded = fc_padded_rows(p, rows, s.channels, 1, k->nr);
         const int64_t sums = blocks > 1 ? rows * fc_round_up(width, k->nr) * fc_round_up(p->out_channels, k->nr) : 0;
         s.bytes = (s.padded.elements + sums) * k->element;
         if (rows == 1 || s.bytes <= FC_UNIT_BYTES) return s;
@@ -36,36 +30,37 @@ static direct_shape shape_of(const fc_problem *p, const fc_kernels *k) {
 }
 
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
+    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_refuse(p, k);
     if (fc_padded_fits(p, k, 4 * FC_UNIT_BYTES) && shape_of(p, k).bytes <= 4 * FC_UNIT_BYTES) return NULL;
     return "one output row needs more than 4 MiB of padded input and sums";
 }
 
 static double cost(const fc_problem *p, const fc_kernels *k) {
+    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_cost(p, k);
     const direct_shape s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-    const int channels_form = fc_gemm_channels_form(p, k);
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
-    const double gemm = fc_cost_gemm(p, k, fc_cost_runs(copied, channels_form ? s.channels : s.padded.width, k));
-    const double wasted = channels_form ? 1.0 : (double)s.padded.width / (double)fc_max(1, w->out);
-    return gemm * wasted;
+    const double gemm = fc_cost_gemm(p, k, fc_cost_runs(copied, s.padded.width, k));
+    return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 
 static int64_t unit_blocks(const fc_plan *plan) {
     return fc_ceil_div(plan->problem.axis[1].out, shape_of(&plan->problem, plan->kernels).padded.rows);
 }
 
+static const fc_gemm_source source;
+
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
+    if (fc_gemm_channels_form(p, plan->kernels)) return fc_direct_channels_layout(plan);
     const direct_shape s = shape_of(p, plan->kernels);
-    const int channels_form = fc_gemm_channels_form(p, plan->kernels);
-    const int64_t taps = fc_taps(p), channels = channels_form ? 1 : s.channels;
-    const fc_status status =
-        fc_gemm_layout_make(plan, channels_form, channels_form ? s.channels : 1, s.channels * taps, channels * taps);
+    const int64_t block = s.channels * fc_taps(p);
+    const fc_status status = fc_gemm_layout_make(plan, &source, 0, 1, block, 0, block);
     if (status != FC_OK) return status;
-    fc_padded_offsets(p, &s.padded, channels, plan->table);
+    fc_padded_offsets(p, &s.padded, s.channels, plan->table);
     return FC_OK;
 }
 
@@ -82,25 +77,21 @@ static int64_t panel_elements(const fc_plan *plan, int64_t count) {
     return count * shape_of(&plan->problem, plan->kernels).padded.elements;
 }
 
-// Tiles of a row (channels form) or of a unit (pixels form).
-static int64_t tiles_across(const fc_plan *plan, const direct_shape *s) {
-    const int64_t out_w = plan->problem.axis[2].out;
-    if (plan->layout.gemm.channels_form) return fc_ceil_div(out_w, plan->kernels->mr);
-    return fc_ceil_div((s->padded.rows - 1) * s->padded.width + out_w, plan->kernels->nr);
+static int64_t unit_tiles(const fc_plan *plan, const direct_shape *s) {
+    return fc_ceil_div((s->padded.rows - 1) * s->padded.width + plan->problem.axis[2].out, plan->kernels->nr);
 }
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
     const direct_shape s = shape_of(&plan->problem, plan->kernels);
-    return count * tiles_across(plan, &s) * (plan->layout.gemm.channels_form ? s.padded.rows : 1);
+    return count * unit_tiles(plan, &s);
 }
 
 // Where a unit and a tile lie.
 typedef struct direct_tile {
     int64_t image, d, h, rows; // the unit's first output row, and how many there are
     int64_t unit;              // within the strip
-    int64_t row, column;       // first column of the tile: of the output (channels form) or of the padded rows (pixels)
-    int64_t count;
+    int64_t column, count;     // of the padded rows
 } direct_tile;
 
 static direct_tile unit_of(const fc_gemm_strip *strip, const direct_shape *s, int64_t unit) {
@@ -114,14 +105,7 @@ static direct_tile unit_of(const fc_gemm_strip *strip, const direct_shape *s, in
 }
 
 static direct_tile tile_of(const fc_gemm_strip *strip, const direct_shape *s, int64_t tile) {
-    const int64_t across = tiles_across(strip->plan, s), out_w = strip->plan->problem.axis[2].out;
-    if (strip->plan->layout.gemm.channels_form) {
-        direct_tile t = unit_of(strip, s, tile / across / s->padded.rows);
-        t.row = tile / across % s->padded.rows;
-        t.column = tile % across * out_w / across;
-        t.count = t.row < t.rows ? (tile % across + 1) * out_w / across - t.column : 0;
-        return t;
-    }
+    const int64_t across = unit_tiles(strip->plan, s), out_w = strip->plan->problem.axis[2].out;
     direct_tile t = unit_of(strip, s, tile / across);
     t.column = tile % across * strip->plan->kernels->nr;
     t.count = fc_max(0, fc_min(strip->plan->kernels->nr, (t.rows - 1) * s->padded.width + out_w - t.column));
@@ -135,11 +119,6 @@ static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *ta
     const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + t.h * p->dst.axis[1];
     target->pixels = t.count;
     target->run_count = 0;
-    if (strip->plan->layout.gemm.channels_form) {
-        for (int64_t i = 0; i < t.count; i++)
-            target->row_offset[i] = base + t.row * p->dst.axis[1] + (t.column + i) * p->dst.axis[2];
-        return;
-    }
     for (int64_t j = 0; j < t.count;) {
         const int64_t row = (t.column + j) / s.padded.width, x = (t.column + j) % s.padded.width, left = t.count - j;
         if (x < p->axis[2].out) {
@@ -166,10 +145,9 @@ static void load(const fc_gemm_strip *strip) {
             .channels = (strip->k1 - strip->k0) / taps,
             .rows = s.padded.rows + s.padded.rows_extra,
             .width = s.padded.width,
-            .pixel = s.padded.pixel,
             .planes = (char *)strip->panel + u * s.padded.elements * plan->kernels->element,
         };
-        (plan->layout.gemm.channels_form ? plan->kernels->pad_copy_channels : plan->kernels->pad_copy_pixels)(&work);
+        plan->kernels->pad_copy_pixels(&work);
     }
 }
 
@@ -177,18 +155,9 @@ static void address(const fc_gemm_strip *strip, int64_t index, fc_gemm_tile *til
     const fc_plan *plan = strip->plan;
     const direct_shape s = shape_of(&plan->problem, plan->kernels);
     const direct_tile t = tile_of(strip, &s, index);
-    const int64_t at = t.unit * s.padded.elements + (t.row * s.padded.width + t.column) * s.padded.pixel;
-    if (plan->layout.gemm.channels_form) {
-        tile->a = fc_at(strip->panel, at, plan->kernels);
-        tile->a_row = s.padded.pixel;
-        tile->segments = plan->layout.gemm.segments;
-        tile->a_segment = plan->table;
-        tile->depth = (strip->k1 - strip->k0) / tile->segments;
-    } else {
-        tile->b = fc_at(strip->panel, at, plan->kernels);
-        tile->b_offset = plan->table;
-        tile->depth = strip->k1 - strip->k0;
-    }
+    tile->b = fc_at(strip->panel, t.unit * s.padded.elements + t.column, plan->kernels);
+    tile->b_offset = plan->table;
+    tile->depth = strip->k1 - strip->k0;
 }
 
 static const fc_gemm_source source = {
@@ -201,5 +170,5 @@ static const fc_gemm_source source = {
     .address = address,
 };
 
-const fc_algorithm fc_algorithm_direct = {"direct", &source,         refuse,       cost,
-                                          layout,   fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};
+const fc_algorithm fc_algorithm_direct = {"direct",        refuse,       cost,           layout,
+                                          fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};

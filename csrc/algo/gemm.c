@@ -25,25 +25,28 @@ int fc_gemm_channels_form(const fc_problem *p, const fc_kernels *kernels) {
     return p->dst.channel == 1 || enough;
 }
 
-fc_status fc_gemm_layout_make(fc_plan *plan, int channels_form, int64_t order, int64_t block, int64_t table) {
+fc_status fc_gemm_layout_make(fc_plan *plan, const fc_gemm_source *source, int channels_form, int64_t order,
+                              int64_t block, int64_t span, int64_t table) {
     const fc_problem *p = &plan->problem;
     fc_gemm_layout *g = &plan->layout.gemm;
     const fc_kernels *k = plan->kernels;
+    g->source = source;
     g->channels_form = channels_form;
     g->depth = p->in_channels * fc_taps(p);
-    g->blocks = block ? fc_ceil_div(g->depth, block) : fc_max(1, fc_ceil_div(g->depth, FC_BLOCK_K));
-    g->block = block ? block : fc_ceil_div(g->depth, g->blocks);
+    g->block = block ? block : fc_ceil_div(g->depth, fc_max(1, fc_ceil_div(g->depth, FC_BLOCK_K)));
+    g->span = span ? span : fc_max(1, g->depth);
+    g->blocks = fc_max(1, g->depth / g->span * fc_ceil_div(g->span, fc_max(1, g->block)));
     g->order = order;
     g->out_tiles = fc_ceil_div(p->out_channels, channels_form ? k->nr : k->mr);
     g->out_tile = channels_form ? k->nr : fc_ceil_div(p->out_channels, g->out_tiles);
     g->pixels = p->batch * fc_positions(p);
     g->contiguous = 1;
     // Axes from the innermost outwards join as long as each continues where the last one ends.
-    int64_t span = channels_form ? 0 : p->dst.axis[2] == 1;
-    for (int i = FC_AXES - 1; i >= -1 && span; i--) {
+    int64_t side = channels_form ? 0 : p->dst.axis[2] == 1;
+    for (int i = FC_AXES - 1; i >= -1 && side; i--) {
         const int64_t stride = i < 0 ? p->dst.outer : p->dst.axis[i], size = i < 0 ? p->batch : p->axis[i].out;
-        if (size != 1 && stride != span) break;
-        span = g->contiguous = g->contiguous * size;
+        if (size != 1 && stride != side) break;
+        side = g->contiguous = g->contiguous * size;
     }
     const int64_t out = channels_form ? g->out_tiles * k->nr : p->out_channels;
     g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
@@ -61,6 +64,13 @@ static int64_t packed_channels(const fc_plan *plan) {
 
 // ---------------------------------------------------------------------------------------------------------- packing
 
+// The depths [k0, k1) of a block.
+static void block_of(const fc_gemm_layout *g, int64_t block, int64_t *k0, int64_t *k1) {
+    const int64_t per_span = fc_max(1, g->blocks / fc_max(1, g->depth / g->span)), start = block / per_span * g->span;
+    *k0 = start + block % per_span * g->block;
+    *k1 = fc_min(start + g->span, *k0 + g->block);
+}
+
 typedef struct pack_job {
     const fc_plan *plan;
     const char *wei;
@@ -75,7 +85,8 @@ static void pack_task(void *context, int64_t task, int thread) {
     const fc_problem *p = &plan->problem;
     const int64_t tile = task % g->out_tiles, block = task / g->out_tiles % g->blocks;
     const int64_t group = task / g->out_tiles / g->blocks;
-    const int64_t k0 = block * g->block, k1 = fc_min(g->depth, k0 + g->block);
+    int64_t k0, k1;
+    block_of(g, block, &k0, &k1);
     const fc_weight_order order = {
         .out_channels = p->out_channels,
         .channels = p->in_channels,
@@ -149,7 +160,7 @@ static void share(gemm_split *s, int64_t fewest, int64_t out_tiles, int64_t tile
 }
 
 static gemm_split split_of(const fc_plan *plan, int threads) {
-    const fc_gemm_source *source = plan->algorithm->source;
+    const fc_gemm_source *source = plan->layout.gemm.source;
     const fc_gemm_layout *g = &plan->layout.gemm;
     const int64_t element = plan->kernels->element, columns = source->unit_columns(plan);
     const int64_t per_column = element * (fc_max(1, g->block) + (g->blocks > 1 ? packed_channels(plan) : 0));
@@ -188,7 +199,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     const gemm_job *job = context;
     const gemm_split *s = &job->split;
     const fc_plan *plan = job->plan;
-    const fc_gemm_source *source = plan->algorithm->source;
+    const fc_gemm_source *source = plan->layout.gemm.source;
     const fc_gemm_layout *g = &plan->layout.gemm;
     const fc_problem *p = &plan->problem;
     const int64_t element = plan->kernels->element;
@@ -227,8 +238,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     const char *weights = job->weights + group * g->group_packed * element;
     const char *bias = job->bias + group * packed_channels(plan) * element;
     for (int64_t block = 0; block < fc_max(1, g->blocks); block++) {
-        strip.k0 = block * g->block;
-        strip.k1 = fc_min(g->depth, strip.k0 + g->block);
+        block_of(g, block, &strip.k0, &strip.k1);
         tile.first = block == 0;
         tile.last = block + 1 >= g->blocks;
         if (strip.k1 > strip.k0) source->load(&strip);

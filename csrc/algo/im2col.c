@@ -20,6 +20,8 @@ static double cost(const fc_problem *p, const fc_kernels *k) {
     return fc_cost_gemm(p, k, (double)p->groups * fc_cost_runs(copies, run, k));
 }
 
+static const fc_gemm_source source;
+
 static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 
 // One cache line more than the block, so that the rows of a tile do not all fall into the same sets of L1.
@@ -30,7 +32,7 @@ static fc_status layout(fc_plan *plan) {
     const int channels_form = fc_gemm_channels_form(p, plan->kernels);
     const int64_t order = channels_form && !channel_major(p) ? p->in_channels : 1;
     const int64_t depth = p->in_channels * fc_taps(p);
-    const fc_status status = fc_gemm_layout_make(plan, channels_form, order, 0, channels_form ? 1 : depth);
+    const fc_status status = fc_gemm_layout_make(plan, &source, channels_form, order, 0, 0, channels_form ? 1 : depth);
     if (status != FC_OK) return status;
     fc_gemm_layout *g = &plan->layout.gemm;
     if (channels_form) plan->table[0] = 0;
@@ -90,5 +92,5 @@ static const fc_gemm_source source = {
     .address = address,
 };
 
-const fc_algorithm fc_algorithm_im2col = {"im2col", &source,         refuse,       cost,
-                                          layout,   fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};
+const fc_algorithm fc_algorithm_im2col = {"im2col",        refuse,       cost,           layout,
+                                          fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};

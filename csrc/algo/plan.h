@@ -15,13 +15,15 @@ enum { FC_ALIGN = 64 };
 
 // The GEMM view of a convolution (algo/gemm.c).
 typedef struct fc_gemm_layout {
-    int channels_form;            // vectors over channels (NHWC) rather than pixels (NCHW)
-    int64_t depth, block, blocks; // of k: all, per block, number of blocks
-    int64_t order;                // fc_weight_order.block
-    int64_t out_tile, out_tiles;  // output channels per tile
-    int64_t pixels;               // flat output positions over (image, d, h, w)
-    int64_t contiguous;           // how many flat positions in a row lie side by side in dst
-    int64_t group_packed;         // packed elements per group
+    const struct fc_gemm_source *source; // where the columns come from
+    int channels_form;                   // vectors over channels (NHWC) rather than pixels (NCHW)
+    int64_t depth, block, blocks;        // of k: all, per block at most, number of blocks
+    int64_t span;                        // no block goes beyond a multiple of it
+    int64_t order;                       // fc_weight_order.block
+    int64_t out_tile, out_tiles;         // output channels per tile
+    int64_t pixels;                      // flat output positions over (image, d, h, w)
+    int64_t contiguous;                  // how many flat positions in a row lie side by side in dst
+    int64_t group_packed;                // packed elements per group
     int64_t segments;
 } fc_gemm_layout;
 
@@ -116,7 +118,7 @@ typedef struct fc_gemm_target {
     fc_run runs[FC_MAX_NR];
 } fc_gemm_target;
 
-struct fc_gemm_source {
+typedef struct fc_gemm_source {
     int64_t (*units)(const fc_plan *plan);                         // pixels or rows in all
     int64_t (*unit_columns)(const fc_plan *plan);                  // columns per unit
     int64_t (*panel_elements)(const fc_plan *plan, int64_t units); // scratch of a strip
@@ -124,10 +126,11 @@ struct fc_gemm_source {
     void (*target)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
     void (*load)(const fc_gemm_strip *strip);
     void (*address)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_tile *out);
-};
+} fc_gemm_source;
 
-// Lays out k, the tiles and the packed weights; `order` and `block` as in fc_gemm_layout, block 0 for the default.
-fc_status fc_gemm_layout_make(fc_plan *plan, int channels_form, int64_t order, int64_t block, int64_t table);
+// Lays out k, the tiles and the packed weights; `order`, `block` and `span` as in fc_gemm_layout, 0 for the default.
+fc_status fc_gemm_layout_make(fc_plan *plan, const fc_gemm_source *source, int channels_form, int64_t order,
+                              int64_t block, int64_t span, int64_t table);
 size_t fc_gemm_scratch(const fc_plan *plan, int threads);
 void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
 void fc_gemm_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,

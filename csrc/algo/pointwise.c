@@ -21,10 +21,13 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
 
 static double cost(const fc_problem *p, const fc_kernels *k) { return fc_cost_gemm(p, k, 0.0); }
 
+static const fc_gemm_source source;
+
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
     const int channels_form = fc_gemm_channels_form(p, plan->kernels);
-    const fc_status status = fc_gemm_layout_make(plan, channels_form, 1, 0, channels_form ? 1 : 2 * p->in_channels);
+    const fc_status status =
+        fc_gemm_layout_make(plan, &source, channels_form, 1, 0, 0, channels_form ? 1 : 2 * p->in_channels);
     if (status != FC_OK) return status;
     fc_gemm_layout *g = &plan->layout.gemm;
     if (channels_form) {
@@ -105,5 +108,5 @@ static const fc_gemm_source source = {
     .address = address,
 };
 
-const fc_algorithm fc_algorithm_pointwise = {"pointwise", &source,         refuse,       cost,
-                                             layout,      fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};
+const fc_algorithm fc_algorithm_pointwise = {"pointwise",     refuse,       cost,           layout,
+                                             fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};

@@ -70,13 +70,13 @@ typedef struct fc_im2col {
     int64_t row; // channels: distance of two pixels in the panel
 } fc_im2col;
 
-// Rows of the input, zero-padded and split into the phases of the stride (algo/direct.c gives the layout).
+// Rows of the input, zero-padded; pixels: and split into the phases of the stride (algo/padded.c gives the layout).
 typedef struct fc_pad_copy {
     const fc_problem *problem;
     const void *src; // of the group and image
     int64_t d, h;    // first output row
     int64_t c0, channels;
-    int64_t rows, width, pixel; // of a phase plane; elements from pixel to pixel
+    int64_t rows, width; // of a plane (pixels: of a phase plane)
     void *planes;
 } fc_pad_copy;
 

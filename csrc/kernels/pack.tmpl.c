@@ -204,31 +204,27 @@ static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
         }
 }
 
-// planes [kd][phase h][phase w][rows][width][pixel]: the same with the channels innermost.
+// planes [kd][rows][width][channel]: element (r, j) is the input pixel at row h * stride - pad + r, column j - pad.
 static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int64_t channels = work->channels, step = p->src.axis[2], row = work->width * channels;
+    const int joined = p->src.channel == 1 && step == channels;
     T *out = work->planes;
     for (int64_t kd = 0; kd < d->kernel; kd++) {
         const int64_t z = work->d * d->stride - d->pad + kd * d->dilation;
-        const T *plane = (const T *)work->src + work->c0 * p->src.channel + z * p->src.axis[0];
-        for (int64_t ph = 0; ph < h->stride; ph++)
-            for (int64_t pw = 0; pw < w->stride; pw++) {
-                if (!FC_NAME(phase_used)(h, ph) || !FC_NAME(phase_used)(w, pw)) {
-                    out += work->rows * work->width * work->pixel;
-                    continue;
+        const T *plane = (const T *)work->src + z * p->src.axis[0];
+        for (int64_t r = 0; r < work->rows; r++, out += row) {
+            const int64_t y = work->h * h->stride - h->pad + r;
+            const T *in = plane + y * p->src.axis[1];
+            if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, row);
+            else if (joined) FC_NAME(clipped_run)(out, in, -w->pad * channels, 1, w->in * channels, 1, row);
+            else
+                for (int64_t j = 0; j < work->width; j++) {
+                    const int64_t x = j - w->pad;
+                    if (x < 0 || x >= w->in) FC_NAME(zero_run)(out + j * channels, channels);
+                    else FC_NAME(copy_run)(out + j * channels, in + x * step, p->src.channel, channels);
                 }
-                for (int64_t r = 0; r < work->rows; r++) {
-                    const int64_t y = (work->h + r) * h->stride - h->pad + ph;
-                    const int inside = z >= 0 && z < d->in && y >= 0 && y < h->in;
-                    for (int64_t j = 0; j < work->width; j++, out += work->pixel) {
-                        const int64_t x = j * w->stride - w->pad + pw;
-                        if (!inside || x < 0 || x >= w->in) FC_NAME(zero_run)(out, work->channels);
-                        else
-                            FC_NAME(copy_run)(out, plane + y * p->src.axis[1] + x * p->src.axis[2], p->src.channel,
-                                              work->channels);
-                    }
-                }
-            }
+        }
     }
 }

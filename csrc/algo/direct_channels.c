@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// direct_channels.c - direct convolution, channels form: k runs over (kd, kh, kw, channel), and the channels of the taps
+// of one kernel row lie side by side wherever those of the pixels do.  A tile is a part of an output row:
+//
+//   A[pixel i][k] = rows[(kd, kh) of k][i * stride + (kw, channel) of k]
+//
+// so a kernel row is one segment of kw * channels steps, and the stride only a distance between rows of A.  The rows are
+// the image's own where no window reaches beyond it, else a zero-padded copy of the few that a block of output rows needs.
+// Splitting them into the phases of the stride, as the pixels form must, would end a segment with each tap.
+#include "algo/direct.h"
+
+enum { FC_DIRECT_K = 256, FC_ROWS_BYTES = 384 << 10, FC_ROWS_MOST = 4 << 20 };
+
+typedef struct rows_shape {
+    int in_place;
+    int64_t rows;              // output rows per unit
+    int64_t rows_in, width;    // of the copy
+    int64_t pixel, row, plane; // distances in elements, of the copy or of the image
+    int64_t segment;           // steps of k that are neighbours in memory
+    int64_t taps;              // that a segment joins
+    int64_t block, span;       // of fc_gemm_layout
+} rows_shape;
+
+// Whether all windows of an axis lie inside the input.
+static int inside(const fc_axis *a) {
+    return a->pad <= 0 && (a->out - 1) * a->stride - a->pad + (a->kernel - 1) * a->dilation < a->in;
+}
+
+static rows_shape shape_of(const fc_problem *p, const fc_kernels *k) {
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    rows_shape s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
+    s.width = (w->out - 1) * w->stride + (w->kernel - 1) * w->dilation + 1;
+    if (s.in_place) {
+        s.rows = 1;
+        s.pixel = p->src.axis[2];
+        s.row = p->src.axis[1];
+        s.plane = p->src.axis[0];
+    } else {
+        s.pixel = p->in_channels;
+        s.row = s.width * s.pixel;
+        const int64_t extra = (h->kernel - 1) * h->dilation + 1;
+        const int64_t fit = FC_ROWS_BYTES / (fc_max(1, d->kernel) * s.row * k->element) - extra;
+        s.rows = fc_max(1, fc_min(h->out, fc_min(fit / h->stride + 1, fc_ceil_div(256, w->out))));
+        s.rows_in = (s.rows - 1) * h->stride + extra;
+        s.plane = s.rows_in * s.row;
+    }
+    s.taps = w->dilation == 1 && s.pixel == p->in_channels ? w->kernel : 1;
+    s.segment = s.taps * p->in_channels;
+    const int64_t depth = p->in_channels * fc_taps(p), segments = depth / s.segment;
+    if (s.segment > FC_DIRECT_K) { // each segment in parts of even size
+        s.block = fc_ceil_div(s.segment, fc_ceil_div(s.segment, FC_DIRECT_K));
+        s.span = s.segment;
+    } else { // whole segments
+        const int64_t blocks = fc_ceil_div(segments, FC_DIRECT_K / s.segment);
+        s.block = fc_ceil_div(segments, blocks) * s.segment;
+        s.span = depth;
+    }
+    return s;
+}
+
+static double unit_bytes(const fc_problem *p, const fc_kernels *k) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const double width = (double)(w->out - 1) * (double)w->stride + (double)(w->kernel - 1) * (double)w->dilation + 1;
+    const double rows = (double)(h->kernel - 1) * (double)h->dilation + 1;
+    return (double)p->axis[0].kernel * rows * width * (double)p->in_channels * (double)k->element;
+}
+
+const char *fc_direct_channels_refuse(const fc_problem *p, const fc_kernels *k) {
+    if (unit_bytes(p, k) > FC_ROWS_MOST) return "the input of one output row needs more than 4 MiB";
+    return NULL;
+}
+
+double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k) {
+    const rows_shape s = shape_of(p, k);
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const double units =
+        (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
+    const double copied = s.in_place ? 0 : units * (double)p->axis[0].kernel * (double)(s.rows_in * s.row);
+    const int64_t run = p->src.channel != 1 ? 1 : p->src.axis[2] == p->in_channels ? s.row : p->in_channels;
+    // Tiles end with the row.
+    const double m = (double)w->out / (double)fc_ceil_div(w->out, k->mr);
+    const int64_t pixels = p->batch * fc_positions(p);
+    const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->mr));
+    return fc_cost_gemm(p, k, fc_cost_runs(copied, run, k)) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
+}
+
+static int64_t unit_blocks(const fc_problem *p, const rows_shape *s) { return fc_ceil_div(p->axis[1].out, s->rows); }
+
+static int64_t units(const fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const rows_shape s = shape_of(p, plan->kernels);
+    return p->batch * p->axis[0].out * unit_blocks(p, &s);
+}
+
+static int64_t unit_columns(const fc_plan *plan) {
+    return shape_of(&plan->problem, plan->kernels).rows * plan->problem.axis[2].out;
+}
+
+static int64_t unit_elements(const fc_problem *p, const rows_shape *s) {
+    return s->in_place ? 0 : fc_round_up(p->axis[0].kernel * s->plane, 16);
+}
+
+static int64_t panel_elements(const fc_plan *plan, int64_t count) {
+    const rows_shape s = shape_of(&plan->problem, plan->kernels);
+    return count * unit_elements(&plan->problem, &s);
+}
+
+static int64_t tiles_across(const fc_plan *plan) { return fc_ceil_div(plan->problem.axis[2].out, plan->kernels->mr); }
+
+static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
+    (void)first;
+    return count * tiles_across(plan) * shape_of(&plan->problem, plan->kernels).rows;
+}
+
+// Where a unit and a tile lie.
+typedef struct rows_tile {
+    int64_t image, d, h; // the unit's first output row
+    int64_t unit;        // within the strip
+    int64_t row, column; // within the unit
+    int64_t count;       // of pixels; none in rows that the last unit does not have
+} rows_tile;
+
+static rows_tile unit_of(const fc_gemm_strip *strip, const rows_shape *s, int64_t unit) {
+    const fc_problem *p = &strip->plan->problem;
+    const int64_t blocks = unit_blocks(p, s), at = strip->first + unit;
+    return (rows_tile){.unit = unit,
+                       .h = at % blocks * s->rows,
+                       .d = at / blocks % p->axis[0].out,
+                       .image = at / blocks / p->axis[0].out};
+}
+
+static rows_tile tile_of(const fc_gemm_strip *strip, const rows_shape *s, int64_t tile) {
+    const fc_problem *p = &strip->plan->problem;
+    const int64_t across = tiles_across(strip->plan), part = tile % across;
+    rows_tile t = unit_of(strip, s, tile / across / s->rows);
+    t.row = tile / across % s->rows;
+    t.column = part * p->axis[2].out / across;
+    if (t.h + t.row < p->axis[1].out) t.count = (part + 1) * p->axis[2].out / across - t.column;
+    return t;
+}
+
+static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *target) {
+    const fc_problem *p = &strip->plan->problem;
+    const rows_shape s = shape_of(p, strip->plan->kernels);
+    const rows_tile t = tile_of(strip, &s, index);
+    const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + (t.h + t.row) * p->dst.axis[1];
+    target->pixels = t.count;
+    target->run_count = 0;
+    for (int64_t i = 0; i < t.count; i++) target->row_offset[i] = base + (t.column + i) * p->dst.axis[2];
+}
+
+static void load(const fc_gemm_strip *strip) {
+    const fc_plan *plan = strip->plan;
+    const fc_problem *p = &plan->problem;
+    const rows_shape s = shape_of(p, plan->kernels);
+    if (s.in_place || strip->k0 > 0) return;
+    for (int64_t u = 0; u < strip->count; u++) {
+        const rows_tile at = unit_of(strip, &s, u);
+        const fc_pad_copy work = {
+            .problem = p,
+            .src = fc_at(strip->src, at.image * p->src.outer, plan->kernels),
+            .d = at.d,
+            .h = at.h,
+            .channels = p->in_channels,
+            .rows = s.rows_in,
+            .width = s.width,
+            .planes = (char *)strip->panel + u * unit_elements(p, &s) * plan->kernels->element,
+        };
+        plan->kernels->pad_copy_channels(&work);
+    }
+}
+
+static void address(const fc_gemm_strip *strip, int64_t index, fc_gemm_tile *tile) {
+    const fc_plan *plan = strip->plan;
+    const fc_problem *p = &plan->problem;
+    const rows_shape s = shape_of(p, plan->kernels);
+    const rows_tile t = tile_of(strip, &s, index);
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    int64_t at = t.row * h->stride * s.row + t.column * w->stride * s.pixel;
+    if (s.in_place)
+        at += t.image * p->src.outer + (t.d * d->stride - d->pad) * s.plane + (t.h * h->stride - h->pad) * s.row -
+              w->pad * s.pixel;
+    else at += t.unit * unit_elements(p, &s);
+    tile->a = fc_at(s.in_place ? strip->src : strip->panel, at + strip->k0 % s.segment, plan->kernels);
+    tile->a_row = w->stride * s.pixel;
+    tile->a_segment = plan->table + strip->k0 / s.segment;
+    tile->segments = fc_max(1, (strip->k1 - strip->k0) / s.segment);
+    tile->depth = (strip->k1 - strip->k0) / tile->segments;
+}
+
+static const fc_gemm_source source = {
+    .units = units,
+    .unit_columns = unit_columns,
+    .panel_elements = panel_elements,
+    .tiles = tiles,
+    .target = target,
+    .load = load,
+    .address = address,
+};
+
+fc_status fc_direct_channels_layout(fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const rows_shape s = shape_of(p, plan->kernels);
+    const int64_t segments = p->in_channels * fc_taps(p) / s.segment;
+    const fc_status status = fc_gemm_layout_make(plan, &source, 1, p->in_channels, s.block, s.span, segments);
+    if (status != FC_OK) return status;
+    int64_t *offset = plan->table;
+    for (int64_t kd = 0; kd < p->axis[0].kernel; kd++)
+        for (int64_t kh = 0; kh < p->axis[1].kernel; kh++)
+            for (int64_t kw = 0; kw < p->axis[2].kernel; kw += s.taps)
+                *offset++ = kd * (s.in_place ? p->axis[0].dilation : 1) * s.plane + kh * p->axis[1].dilation * s.row +
+                            kw * p->axis[2].dilation * s.pixel;
+    return FC_OK;
+}
