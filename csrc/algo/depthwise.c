@@ -84,15 +84,16 @@ typedef struct depthwise_job {
     const fc_plan *plan;
     const char *src, *packed, *residual;
     char *dst, *scratch;
-    int64_t rows; // per task
+    int64_t parts; // tasks that share the rows of a plane
 } depthwise_job;
 
 // The rows of a task, but for what differs between the forms.
 static fc_depthwise_rows rows_of(const depthwise_job *job, int64_t part) {
     const fc_problem *p = &job->plan->problem;
-    fc_depthwise_rows work = {.problem = p, .bias = job->packed, .h = part * job->rows, .taps = fc_taps(p)};
+    fc_depthwise_rows work = {.problem = p, .bias = job->packed, .taps = fc_taps(p)};
+    work.h = part * p->axis[1].out / job->parts;
     work.weights = fc_at(job->packed, p->groups * p->out_channels, job->plan->kernels);
-    work.rows = fc_min(job->rows, p->axis[1].out - work.h);
+    work.rows = (part + 1) * p->axis[1].out / job->parts - work.h;
     return work;
 }
 
@@ -106,10 +107,9 @@ static void channels_task(void *context, int64_t index, int thread) {
     (void)thread;
     const depthwise_job *job = context;
     const fc_problem *p = &job->plan->problem;
-    const int64_t parts = fc_ceil_div(p->axis[1].out, job->rows);
-    fc_depthwise_rows work = rows_of(job, index % parts);
-    work.d = index / parts % p->axis[0].out;
-    const int64_t image = index / parts / p->axis[0].out;
+    fc_depthwise_rows work = rows_of(job, index % job->parts);
+    work.d = index / job->parts % p->axis[0].out;
+    const int64_t image = index / job->parts / p->axis[0].out;
     work.src = fc_at(job->src, image * p->src.outer, job->plan->kernels);
     aim(job, &work, image * p->dst.outer + work.d * p->dst.axis[0]);
     job->plan->kernels->depthwise_channels(&work);
@@ -120,9 +120,8 @@ static void pixels_task(void *context, int64_t index, int thread) {
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const fc_padded padded = padded_of(p);
-    const int64_t parts = fc_ceil_div(p->axis[1].out, job->rows);
-    fc_depthwise_rows work = rows_of(job, index % parts);
-    index /= parts;
+    fc_depthwise_rows work = rows_of(job, index % job->parts);
+    index /= job->parts;
     const int64_t group = index % p->groups, image = index / p->groups / p->axis[0].out;
     work.d = index / p->groups % p->axis[0].out;
     work.src = job->scratch + (size_t)thread * panel_bytes(plan);
@@ -150,11 +149,12 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
                     void *scratch_memory, int threads) {
     const fc_problem *p = &plan->problem;
     depthwise_job job = {plan, src, packed, residual, dst, scratch_memory, 0};
-    if (channels_form(p)) job.rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups)));
-    else job.rows = padded_of(p).rows;
+    int64_t rows = padded_of(p).rows;
+    if (channels_form(p)) rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups)));
     const int64_t planes = p->batch * p->axis[0].out * (channels_form(p) ? 1 : p->groups);
-    fc_parallel(planes * fc_ceil_div(p->axis[1].out, job.rows), threads, channels_form(p) ? channels_task : pixels_task,
-                &job);
+    job.parts = fc_ceil_div(p->axis[1].out, rows);
+    if (planes * job.parts < 8 * threads) job.parts = fc_min(p->axis[1].out, fc_round_up(job.parts, threads));
+    fc_parallel(planes * job.parts, threads, channels_form(p) ? channels_task : pixels_task, &job);
 }
 
 const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, layout, scratch, pack, execute};

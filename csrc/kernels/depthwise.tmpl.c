@@ -5,25 +5,33 @@
 // Taps are summed in one order everywhere, and every column by the same operations, so that a pixel's bits do not depend
 // on where it stands.
 
-// `count` vectors of an output row from column x on; the last one holds `lanes` columns.
-FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T *row, const T *weights, vec bias,
-                                          T *dst, const T *residual, int64_t x, int64_t lanes, const int count) {
-    vec sum[4];
+// `rows` rows of `count` vectors of outputs from column x on; the last vector of a row holds `lanes` columns.  Several
+// sums go on at a time, or each would wait for the one before.
+FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T *src, const T *weights, vec bias,
+                                          T *dst, const T *residual, int64_t lanes, const int rows, const int count) {
+    const int64_t row = work->row, down = work->problem->dst.axis[1];
+    vec sum[4][4];
 #pragma GCC unroll 4
-    for (int v = 0; v < count; v++) sum[v] = v_set1(0);
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) sum[r][v] = v_set1(0);
     for (int64_t t = 0; t < work->taps; t++) {
         const vec tap = v_set1(weights[t]);
-        const T *in = row + work->tap_offset[t] + x;
+        const T *in = src + work->tap_offset[t];
 #pragma GCC unroll 4
-        for (int v = 0; v < count; v++) sum[v] = v_fma(tap, v_load(in + v * FC_VL), sum[v]);
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < count; v++) sum[r][v] = v_fma(tap, v_load(in + r * row + v * FC_VL), sum[r][v]);
     }
     const vec low = v_set1((T)work->problem->low), high = v_set1((T)work->problem->high);
 #pragma GCC unroll 4
-    for (int v = 0; v < count; v++) {
-        const int64_t at = x + v * FC_VL, n = v + 1 < count ? FC_VL : lanes;
-        const vec res = residual ? v_load_part(residual + at, n) : v_set1(0);
-        v_store_part(dst + at, FC_NAME(finish)(sum[v], bias, res, low, high), n);
-    }
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) {
+            const int64_t at = r * down + v * FC_VL, n = v + 1 < count ? FC_VL : lanes;
+            const vec res = residual ? v_load_part(residual + at, n) : v_set1(0);
+            v_store_part(dst + at, FC_NAME(finish)(sum[r][v], bias, res, low, high), n);
+        }
 }
 
 // Rows of one output channel from padded rows (algo/padded.c): no borders, no strides, only taps at offsets.
@@ -32,16 +40,27 @@ static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
     const int64_t columns = p->axis[2].out;
     const T *weights = (const T *)work->weights + work->channel * work->taps;
     const vec bias = v_set1(((const T *)work->bias)[work->channel]);
-    for (int64_t r = 0; r < work->rows; r++) {
-        const T *row = (const T *)work->src + r * work->row;
+    for (int64_t r = 0; r < work->rows;) {
+        const int64_t rows = work->rows - r >= 4 ? 4 : 1;
+        const T *src = (const T *)work->src + r * work->row;
         T *dst = (T *)work->dst + (work->h + r) * p->dst.axis[1];
         const T *residual = work->residual ? (const T *)work->residual + (work->h + r) * p->dst.axis[1] : NULL;
-        int64_t x = 0;
-        for (; x + 4 * FC_VL <= columns; x += 4 * FC_VL)
-            FC_NAME(depthwise_vectors)(work, row, weights, bias, dst, residual, x, FC_VL, 4);
-        for (; x < columns; x += FC_VL)
-            FC_NAME(depthwise_vectors)(work, row, weights, bias, dst, residual, x,
-                                       columns - x < FC_VL ? columns - x : FC_VL, 1);
+        for (int64_t x = 0; x < columns;) {
+            const int64_t left = columns - x, wide = (rows == 4 ? 2 : 4) * FC_VL, count = left < wide ? left : wide;
+            const T *res = residual ? residual + x : NULL;
+            const int64_t vectors = (count + FC_VL - 1) / FC_VL, lanes = count - (vectors - 1) * FC_VL;
+#define FC_DEPTHWISE(R, V)                                                                                             \
+    if (rows == R && vectors == V) FC_NAME(depthwise_vectors)(work, src + x, weights, bias, dst + x, res, lanes, R, V);
+            FC_DEPTHWISE(4, 1)
+            FC_DEPTHWISE(4, 2)
+            FC_DEPTHWISE(1, 1)
+            FC_DEPTHWISE(1, 2)
+            FC_DEPTHWISE(1, 3)
+            FC_DEPTHWISE(1, 4)
+#undef FC_DEPTHWISE
+            x += count;
+        }
+        r += rows;
     }
 }
 
@@ -58,43 +77,67 @@ typedef struct FC_NAME(tap_range) {
     int64_t low[FC_AXES], high[FC_AXES];
 } FC_NAME(tap_range);
 
-// Vectors of channels [c, c + count * FC_VL), the last of them only `lanes` wide, at one output pixel.
-FC_INLINE void FC_NAME(depthwise_pixel)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, const T *src,
-                                        T *dst, const T *residual, int64_t c, int64_t lanes, const int count) {
+// `pixels` neighbouring output pixels by `count` vectors of channels from c on, all of which see the taps of `r`; only a
+// single vector may be partial (`lanes`).
+FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, const T *src,
+                                        T *dst, const T *residual, int64_t c, int64_t lanes, const int pixels,
+                                        const int count) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const T *weights = (const T *)work->weights + c;
-    vec sum[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < count; v++) sum[v] = v_set1(0);
+    const int64_t across = w->stride * p->src.axis[2], step = w->dilation * p->src.axis[2], next = p->dst.axis[2];
+    const int whole = lanes == FC_VL;
+    vec sum[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < pixels * count; i++) sum[i] = v_set1(0);
     for (int64_t i = r->low[0]; i < r->high[0]; i++)
-        for (int64_t j = r->low[1]; j < r->high[1]; j++)
-            for (int64_t k = r->low[2]; k < r->high[2]; k++) {
-                const T *at = src + i * d->dilation * p->src.axis[0] + j * h->dilation * p->src.axis[1] +
-                              k * w->dilation * p->src.axis[2] + c;
-                const T *tap = weights + ((i * h->kernel + j) * w->kernel + k) * p->groups;
+        for (int64_t j = r->low[1]; j < r->high[1]; j++) {
+            const T *at =
+                src + i * d->dilation * p->src.axis[0] + j * h->dilation * p->src.axis[1] + r->low[2] * step + c;
+            const T *tap = weights + ((i * h->kernel + j) * w->kernel + r->low[2]) * p->groups;
+            for (int64_t k = r->low[2]; k < r->high[2]; k++, at += step, tap += p->groups)
 #pragma GCC unroll 4
-                for (int v = 0; v < count; v++)
-                    if (lanes == FC_VL) sum[v] = v_fma(v_load(tap + v * FC_VL), v_load(at + v * FC_VL), sum[v]);
-                    else sum[v] = v_fma(v_load_part(tap, lanes), v_load_part(at, lanes), sum[v]);
-            }
+                for (int v = 0; v < count; v++) {
+                    const vec weight = whole ? v_load(tap + v * FC_VL) : v_load_part(tap, lanes);
+#pragma GCC unroll 8
+                    for (int x = 0; x < pixels; x++) {
+                        const T *in = at + x * across + v * FC_VL;
+                        sum[x * count + v] =
+                            v_fma(weight, whole ? v_load(in) : v_load_part(in, lanes), sum[x * count + v]);
+                    }
+                }
+        }
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) {
         const vec bias = v_load_part((const T *)work->bias + c + v * FC_VL, lanes);
-        const vec res = residual ? v_load_part(residual + c + v * FC_VL, lanes) : v_set1(0);
-        v_store_part(dst + c + v * FC_VL, FC_NAME(finish)(sum[v], bias, res, low, high), lanes);
+#pragma GCC unroll 8
+        for (int x = 0; x < pixels; x++) {
+            const int64_t to = x * next + c + v * FC_VL;
+            const vec res = residual ? v_load_part(residual + to, lanes) : v_set1(0);
+            const vec value = FC_NAME(finish)(sum[x * count + v], bias, res, low, high);
+            if (whole) v_store(dst + to, value);
+            else v_store_part(dst + to, value, lanes);
+        }
     }
 }
 
 static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    // Columns [first, last) see all taps.
+    const int64_t reach = w->pad + w->in - 1 - (w->kernel - 1) * w->dilation;
+    int64_t first = w->pad > 0 ? (w->pad + w->stride - 1) / w->stride : 0;
+    if (first > w->out) first = w->out;
+    int64_t last = reach < 0 ? 0 : reach / w->stride + 1;
+    if (last > w->out) last = w->out;
+    if (last < first) last = first;
     FC_NAME(tap_range) r;
     FC_NAME(taps_inside)(d, work->d, &r.low[0], &r.high[0]);
     for (int64_t y = work->h; y < work->h + work->rows; y++) {
         FC_NAME(taps_inside)(h, y, &r.low[1], &r.high[1]);
-        for (int64_t x = 0; x < w->out; x++) {
+        for (int64_t x = 0; x < w->out;) {
+            const int64_t pixels = x < first || last - x < 4 ? 1 : 4;
             FC_NAME(taps_inside)(w, x, &r.low[2], &r.high[2]);
             const T *src = (const T *)work->src + (work->d * d->stride - d->pad) * p->src.axis[0] +
                            (y * h->stride - h->pad) * p->src.axis[1] + (x * w->stride - w->pad) * p->src.axis[2];
@@ -102,11 +145,19 @@ static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
             T *dst = (T *)work->dst + at;
             const T *residual = work->residual ? (const T *)work->residual + at : NULL;
             int64_t c = 0;
-            for (; c + 4 * FC_VL <= p->groups; c += 4 * FC_VL)
-                FC_NAME(depthwise_pixel)(work, &r, src, dst, residual, c, FC_VL, 4);
-            for (; c < p->groups; c += FC_VL)
-                FC_NAME(depthwise_pixel)(work, &r, src, dst, residual, c, p->groups - c < FC_VL ? p->groups - c : FC_VL,
-                                         1);
+            // No more than four pixels: where channels are a power of two, pixels share few sets of L1.
+            if (pixels == 1)
+                for (; c + 4 * FC_VL <= p->groups; c += 4 * FC_VL)
+                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 1, 4);
+            else
+                for (; c + 2 * FC_VL <= p->groups; c += 2 * FC_VL)
+                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 4, 2);
+            for (; c < p->groups; c += FC_VL) {
+                const int64_t left = p->groups - c, lanes = left < FC_VL ? left : FC_VL;
+                if (pixels == 1) FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 1, 1);
+                else FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 4, 1);
+            }
+            x += pixels;
         }
     }
 }
