@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// depthwise.c - one input channel per group. There is nothing to multiply as matrices; what counts is to read and write
-// each element once, so vectors run along whatever is contiguous.
+// depthwise.c - one input channel per group, or a few. There is little to multiply as matrices; what counts is to read and
+// write each element once, so vectors run along whatever is contiguous.
 //
-//   pixels form    a task is some rows of one group, vectors along the row; the rows are first copied, zero-padded and
-//                  split into the phases of the stride (padded.c), which leaves neither borders nor strides to the
-//                  kernel; any number of outputs per group
-//   channels form  a task is some rows of all channels, vectors over the groups; one output per group
+//   pixels form    one input channel per group, any number of outputs: a task is some rows of one group, vectors along
+//                  the row; the rows are first copied, zero-padded and split into the phases of the stride (padded.c),
+//                  which leaves neither borders nor strides to the kernel
+//   channels form  a task is some rows of all channels, vectors over the channels; as many outputs as inputs per group,
+//                  a power of two that does not exceed a vector
 #include "algo/plan.h"
 
 // Elements of a task: padded rows that stay in L1 (pixels form), or a share of the work (channels form).
 enum { FC_PADDED_ELEMENTS = 4096, FC_ROWS_ELEMENTS = 16384, FC_PADDED_BYTES = 4 << 20, FC_SLACK = FC_MAX_NR };
 
 static int channels_form(const fc_problem *p) {
-    return p->out_channels == 1 && p->src.group == 1 && p->dst.group == 1 && p->groups > 1;
+    const int64_t size = p->in_channels;
+    const int adjoin = p->src.group == size && p->dst.group == size && p->src.channel == 1 && p->dst.channel == 1;
+    return p->out_channels == size && (size & (size - 1)) == 0 &&
+           (adjoin || (size == 1 && p->src.group == 1 && p->dst.group == 1)) && p->groups > 1;
 }
 
 static fc_padded padded_of(const fc_problem *p) {
@@ -22,8 +26,8 @@ static fc_padded padded_of(const fc_problem *p) {
 }
 
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
+    if (channels_form(p) && p->in_channels <= k->vl) return NULL;
     if (p->in_channels != 1) return "a group has more than one input channel";
-    if (channels_form(p)) return NULL;
     if (p->dst.axis[2] != 1) return "neither rows nor channels of the output are contiguous";
     if (!fc_padded_fits(p, k, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
     return NULL;
@@ -31,7 +35,7 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
 
 // Two loads for each multiply-add, and each vector of outputs stored once.
 static double cost(const fc_problem *p, const fc_kernels *k) {
-    const int64_t run = channels_form(p) ? p->groups : p->axis[2].out;
+    const int64_t run = channels_form(p) ? p->groups * p->in_channels : p->axis[2].out;
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     double copy = 0;
     if (!channels_form(p)) {
@@ -42,10 +46,11 @@ static double cost(const fc_problem *p, const fc_kernels *k) {
     return fc_cost_fixed() + 0.3e-9 * vectors + copy + fc_cost_runs(vectors / (double)fc_taps(p), 1, k);
 }
 
-// Packed: bias, then weights: [tap][group] in the channels form, [group * out][tap] in the pixels form.
+// Packed: bias, then weights: [tap][input of the group][channel] in the channels form, [group * out][tap] in the pixels form.
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
-    plan->packed_bytes = (size_t)(p->groups * p->out_channels * (1 + fc_taps(p)) * plan->kernels->element);
+    plan->packed_bytes =
+        (size_t)(p->groups * p->out_channels * (1 + p->in_channels * fc_taps(p)) * plan->kernels->element);
     if (channels_form(p)) return FC_OK;
     plan->table = malloc(sizeof(int64_t) * (size_t)fc_taps(p));
     if (!plan->table) return FC_NO_MEMORY;
@@ -75,8 +80,12 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
             const int64_t d = t / p->axis[2].kernel / p->axis[1].kernel;
             const int64_t from = o / p->out_channels * p->wei.group + o % p->out_channels * p->wei.outer +
                                  d * p->wei.axis[0] + h * p->wei.axis[1] + w * p->wei.axis[2];
-            const int64_t to = channels_form(p) ? t * outs + o : o * taps + t;
-            memcpy(out + to * element, (const char *)wei + from * element, (size_t)element);
+            if (!channels_form(p))
+                memcpy(out + (o * taps + t) * element, fc_at(wei, from, plan->kernels), (size_t)element);
+            else
+                for (int64_t q = 0; q < p->in_channels; q++)
+                    memcpy(out + ((t * p->in_channels + q) * outs + o) * element,
+                           fc_at(wei, from + q * p->wei.channel, plan->kernels), (size_t)element);
         }
 }
 
@@ -150,7 +159,8 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     const fc_problem *p = &plan->problem;
     depthwise_job job = {plan, src, packed, residual, dst, scratch_memory, 0};
     int64_t rows = padded_of(p).rows;
-    if (channels_form(p)) rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups)));
+    if (channels_form(p))
+        rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels)));
     const int64_t planes = p->batch * p->axis[0].out * (channels_form(p) ? 1 : p->groups);
     job.parts = fc_ceil_div(p->axis[1].out, rows);
     if (planes * job.parts < 8 * threads) job.parts = fc_min(p->axis[1].out, fc_round_up(job.parts, threads));

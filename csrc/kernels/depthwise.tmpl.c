@@ -77,13 +77,17 @@ typedef struct FC_NAME(tap_range) {
     int64_t low[FC_AXES], high[FC_AXES];
 } FC_NAME(tap_range);
 
+// A group of several channels adds up `size` products per tap: input q of each group is spread over the group's outputs.
+//
 // `pixels` neighbouring output pixels by `count` vectors of channels from c on, all of which see the taps of `r`; only a
 // single vector may be partial (`lanes`).
 FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, const T *src,
                                         T *dst, const T *residual, int64_t c, int64_t lanes, const int pixels,
-                                        const int count) {
+                                        const int count, const int one) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int size = one ? 1 : (int)p->in_channels;
+    const int64_t channels = p->groups * size; // of a row of weights
     const T *weights = (const T *)work->weights + c;
     const int64_t across = w->stride * p->src.axis[2], step = w->dilation * p->src.axis[2], next = p->dst.axis[2];
     const int whole = lanes == FC_VL;
@@ -94,16 +98,23 @@ FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_
         for (int64_t j = r->low[1]; j < r->high[1]; j++) {
             const T *at =
                 src + i * d->dilation * p->src.axis[0] + j * h->dilation * p->src.axis[1] + r->low[2] * step + c;
-            const T *tap = weights + ((i * h->kernel + j) * w->kernel + r->low[2]) * p->groups;
-            for (int64_t k = r->low[2]; k < r->high[2]; k++, at += step, tap += p->groups)
+            const T *tap = weights + ((i * h->kernel + j) * w->kernel + r->low[2]) * size * channels;
+            for (int64_t k = r->low[2]; k < r->high[2]; k++, at += step, tap += size * channels)
 #pragma GCC unroll 4
                 for (int v = 0; v < count; v++) {
-                    const vec weight = whole ? v_load(tap + v * FC_VL) : v_load_part(tap, lanes);
-#pragma GCC unroll 8
+                    vec in[4];
+#pragma GCC unroll 4
                     for (int x = 0; x < pixels; x++) {
-                        const T *in = at + x * across + v * FC_VL;
-                        sum[x * count + v] =
-                            v_fma(weight, whole ? v_load(in) : v_load_part(in, lanes), sum[x * count + v]);
+                        const T *from = at + x * across + v * FC_VL;
+                        in[x] = whole ? v_load(from) : v_load_part(from, lanes);
+                    }
+                    for (int q = 0; q < size; q++) {
+                        const T *of = tap + q * channels + v * FC_VL;
+                        const vec weight = whole ? v_load(of) : v_load_part(of, lanes);
+#pragma GCC unroll 4
+                        for (int x = 0; x < pixels; x++)
+                            sum[x * count + v] =
+                                v_fma(weight, one ? in[x] : v_spread(in[x], size, q), sum[x * count + v]);
                     }
                 }
         }
@@ -122,8 +133,9 @@ FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_
     }
 }
 
-static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
+FC_INLINE void FC_NAME(depthwise_channels_body)(const fc_depthwise_rows *work, const int one) {
     const fc_problem *p = work->problem;
+    const int64_t channels = p->groups * (one ? 1 : p->in_channels);
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     // Columns [first, last) see all taps.
     const int64_t reach = w->pad + w->in - 1 - (w->kernel - 1) * w->dilation;
@@ -147,17 +159,22 @@ static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
             int64_t c = 0;
             // No more than four pixels: where channels are a power of two, pixels share few sets of L1.
             if (pixels == 1)
-                for (; c + 4 * FC_VL <= p->groups; c += 4 * FC_VL)
-                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 1, 4);
+                for (; c + 4 * FC_VL <= channels; c += 4 * FC_VL)
+                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 1, 4, one);
             else
-                for (; c + 2 * FC_VL <= p->groups; c += 2 * FC_VL)
-                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 4, 2);
-            for (; c < p->groups; c += FC_VL) {
-                const int64_t left = p->groups - c, lanes = left < FC_VL ? left : FC_VL;
-                if (pixels == 1) FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 1, 1);
-                else FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 4, 1);
+                for (; c + 2 * FC_VL <= channels; c += 2 * FC_VL)
+                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 4, 2, one);
+            for (; c < channels; c += FC_VL) {
+                const int64_t left = channels - c, lanes = left < FC_VL ? left : FC_VL;
+                if (pixels == 1) FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 1, 1, one);
+                else FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 4, 1, one);
             }
             x += pixels;
         }
     }
+}
+
+static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
+    if (work->problem->in_channels == 1) FC_NAME(depthwise_channels_body)(work, 1);
+    else FC_NAME(depthwise_channels_body)(work, 0);
 }

@@ -40,6 +40,7 @@
 #define v_select FC_CAT(v_select, FC_S)
 #define v_peak FC_CAT(v_peak, FC_S)
 #define v_transpose FC_CAT(v_transpose, FC_S)
+#define v_spread FC_CAT(v_spread, FC_S)
 
 #define FC_INLINE static inline __attribute__((always_inline))
 

@@ -113,4 +113,17 @@ static inline void v_transpose_f64(v_f64 v[4]) {
     v[3] = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
+static inline v_f32 v_spread_f32(v_f32 v, int size, int i) {
+    const __m256i run = _mm256_and_si256(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(-size));
+    return _mm256_permutevar8x32_ps(v, _mm256_add_epi32(run, _mm256_set1_epi32(i)));
+}
+
+// Doubles are moved as pairs of halves.
+static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
+    const __m256i run = _mm256_and_si256(_mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3), _mm256_set1_epi32(-size));
+    const __m256i lane = _mm256_add_epi32(run, _mm256_set1_epi32(i));
+    const __m256i half = _mm256_add_epi32(_mm256_slli_epi32(lane, 1), _mm256_setr_epi32(0, 1, 0, 1, 0, 1, 0, 1));
+    return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v), half));
+}
+
 #endif

@@ -61,6 +61,17 @@ FC_AVX512_PICK(fc_even_odd, f32, ps, _mm512_setr_epi32, 0, 2, 4, 6, 8, 10, 12, 1
 FC_AVX512_PICK(fc_even_odd, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 9, 11, 13, 15)
 #undef FC_AVX512_PICK
 
+static inline v_f32 v_spread_f32(v_f32 v, int size, int i) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i run = _mm512_and_si512(lane, _mm512_set1_epi32(-size));
+    return _mm512_permutexvar_ps(_mm512_add_epi32(run, _mm512_set1_epi32(i)), v);
+}
+
+static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
+    const __m512i run = _mm512_and_si512(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7), _mm512_set1_epi64(-size));
+    return _mm512_permutexvar_pd(_mm512_add_epi64(run, _mm512_set1_epi64(i)), v);
+}
+
 static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
 
 // The second load starts one element early and so ends on the last element wanted, not behind it.

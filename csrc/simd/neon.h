@@ -79,4 +79,20 @@ static inline void v_transpose_f64(v_f64 v[2]) {
     v[0] = a;
 }
 
+// Bytes (lane & -size) * width + i * width + byte of the lane.
+static inline uint8x16_t fc_spread(uint8x16_t v, int width, int size, int i) {
+    static const uint8_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const uint8x16_t at = vld1q_u8(iota), byte = vandq_u8(at, vdupq_n_u8((uint8_t)(width - 1)));
+    const uint8x16_t run = vandq_u8(at, vdupq_n_u8((uint8_t)(-size * width)));
+    return vqtbl1q_u8(v, vaddq_u8(vaddq_u8(run, byte), vdupq_n_u8((uint8_t)(i * width))));
+}
+
+static inline v_f32 v_spread_f32(v_f32 v, int size, int i) {
+    return vreinterpretq_f32_u8(fc_spread(vreinterpretq_u8_f32(v), 4, size, i));
+}
+
+static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
+    return vreinterpretq_f64_u8(fc_spread(vreinterpretq_u8_f64(v), 8, size, i));
+}
+
 #endif

@@ -15,6 +15,7 @@
 //   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
 //   v_select(mask, x, a)        x where the mask is set, else a
 //   v_peak(a, x)                v_select(v_above(x, a), x, a): the maximum that NaN wins, the first among equals
+//   v_spread(v, size, i)        element i of each run of `size` lanes, in all lanes of that run; size a power of two
 //   v_transpose(v[FC_VL])       the FC_VL x FC_VL transpose in place
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
@@ -59,6 +60,7 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return x > a || x != x; }                                      \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return m ? x : a; }                                  \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) { return x > a || x != x ? x : a; }                               \
+    static inline v_##S v_spread_##S(v_##S v, int size, int i) { return (void)size, (void)i, v; }                      \
     static inline void v_transpose_##S(v_##S v[1]) { (void)v; }
 
 FC_SCALAR_OPS(float, f32)
