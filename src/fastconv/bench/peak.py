@@ -66,6 +66,13 @@ class Memory:
         copy = min(self._seconds(np.copyto, self._targets, self._sources) for _ in range(repeats))
         return max(self._nbytes / read, 2 * self._nbytes / copy) / 1e9
 
+    def flush(self) -> None:
+        """Fill the caches of all threads' processors with the buffers.
+
+        Worker threads fall asleep meanwhile, so that a call that follows has to wake them too.
+        """
+        self._seconds(np.copyto, self._targets, self._sources)
+
     def _seconds(self, function: object, *parts: list[np.ndarray]) -> float:
         start = time.perf_counter()
         list(self._pool.map(function, *parts))  # NumPy lets other threads run meanwhile
