@@ -188,7 +188,7 @@ def _measure(
         print(report.summary(report.document([], limits, command, peers=peers)))
         for name, reason in field.missing.items():
             print(f"not installed: {name} ({reason})")
-    memory = peak.Memory()
+    memory, arithmetic = peak.Memory(), peak.Patient(lambda: peak.fma_peak(args.dtype))
     rows: list[Row] = []
     refusals: list[Refusal] = []
     effort = QUICK if args.quick else MANY if field.against_peers else Effort()
@@ -200,7 +200,7 @@ def _measure(
                 outcome = measure_case(
                     case_of(layer, batch, args.dtype),
                     field.contenders,
-                    ceiling=(lambda: peak.fma_peak(args.dtype)) if layer.arithmetic else memory.bandwidth,
+                    ceiling=arithmetic if layer.arithmetic else memory.bandwidth,
                     effort=effort,
                     flush=memory.flush if args.cold else None,
                     peak_bytes=grown,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["UNHELD", "fair_environment"]
+__all__ = ["CAPS", "HANDICAPS", "UNHELD", "fair_environment"]
 
 #: Settings of OpenBLAS that make it slower than it is where nobody interferes.
 HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

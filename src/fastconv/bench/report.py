@@ -16,7 +16,7 @@ import numpy as np
 
 import fastconv as fc
 from fastconv.bench.layers import Refusal, Row
-from fastconv.bench.peak import Ceilings
+from fastconv.bench.peak import QUIET, Ceilings
 from fastconv.bench.terminal import Column, Table, figure
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
 SCHEMA = 2
 OURS = "fastconv"
 LISTS = ("table", "untuned")  # whose layers make no network, so that a sum says nothing
-QUIET = 0.7  # a ceiling that falls below this share of its highest has been disturbed
 BEGIN, END = "<!-- fastconv bench: begin -->", "<!-- fastconv bench: end -->"
 
 _TITLES = {

@@ -127,25 +127,24 @@ def _cold(row: Row) -> Row:
 
 
 def _times(rows: list[Row], notes: list[str], sort: str = "") -> Table:
-    found = duels(rows)
+    found, conv = duels(rows), rows[0].kind == "conv"
     columns: list[tuple[Column, Callable[[Duel], str]]] = [
         (Column("layer", left=True), _layer_name),
         (Column("shape", left=True, rank=7), lambda duel: duel.layer.shape),
-        (Column("GFLOP" if rows[0].kind == "conv" else "GB", rank=6), lambda duel: figure(duel.layer.work)),
+        (Column("GFLOP" if conv else "GB", rank=6), lambda duel: figure(duel.layer.work)),
     ]
-    for name in _names(rows):
-        rank = {PLAN: 0, CALL: 3}.get(rows_of(rows, name)[0].contender, 2)
-        head = f"{name}\nms" if name.count(" ") < 2 else " ".join(name.split()[:-1]) + f"\n{name.split()[-1]} ms"
-        columns.append((Column(head, rank=rank), lambda duel, name=name: _ms(duel.rows.get(name))))
-    rate = "GFLOP/s" if rows[0].kind == "conv" else "GB/s"
-    ceiling = "peak" if rows[0].kind == "conv" else "memory"
+    ours = [name for name in _names(rows) if name.startswith(PLAN)]
+    peers = [name for name in _names(rows) if name not in ours]
+    rate, ceiling = ("GFLOP/s", "peak") if conv else ("GB/s", "memory")
     columns += [
+        *(_column(name, rank=3 if name.startswith(CALL) else 0) for name in ours),
         (Column("algorithm", left=True, rank=4), lambda duel: duel.plan.algorithm if duel.plan else ""),
         (Column(f"plan\n{rate}", rank=5), lambda duel: figure(duel.plan.rate) if duel.plan else ""),
         (Column(f"plan\n÷ {ceiling}"), lambda duel: _share(duel.plan)),
-        (Column(f"best peer\n÷ {ceiling}", rank=4), lambda duel: _share(duel.best_peer)),
-        (Column("best peer", left=True), lambda duel: name_of(duel.best_peer) if duel.best_peer else ""),
         *((Column(ratio.head), lambda duel, ratio=ratio: figure(ratio.of(duel), "×")) for ratio in RATIOS),
+        (Column("best peer", left=True), lambda duel: name_of(duel.best_peer) if duel.best_peer else ""),
+        (Column(f"best peer\n÷ {ceiling}", rank=4), lambda duel: _share(duel.best_peer)),
+        *(_column(name, rank=2) for name in peers),
     ]
     if not sort:
         columns += [
@@ -156,6 +155,12 @@ def _times(rows: list[Row], notes: list[str], sort: str = "") -> Table:
     lines = [[cell(duel) for _, cell in columns] for duel in found]
     heads = [column for column, _ in columns]
     return Table(_title(rows, sort), heads, lines, _totals(heads, found), [*notes, *_worst(found)])
+
+
+def _column(name: str, rank: int) -> tuple[Column, Callable[[Duel], str]]:
+    first, _, last = name.rpartition(" ")
+    head = f"{first}\n{last} ms" if first else f"{name}\nms"
+    return Column(head, rank=rank), lambda duel: _ms(duel.rows.get(name))
 
 
 def _memory(rows: list[Row]) -> Table:
