@@ -5,30 +5,30 @@ import pytest
 
 import fastconv as fc
 from fastconv.bench.cases import ConvCase
-from fastconv.bench.contenders import PEERS, FastConv, FastConvCall, find_peers
+from fastconv.bench.contenders import FastConv, FastConvCall, find_peers
 from fastconv.bench.layers import WRONG
-from fastconv.bench.versus import name_of
 
-#: What each library has to show; a name that find_peers cannot serve is a test that is skipped.
-NAMES = {
-    "torch": ["torch NCHW", "torch channels_last"],
-    "onnxruntime": ["ONNX Runtime"],
-    "openvino": ["OpenVINO"],
-    "ncnn": ["ncnn"],
-    "numpy": ["NumPy im2col"],
+#: Contenders, and the package that brings each.
+PEERS = {
+    "torch NCHW": "torch",
+    "torch channels_last": "torch",
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "ncnn": "ncnn",
+    "NumPy im2col": "numpy",
 }
-OURS = {name_of(contender): contender for contender in (*map(FastConv, ("NCHW", "NHWC")), FastConvCall("NHWC"))}
+OURS = {f"{c.name} {c.layout}": c for c in (FastConv("NCHW"), FastConv("NHWC"), FastConvCall("NHWC"))}
 
 
-@pytest.fixture(params=[*OURS, *(name for peer in PEERS for name in NAMES[peer])])
+@pytest.fixture(params=[*OURS, *PEERS])
 def contender(request):
     if request.param in OURS:
         return OURS[request.param]
-    peer = next(peer for peer, names in NAMES.items() if request.param in names)
-    found, missing = find_peers([peer])
+    package = PEERS[request.param]
+    found, missing = find_peers([package])
     if missing:
-        pytest.skip(f"{peer} is not installed: {missing[peer]}")
-    return next(contender for contender in found if name_of(contender) == request.param)
+        pytest.skip(f"{package} is not installed: {missing[package]}")
+    return next(contender for contender in found if contender.name == request.param)
 
 
 def test_convolution(against_peak, benchmark, conv_layer, batch, dtype, contender):
@@ -40,7 +40,7 @@ def test_convolution(against_peak, benchmark, conv_layer, batch, dtype, contende
     group = f"{conv_layer.network} {conv_layer.name}: {conv_layer.label}"
     result = against_peak(group, ready.run, conv_layer.flops(batch))
     threads = ready.threads() if ready.threads else None
-    benchmark.extra_info |= {"contender": name_of(contender), "threads": threads}
+    benchmark.extra_info |= {"contender": contender.name, "threads": threads}
     error = case.error(contender.array(result), contender.layout)
     assert error < WRONG
     assert threads in (None, fc.get_num_threads())

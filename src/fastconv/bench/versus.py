@@ -22,10 +22,10 @@ PLAN, CALL = FastConv.name, FastConvCall.name
 
 
 def name_of(row: Row | Refusal) -> str:
-    """A contender's name for a reader: torch has two layouts, the others one."""
-    if row.contender == "torch":
-        return {"NCHW": "torch NCHW", "NHWC": "torch channels_last"}[row.layout]
-    return f"{row.contender} {row.layout}" if row.contender in (PLAN, CALL) else row.contender
+    """A contender's name for a reader; of fastconv it says the layout, and the algorithm if one was asked for."""
+    if row.contender not in (PLAN, CALL):
+        return row.contender
+    return f"{row.contender} {row.layout} {row.variant}".removesuffix(" auto").rstrip()
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Duel:
 
     @property
     def plan(self) -> Row | None:
-        """fastconv's plan in the faster layout."""
+        """fastconv's plan in its fastest layout, and algorithm if several were asked for."""
         return self._fastest(row for row in self.rows.values() if row.contender == PLAN)
 
     @property

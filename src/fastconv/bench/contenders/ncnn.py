@@ -13,7 +13,7 @@ import fastconv as fc
 from fastconv.bench.cases import Case, ConvCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["Ncnn"]
+__all__ = ["Ncnn", "contenders"]
 
 #: Options that would compute with less than float32.
 NARROW = (
@@ -55,6 +55,11 @@ class Ncnn(Contender):
 
     def array(self, result: list[ncnn.Mat]) -> np.ndarray:
         return np.stack([np.array(mat) for mat in result])
+
+
+def contenders() -> list[Contender]:
+    """The one there is."""
+    return [Ncnn()]
 
 
 def _one(net: ncnn.Net, image: ncnn.Mat) -> ncnn.Mat:

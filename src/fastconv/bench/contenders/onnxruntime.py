@@ -10,7 +10,7 @@ from fastconv.bench.cases import Case
 from fastconv.bench.contenders._onnx import model_of
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["OnnxRuntime"]
+__all__ = ["OnnxRuntime", "contenders"]
 
 
 class OnnxRuntime(Contender):
@@ -29,3 +29,8 @@ class OnnxRuntime(Contender):
             lambda: session.run(None, {"x": x})[0],
             threads=lambda: session.get_session_options().intra_op_num_threads,
         )
+
+
+def contenders() -> list[Contender]:
+    """The one there is."""
+    return [OnnxRuntime()]

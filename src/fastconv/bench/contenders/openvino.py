@@ -12,7 +12,7 @@ from fastconv.bench.cases import Case
 from fastconv.bench.contenders._onnx import model_of
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["OpenVino"]
+__all__ = ["OpenVino", "contenders"]
 
 
 class OpenVino(Contender):
@@ -45,6 +45,11 @@ class OpenVino(Contender):
 
     def array(self, result: openvino.Tensor):
         return result.data
+
+
+def contenders() -> list[Contender]:
+    """The one there is."""
+    return [OpenVino()]
 
 
 @cache

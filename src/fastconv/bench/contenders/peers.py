@@ -3,44 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module, metadata
 
 from fastconv.bench.contenders.base import Contender
 
 __all__ = ["PEERS", "find_peers", "versions"]
 
-Makers = Callable[[], list[Contender]]
-
-
-def _torch() -> list[Contender]:
-    peer = import_module("fastconv.bench.contenders.torch").Torch
-    return [peer("NCHW"), peer("NHWC")]
-
-
-def _onnxruntime() -> list[Contender]:
-    return [import_module("fastconv.bench.contenders.onnxruntime").OnnxRuntime()]
-
-
-def _openvino() -> list[Contender]:
-    return [import_module("fastconv.bench.contenders.openvino").OpenVino()]
-
-
-def _ncnn() -> list[Contender]:
-    return [import_module("fastconv.bench.contenders.ncnn").Ncnn()]
-
-
-def _numpy() -> list[Contender]:
-    return [import_module("fastconv.bench.contenders.plain_numpy").NumpyIm2col()]
-
-
-#: By the name of the package that has to be there.
-PEERS: dict[str, Makers] = {
-    "torch": _torch,
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "ncnn": _ncnn,
-    "numpy": _numpy,
+#: By the name of the package that has to be there, the module here whose ``contenders`` makes them.
+PEERS = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "numpy": "plain_numpy",
 }
 
 
@@ -55,7 +31,7 @@ def find_peers(names: Iterable[str]) -> tuple[list[Contender], dict[str, str]]:
     found, missing = [], {}
     for name in names:
         try:
-            found += PEERS[name]()
+            found += import_module(f"fastconv.bench.contenders.{PEERS[name]}").contenders()
         except ImportError as error:
             missing[name] = str(error)
     return found, missing

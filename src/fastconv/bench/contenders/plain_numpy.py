@@ -13,7 +13,7 @@ from fastconv import reference
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["NumpyIm2col", "NumpyLoops"]
+__all__ = ["NumpyIm2col", "NumpyLoops", "contenders"]
 
 
 class NumpyLoops(Contender):
@@ -44,6 +44,11 @@ class NumpyIm2col(Contender):
             return reference.conv2d_im2col(x, case.weight, case.bias, **arguments)
 
         return Prepared(run, workspace_bytes=_extra_bytes(run), threads=_blas_threads())
+
+
+def contenders() -> list[Contender]:
+    """The form that is a peer."""
+    return [NumpyIm2col()]
 
 
 def _blas_threads() -> Callable[[], int] | None:

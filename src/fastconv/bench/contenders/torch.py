@@ -17,7 +17,7 @@ import fastconv as fc
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["Torch"]
+__all__ = ["Torch", "contenders"]
 
 
 class Torch(Contender):
@@ -29,10 +29,10 @@ class Torch(Contender):
         With ``"NHWC"`` input, weights and output are ``torch.channels_last``.
     """
 
-    name = "torch"
     package = "torch"
 
     def __init__(self, layout: str = "NCHW") -> None:
+        self.name = {"NCHW": "torch NCHW", "NHWC": "torch channels_last"}[layout]
         self.layout = layout
 
     def conv(self, case: ConvCase) -> Prepared:
@@ -61,3 +61,8 @@ class Torch(Contender):
     def _prepared(function: Callable[[], torch.Tensor], algorithm: str = "") -> Prepared:
         torch.set_num_threads(fc.get_num_threads())
         return Prepared(function, algorithm, threads=torch.get_num_threads)
+
+
+def contenders() -> list[Contender]:
+    """Both memory formats."""
+    return [Torch("NCHW"), Torch("NHWC")]
