@@ -311,6 +311,18 @@ def test_peers_are_held_to_our_instruction_set(monkeypatch):
     assert environment.fair_environment(2, peers=True) is None  # so that it runs again once only
 
 
+def test_those_who_are_not_held_are_named(monkeypatch):
+    monkeypatch.setattr(fc, "config", lambda: {"isas_usable": ["scalar", "avx2", "avx512"]})
+    monkeypatch.setattr(fc, "isa", lambda: "avx512")
+    assert environment.unheld() == []
+    monkeypatch.setattr(fc, "isa", lambda: "avx2")
+    [remark] = environment.unheld()
+    assert remark == "NOT HELD to avx2, as fastconv is: ONNX Runtime and ncnn."
+    assert versus.tables(some_rows(), remarks=[remark])[0].notes[0] == remark
+    monkeypatch.setattr(fc, "isa", lambda: "scalar")
+    assert environment.unheld() == ["NOT HELD to scalar, as fastconv is: all peers."]
+
+
 def test_untuned_layers_are_what_they_are_meant_to_be():
     layers = shapes.conv_layers("untuned")
     assert {3, 7, 17, 33, 129} <= {n for layer in layers for n in (layer.in_channels, layer.out_channels)}

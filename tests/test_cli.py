@@ -221,6 +221,20 @@ def test_the_environment_that_is_fair_to_numpy(monkeypatch):
     assert "OPENBLAS_L2_SIZE" not in environment.fair_environment(2, peers=False)
 
 
+def test_bench_against_peers():
+    """One of which nobody has."""
+    hidden = "import sys; sys.modules['ncnn'] = None; from fastconv.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [*ALONE, "--layers", "c3", "--peers", "ncnn", "--batch", "1", "2", "--cold", "--json", "-"]
+    result = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert list(document["missing"]) == ["ncnn"]
+    rows = document["rows"]
+    assert [row["batch"] for row in rows] == [1] * 4 + [2] * 4
+    assert [row["contender"] for row in rows[:4]] == ["fastconv"] * 2 + ["fastconv call"] * 2
+    assert all(row["cold_milliseconds"] > 0 and row["max_error"] < 1e-6 for row in rows)
+
+
 def test_bench_sets_two_runs_side_by_side(tmp_path, capsys):
     file = str(tmp_path / "run.json")
     assert main([*ALONE, "--layers", "s4", "--json", file]) == 0
@@ -237,6 +251,7 @@ def test_bench_sets_two_runs_side_by_side(tmp_path, capsys):
     ("arguments", "message"),
     [
         ([*ALONE, "--layers", "nothing", "no*"], "no layer is called nothing or no*"),
+        ([*ALONE, "--html", "x.html"], "--html shows fastconv against its peers; it needs --peers"),
         ([*ALONE, "--json", "--markdown"], "--json and --markdown cannot both go to standard output"),
         (["bench", "--compare", "/nowhere/a", "/nowhere/b"], "/nowhere/a"),
     ],

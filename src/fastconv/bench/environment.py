@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["CAPS", "HANDICAPS", "UNHELD", "fair_environment"]
+import fastconv as fc
+
+__all__ = ["CAPS", "HANDICAPS", "fair_environment", "unheld"]
 
 #: Settings of OpenBLAS that make it slower than it is where nobody interferes.
 HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -42,3 +44,12 @@ def fair_environment(threads: int, *, peers: bool) -> dict[str, str] | None:
         return None
     kept = {name: value for name, value in now.items() if name not in handicaps}
     return kept | caps | dict.fromkeys(BLAS_THREADS, str(threads))
+
+
+def unheld() -> list[str]:
+    """What a reader has to know where fastconv does not use all that the processor has."""
+    isa = fc.isa()
+    if isa == fc.config()["isas_usable"][-1]:
+        return []
+    who = " and ".join(UNHELD) if isa in CAPS else "all peers"
+    return [f"NOT HELD to {isa}, as fastconv is: {who}."]

@@ -12,7 +12,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fastconv.bench import plot, report, versus
-from fastconv.bench.environment import CAPS, UNHELD
 from fastconv.bench.layers import Row
 from fastconv.bench.terminal import Table, figure
 from fastconv.bench.web import page, table
@@ -65,8 +64,6 @@ def _head(run: dict[str, Any], rows: Sequence[Row]) -> str:
         "not installed": ", ".join(f"{name} ({reason})" for name, reason in run["missing"].items()) or "none",
         "command": run["command"],
     }
-    if what["isa"] in CAPS and what["isa"] != what["isas_usable"][-1]:
-        facts["held back"] = f"to {what['isa']}, but not {' and '.join(UNHELD)}"
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     boxes = "".join(f"<div><strong>{escape(big)}</strong><span>{escape(small)}</span></div>" for big, small in cards)
     return f"""

@@ -183,7 +183,7 @@ def shares(rows: Sequence[Row]) -> Figure:
                 axes.hlines(duel.layer.aim, i - 0.45, i + 0.45, color=INK, linewidth=1.5, label="aim")
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
         axes.set_ylabel(SHARES[rows[0].kind])
-        axes.set_ylim(0, _top(series))
+        axes.set_ylim(0, max([_top(series), *(1.05 * duel.layer.aim for duel in found if duel.layer.aim)]))
         axes.set_xlim(-0.6, PANEL - 0.4)
         axes.set_xticks(range(len(layers)), [label.replace(" ", "\n") for label in layers], fontsize=8)
         _plain(axes)

@@ -109,11 +109,19 @@ def by_group(rows: Iterable[Row]) -> list[list[Row]]:
 # ------------------------------------------------------------------------------------------ tables
 
 
-def tables(rows: Iterable[Row], refusals: Sequence[Refusal] = (), missing: dict[str, str] | None = None) -> list[Table]:
-    """For each group of layers a table of times, one of times with cold caches and one of memory, as measured."""
+def tables(
+    rows: Iterable[Row],
+    refusals: Sequence[Refusal] = (),
+    missing: dict[str, str] | None = None,
+    remarks: Sequence[str] = (),
+) -> list[Table]:
+    """For each group of layers a table of times, one of times with cold caches and one of memory, as measured.
+
+    ``remarks`` are notes below each table of times.
+    """
     shown = []
     for group in by_group(rows):
-        shown.append(_times(group, _notes(group, refusals, missing or {})))
+        shown.append(_times(group, [*remarks, *_notes(group, refusals, missing or {})]))
         if all(row.cold_milliseconds is not None for row in group):
             shown.append(_times([_cold(row) for row in group], ["Caches flushed before each call."], "cold"))
         if any(row.peak_bytes is not None for row in group):
