@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Options, and the one fixture that times a function beside the machine's ceiling."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from fastconv.bench import peak
 from fastconv.bench.shapes import NETWORKS, conv_layers, pool_layers
+from fastconv.bench.timing import SETTLE
 
 
 def pytest_addoption(parser):
@@ -72,6 +74,7 @@ def _timed(
     share_name: str,
 ) -> Any:
     benchmark.group = group
+    time.sleep(SETTLE)
     before = ceiling()
     result = benchmark(function)
     if benchmark.stats is not None:  # it is with --benchmark-disable

@@ -380,7 +380,7 @@ def _layers() -> Iterator[Problem]:
             layer.out_channels,
             layer.kernel,
             stride=layer.stride,
-            padding=tuple((p, p) for p in layer.padding),
+            padding=(layer.sides[:2], layer.sides[2:]),
             dilation=layer.dilation,
             groups=layer.groups,
             bias=True,

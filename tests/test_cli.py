@@ -10,7 +10,7 @@ import types
 import pytest
 
 import fastconv as fc
-from fastconv.bench import command, report
+from fastconv.bench import environment, report
 from fastconv.cli import main
 
 QUICK = ["bench", "--network", "lenet5", "--quick", "--threads", "1"]
@@ -207,18 +207,32 @@ def test_bench_compares_with_numpy_on_equal_threads():
 
 
 def test_the_environment_that_is_fair_to_numpy(monkeypatch):
-    for name in (*command.BLAS_THREADS, *command.HANDICAPS, "OMP_NUM_THREADS"):
+    for name in (*environment.BLAS_THREADS, *environment.HANDICAPS, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
-    assert command._fair_environment(3) is None
-    other = command._fair_environment(2)
+    assert environment.fair_environment(3, peers=False) is None
+    other = environment.fair_environment(2, peers=False)
     assert other["OPENBLAS_NUM_THREADS"] == "2"
     assert other["PATH"] == os.environ["PATH"]
     for name, value in other.items():
         monkeypatch.setenv(name, value)
-    assert command._fair_environment(2) is None  # so that it runs again once only
+    assert environment.fair_environment(2, peers=False) is None  # so that it runs again once only
     monkeypatch.setenv("OPENBLAS_L2_SIZE", "1024")
-    assert "OPENBLAS_L2_SIZE" not in command._fair_environment(2)
+    assert "OPENBLAS_L2_SIZE" not in environment.fair_environment(2, peers=False)
+
+
+def test_bench_against_peers():
+    """One of which nobody has."""
+    hidden = "import sys; sys.modules['ncnn'] = None; from fastconv.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [*ALONE, "--layers", "c3", "--peers", "ncnn", "--batch", "1", "2", "--cold", "--json", "-"]
+    result = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert list(document["missing"]) == ["ncnn"]
+    rows = document["rows"]
+    assert [row["batch"] for row in rows] == [1] * 4 + [2] * 4
+    assert [row["contender"] for row in rows[:4]] == ["fastconv"] * 2 + ["fastconv call"] * 2
+    assert all(row["cold_milliseconds"] > 0 and row["max_error"] < 1e-6 for row in rows)
 
 
 def test_bench_sets_two_runs_side_by_side(tmp_path, capsys):
@@ -237,6 +251,7 @@ def test_bench_sets_two_runs_side_by_side(tmp_path, capsys):
     ("arguments", "message"),
     [
         ([*ALONE, "--layers", "nothing", "no*"], "no layer is called nothing or no*"),
+        ([*ALONE, "--html", "x.html"], "--html shows fastconv against its peers; it needs --peers"),
         ([*ALONE, "--json", "--markdown"], "--json and --markdown cannot both go to standard output"),
         (["bench", "--compare", "/nowhere/a", "/nowhere/b"], "/nowhere/a"),
     ],

@@ -4,6 +4,7 @@
 ``shapes.toml`` names the layers, :mod:`~fastconv.bench.shapes` reads it,
 :mod:`~fastconv.bench.contenders` are those who compute them, :mod:`~fastconv.bench.timing` and
 :mod:`~fastconv.bench.peak` hold the clock and the machine's ceilings,
-:mod:`~fastconv.bench.layers` brings them together, and :mod:`~fastconv.bench.report` and
-:mod:`~fastconv.bench.plot` show the result.
+:mod:`~fastconv.bench.layers` brings them together, :mod:`~fastconv.bench.report` and
+:mod:`~fastconv.bench.versus` make tables of it, and :mod:`~fastconv.bench.plot` and
+:mod:`~fastconv.bench.page` pictures and a page.
 """

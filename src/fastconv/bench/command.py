@@ -1,35 +1,50 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``fastconv bench``."""
+"""``fastconv bench``.
+
+All contenders run in one process. Each alone in a process of its own is within 5% of that, once their
+waiting threads are given time to fall asleep (:data:`~fastconv.bench.timing.SETTLE`), so that nothing
+more is needed for fairness. Memory is another matter: see :mod:`~fastconv.bench.memory`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import fastconv as fc
-from fastconv.bench import peak, report, terminal
+from fastconv.bench import peak, report, terminal, versus
 from fastconv.bench.cases import case_of
-from fastconv.bench.contenders import Contender, FastConv, NumpyIm2col, NumpyLoops
-from fastconv.bench.layers import Row, measure_case
-from fastconv.bench.shapes import NETWORKS, ConvLayer, Layer, layers
+from fastconv.bench.contenders import (
+    PEERS,
+    Contender,
+    FastConv,
+    FastConvCall,
+    NumpyIm2col,
+    NumpyLoops,
+    find_peers,
+    versions,
+)
+from fastconv.bench.environment import fair_environment, unheld
+from fastconv.bench.layers import Refusal, Row, measure_case
+from fastconv.bench.memory import PeakMemory
+from fastconv.bench.shapes import NETWORKS, Layer, layers
 from fastconv.bench.timing import Effort
 
 __all__ = ["add_arguments", "main"]
 
 QUICK = Effort(rounds=2, slice_time=0.01)
+MANY = Effort(rounds=5, slice_time=0.025)  # a dozen contenders
 REFERENCES = {"loops": NumpyLoops, "im2col": NumpyIm2col}
-
-#: Settings of OpenBLAS that make it slower than it is where nobody interferes.
-HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--layers", nargs="+", metavar="GLOB", default=["*"], help="only layers of such names")
     what.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"], help="both")
-    what.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (1)")
+    what.add_argument("--batch", nargs="+", type=_positive, default=[1], metavar="N", help="images at a time (1)")
     what.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     what.add_argument(
         "--algorithm",
@@ -57,8 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference",
         nargs="+",
         choices=(*REFERENCES, "none"),
-        default=list(REFERENCES),
-        help="forms of the NumPy reference to compare with (both)",
+        help="forms of the NumPy reference to compare with (both; with --peers none)",
+    )
+    what.add_argument(
+        "--peers",
+        nargs="*",
+        choices=(*PEERS, "all"),
+        help="other libraries to compare with, and fastconv.conv2d beside fastconv.ConvPlan (all)",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -69,9 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads of fastconv and of NumPy's BLAS (%(default)s)",
     )
     how.add_argument("--quick", action="store_true", help="short and rough")
+    how.add_argument("--cold", action="store_true", help="also calls that find the caches flushed")
+    how.add_argument("--memory", action="store_true", help="also peak memory, each in a process of its own (Linux)")
     show = parser.add_argument_group("what to do with the result")
     for name, text in (("json", "keep as JSON"), ("markdown", "write as Markdown")):
         show.add_argument(f"--{name}", nargs="?", const="-", metavar="FILE", help=f"{text} (standard output)")
+    show.add_argument("--html", metavar="FILE", help="write a page with tables and plots (needs --peers)")
     show.add_argument("--plot", metavar="FILE", help="draw bars (png, svg or pdf; one per network)")
     show.add_argument(
         "--compare",
@@ -105,53 +128,98 @@ def main(args: argparse.Namespace) -> int:
     chosen = _chosen_layers(args)
     if not chosen:
         raise ValueError(f"no layer is called {' or '.join(args.layers)}")
-    if args.plot:
+    if args.html and args.peers is None:
+        raise ValueError("--html shows fastconv against its peers; it needs --peers")
+    if args.plot or args.html:
         from fastconv.bench import plot  # says what is missing before the time is spent
-    contenders = _contenders(args)
-    if any(type(c) in REFERENCES.values() for c in contenders):
-        environment = _fair_environment(args.threads)
+    field = _field(args)
+    if field.foreign:
+        environment = fair_environment(args.threads, peers=args.peers is not None)
         if environment is not None:
             command = [sys.executable, "-m", "fastconv", *args.argv]
             return subprocess.run(command, env=environment).returncode
     with fc.threads(args.threads):
-        run, rows = _measure(args, chosen, contenders)
+        run, rows, refusals = _measure(args, chosen, field)
     _write(args.json, json.dumps(run, indent=1) + "\n")
     if args.markdown:
         target = Path(args.markdown)
         before = target.read_text(encoding="utf-8") if target.is_file() else ""
-        _write(args.markdown, report.markdown(run, rows, before))
+        _write(args.markdown, report.markdown(run, field.tables(rows, refusals), before))
+    if args.html:
+        from fastconv.bench import page
+
+        _write(args.html, page.html(run, rows, field.tables(rows, refusals)))
     if args.plot:
         for path in plot.bars(run, rows, args.plot):
             print(f"wrote {path}", file=sys.stderr)
     return 0
 
 
+@dataclass(frozen=True)
+class _Field:
+    """Those who take part, and those who cannot.
+
+    Attributes
+    ----------
+    contenders : list of Contender
+    missing : dict
+        Peers that are not installed, and what their import says.
+    against_peers : bool
+    """
+
+    contenders: list[Contender]
+    missing: dict[str, str]
+    against_peers: bool
+
+    @property
+    def foreign(self) -> bool:
+        """Whether anybody but fastconv takes part."""
+        return any(contender.name not in (FastConv.name, FastConvCall.name) for contender in self.contenders)
+
+    def tables(self, rows: Sequence[Row], refusals: Sequence[Refusal]) -> list[terminal.Table]:
+        """The tables that show them."""
+        if not self.against_peers:
+            return report.tables(rows)
+        return versus.tables(rows, refusals, self.missing, unheld())
+
+
 def _measure(
-    args: argparse.Namespace, chosen: dict[str, list[Layer]], contenders: Sequence[Contender]
-) -> tuple[dict[str, Any], list[Row]]:
+    args: argparse.Namespace, chosen: dict[str, list[Layer]], field: _Field
+) -> tuple[dict[str, Any], list[Row], list[Refusal]]:
     """All rows; tables are shown as they are finished, unless standard output is spoken for."""
     tables = "-" not in (args.json, args.markdown)
     limits = peak.ceilings(args.dtype)
     command = shlex.join(["fastconv", *args.argv])
+    peers = versions(field.contenders)
     if tables:
-        print(report.summary(report.document([], limits, command)))
-    memory = peak.Memory()
+        print(report.summary(report.document([], limits, command, peers=peers)))
+        for name, reason in field.missing.items():
+            print(f"not installed: {name} ({reason})")
+    memory, arithmetic = peak.Memory(), peak.Patient(lambda: peak.fma_peak(args.dtype))
     rows: list[Row] = []
-    for network, members in chosen.items():
-        start = len(rows)
-        for layer in terminal.track(members, report.title(network)):
-            arithmetic = isinstance(layer, ConvLayer)
-            rows += measure_case(
-                case_of(layer, args.batch, args.dtype),
-                contenders,
-                ceiling=(lambda: peak.fma_peak(args.dtype)) if arithmetic else memory.bandwidth,
-                effort=QUICK if args.quick else Effort(),
-            )
-        if tables:
-            terminal.show(*report.tables(rows[start:]))
+    refusals: list[Refusal] = []
+    effort = QUICK if args.quick else MANY if field.against_peers else Effort()
+    with ExitStack() as stack:
+        grown = stack.enter_context(PeakMemory(field.contenders)) if args.memory else None
+        for network, batch in product(chosen, args.batch):
+            start, refused = len(rows), len(refusals)
+            for layer in terminal.track(chosen[network], report.title(network)):
+                outcome = measure_case(
+                    case_of(layer, batch, args.dtype),
+                    field.contenders,
+                    ceiling=arithmetic if layer.arithmetic else memory.bandwidth,
+                    effort=effort,
+                    flush=memory.flush if args.cold else None,
+                    peak_bytes=grown,
+                )
+                rows += outcome.rows
+                refusals += outcome.refusals
+            if tables:
+                terminal.show(*field.tables(rows[start:], refusals[refused:]))
     for kind, name in (("conv", "fma"), ("pool", "bandwidth")):
         limits = limits.joined(name, [row.ceiling for row in rows if row.kind == kind])
-    return report.document(rows, limits, command), rows
+    run = report.document(rows, limits, command, peers=peers, missing=field.missing, refusals=refusals)
+    return run, rows, refusals
 
 
 def _chosen_layers(args: argparse.Namespace) -> dict[str, list[Layer]]:
@@ -163,29 +231,21 @@ def _chosen_layers(args: argparse.Namespace) -> dict[str, list[Layer]]:
     return {network: members for network, members in chosen.items() if members}
 
 
-def _contenders(args: argparse.Namespace) -> list[Contender]:
+def _field(args: argparse.Namespace) -> _Field:
     algorithms = list(args.algorithm)
     if "all" in algorithms:
         algorithms = ["auto", *(name for name in fc.ALGORITHMS if name != "reference")]
-    return [
-        *(form() for name, form in REFERENCES.items() if name in args.reference),
-        *(FastConv(layout, name) for name in dict.fromkeys(algorithms) for layout in args.layout),
-    ]
-
-
-def _fair_environment(threads: int) -> dict[str, str] | None:
-    """The environment in which NumPy's BLAS is at its best with so many threads; None if it is.
-
-    A BLAS library reads it only when it is loaded, so the command has to be run again.
-    """
-    now = os.environ
-    asked = now.get("OPENBLAS_NUM_THREADS") or now.get("OMP_NUM_THREADS")
-    if asked is None and hasattr(os, "sched_getaffinity"):
-        asked = str(len(os.sched_getaffinity(0)))
-    if asked == str(threads) and not any(name in now for name in HANDICAPS):
-        return None
-    kept = {name: value for name, value in now.items() if name not in HANDICAPS}
-    return kept | dict.fromkeys(BLAS_THREADS, str(threads))
+    ours: list[Contender] = [FastConv(layout, name) for name in dict.fromkeys(algorithms) for layout in args.layout]
+    references = args.reference
+    if references is None:
+        references = list(REFERENCES) if args.peers is None else []
+    others: list[Contender] = [form() for name, form in REFERENCES.items() if name in references]
+    if args.peers is None:
+        return _Field([*others, *ours], {}, against_peers=False)
+    names = list(PEERS) if "all" in (args.peers or ["all"]) else args.peers
+    peers, missing = find_peers(names)
+    calls = [FastConvCall(layout) for layout in args.layout]
+    return _Field([*others, *peers, *ours, *calls], missing, against_peers=True)
 
 
 def _write(target: str | None, text: str) -> None:

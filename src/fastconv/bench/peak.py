@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,10 @@ import numpy as np
 
 import fastconv as fc
 
-__all__ = ["Ceilings", "Memory", "ceilings", "fma_peak"]
+__all__ = ["QUIET", "Ceilings", "Memory", "Patient", "ceilings", "fma_peak"]
+
+#: A ceiling that falls below this share of its highest has been disturbed.
+QUIET = 0.7
 
 #: Bytes of each of the two buffers of :class:`Memory`; several times the caches of most machines.
 BUFFER = 1 << 27
@@ -66,10 +69,43 @@ class Memory:
         copy = min(self._seconds(np.copyto, self._targets, self._sources) for _ in range(repeats))
         return max(self._nbytes / read, 2 * self._nbytes / copy) / 1e9
 
+    def flush(self) -> None:
+        """Fill the caches of all threads' processors with the buffers.
+
+        Worker threads fall asleep meanwhile, so that a call that follows has to wake them too.
+        """
+        self._seconds(np.copyto, self._targets, self._sources)
+
     def _seconds(self, function: object, *parts: list[np.ndarray]) -> float:
         start = time.perf_counter()
         list(self._pool.map(function, *parts))  # NumPy lets other threads run meanwhile
         return time.perf_counter() - start
+
+
+class Patient:
+    """A ceiling that waits for a disturbance to pass, but not for ever.
+
+    Another program's thread on one of the cores delays those who divide work beforehand by whole
+    slices of the scheduler, and others hardly at all: no fair figure comes from such a moment.
+
+    Parameters
+    ----------
+    measure : callable
+    tries : int
+        Measurements, a second apart, after which the machine is taken as it is.
+    """
+
+    def __init__(self, measure: Callable[[], float], tries: int = 20) -> None:
+        self._measure, self._tries, self._highest = measure, tries, 0.0
+
+    def __call__(self) -> float:
+        for _ in range(self._tries):
+            found = self._measure()
+            self._highest = max(self._highest, found)
+            if found >= QUIET * self._highest:
+                break
+            time.sleep(1)
+        return found
 
 
 def fma_peak(dtype: str = "float32") -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A run as bars: milliseconds of every contender, and fastconv's share of what the machine can do."""
+"""A run as pictures: milliseconds and shares as bars, and layers below the roofs of the machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from matplotlib.ticker import NullLocator
 
 from fastconv.bench.layers import Row
 from fastconv.bench.report import OURS, title
+from fastconv.bench.versus import CALL, duels, name_of
 
-__all__ = ["bars"]
+__all__ = ["bars", "roofline", "shares"]
 
 #: Ours in two shades of one strong colour, all others in quiet ones.
 COLOURS = {"NCHW": "#c2410c", "NHWC": "#fb923c"}
+PEERS = {
+    "torch NCHW": "#bfdbfe",
+    "torch channels_last": "#60a5fa",
+    "ONNX Runtime": "#a78bfa",
+    "OpenVINO": "#6ee7b7",
+    "ncnn": "#fcd34d",
+}
 QUIET = ("#cbd5e1", "#64748b", "#94a3b8", "#475569")
 INK, GRID = "#1f2937", "#e5e7eb"
 SHARES = {"conv": "share of FMA peak", "pool": "share of bandwidth"}
@@ -94,8 +102,8 @@ def _draw(times: Axes, shares: Axes, kind: str, rows: list[Row]) -> None:
     layers = list(dict.fromkeys(row.layer for row in rows))
     series: dict[str, dict[str, Row]] = {}
     for row in rows:
-        name = f"{row.contender} {row.layout}" if row.contender == OURS else row.contender
-        series.setdefault(name, {}).setdefault(row.layer, row)
+        if row.contender != CALL:
+            series.setdefault(name_of(row), {}).setdefault(row.layer, row)
     ours = {name: by_layer for name, by_layer in series.items() if name.startswith(OURS)}
     _grouped(times, layers, series, "milliseconds")
     _grouped(shares, layers, ours, "share")
@@ -109,19 +117,27 @@ def _draw(times: Axes, shares: Axes, kind: str, rows: list[Row]) -> None:
     times.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     shares.set_ylabel(SHARES[kind])
     shares.axhline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=3)
-    # A disturbed measurement of a ceiling must not flatten all other bars.
-    highest = max((row.share for by_layer in ours.values() for row in by_layer.values()), default=1)
-    shares.set_ylim(0, max(1.15, min(1.1 * highest, 4)))
+    shares.set_ylim(0, _top(ours))
     shares.set_xticks(range(len(layers)), layers)
     shares.tick_params(axis="x", labelrotation=45)
     for label in shares.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     for axes in (times, shares):
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        axes.margins(x=0.02)
+        _plain(axes)
+
+
+def _top(series: dict[str, dict[str, Row]]) -> float:
+    """Of an axis of shares: a disturbed measurement of a ceiling must not flatten all other bars."""
+    highest = max((row.share for by_layer in series.values() for row in by_layer.values()), default=1)
+    return max(1.15, min(1.1 * highest, 4))
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.margins(x=0.02)
 
 
 def _grouped(axes: Axes, layers: list[str], series: dict[str, dict[str, Row]], what: str) -> None:
@@ -129,7 +145,8 @@ def _grouped(axes: Axes, layers: list[str], series: dict[str, dict[str, Row]], w
     quiet = iter(QUIET * len(series))
     width = 0.82 / max(len(series), 1)
     for i, (name, by_layer) in enumerate(series.items()):
-        colour = COLOURS[name.split()[-1]] if name.startswith(OURS) else next(quiet)
+        ours = name.startswith(OURS)
+        colour = COLOURS[name.split()[-1]] if ours else PEERS.get(name) or next(quiet)
         places = [j for j, layer in enumerate(layers) if layer in by_layer]
         axes.bar(
             [j + (i - (len(series) - 1) / 2) * width for j in places],
@@ -138,3 +155,67 @@ def _grouped(axes: Axes, layers: list[str], series: dict[str, dict[str, Row]], w
             label=name,
             color=colour,
         )
+
+
+# ----------------------------------------------------------------------------------- against peers
+
+PANEL = 13  # layers side by side
+
+
+def shares(rows: Sequence[Row]) -> Figure:
+    """Each contender's share of the ceiling, layer by layer; a line marks the aim of a layer that has one.
+
+    Wrong answers are left out.
+    """
+    found = duels(rows)
+    series: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row.contender != CALL and row.right:
+            series.setdefault(name_of(row), {})[row.layer] = row
+    panels = [found[i : i + PANEL] for i in range(0, len(found), PANEL)]
+    figure = Figure(figsize=(13, 0.5 + 2.9 * len(panels)), layout="constrained")
+    every_axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for axes, members in zip(every_axes, panels, strict=True):
+        layers = [duel.layer.layer for duel in members]
+        _grouped(axes, layers, series, "share")
+        for i, duel in enumerate(members):
+            if duel.layer.aim:
+                axes.hlines(duel.layer.aim, i - 0.45, i + 0.45, color=INK, linewidth=1.5, label="aim")
+        axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
+        axes.set_ylabel(SHARES[rows[0].kind])
+        axes.set_ylim(0, max([_top(series), *(1.05 * duel.layer.aim for duel in found if duel.layer.aim)]))
+        axes.set_xlim(-0.6, PANEL - 0.4)
+        axes.set_xticks(range(len(layers)), [label.replace(" ", "\n") for label in layers], fontsize=8)
+        _plain(axes)
+    labels = dict(zip(*reversed(every_axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(labels.values(), labels.keys(), loc="outside upper left", ncols=5, fontsize=9, frameon=False)
+    return figure
+
+
+def roofline(run: dict[str, Any], rows: Sequence[Row]) -> Figure:
+    """Layers by operations per byte: fastconv's plan, the best peer, and the roofs of the run."""
+    limits = run["ceilings"]
+    peak, bandwidth = limits["fma_gflops"], limits["bandwidth_gb_per_second"]
+    found = [duel for duel in duels(rows) if duel.plan]
+    places = [duel.layer.work / duel.layer.traffic for duel in found]
+    figure = Figure(figsize=(13, 5.4), layout="constrained")
+    axes = figure.subplots()
+    low, high = min(places) / 1.6, max(max(places), peak / bandwidth) * 1.6
+    bend = peak / bandwidth
+    axes.plot([low, bend, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.5)
+    axes.annotate(f"{peak:.0f} GFLOP/s", (high, peak), (-4, 4), textcoords="offset points", ha="right", color=INK)
+    axes.annotate(f"{bandwidth:.0f} GB/s", (low, low * bandwidth), (6, 0), textcoords="offset points", color=INK)
+    for place, duel in zip(places, found, strict=True):
+        if duel.best_peer:
+            axes.plot([place] * 2, [duel.best_peer.rate, duel.plan.rate], color="#cbd5e1", linewidth=1, zorder=1)
+    theirs = [(place, duel.best_peer.rate) for place, duel in zip(places, found, strict=True) if duel.best_peer]
+    if theirs:
+        axes.scatter(*zip(*theirs, strict=True), s=26, color="white", edgecolor="#2563eb", label="best peer", zorder=2)
+    axes.scatter(places, [duel.plan.rate for duel in found], s=30, color=COLOURS["NCHW"], label="fastconv", zorder=3)
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", xlim=(low, high))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.legend(loc="lower right", frameon=False)
+    _plain(axes)
+    axes.set_xlim(low, high)
+    return figure

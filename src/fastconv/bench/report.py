@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -15,23 +15,38 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
-from fastconv.bench.layers import Row
-from fastconv.bench.peak import Ceilings
+from fastconv.bench.layers import Refusal, Row
+from fastconv.bench.peak import QUIET, Ceilings
 from fastconv.bench.terminal import Column, Table, figure
 
-__all__ = ["comparison", "document", "load", "machine", "markdown", "summary", "tables", "title"]
+__all__ = [
+    "comparison",
+    "document",
+    "geometric_mean",
+    "heading",
+    "load",
+    "machine",
+    "markdown",
+    "peak_note",
+    "summary",
+    "tables",
+    "title",
+]
 
-SCHEMA = 1
+SCHEMA = 2
 OURS = "fastconv"
-QUIET = 0.7  # a ceiling that falls below this share of its highest has been disturbed
+LISTS = ("table", "untuned")  # whose layers make no network, so that a sum says nothing
 BEGIN, END = "<!-- fastconv bench: begin -->", "<!-- fastconv bench: end -->"
 
 _TITLES = {
     "lenet5": "LeNet-5",
     "alexnet": "AlexNet",
     "vgg16": "VGG-16",
+    "googlenet": "GoogLeNet",
     "resnet50": "ResNet-50",
+    "mobilenet_v1": "MobileNet v1",
     "table": "Layers of many networks",
+    "untuned": "Layers that nobody tunes for",
 }
 _KINDS = {"conv": "convolutions", "pool": "pooling"}
 _UNITS = {"conv": ("GFLOP", "GFLOP/s", "÷ peak"), "pool": ("MB", "GB/s", "÷ memory")}
@@ -64,6 +79,21 @@ def tables(rows: Iterable[Row]) -> list[Table]:
     return [_table(list(members)) for _, members in groupby(rows, key=group)]
 
 
+def heading(row: Row) -> str:
+    """The title of the table that a row belongs to."""
+    return f"{title(row.network)}: {_KINDS[row.kind]}, batch {row.batch}, {row.dtype}"
+
+
+def peak_note(rows: Sequence[Row]) -> list[str]:
+    """What the ceiling was, and whether it stayed there."""
+    kind, limits = rows[0].kind, sorted(row.ceiling for row in rows)
+    notes = [_NOTES[kind].format(figure(float(np.median(limits))))]
+    if limits[0] < QUIET * limits[-1]:
+        span = f"{figure(limits[0])} to {figure(limits[-1])} {_UNITS[kind][1]}"
+        notes.append(f"NOT A QUIET MACHINE: it varied from {span}, so none of these figures can be relied on.")
+    return notes
+
+
 def _table(rows: list[Row]) -> Table:
     first = rows[0]
     ours = [row for row in rows if row.contender == OURS]
@@ -83,21 +113,16 @@ def _table(rows: list[Row]) -> Table:
     several = len(_unique(name for name, _ in others)) < len(others)
     names = [f"{name} {layout}" if several else name for name, layout in others]
     columns = _columns(first.kind, names, layouts)
-    limits = sorted(row.ceiling for row in rows)
-    notes = [_NOTES[first.kind].format(figure(float(np.median(limits))))]
-    if limits[0] < QUIET * limits[-1]:
-        unit = _UNITS[first.kind][1]
-        span = f"{figure(limits[0])} to {figure(limits[-1])} {unit}"
-        notes.append(f"NOT A QUIET MACHINE: it varied from {span}, so none of these figures can be relied on.")
+    notes = peak_note(rows)
     if names and layouts:
         notes.append(f"Speed-up: of {layouts[0]}; NumPy is given NCHW, which suits it best.")
     if first.kind == "conv":
         notes.append("MiB: packed weights and workspace. Error: max|y - y64| ÷ max|y64|.")
     return Table(
-        f"{title(first.network)}: {_KINDS[first.kind]}, batch {first.batch}, {first.dtype}",
+        heading(first),
         [column for column, _ in columns],
         [[cell(line) for _, cell in columns] for line in lines],
-        _totals(columns, lines, len(by_layer)) if first.network != "table" else [],
+        _totals(columns, lines, len(by_layer)) if first.network not in LISTS else [],
         notes,
     )
 
@@ -252,8 +277,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def document(rows: Sequence[Row], limits: Ceilings, command: str) -> dict[str, Any]:
-    """A run for JSON: the machine, its ceilings, the date, the command and all rows."""
+def document(
+    rows: Sequence[Row],
+    limits: Ceilings,
+    command: str,
+    *,
+    peers: dict[str, str] | None = None,
+    missing: dict[str, str] | None = None,
+    refusals: Sequence[Refusal] = (),
+) -> dict[str, Any]:
+    """A run for JSON: the machine, its ceilings, the date, the command and all rows.
+
+    ``peers`` has the versions of other libraries, and ``missing`` why others are not there.
+    """
     return {
         "schema": SCHEMA,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -265,6 +301,9 @@ def document(rows: Sequence[Row], limits: Ceilings, command: str) -> dict[str, A
             "dtype": limits.dtype,
             "threads": limits.threads,
         },
+        "peers": peers or {},
+        "missing": missing or {},
+        "refusals": [asdict(refusal) for refusal in refusals],
         "rows": [row.record() for row in rows],
     }
 
@@ -304,13 +343,14 @@ def summary(run: dict[str, Any]) -> str:
             f"FMA peak {limits['fma_gflops']:.0f} GFLOP/s {limits['dtype']}",
             f"memory {limits['bandwidth_gb_per_second']:.0f} GB/s",
             f"NumPy {what['numpy']} with {what['blas']}",
+            *(f"{name} {version}" for name, version in run["peers"].items() if name != "numpy"),
             what["compiler"],
         )
     )
 
 
-def markdown(run: dict[str, Any], rows: Sequence[Row], before: str = "") -> str:
-    """The run's tables, put in place of what stands between two marks in the text ``before``.
+def markdown(run: dict[str, Any], shown: Iterable[Table], before: str = "") -> str:
+    """A run and its tables, put in place of what stands between two marks in the text ``before``.
 
     The marks are HTML comments that Markdown does not show; a text without them is left out.
     """
@@ -319,7 +359,7 @@ def markdown(run: dict[str, Any], rows: Sequence[Row], before: str = "") -> str:
         f"Measured on {run['date'][:10]} by",
         f"```sh\n{run['command']}\n```",
         f"{summary(run)}.",
-        *(table.fitted(10**6).markdown() for table in tables(rows)),
+        *(table.fitted(10**6).markdown() for table in shown),
         END,
     ]
     text = "\n\n".join(parts)
@@ -359,8 +399,8 @@ def comparison(one: tuple[dict[str, Any], list[Row]], two: tuple[dict[str, Any],
         ]
         for a, b in pairs
     ]
-    time = _geometric_mean([a.milliseconds / b.milliseconds for a, b in pairs])
-    share = _geometric_mean([b.share / a.share for a, b in pairs])
+    time = geometric_mean([a.milliseconds / b.milliseconds for a, b in pairs])
+    share = geometric_mean([b.share / a.share for a, b in pairs])
     total = ["geometric mean", "", "", "", "", f"{time:.2f}", "", "", f"{share:.2f}", ""]
     notes = [f"A: {run_a['date']}, {summary(run_a)}", f"B: {run_b['date']}, {summary(run_b)}"]
     notes.append("Ratios above 1: B is faster. Shares are of each run's own ceiling.")
@@ -377,5 +417,6 @@ def _key(row: Row) -> tuple[Any, ...]:
     )
 
 
-def _geometric_mean(values: Sequence[float]) -> float:
+def geometric_mean(values: Sequence[float]) -> float:
+    """The n-th root of the product."""
     return math.exp(math.fsum(map(math.log, values)) / len(values))

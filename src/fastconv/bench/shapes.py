@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,22 +16,28 @@ from fastconv import _args
 
 __all__ = ["NETWORKS", "ConvLayer", "Layer", "PoolLayer", "conv_layers", "layers", "pool_layers"]
 
-#: The names that :func:`layers` knows: four networks, and layers of many in ``"table"``.
-NETWORKS = ("lenet5", "alexnet", "vgg16", "resnet50", "table")
+#: The names that :func:`layers` knows: six networks, layers of many in ``"table"``, and layers of
+#: none, which nobody tunes for, in ``"untuned"``.
+NETWORKS = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet50", "mobilenet_v1", "table", "untuned")
 
 Pair = tuple[int, int]
+Padding = Pair | tuple[Pair, Pair]
 
 
 @dataclass(frozen=True)
 class Layer:
     """What all layers have: a place in a network, an input, and windows that move over it.
 
+    ``arithmetic`` says which ceiling a sort of layer has: multiply-adds, or else memory.
+
     Attributes
     ----------
     network, name : str
     in_channels, height, width : int
         Of the input.
-    kernel, stride, padding : pair of int
+    kernel, stride : pair of int
+    padding : pair of int, or pair of pairs
+        One number per axis, or before and after.
     count : int
         How often the network has this layer.
     """
@@ -43,7 +49,7 @@ class Layer:
     width: int
     kernel: Pair
     stride: Pair
-    padding: Pair
+    padding: Padding
     count: int
 
     def input_shape(self, batch: int = 1, layout: str = "NCHW") -> tuple[int, ...]:
@@ -54,6 +60,18 @@ class Layer:
         """Shape of the output, in the order of ``layout``."""
         g = self._geometry
         return self._arranged((batch, g.out_channels, *g.out_size), layout)
+
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Padding at the top, the bottom, the left and the right."""
+        (top, bottom), (left, right) = (_pair(side) for side in self.padding)
+        return top, bottom, left, right
+
+    @property
+    def symmetric_padding(self) -> Pair | None:
+        """One number per axis, if before and after are equal."""
+        top, bottom, left, right = self.sides
+        return (top, left) if (top, left) == (bottom, right) else None
 
     @property
     def window(self) -> str:
@@ -80,6 +98,8 @@ class Layer:
 class ConvLayer(Layer):
     """A convolution; its bias has ``out_channels`` elements.
 
+    ``aim`` is the share of the multiply-add peak that fastconv is to reach, where one has been set.
+
     Examples
     --------
     >>> from fastconv.bench.shapes import conv_layers
@@ -93,6 +113,8 @@ class ConvLayer(Layer):
     out_channels: int
     dilation: Pair
     groups: int
+    aim: float | None = None
+    arithmetic: ClassVar[bool] = True
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
@@ -117,12 +139,19 @@ class ConvLayer(Layer):
     @property
     def label(self) -> str:
         """Channels, window and image size for a reader."""
+        dilation = f" dilation {_short(self.dilation)}" if self.dilation != (1, 1) else ""
         groups = f" {self.groups} groups" if self.groups > 1 else ""
-        return f"{self.in_channels}→{self.out_channels} {self.window} @{self.size}{groups}"
+        sides = "" if self.symmetric_padding else " padding {}+{} {}+{}".format(*self.sides)
+        return f"{self.in_channels}→{self.out_channels} {self.window} @{self.size}{dilation}{groups}{sides}"
 
     def flops(self, batch: int = 1) -> int:
         """Floating-point operations of the direct sum, a multiply-add counting two."""
         return 2 * self.terms * math.prod(self.output_shape(batch))
+
+    def traffic(self, itemsize: int, batch: int = 1) -> int:
+        """Bytes of input, weights and output together."""
+        shapes = (self.input_shape(batch), self.weight_shape, self.output_shape(batch))
+        return itemsize * sum(map(math.prod, shapes))
 
     @cached_property
     def _geometry(self) -> _args.Geometry:
@@ -142,6 +171,7 @@ class PoolLayer(Layer):
     """
 
     kind: str
+    arithmetic: ClassVar[bool] = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -216,7 +246,7 @@ def _common(network: str, entry: dict[str, Any]) -> dict[str, Any]:
         "width": width,
         "kernel": kernel,
         "stride": _pair(entry.pop("stride", 1)),
-        "padding": _pair(entry.pop("padding", 0)),
+        "padding": _padding(entry.pop("padding", 0)),
         "count": entry.pop("count", 1),
     }
 
@@ -238,6 +268,13 @@ def _pool(network: str, **entry: Any) -> PoolLayer:
 def _pair(value: int | list[int]) -> Pair:
     first, second = (value, value) if isinstance(value, int) else value
     return first, second
+
+
+def _padding(value: int | list[int] | list[list[int]]) -> Padding:
+    if isinstance(value, int) or isinstance(value[0], int):
+        return _pair(value)
+    rows, columns = map(_pair, value)
+    return rows, columns
 
 
 def _short(pair: Pair) -> str:

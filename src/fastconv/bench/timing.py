@@ -16,6 +16,8 @@ __all__ = ["Effort", "Slice", "interleaved", "median_seconds", "once"]
 SETTLE = 0.12
 
 CHEAP = 0.1  # seconds
+COLD_CALLS = 3  # of a turn
+RESOLUTION = 1e-9  # seconds
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,25 @@ class Effort:
 
 
 class Slice(NamedTuple):
-    """One turn: the median seconds of its calls, and the ceiling of that moment.
+    """One turn.
 
-    The ceiling is the higher of two, measured before and after: a disturbance can only lower it,
-    and a ceiling that is too low flatters.
+    Attributes
+    ----------
+    seconds : float
+        Median of its calls.
+    ceiling : float
+        That of the moment: the higher of two, measured before and after. A disturbance can only
+        lower it, and a ceiling that is too low flatters.
+    cores : float
+        Processor time of the whole process over the time that passed; busy waiting counts.
+    cold : float, optional
+        Median seconds of the calls that found the caches flushed.
     """
 
     seconds: float
     ceiling: float
+    cores: float
+    cold: float | None = None
 
 
 def median_seconds(fn: Callable[[], Any], *, min_time: float = 0.2, min_runs: int = 5, warm_up: int = 1) -> float:
@@ -87,17 +100,23 @@ def once(fn: Callable[[], Any], ceiling: Callable[[], float]) -> tuple[Any, Slic
     Where it turns out to be cheap a second call is made, and that one counts.
     """
     time.sleep(SETTLE)
-    limit, seconds = ceiling(), 0.0
+    limit, seconds, cores = ceiling(), 0.0, 0.0
     for _ in range(2):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         result = fn()
         seconds = time.perf_counter() - start
+        cores = (time.process_time() - busy) / max(seconds, RESOLUTION)
         if seconds > CHEAP:
             break
-    return result, Slice(seconds, max(limit, ceiling()))
+    return result, Slice(seconds, max(limit, ceiling()), cores)
 
 
-def interleaved(fns: Sequence[Callable[[], Any]], ceiling: Callable[[], float], effort: Effort) -> list[list[Slice]]:
+def interleaved(
+    fns: Sequence[Callable[[], Any]],
+    ceiling: Callable[[], float],
+    effort: Effort,
+    flush: Callable[[], object] | None = None,
+) -> list[list[Slice]]:
     """Let functions take turns, so that a drift of the machine meets all of them alike.
 
     Parameters
@@ -106,6 +125,8 @@ def interleaved(fns: Sequence[Callable[[], Any]], ceiling: Callable[[], float], 
     ceiling : callable
         Measures what the machine can do at this moment; called at both ends of a round.
     effort : Effort
+    flush : callable, optional
+        Empties the caches; each turn then ends with calls that follow it.
 
     Returns
     -------
@@ -115,12 +136,25 @@ def interleaved(fns: Sequence[Callable[[], Any]], ceiling: Callable[[], float], 
     slices: list[list[Slice]] = [[] for _ in fns]
     for _ in range(effort.rounds):
         time.sleep(SETTLE)
-        limit, seconds = ceiling(), []
+        limit, turns = ceiling(), []
         for fn in fns:
             time.sleep(SETTLE)
-            seconds.append(median_seconds(fn, min_time=effort.slice_time, min_runs=1))
+            start, busy = time.perf_counter(), time.process_time()
+            seconds = median_seconds(fn, min_time=effort.slice_time, min_runs=1)
+            cores = (time.process_time() - busy) / max(time.perf_counter() - start, RESOLUTION)
+            turns.append(Slice(seconds, limit, cores, _cold_seconds(fn, flush) if flush else None))
         time.sleep(SETTLE)
         limit = max(limit, ceiling())
-        for turn, mine in zip(seconds, slices, strict=True):
-            mine.append(Slice(turn, limit))
+        for turn, mine in zip(turns, slices, strict=True):
+            mine.append(turn._replace(ceiling=limit))
     return slices
+
+
+def _cold_seconds(fn: Callable[[], Any], flush: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(COLD_CALLS):
+        flush()
+        start = time.perf_counter()
+        fn()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)

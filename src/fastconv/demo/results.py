@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastconv.bench.command import HANDICAPS
+from fastconv.bench.environment import HANDICAPS
 from fastconv.bench.terminal import Column, Table, figure
 from fastconv.demo.digits import Training
 from fastconv.demo.vgg import Layer, Run

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 import fastconv as fc
 from fastconv import nn, reference
 from fastconv.bench import peak, timing
-from fastconv.bench.report import QUIET
+from fastconv.bench.peak import QUIET
 from fastconv.bench.timing import Effort
 
 __all__ = ["PHOTOGRAPHS", "Layer", "Run", "Step", "photograph", "pixels", "run", "steps"]

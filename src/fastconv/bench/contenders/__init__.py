@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Those who compute a layer. A further one is one class in one file here."""
+"""Those who compute a layer. A further one is one class in one file here.
+
+Peers are other libraries, which not everybody has: their files are imported by :func:`find_peers` alone.
+"""
 
 from fastconv.bench.contenders.base import Contender, Prepared
-from fastconv.bench.contenders.ours import FastConv
+from fastconv.bench.contenders.ours import FastConv, FastConvCall
+from fastconv.bench.contenders.peers import PEERS, find_peers, versions
 from fastconv.bench.contenders.plain_numpy import NumpyIm2col, NumpyLoops
 
-__all__ = ["Contender", "FastConv", "NumpyIm2col", "NumpyLoops", "Prepared"]
+__all__ = [
+    "PEERS",
+    "Contender",
+    "FastConv",
+    "FastConvCall",
+    "NumpyIm2col",
+    "NumpyLoops",
+    "Prepared",
+    "find_peers",
+    "versions",
+]

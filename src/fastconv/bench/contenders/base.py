@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,27 +21,30 @@ class Prepared:
     Attributes
     ----------
     run : callable
-        Computes the layer once and returns the output in the contender's layout.
+        Computes the layer once; :meth:`Contender.array` makes an array of what it returns.
     algorithm : str
         How, if that is known.
     packed_bytes : int, optional
         Memory that the prepared weights take.
     workspace_bytes : int, optional
         Memory that a call takes beyond input, weights and output.
+    threads : callable, optional
+        How many threads it runs with, asked of the library itself.
     """
 
-    run: Callable[[], np.ndarray]
+    run: Callable[[], Any]
     algorithm: str = ""
     packed_bytes: int | None = None
     workspace_bytes: int | None = None
+    threads: Callable[[], int] | None = None
 
 
 class Contender:
     """Somebody who computes layers.
 
     A subclass overrides :meth:`conv`, :meth:`pool` or both. They do all that needs doing only once
-    (weights are constant) and raise NotImplementedError for what they cannot serve; the layer then
-    goes without them.
+    (weights are constant), take as many threads as :func:`fastconv.get_num_threads` says, and raise
+    NotImplementedError for what they cannot serve; the layer then goes without them.
 
     Attributes
     ----------
@@ -52,12 +56,15 @@ class Contender:
         Tells apart contenders of one name and layout.
     slow : bool
         One timed call has to do.
+    package : str
+        Whose version a report is to name, if it is not fastconv's or NumPy's.
     """
 
     name: str = ""
     layout: str = "NCHW"
     variant: str = ""
     slow: bool = False
+    package: str = ""
 
     def prepare(self, case: Case) -> Prepared:
         """:meth:`conv` or :meth:`pool`, as the case may be."""
@@ -70,3 +77,7 @@ class Contender:
     def pool(self, case: PoolCase) -> Prepared:
         """Prepare a pooling layer."""
         raise NotImplementedError(f"{self.name} has no pooling")
+
+    def array(self, result: Any) -> np.ndarray:
+        """What a run returned, as an array in :attr:`layout`."""
+        return np.asarray(result)

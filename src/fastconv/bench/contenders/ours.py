@@ -9,7 +9,7 @@ import fastconv as fc
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["FastConv"]
+__all__ = ["FastConv", "FastConvCall"]
 
 
 class FastConv(Contender):
@@ -38,7 +38,13 @@ class FastConv(Contender):
             algorithm=self.variant,
         )
         out = np.empty(plan.output_shape, case.dtype)
-        return Prepared(lambda: plan(x, out=out), plan.algorithm, plan.packed_bytes, plan.workspace_bytes)
+        return Prepared(
+            lambda: plan(x, out=out),
+            plan.algorithm,
+            plan.packed_bytes,
+            plan.workspace_bytes,
+            threads=fc.get_num_threads,
+        )
 
     def pool(self, case: PoolCase) -> Prepared:
         if self.variant != "auto":
@@ -46,4 +52,25 @@ class FastConv(Contender):
         x, arguments = case.input(self.layout), case.layer.arguments
         pool = {"max": fc.max_pool2d, "avg": fc.avg_pool2d}[case.layer.kind]
         out = np.empty(case.layer.output_shape(case.batch, self.layout), case.dtype)
-        return Prepared(lambda: pool(x, **arguments, layout=self.layout, out=out))
+        return Prepared(lambda: pool(x, **arguments, layout=self.layout, out=out), threads=fc.get_num_threads)
+
+
+class FastConvCall(Contender):
+    """Convolutions through :func:`fastconv.conv2d`: every call packs the weights and makes an array.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+    """
+
+    name = "fastconv call"
+
+    def __init__(self, layout: str = "NCHW") -> None:
+        self.layout = layout
+
+    def conv(self, case: ConvCase) -> Prepared:
+        x, arguments = case.input(self.layout), case.layer.arguments
+        return Prepared(
+            lambda: fc.conv2d(x, case.weight, case.bias, **arguments, layout=self.layout),
+            threads=fc.get_num_threads,
+        )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tracemalloc
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from fastconv import reference
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["NumpyIm2col", "NumpyLoops"]
+__all__ = ["NumpyIm2col", "NumpyLoops", "contenders"]
 
 
 class NumpyLoops(Contender):
@@ -42,7 +43,23 @@ class NumpyIm2col(Contender):
         def run() -> np.ndarray:
             return reference.conv2d_im2col(x, case.weight, case.bias, **arguments)
 
-        return Prepared(run, workspace_bytes=_extra_bytes(run))
+        return Prepared(run, workspace_bytes=_extra_bytes(run), threads=_blas_threads())
+
+
+def contenders() -> list[Contender]:
+    """The form that is a peer."""
+    return [NumpyIm2col()]
+
+
+def _blas_threads() -> Callable[[], int] | None:
+    """Asks NumPy's BLAS, where threadpoolctl is installed."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return None
+    from threadpoolctl import ThreadpoolController
+
+    # Of several libraries of that kind, SciPy's and others', NumPy's is not told apart.
+    pools = ThreadpoolController().select(user_api="blas").lib_controllers
+    return (lambda: max(pool.num_threads for pool in pools)) if pools else None
 
 
 def _extra_bytes(run: Callable[[], np.ndarray]) -> int:

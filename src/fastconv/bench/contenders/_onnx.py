@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A layer as an ONNX model of one node, for those who read such models."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from fastconv.bench.cases import Case, ConvCase
+
+__all__ = ["model_of"]
+
+
+def model_of(case: Case) -> bytes:
+    """The model, serialised: input ``x``, output ``y``, weights as initialisers."""
+    layer, constants, batch = case.layer, [], case.batch
+    top, bottom, left, right = layer.sides
+    attributes = {"kernel_shape": layer.kernel, "strides": layer.stride, "pads": [top, left, bottom, right]}
+    if isinstance(case, ConvCase):
+        operator = "Conv"
+        attributes |= {"dilations": layer.dilation, "group": layer.groups}
+        constants = [numpy_helper.from_array(array, name) for name, array in (("w", case.weight), ("b", case.bias))]
+    elif layer.kind == "max":
+        operator = "MaxPool"
+    else:
+        operator = "AveragePool"
+        attributes["count_include_pad"] = 1
+    kind = TensorProto.FLOAT if case.dtype.name == "float32" else TensorProto.DOUBLE
+    node = helper.make_node(operator, ["x", *(constant.name for constant in constants)], ["y"], **attributes)
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [helper.make_tensor_value_info("x", kind, layer.input_shape(batch))],
+        [helper.make_tensor_value_info("y", kind, layer.output_shape(batch))],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which other libraries there are, and which of them are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module, metadata
+
+from fastconv.bench.contenders.base import Contender
+
+__all__ = ["PEERS", "find_peers", "versions"]
+
+#: By the name of the package that has to be there, the module here whose ``contenders`` makes them.
+PEERS = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "numpy": "plain_numpy",
+}
+
+
+def find_peers(names: Iterable[str]) -> tuple[list[Contender], dict[str, str]]:
+    """Contenders of those peers that can be imported, and for each of the others the reason.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Keys of :data:`PEERS`.
+    """
+    found, missing = [], {}
+    for name in names:
+        try:
+            found += import_module(f"fastconv.bench.contenders.{PEERS[name]}").contenders()
+        except ImportError as error:
+            missing[name] = str(error)
+    return found, missing
+
+
+def versions(contenders: Iterable[Contender]) -> dict[str, str]:
+    """Versions of the packages behind contenders."""
+    packages = dict.fromkeys(contender.package for contender in contenders if contender.package)
+    return {package: metadata.version(package) for package in packages}

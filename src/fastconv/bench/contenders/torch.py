@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PyTorch in eager mode, on inference tensors.
+
+Entering ``inference_mode`` in every call would cost it 1.6 µs of some 4, which a user pays once per network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import fastconv as fc
+from fastconv.bench.cases import ConvCase, PoolCase
+from fastconv.bench.contenders.base import Contender, Prepared
+
+__all__ = ["Torch", "contenders"]
+
+
+class Torch(Contender):
+    """Tensors in, tensors out.
+
+    Parameters
+    ----------
+    layout : {"NCHW", "NHWC"}
+        With ``"NHWC"`` input, weights and output are ``torch.channels_last``.
+    """
+
+    package = "torch"
+
+    def __init__(self, layout: str = "NCHW") -> None:
+        self.name = {"NCHW": "torch NCHW", "NHWC": "torch channels_last"}[layout]
+        self.layout = layout
+
+    def conv(self, case: ConvCase) -> Prepared:
+        layer, x, weight, bias = case.layer, *map(self._tensor, (case.input("NCHW"), case.weight, case.bias))
+        arguments = (weight, bias, layer.stride, layer.symmetric_padding or 0, layer.dilation, layer.groups)
+        if layer.symmetric_padding is not None:
+            return self._prepared(lambda: F.conv2d(x, *arguments))
+        top, bottom, left, right = layer.sides
+        return self._prepared(lambda: F.conv2d(F.pad(x, (left, right, top, bottom)), *arguments), "pad + conv2d")
+
+    def pool(self, case: PoolCase) -> Prepared:
+        x, arguments = self._tensor(case.input("NCHW")), case.layer.arguments
+        function = {"max": F.max_pool2d, "avg": F.avg_pool2d}[case.layer.kind]
+        return self._prepared(partial(function, x, **arguments))
+
+    def array(self, result: torch.Tensor) -> np.ndarray:
+        return (result.permute(0, 2, 3, 1) if self.layout == "NHWC" else result).numpy()
+
+    @torch.inference_mode()
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        ordered = self.layout == "NHWC" and array.ndim == 4
+        return tensor.to(memory_format=torch.channels_last) if ordered else tensor
+
+    @staticmethod
+    def _prepared(function: Callable[[], torch.Tensor], algorithm: str = "") -> Prepared:
+        torch.set_num_threads(fc.get_num_threads())
+        return Prepared(function, algorithm, threads=torch.get_num_threads)
+
+
+def contenders() -> list[Contender]:
+    """Both memory formats."""
+    return [Torch("NCHW"), Torch("NHWC")]
