@@ -88,7 +88,6 @@ typedef struct pack_job {
     float *weights; // U [group][point][tile of nr channels][k][nr]
 } pack_job;
 
-// U = G g G^T in double for one tile of output channels, all k.
 static void pack_task(void *context, int64_t task, int thread) {
     (void)thread;
     static const double g2[4][3] = FC_F2_G, g3[5][3] = FC_F3_G, g4[6][3] = FC_F4_G;
@@ -96,26 +95,17 @@ static void pack_task(void *context, int64_t task, int thread) {
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
-    const double (*g)[3] = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4;
     const int64_t nr = plan->kernels->nr, parts = w->row_out / nr, part = task % parts, group = task / parts;
-    const int64_t point = w->row_out * p->in_channels;
-    float *out = job->weights + group * w->alpha * w->alpha * point + part * p->in_channels * nr;
-    for (int64_t c = 0; c < p->in_channels; c++)
-        for (int64_t o = 0; o < nr; o++, out++) {
-            const int64_t channel = part * nr + o;
-            double half[6][3];
-            const float *tap = job->wei + group * p->wei.group + channel * p->wei.outer + c * p->wei.channel;
-            for (int64_t i = 0; i < w->alpha; i++)
-                for (int64_t x = 0; x < 3; x++) {
-                    half[i][x] = 0;
-                    for (int64_t y = 0; y < 3 && channel < p->out_channels; y++)
-                        half[i][x] += g[i][y] * (double)tap[y * p->wei.axis[1] + x * p->wei.axis[2]];
-                }
-            for (int64_t i = 0; i < w->alpha; i++)
-                for (int64_t j = 0; j < w->alpha; j++)
-                    out[(i * w->alpha + j) * point] =
-                        (float)(half[i][0] * g[j][0] + half[i][1] * g[j][1] + half[i][2] * g[j][2]);
-        }
+    const fc_winograd_weights work = {
+        .problem = p,
+        .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
+        .channels = fc_min(nr, p->out_channels - part * nr),
+        .alpha = w->alpha,
+        .g = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4,
+        .points = job->weights + (group * w->alpha * w->alpha * w->row_out + part * nr) * p->in_channels,
+        .point = w->row_out * p->in_channels,
+    };
+    plan->kernels->winograd_weights(&work);
 }
 
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {

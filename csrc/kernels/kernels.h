@@ -17,7 +17,7 @@
 
 #include "fastconv.h"
 
-enum { FC_MAX_MR = 16, FC_MAX_NR = 64 };
+enum { FC_MAX_MR = 16, FC_MAX_NR = 64, FC_MAX_ALPHA = 6 };
 
 // `length` columns of a tile, from `column` on, that lie `offset` elements behind the tile's dst pointer.
 typedef struct fc_run {
@@ -88,6 +88,16 @@ typedef struct fc_winograd_tiles {
     int64_t point, row;        // distances between points and between tiles
 } fc_winograd_tiles;
 
+// Winograd's weights of one tile of output channels, of which `channels` exist: [alpha * alpha][in channels][nr].
+typedef struct fc_winograd_weights {
+    const fc_problem *problem;
+    const void *wei; // of the first channel
+    int64_t channels, alpha;
+    const double (*g)[3]; // [alpha]
+    void *points;
+    int64_t point; // distance between points
+} fc_winograd_weights;
+
 // Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and in the pixels form to the
 // channel.
 typedef struct fc_depthwise_rows {
@@ -107,6 +117,7 @@ typedef void (*fc_pack_weights_fn)(const fc_weight_order *order, const void *wei
 typedef void (*fc_im2col_fn)(const fc_im2col *work);
 typedef void (*fc_pad_copy_fn)(const fc_pad_copy *work);
 typedef void (*fc_winograd_fn)(const fc_winograd_tiles *work);
+typedef void (*fc_winograd_weights_fn)(const fc_winograd_weights *work);
 typedef void (*fc_depthwise_fn)(const fc_depthwise_rows *work);
 typedef double (*fc_burn_fn)(int64_t rounds);
 

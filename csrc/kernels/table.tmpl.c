@@ -9,6 +9,7 @@
 #include "kernels/pool.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
 #include "kernels/winograd.tmpl.c"
+#include "kernels/winograd_weights.tmpl.c"
 
 _Static_assert(FC_MR <= FC_MAX_MR && FC_NR <= FC_MAX_NR, "the tile exceeds what the algorithms set aside for it");
 
