@@ -95,13 +95,14 @@ static void pack_task(void *context, int64_t task, int thread) {
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
+    const double (*g)[3] = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4;
     const int64_t nr = plan->kernels->nr, parts = w->row_out / nr, part = task % parts, group = task / parts;
     const fc_winograd_weights work = {
         .problem = p,
         .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
         .channels = fc_min(nr, p->out_channels - part * nr),
         .alpha = w->alpha,
-        .g = w->tile == 2 ? g2 : w->tile == 3 ? g3 : g4,
+        .g = g,
         .points = job->weights + (group * w->alpha * w->alpha * w->row_out + part * nr) * p->in_channels,
         .point = w->row_out * p->in_channels,
     };
@@ -116,7 +117,7 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
         for (int64_t o = 0; o < w->row_out; o++)
             *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
     pack_job job = {plan, wei, padded};
-    const double seconds = 50e-9 * (double)(p->groups * w->row_out * p->in_channels);
+    const double seconds = 8e-9 * (double)(p->groups * w->row_out * p->in_channels);
     fc_parallel(p->groups * w->row_out / plan->kernels->nr, fc_worthwhile_threads(seconds, threads), pack_task, &job);
 }
 

@@ -14,8 +14,7 @@ static void FC_NAME(winograd_weights)(const fc_winograd_weights *work) {
         for (int64_t o = 0; o < work->channels; o++) {
             const T *tap = (const T *)work->wei + o * view->outer + c * view->channel;
             for (int64_t y = 0; y < 3; y++)
-                for (int64_t x = 0; x < 3; x++)
-                    g[3 * y + x][o] = (double)tap[y * view->axis[1] + x * view->axis[2]];
+                for (int64_t x = 0; x < 3; x++) g[3 * y + x][o] = (double)tap[y * view->axis[1] + x * view->axis[2]];
         }
         for (int64_t i = 0; i < alpha; i++) {
             const double *m = work->g[i];
