@@ -119,6 +119,8 @@ typedef void (*fc_pad_copy_fn)(const fc_pad_copy *work);
 typedef void (*fc_winograd_fn)(const fc_winograd_tiles *work);
 typedef void (*fc_winograd_weights_fn)(const fc_winograd_weights *work);
 typedef void (*fc_depthwise_fn)(const fc_depthwise_rows *work);
+typedef void (*fc_widen_fn)(const uint16_t *in, float *out, int64_t count);
+typedef void (*fc_narrow_fn)(const float *in, uint16_t *out, int64_t count);
 typedef double (*fc_burn_fn)(int64_t rounds);
 
 #include "kernels/pool.h"

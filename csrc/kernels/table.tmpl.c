@@ -4,6 +4,7 @@
 #include "kernels/burn.tmpl.c"
 #include "kernels/gemm.tmpl.c"
 
+#include "kernels/convert.tmpl.c"
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/pool.tmpl.c"
