@@ -60,11 +60,11 @@ class Part:
         return self.machine is not None
 
 
-AVX2_FLAGS = ("-mavx2", "-mfma")
+AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2_FLAGS)
 AVX2_PROGRAM = """\
 #include <immintrin.h>
-__m256 f(__m256 a) { return _mm256_fmadd_ps(a, a, a); }
+__m256 f(__m256 a) { return _mm256_fmadd_ps(a, a, _mm256_cvtph_ps(_mm256_cvtps_ph(a, 0))); }
 """
 AVX512_PROGRAM = """\
 #include <immintrin.h>

@@ -4,6 +4,7 @@
 #include "kernels/kernels.h"
 #include "parallel.h"
 
+#include <pthread.h>
 #include <time.h>
 
 #if defined(__x86_64__)
@@ -24,7 +25,7 @@ static int cpu_offers(fc_isa isa) {
     const unsigned long long avx_state = 0x6, avx512_state = 0xe6;
     if (isa == FC_SCALAR) return 1;
     if (isa == FC_NEON || !__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
-    if (!has_bits(ecx, bit_FMA | bit_AVX) || (saved_state() & avx_state) != avx_state) return 0;
+    if (!has_bits(ecx, bit_FMA | bit_AVX | bit_F16C) || (saved_state() & avx_state) != avx_state) return 0;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !has_bits(ebx, bit_AVX2)) return 0;
     if (isa == FC_AVX2) return 1;
     return has_bits(ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) &&
@@ -54,7 +55,18 @@ const fc_kernels *fc_kernels_for(fc_isa isa, fc_dtype dtype) {
 
 int fc_isa_built(fc_isa isa) { return fc_kernels_for(isa, FC_F32) != NULL; }
 
-int fc_isa_supported(fc_isa isa) { return fc_isa_built(isa) && cpu_offers(isa); }
+// Asked once: under a hypervisor each cpuid takes ten microseconds.
+static int offered[FC_ISAS];
+
+static void ask_cpu(void) {
+    for (int isa = 0; isa < FC_ISAS; isa++) offered[isa] = cpu_offers((fc_isa)isa);
+}
+
+int fc_isa_supported(fc_isa isa) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, ask_cpu);
+    return fc_isa_built(isa) && offered[isa];
+}
 
 fc_isa fc_isa_best(void) {
     static const fc_isa order[] = {FC_AVX512, FC_AVX2, FC_NEON};

@@ -65,6 +65,7 @@ typedef struct fc_problem {
     fc_view src, wei, dst;
     int32_t dtype;     // fc_dtype of all three tensors
     int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
+    int32_t half;      // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
     double low, high;  // activation as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
 } fc_problem;
 
@@ -95,8 +96,9 @@ size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads);
 double fc_plan_flops(const fc_plan *plan); // of direct convolution, a multiply-add counting two
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
-// must be 64-byte aligned.  For FC_BACKWARD_WEIGHT the "weights" are the output's gradient.
-void fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
+// must be 64-byte aligned.  For FC_BACKWARD_WEIGHT the "weights" are the output's gradient.  FC_NO_MEMORY for float16
+// only, which is widened first.
+fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
 
 // Runs the plan on packed weights.  residual is NULL or laid out exactly as dst.  scratch is 64-byte aligned and holds
 // fc_plan_scratch_bytes(plan, threads).  Allocates nothing, touches nothing but dst and scratch; thread-safe.
@@ -136,6 +138,22 @@ int fc_openmp(void); // the OpenMP date macro, or 0
 const char *fc_compiler(void);
 // Seconds that `threads` threads took for `rounds` rounds of independent multiply-adds; *flops gets their number.
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);
+
+// An array of a caller (call.c), as the buffer protocol has it: strides in bytes, format as Python's struct module.
+enum { FC_RANK = 8, FC_DESCRIPTION = 1 + 2 * FC_RANK };
+typedef struct fc_array {
+    const void *data;
+    const char *format;
+    ptrdiff_t itemsize;
+    int ndim;
+    const ptrdiff_t *shape, *strides;
+} fc_array;
+
+// Type, sizes and strides as numbers that are equal for arrays that can be treated alike; returns how many.  0 for an
+// array that takes preparation: not of native floats, or not at multiples of their size.
+int fc_array_describe(const fc_array *array, int64_t out[FC_DESCRIPTION]);
+// Whether one array ends before the other begins.
+int fc_arrays_apart(const fc_array *a, const fc_array *b);
 
 // Memory at 64-byte boundaries, in large pages where that pays; NULL when there is none (scratch.c).
 void *fc_memory_acquire(size_t bytes);

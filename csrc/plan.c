@@ -99,6 +99,9 @@ fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorit
         if (verdicts[best].refusal) {
             snprintf(message, FC_MESSAGE, "%s", verdicts[best].refusal);
             status = FC_UNSUPPORTED;
+        } else if (problem->half) {
+            plan->problem = *problem;
+            status = fc_half_layout(plan, isa, plan->id, strict, message);
         } else status = plan->algorithm->layout(plan);
     }
     if (status != FC_OK) {
@@ -129,8 +132,20 @@ size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads) {
     return plan->algorithm->scratch(plan, threads_for(plan, threads));
 }
 
-void fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    plan->algorithm->pack(plan, wei, bias, packed, threads);
+fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    const fc_problem *p = &plan->problem;
+    if (!p->half) {
+        plan->algorithm->pack(plan, wei, bias, packed, threads);
+        return FC_OK;
+    }
+    const int64_t weights = p->groups * fc_weights(p), out = p->groups * p->out_channels;
+    float *wide = fc_scratch_acquire((size_t)(weights + out) * sizeof(float));
+    if (!wide) return FC_NO_MEMORY;
+    fc_half_widen(plan->kernels, wei, wide, weights, threads);
+    if (bias) fc_half_widen(plan->kernels, bias, wide + weights, out, 1);
+    plan->algorithm->pack(plan, wide, bias ? wide + weights : NULL, packed, threads);
+    fc_scratch_release(wide);
+    return FC_OK;
 }
 
 void fc_plan_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,

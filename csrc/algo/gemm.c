@@ -111,7 +111,7 @@ void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *
     if (plan->layout.gemm.depth == 0) return;
     pack_job job = {plan, wei, (char *)packed + fc_align((size_t)(p->groups * out * element))};
     const fc_gemm_layout *g = &plan->layout.gemm;
-    const double seconds = 1e-9 * (double)(g->depth * out * p->groups);
+    const double seconds = 0.2e-9 * (double)(g->depth * out * p->groups);
     fc_parallel(p->groups * g->blocks * g->out_tiles, fc_worthwhile_threads(seconds, threads), pack_task, &job);
 }
 

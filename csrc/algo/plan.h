@@ -36,6 +36,14 @@ typedef struct fc_winograd_layout {
     int fused;     // a thread takes a chunk through all stages, or all threads share each stage
 } fc_winograd_layout;
 
+// float16 in blocks (algo/half.c): some images, some groups of one image, or a band of rows of one image.
+typedef struct fc_half_blocks {
+    int64_t images, groups, group_blocks, bands, blocks; // of a block; per image; per image; in all
+    int64_t src, dst;                                    // elements of a block in float32
+    int64_t axis, rows, in_rows;                         // of a band: along the outermost axis of more than one element
+    int64_t src_row, src_planes, dst_row, dst_planes;    // an image is [planes][axis][row] without gaps
+} fc_half_blocks;
+
 // A forward problem that does a part of a gradient: offsets in elements, of packed in bytes.
 typedef struct fc_part {
     fc_plan *plan;
@@ -54,8 +62,9 @@ struct fc_plan {
     union {
         fc_gemm_layout gemm;
         fc_winograd_layout winograd;
+        fc_half_blocks half;
     } layout;
-    fc_part *parts; // gradients: the forward problems they fall apart into (algo/backward.c)
+    fc_part *parts; // the problems that gradients fall apart into (algo/backward.c); the float32 one of float16
     int64_t part_count;
 };
 
@@ -65,6 +74,8 @@ static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
 static inline int64_t fc_taps(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }
+// Of one group.
+static inline int64_t fc_weights(const fc_problem *p) { return p->out_channels * p->in_channels * fc_taps(p); }
 static inline int64_t fc_positions(const fc_problem *p) { return p->axis[0].out * p->axis[1].out * p->axis[2].out; }
 // Multiply-adds of the direct sum.
 static inline double fc_macs(const fc_problem *p) {
@@ -162,5 +173,12 @@ double fc_cost_fixed(void);
 
 // Splits a gradient into forward problems and plans each.
 fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, int strict, char message[FC_MESSAGE]);
+
+// ------------------------------------------------------------------------------------------------------ algo/half.c
+
+// Plans the float32 problem of a block by the algorithm `id`, which serves the whole one.
+fc_status fc_half_layout(fc_plan *plan, fc_isa isa, fc_algo_id id, int strict, char message[FC_MESSAGE]);
+// `count` float16 numbers as float32.
+void fc_half_widen(const fc_kernels *kernels, const void *in, void *out, int64_t count, int threads);
 
 #endif

@@ -122,35 +122,23 @@ static const double *weight_transform(const fc_winograd_layout *w, int64_t r) {
     return r == 5 ? g25 : w->m == 2 ? g23 : w->m == 3 ? g33 : w->m == 4 ? g43 : g63;
 }
 
-// U = G g G^T in double for one tile of output channels, all k.
 static void pack_task(void *context, int64_t task, int thread) {
     (void)thread;
     const pack_job *job = context;
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const fc_winograd_layout *w = &plan->layout.winograd;
-    const int64_t r = p->axis[2].kernel, nr = plan->kernels->nr, part = task % w->parts, group = task / w->parts;
-    const double *g = weight_transform(w, r);
-    const int64_t point = p->in_channels * nr;
-    float *out = job->weights + task * w->points * point;
-    for (int64_t c = 0; c < p->in_channels; c++)
-        for (int64_t o = 0; o < nr; o++, out++) {
-            const int64_t channel = part * nr + o;
-            double half[8][5];
-            const float *tap = job->wei + group * p->wei.group + channel * p->wei.outer + c * p->wei.channel;
-            for (int64_t i = 0; i < w->alpha; i++)
-                for (int64_t x = 0; x < r; x++) {
-                    half[i][x] = 0;
-                    for (int64_t y = 0; y < r && channel < p->out_channels; y++)
-                        half[i][x] += g[i * r + y] * (double)tap[y * p->wei.axis[1] + x * p->wei.axis[2]];
-                }
-            for (int64_t i = 0; i < w->alpha; i++)
-                for (int64_t j = 0; j < w->alpha; j++) {
-                    double u = 0;
-                    for (int64_t x = 0; x < r; x++) u += half[i][x] * g[j * r + x];
-                    out[(i * w->alpha + j) * point] = (float)u;
-                }
-        }
+    const int64_t nr = plan->kernels->nr, part = task % w->parts, group = task / w->parts;
+    const fc_winograd_weights work = {
+        .problem = p,
+        .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
+        .channels = fc_min(nr, p->out_channels - part * nr),
+        .alpha = w->alpha,
+        .g = weight_transform(w, p->axis[2].kernel),
+        .points = job->weights + task * w->points * p->in_channels * nr,
+        .point = p->in_channels * nr,
+    };
+    plan->kernels->winograd_weights(&work);
 }
 
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
@@ -162,7 +150,7 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
         for (int64_t o = 0; o < row; o++)
             *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
     pack_job job = {plan, wei, padded};
-    const double seconds = 50e-9 * (double)(p->groups * row * p->in_channels);
+    const double seconds = 8e-9 * (double)(p->groups * row * p->in_channels);
     fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
 }
 

@@ -17,7 +17,7 @@
 
 #include "fastconv.h"
 
-enum { FC_MAX_MR = 16, FC_MAX_NR = 64 };
+enum { FC_MAX_MR = 16, FC_MAX_NR = 64, FC_MAX_ALPHA = 8, FC_MAX_TAPS = 5 };
 
 // `length` columns of a tile, from `column` on, that lie `offset` elements behind the tile's dst pointer.
 typedef struct fc_run {
@@ -93,6 +93,16 @@ typedef struct fc_winograd_tiles {
     int64_t point, row;        // distances between points and between tiles
 } fc_winograd_tiles;
 
+// Winograd's weights of one tile of output channels, of which `channels` exist: [alpha * alpha][in channels][nr].
+typedef struct fc_winograd_weights {
+    const fc_problem *problem;
+    const void *wei; // of the first channel
+    int64_t channels, alpha;
+    const double *g; // [alpha][taps of a side]
+    void *points;
+    int64_t point; // distance between points
+} fc_winograd_weights;
+
 // Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and in the pixels form to the
 // channel.
 typedef struct fc_depthwise_rows {
@@ -112,7 +122,10 @@ typedef void (*fc_pack_weights_fn)(const fc_weight_order *order, const void *wei
 typedef void (*fc_im2col_fn)(const fc_im2col *work);
 typedef void (*fc_pad_copy_fn)(const fc_pad_copy *work);
 typedef void (*fc_winograd_fn)(const fc_winograd_tiles *work);
+typedef void (*fc_winograd_weights_fn)(const fc_winograd_weights *work);
 typedef void (*fc_depthwise_fn)(const fc_depthwise_rows *work);
+typedef void (*fc_widen_fn)(const uint16_t *in, float *out, int64_t count);
+typedef void (*fc_narrow_fn)(const float *in, uint16_t *out, int64_t count);
 typedef double (*fc_burn_fn)(int64_t rounds);
 
 #include "kernels/pool.h"

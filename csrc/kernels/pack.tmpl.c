@@ -5,22 +5,62 @@
 
 // ---------------------------------------------------------------------------------------------------------- weights
 
+// out[j][i] = in[i][j] for columns j side by side; rows from `rows` to `pitch` are zeros.
+FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const T *in, int64_t outer, int64_t rows, int64_t columns) {
+    for (int64_t j = 0; j < columns; j += FC_VL)
+        for (int64_t i = 0; i < pitch; i += FC_VL) {
+            const int64_t width = columns - j < FC_VL ? columns - j : FC_VL, height = pitch - i;
+            vec v[FC_VL];
+            if (width == FC_VL && rows - i >= FC_VL) {
+#pragma GCC unroll 16
+                for (int64_t r = 0; r < FC_VL; r++) v[r] = v_load(in + (i + r) * outer + j);
+            } else
+                for (int64_t r = 0; r < FC_VL; r++)
+                    v[r] = i + r < rows ? v_load_part(in + (i + r) * outer + j, width) : v_set1(0);
+            v_transpose(v);
+            if (width == FC_VL && height >= FC_VL) {
+#pragma GCC unroll 16
+                for (int64_t c = 0; c < FC_VL; c++) v_store(out + (j + c) * pitch + i, v[c]);
+            } else
+                for (int64_t c = 0; c < width; c++)
+                    v_store_part(out + (j + c) * pitch + i, v[c], height < FC_VL ? height : FC_VL);
+        }
+}
+
+// Whether k runs through the weights of an output channel as they lie.
+FC_INLINE int FC_NAME(is_in_order)(const fc_weight_order *o) {
+    const int64_t *taps = o->taps, row = taps[2], plane = taps[1] * row, all = taps[0] * plane;
+    return (o->block == 1 || all == 1) && (row == 1 || o->view.axis[2] == 1) &&
+           (taps[1] == 1 || o->view.axis[1] == row) && (taps[0] == 1 || o->view.axis[0] == plane) &&
+           (o->channels == 1 || o->view.channel == all);
+}
+
 static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *packed, int64_t k0, int64_t k1,
                                   int64_t tile) {
     const int64_t *taps = o->taps, per_channel = taps[0] * taps[1] * taps[2];
     const int64_t first = tile * o->tile, left = o->out_channels - first;
     const int64_t rows = left < o->tile ? left : o->tile, pitch = o->padded ? o->tile : rows;
     T *out = packed;
+    if (FC_NAME(is_in_order)(o)) {
+        const T *in = (const T *)weights + first * o->view.outer + k0;
+        FC_NAME(transposed)(out, pitch, in, o->view.outer, rows, k1 - k0);
+        return;
+    }
     int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
     for (int64_t k = k0; k < k1; block++, rest = 0) {
         const int64_t c0 = block * o->block, size = o->channels - c0 < o->block ? o->channels - c0 : o->block;
-        for (; k < k1 && rest < size * per_channel; k++, rest++, out += pitch) {
-            const int64_t tap = rest / size, c = c0 + rest % size;
+        while (k < k1 && rest < size * per_channel) { // the channels of one tap
+            const int64_t tap = rest / size, skip = rest % size, count = size - skip < k1 - k ? size - skip : k1 - k;
             const int64_t x = tap % taps[2], y = tap / taps[2] % taps[1], z = tap / taps[2] / taps[1];
-            const T *in = (const T *)weights + first * o->view.outer + c * o->view.channel + z * o->view.axis[0] +
-                          y * o->view.axis[1] + x * o->view.axis[2];
-            for (int64_t i = 0; i < rows; i++) out[i] = in[i * o->view.outer];
-            for (int64_t i = rows; i < pitch; i++) out[i] = 0;
+            const T *in = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
+                          z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = in[i * o->view.outer + c * o->view.channel];
+            for (int64_t i = rows; i < pitch; i++)
+                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = 0;
+            out += count * pitch;
+            rest += count;
+            k += count;
         }
     }
 }

@@ -4,11 +4,13 @@
 #include "kernels/burn.tmpl.c"
 #include "kernels/gemm.tmpl.c"
 
+#include "kernels/convert.tmpl.c"
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/pool.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
 #include "kernels/winograd.tmpl.c"
+#include "kernels/winograd_weights.tmpl.c"
 
 _Static_assert(FC_MR <= FC_MAX_MR && FC_NR <= FC_MAX_NR, "the tile exceeds what the algorithms set aside for it");
 

@@ -4,8 +4,8 @@
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
 
-#if !defined(__AVX2__) || !defined(__FMA__) || defined(__AVX512F__)
-#error "avx2.h needs -mavx2 -mfma and nothing wider"
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__) || defined(__AVX512F__)
+#error "avx2.h needs -mavx2 -mfma -mf16c and nothing wider"
 #endif
 
 #include <immintrin.h>
@@ -79,6 +79,12 @@ FC_AVX2_PICK(fc_even_odd, f64, pd, 0xa)
 FC_AVX2_LOAD2(float, f32, 8)
 FC_AVX2_LOAD2(double, f64, 4)
 #undef FC_AVX2_LOAD2
+
+static inline v_f32 v_load_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+static inline void v_store_half(uint16_t *p, v_f32 a) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
 
 // Pairs, then quads within 128-bit lanes, then the lanes.
 static inline void v_transpose_f32(v_f32 v[8]) {

@@ -86,6 +86,12 @@ FC_AVX512_LOAD2(float, f32, 16)
 FC_AVX512_LOAD2(double, f64, 8)
 #undef FC_AVX512_LOAD2
 
+static inline v_f32 v_load_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+
+static inline void v_store_half(uint16_t *p, v_f32 a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
 // Pairs, then quads within 128-bit lanes, then the lanes themselves twice.
 static inline void v_transpose_f32(v_f32 v[16]) {
     v_f32 t[16];

@@ -64,6 +64,10 @@ static inline v_f32 v_load2_f32(const float *p) {
 
 static inline v_f64 v_load2_f64(const double *p) { return vcombine_f64(vld1_f64(p), vld1_f64(p + 2)); }
 
+static inline v_f32 v_load_half(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+
+static inline void v_store_half(uint16_t *p, v_f32 a) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a))); }
+
 static inline void v_transpose_f32(v_f32 v[4]) {
     float32x4_t a = vtrn1q_f32(v[0], v[1]), b = vtrn2q_f32(v[0], v[1]);
     float32x4_t c = vtrn1q_f32(v[2], v[3]), d = vtrn2q_f32(v[2], v[3]);

@@ -16,12 +16,15 @@
 //   v_select(mask, x, a)        x where the mask is set, else a
 //   v_peak(a, x)                v_select(v_above(x, a), x, a): the maximum that NaN wins, the first among equals
 //   v_spread(v, size, i)        element i of each run of `size` lanes, in all lanes of that run; size a power of two
+//   v_load_half(p)              v_f32 of float16 numbers, exactly, whatever the floating-point mode says of denormals
+//   v_store_half(p, a)          rounded to nearest even, subnormals kept, infinite from 65520 on, NaN quiet
 //   v_transpose(v[FC_VL])       the FC_VL x FC_VL transpose in place
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 // Holds a value in a register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
 #if defined(__x86_64__)
@@ -66,5 +69,34 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
 FC_SCALAR_OPS(float, f32)
 FC_SCALAR_OPS(double, f64)
 #undef FC_SCALAR_OPS
+
+static inline float fc_float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t fc_bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline v_f32 v_load_half(const uint16_t *p) {
+    const uint32_t sign = (*p & 0x8000u) << 16, rest = *p & 0x7fffu;
+    if (rest < 0x400) return fc_float_of(sign | fc_bits_of((float)rest * 0x1p-24f)); // zero and subnormal
+    if (rest < 0x7c00) return fc_float_of(sign | (rest + (112u << 10)) << 13);
+    return fc_float_of(sign | 0x7f800000 | (rest & 0x3ff) << 13 | (rest > 0x7c00 ? 0x400000 : 0));
+}
+
+static inline void v_store_half(uint16_t *p, v_f32 a) {
+    const uint32_t bits = fc_bits_of(a), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    uint32_t half;
+    if (rest > 0x7f800000) half = 0x7e00 | (rest >> 13 & 0x3ff);
+    else if (rest >= 0x477ff000) half = 0x7c00;                                                 // from 65520 on
+    else if (rest >= 0x38800000) half = (rest + 0xfff + (rest >> 13 & 1) - (112u << 23)) >> 13; // from 2^-14 on
+    else half = fc_bits_of(fc_float_of(rest) * 0x1p24f + 0x1p23f) - fc_bits_of(0x1p23f);        // multiples of 2^-24
+    *p = (uint16_t)(sign | half);
+}
 
 #endif

@@ -73,8 +73,13 @@ def addressable(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def stored(array: np.ndarray) -> np.ndarray:
+    """The array as the core takes it forward: strides in whole elements, float16 without gaps."""
+    return addressable(np.ascontiguousarray(array) if array.dtype == HALF else array)
+
+
 def computed(array: np.ndarray) -> np.ndarray:
-    """The array as the core takes it: float16 in float32, strides in whole elements."""
+    """The array as pooling and the gradients take it: float16 in float32, strides in whole elements."""
     return array.astype(np.float32) if array.dtype == HALF else addressable(array)
 
 
@@ -237,6 +242,11 @@ class Geometry:
         return self._arranged(self.out_channels, self.out_size)
 
     @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the output as the caller expects it: without the batch if the input had none."""
+        return self.output_shape if self.batched else self.output_shape[1:]
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         return (self.out_channels, self.in_channels // self.groups, *self.kernel)
 
@@ -252,6 +262,7 @@ class Geometry:
 
     def _image_view(self, strides: tuple[int, ...], channels: int) -> tuple[int, ...]:
         """Strides of an image tensor in the core's order: group, image, channel, and three axes."""
+        strides = strides if len(strides) == self.rank + 2 else (0, *strides)  # one image
         batch, channel, *spatial = (strides[axis] for axis in layout_axes(self.layout, self.rank))
         return (channel * (channels // self.groups), batch, channel, *(0,) * (3 - self.rank), *spatial)
 
@@ -273,7 +284,8 @@ class Geometry:
         axes = zip(self.in_size, self.out_size, self.kernel, self.stride, self.dilation, before, strict=True)
         return (
             DIRECTIONS[direction],
-            FLOATS[dtype],
+            FLOATS[np.dtype(np.float32) if dtype == HALF else dtype],
+            int(dtype == HALF),
             self.batch,
             self.groups,
             self.in_channels // self.groups,

@@ -2,8 +2,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """The binding: hands arrays to the C core and turns its status into exceptions. No arithmetic, no policy."""
 
-from cpython.buffer cimport PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_RECORDS_RO, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, int32_t
+from libc.string cimport memcmp
+
+from numpy import dtype as numpy_dtype, empty, ndarray
 
 cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_status:
@@ -18,6 +23,8 @@ cdef extern from "fastconv.h" nogil:
         FC_ALGOS
         FC_ISAS
         FC_MESSAGE
+        FC_RANK
+        FC_DESCRIPTION
     ctypedef struct fc_axis:
         int64_t in_ "in"
         int64_t out, kernel, stride, dilation, pad
@@ -28,7 +35,7 @@ cdef extern from "fastconv.h" nogil:
         int64_t batch, groups, in_channels, out_channels
         fc_axis axis[3]
         fc_view src, wei, dst
-        int32_t dtype, direction
+        int32_t dtype, direction, half
         double low, high
     ctypedef struct fc_plan:
         pass
@@ -44,7 +51,7 @@ cdef extern from "fastconv.h" nogil:
     size_t fc_plan_packed_bytes(const fc_plan *)
     size_t fc_plan_scratch_bytes(const fc_plan *, int)
     double fc_plan_flops(const fc_plan *)
-    void fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)
+    fc_status fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)
     void fc_plan_execute(const fc_plan *, const void *, const void *, const void *, void *, void *, int)
     ctypedef struct fc_pool:
         int64_t batch, channels
@@ -65,42 +72,65 @@ cdef extern from "fastconv.h" nogil:
     double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
     void *fc_memory_acquire(size_t)
     void fc_memory_release(void *)
+    ctypedef struct fc_array:
+        const void *data
+        const char *format
+        ptrdiff_t itemsize
+        int ndim
+        const ptrdiff_t *shape
+        const ptrdiff_t *strides
+    int fc_array_describe(const fc_array *, int64_t *)
+    int fc_arrays_apart(const fc_array *, const fc_array *)
     void *fc_scratch_acquire(size_t)
     void fc_scratch_release(void *)
 
 
-cdef enum:
-    MAX_RANK = 8
+cdef fc_array seen(const Py_buffer *view) noexcept:
+    cdef fc_array a
+    a.data, a.format, a.itemsize, a.ndim = view.buf, view.format, view.itemsize, view.ndim
+    a.shape, a.strides = <const ptrdiff_t *>view.shape, <const ptrdiff_t *>view.strides
+    return a
+
+
+cdef bint apart(const Py_buffer *a, const Py_buffer *b) noexcept:
+    cdef fc_array first = seen(a), second = seen(b)
+    return fc_arrays_apart(&first, &second)
 
 
 cdef class Layout:
-    """Shape and byte strides that an array must have."""
-    cdef int rank
-    cdef Py_ssize_t itemsize
-    cdef Py_ssize_t shape[MAX_RANK]
-    cdef Py_ssize_t strides[MAX_RANK]
+    """Shape, byte strides and format that an array must have."""
+    cdef readonly tuple shape
+    cdef int length
+    cdef int64_t description[FC_DESCRIPTION]
 
-    def __cinit__(self, tuple shape, tuple strides, Py_ssize_t itemsize):
-        if len(shape) != len(strides) or len(shape) > MAX_RANK:
+    def __cinit__(self, tuple shape, tuple strides, str format):
+        cdef fc_array a
+        cdef ptrdiff_t lengths[FC_RANK]
+        cdef ptrdiff_t steps[FC_RANK]
+        cdef int i
+        kind = format.encode()
+        if len(shape) != len(strides) or len(shape) > FC_RANK:
             raise ValueError("shape and strides differ in length")
-        self.rank = len(shape)
-        self.itemsize = itemsize
-        for i in range(self.rank):
-            self.shape[i] = shape[i]
-            self.strides[i] = strides[i]
+        for i in range(len(shape)):
+            lengths[i], steps[i] = shape[i], strides[i]
+        a.data, a.format, a.itemsize, a.ndim = NULL, kind, numpy_dtype(format).itemsize, len(shape)
+        a.shape, a.strides = lengths, steps
+        self.shape = shape
+        self.length = fc_array_describe(&a, self.description)
+        if self.length == 0:
+            raise ValueError("strides are not whole elements of a native float")
+
+    cdef bint fits(self, const Py_buffer *view) noexcept:
+        cdef fc_array a = seen(view)
+        cdef int64_t description[FC_DESCRIPTION]
+        return (fc_array_describe(&a, description) == self.length
+                and memcmp(description, self.description, self.length * sizeof(int64_t)) == 0)
 
     cdef int take(self, object array, Py_buffer *view, bint writable, str name) except -1:
         """Opens the array's buffer; the caller releases it."""
-        PyObject_GetBuffer(array, view, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
-        cdef bint same = view.ndim == self.rank and view.itemsize == self.itemsize
-        cdef int i
-        if same:
-            for i in range(self.rank):
-                # The stride of an axis of one element says nothing, and NumPy does not keep it.
-                same = same and view.shape[i] == self.shape[i] and (
-                    view.shape[i] <= 1 or view.strides[i] == self.strides[i] or view.len == 0)
-        if not same:
-            PyBuffer_Release(view)
+        PyObject_GetBuffer(array, view, PyBUF_RECORDS_RO | (PyBUF_WRITABLE if writable else 0))
+        if not self.fits(view):
+            release(view)
             raise ValueError(f"{name} does not have the shape and strides that the plan was made for")
         return 0
 
@@ -120,13 +150,27 @@ cdef class Packed:
         fc_memory_release(self.data)
 
 
+cdef void *acquire(size_t nbytes) except NULL:
+    cdef void *memory = fc_scratch_acquire(nbytes)
+    if memory is NULL:
+        raise MemoryError(f"{nbytes} bytes of scratch memory could not be allocated")
+    return memory
+
+
+cdef void release(Py_buffer *view) noexcept:
+    """Closes a buffer that may not have been opened, or that failed to be what was wanted."""
+    if view.buf is not NULL:
+        PyBuffer_Release(view)
+        view.buf = NULL
+
+
 cdef void fill_view(fc_view *view, tuple strides):
     view.group, view.outer, view.channel, view.axis[0], view.axis[1], view.axis[2] = strides
 
 
 cdef int fill_problem(fc_problem *p, tuple fields) except -1:
-    direction, dtype, batch, groups, in_channels, out_channels, axes, src, wei, dst, low, high = fields
-    p.direction, p.dtype, p.batch, p.groups = direction, dtype, batch, groups
+    direction, dtype, half, batch, groups, in_channels, out_channels, axes, src, wei, dst, low, high = fields
+    p.direction, p.dtype, p.half, p.batch, p.groups = direction, dtype, half, batch, groups
     p.in_channels, p.out_channels, p.low, p.high = in_channels, out_channels, low, high
     cdef int i
     for i in range(3):
@@ -145,22 +189,84 @@ cdef raise_status(fc_status status, bytes message):
     raise ValueError(message.decode())
 
 
+cdef enum:
+    INPUT, WEIGHT, BIAS, RESIDUAL, OUT, ARRAYS
+
+
+cdef class Views:
+    """Buffers of the arrays of a call, opened for as long as this object lives. None of them is written but OUT."""
+    cdef Py_buffer views[ARRAYS]
+    cdef bint opened[ARRAYS]
+
+    def __dealloc__(self):
+        for i in range(ARRAYS):
+            if self.opened[i]:
+                PyBuffer_Release(&self.views[i])
+
+    cdef const void *data(self, int which) noexcept:
+        return self.views[which].buf if self.opened[which] else NULL
+
+    cdef bint open(self, int which, object array):
+        """Whether the array is None or can be read as it stands: a plain NumPy array, of which no error is known."""
+        if array is None:
+            return True
+        if type(array) is not ndarray:
+            return False
+        try:
+            PyObject_GetBuffer(array, &self.views[which], PyBUF_RECORDS_RO)
+        except Exception:
+            return False
+        self.opened[which] = True
+        return True
+
+    cdef bint safe(self) noexcept:
+        """Whether OUT may be written while the others are read; only RESIDUAL may be OUT itself."""
+        cdef int i
+        if not self.opened[OUT]:
+            return True
+        if self.views[OUT].readonly:
+            return False
+        for i in range(OUT):
+            if self.opened[i] and not apart(&self.views[i], &self.views[OUT]):
+                if i != RESIDUAL or self.views[i].buf != self.views[OUT].buf:
+                    return False
+        return True
+
+    cdef object key(self):
+        """What tells these arrays from those of another call, or None."""
+        cdef int64_t text[ARRAYS * FC_DESCRIPTION]
+        cdef fc_array a
+        cdef int i, length = 0, more
+        for i in range(ARRAYS):
+            if not self.opened[i]:
+                text[length] = -1
+                length += 1
+                continue
+            a = seen(&self.views[i])
+            more = fc_array_describe(&a, &text[length])
+            if more == 0:
+                return None
+            length += more
+        return PyBytes_FromStringAndSize(<const char *>text, length * sizeof(int64_t))
+
+
 cdef class Plan:
     """A planned problem. ``fields`` are those of fc_problem, in its order; src, wei and dst the arrays' layouts."""
     cdef fc_plan *plan
     cdef Layout src, wei, dst
+    cdef object dtype
     cdef readonly double flops
     cdef readonly size_t packed_bytes
     cdef readonly int algorithm
 
-    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, Layout src, Layout wei, Layout dst):
+    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, Layout src, Layout wei, Layout dst, dtype):
         cdef fc_problem problem
         cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
         cdef fc_status status = fc_plan_create(&problem, isa, algorithm, strict, &self.plan, message)
         if status != FC_OK:
             raise_status(status, message)
-        self.src, self.wei, self.dst = src, wei, dst
+        self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
         self.flops = fc_plan_flops(self.plan)
         self.packed_bytes = fc_plan_packed_bytes(self.plan)
         self.algorithm = fc_plan_algorithm(self.plan)
@@ -171,49 +277,169 @@ cdef class Plan:
     def workspace_bytes(self, int threads):
         return fc_plan_scratch_bytes(self.plan, threads)
 
+    cdef int pack_into(self, const void *wei, const void *bias, void *packed, int threads) except -1:
+        cdef fc_status status
+        with nogil:
+            status = fc_plan_pack(self.plan, wei, bias, packed, threads)
+        if status != FC_OK:
+            raise MemoryError("the weights in float32 could not be allocated")
+        return 0
+
+    cdef int run(self, const void *src, const void *packed, const void *residual, void *dst, int threads) except -1:
+        cdef void *scratch = acquire(fc_plan_scratch_bytes(self.plan, threads))
+        with nogil:
+            fc_plan_execute(self.plan, src, packed, residual, dst, scratch, threads)
+        fc_scratch_release(scratch)
+        return 0
+
+    cdef int run_once(self, const void *src, const void *wei, const void *bias, const void *residual, void *dst,
+                      int threads) except -1:
+        """As run, with weights that are packed in scratch memory."""
+        cdef void *packed = acquire(self.packed_bytes)
+        try:
+            self.pack_into(wei, bias, packed, threads)
+            self.run(src, packed, residual, dst, threads)
+        finally:
+            fc_scratch_release(packed)
+        return 0
+
     def pack(self, wei, bias, int threads):
         """Packed weights (and bias, contiguous, or None)."""
         cdef Py_buffer w, b
         cdef Packed packed = Packed(self.packed_bytes)
-        b.buf = NULL
-        self.wei.take(wei, &w, False, "weight")
+        w.buf = b.buf = NULL
         try:
+            self.wei.take(wei, &w, False, "weight")
             if bias is not None:
                 PyObject_GetBuffer(bias, &b, 0)
-            with nogil:
-                fc_plan_pack(self.plan, w.buf, b.buf, packed.data, threads)
+            self.pack_into(w.buf, b.buf, packed.data, threads)
         finally:
-            if b.buf is not NULL:
-                PyBuffer_Release(&b)
-            PyBuffer_Release(&w)
+            release(&b)
+            release(&w)
         return packed
 
-    def execute(self, src, Packed packed, residual, dst, int threads):
-        """dst from src; residual is laid out as dst, or None."""
-        cdef Py_buffer s, d, r
-        cdef void *scratch
+    def execute(self, src, Packed packed, wei, bias, residual, dst, int threads):
+        """dst from src, with packed weights or, if packed is None, with others. residual is laid out as dst, or None."""
+        cdef Py_buffer s, w, b, r, d
+        s.buf = w.buf = b.buf = r.buf = d.buf = NULL
+        if packed is not None and packed.nbytes != self.packed_bytes:
+            raise ValueError("weights were packed by another plan")
+        try:
+            self.src.take(src, &s, False, "input")
+            self.dst.take(dst, &d, True, "out")
+            if residual is not None:
+                self.dst.take(residual, &r, False, "residual")
+            if packed is not None:
+                self.run(s.buf, packed.data, r.buf, d.buf, threads)
+                return
+            self.wei.take(wei, &w, False, "weight")
+            if bias is not None:
+                PyObject_GetBuffer(bias, &b, 0)
+            self.run_once(s.buf, w.buf, b.buf, r.buf, d.buf, threads)
+        finally:
+            release(&s)
+            release(&w)
+            release(&b)
+            release(&r)
+            release(&d)
+
+    def call(self, src, Packed packed not None, residual, out, int threads):
+        """The result, in out if given. None if any array is not just as the plan needs it: then nothing was done."""
+        cdef Views v = Views.__new__(Views)
         if packed.nbytes != self.packed_bytes:
             raise ValueError("weights were packed by another plan")
-        r.buf = NULL
-        self.src.take(src, &s, False, "input")
-        try:
-            self.dst.take(dst, &d, True, "out")
-            try:
-                if residual is not None:
-                    self.dst.take(residual, &r, False, "residual")
-                scratch = fc_scratch_acquire(fc_plan_scratch_bytes(self.plan, threads))
-                if scratch is NULL:
-                    raise MemoryError(f"{fc_plan_scratch_bytes(self.plan, threads)} bytes of scratch memory could "
-                                      "not be allocated")
-                with nogil:
-                    fc_plan_execute(self.plan, s.buf, packed.data, r.buf, d.buf, scratch, threads)
-                fc_scratch_release(scratch)
-            finally:
-                if r.buf is not NULL:
-                    PyBuffer_Release(&r)
-                PyBuffer_Release(&d)
-        finally:
-            PyBuffer_Release(&s)
+        if not (v.open(INPUT, src) and v.open(RESIDUAL, residual) and v.open(OUT, out) and v.opened[INPUT]):
+            return None
+        if not self.src.fits(&v.views[INPUT]) or v.opened[RESIDUAL] and not self.dst.fits(&v.views[RESIDUAL]):
+            return None
+        if v.opened[OUT] and not self.dst.fits(&v.views[OUT]) or not v.safe():
+            return None
+        if out is None:
+            out = empty(self.dst.shape, self.dtype)
+            v.open(OUT, out)
+        self.run(v.data(INPUT), packed.data, v.data(RESIDUAL), v.views[OUT].buf, threads)
+        return out
+
+
+cdef bint plain(object value, int depth):
+    """Whether values of this kind mean the same if they are equal: True == 1.0 == 1, but only 1 is an integer.
+
+    Tuples may nest to `depth`; what is valid does not go further, and hashing what does could exhaust the stack.
+    """
+    if type(value) is tuple and depth > 0:
+        for item in <tuple>value:
+            if not plain(item, depth - 1):
+                return False
+        return True
+    return value is None or type(value) is int or type(value) is str
+
+
+cdef class Calls:
+    """Plans of the last one-shot calls, each found again by its arrays' layouts and its parameters as given.
+
+    Two generations of at most `room` / 2 calls: one that is repeated enters the younger, and when that is full it
+    takes the place of the older. So the last room / 2 calls are always kept, and the most used ones stay.
+    """
+    cdef dict young, old
+    cdef int room
+
+    def __cinit__(self, int room):
+        self.young, self.old, self.room = {}, {}, room
+
+    def __len__(self):
+        return len(self.young.keys() | self.old.keys())
+
+    cdef int keep(self, object key, Plan plan) except -1:
+        if len(self.young) >= self.room // 2:
+            self.old, self.young = self.young, {}
+        self.young[key] = plan
+        return 0
+
+    cdef object key(self, Views v, tuple arrays, tuple parameters):
+        cdef int i
+        for i in range(ARRAYS):
+            if not v.open(i, arrays[i]):
+                return None
+        arrays_key = v.key()
+        return None if arrays_key is None or not plain(parameters, 3) else (arrays_key, parameters)
+
+    def repeat(self, tuple arrays, tuple parameters, int threads):
+        """The result of a call like an earlier one. None if there was none, or anything needs a closer look.
+
+        ``arrays`` are input, weight, bias, residual and out; all but the first two may be None.
+        """
+        cdef Views v = Views.__new__(Views)
+        cdef Plan plan
+        key = self.key(v, arrays, parameters)
+        if key is None:
+            return None
+        plan = self.young.get(key)
+        if plan is None:
+            plan = self.old.get(key)
+            if plan is None:
+                return None
+            self.keep(key, plan)
+        if not v.safe():
+            return None
+        out = arrays[OUT]
+        if out is None:
+            out = empty(plan.dst.shape, plan.dtype)
+            v.open(OUT, out)
+        plan.run_once(v.data(INPUT), v.data(WEIGHT), v.data(BIAS), v.data(RESIDUAL), v.views[OUT].buf, threads)
+        return out
+
+    def remember(self, tuple arrays, tuple parameters, Plan plan):
+        """Keep the plan of a call that has succeeded, if its arrays went into the plan as they stand."""
+        cdef Views v = Views.__new__(Views)
+        key = self.key(v, arrays, parameters)
+        if key is None or not plan.src.fits(&v.views[INPUT]) or not plan.wei.fits(&v.views[WEIGHT]):
+            return
+        for i in (RESIDUAL, OUT):
+            if v.opened[i] and not plan.dst.fits(&v.views[i]):
+                return
+        if v.opened[BIAS] and v.views[BIAS].shape[0] > 1 and v.views[BIAS].strides[0] != v.views[BIAS].itemsize:
+            return
+        self.keep(key, plan)
 
 
 def explain(tuple fields, int isa, bint strict):

@@ -43,12 +43,12 @@ _Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, strides in bytes
 
 
 def core_plan(
-    fields: tuple[Any, ...], algorithm: str, strict: bool, src: _Layout, wei: _Layout, dst: _Layout, itemsize: int
+    fields: tuple[Any, ...], algorithm: str, strict: bool, src: _Layout, wei: _Layout, dst: _Layout, dtype: np.dtype
 ) -> _core.Plan:
-    """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the arrays."""
+    """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the callers' arrays."""
     numbers = candidates(algorithm)
     try:
-        return _kept_plan(fields, numbers, strict, src, wei, dst, itemsize)
+        return _kept_plan(fields, numbers, strict, src, wei, dst, dtype)
     except NotImplementedError as error:
         raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
 
@@ -61,14 +61,14 @@ def _kept_plan(
     src: _Layout,
     wei: _Layout,
     dst: _Layout,
-    itemsize: int,
+    dtype: np.dtype,
 ) -> _core.Plan:
     """Plans hold no weights and are immutable, so the last ones are kept for one-shot calls."""
     if len(numbers) > 1:
         verdicts = _core.explain(fields, _config.ISA, strict)
         numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
-    layouts = (_core.Layout(shape, strides, itemsize) for shape, strides in (src, wei, dst))
-    return _core.Plan(fields, _config.ISA, numbers[0], strict, *layouts)
+    layouts = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, wei, dst))
+    return _core.Plan(fields, _config.ISA, numbers[0], strict, *layouts, dtype)
 
 
 def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -155,33 +155,26 @@ class ConvPlan:
         )
         self._dtype = weight.dtype
         bias = check_bias(bias, self._geometry, weight)
-        if self._dtype == _args.HALF:
-            weight = weight.astype(np.float32)
-            bias = None if bias is None else bias.astype(np.float32)
-        weight = _args.addressable(weight)
-        compute, item = weight.dtype, weight.itemsize
-        source, target = self._geometry.input_shape, self._geometry.output_shape
-        self._src_strides, self._dst_strides = dense_strides(source, item), dense_strides(target, item)
+        weight = _args.stored(weight)
+        self._shape = shape
+        src, dst = (dense_strides(s, weight.itemsize) for s in (shape, self.output_shape))
         self._activation, self._requested = activation, algorithm
         self._strict = _args.is_strict(precision)
         bounds = _args.activation_bounds(activation)
-        self._fields = self._geometry.fields(
-            "forward", compute, self._src_strides, weight.strides, self._dst_strides, bounds
-        )
+        self._fields = self._geometry.fields("forward", weight.dtype, src, weight.strides, dst, bounds)
         self._plan = core_plan(
             self._fields,
             algorithm,
             self._strict,
-            (source, self._src_strides),
+            (shape, src),
             (weight.shape, weight.strides),
-            (target, self._dst_strides),
-            item,
+            (self.output_shape, dst),
+            weight.dtype,
         )
         self._packed = self._plan.pack(weight, bias, _config.get_num_threads())
         # For pickling; a read-only array is taken to stay as it is.
         self._weight = _kept(weight)
         self._bias = None if bias is None else _kept(bias)
-        self._compute = compute
 
     def __call__(self, x: Any, residual: Any = None, out: np.ndarray | None = None) -> np.ndarray:
         """Convolve.
@@ -200,23 +193,24 @@ class ConvPlan:
         numpy.ndarray, of :attr:`output_shape`
             ``out``, if given.
         """
-        g = self._geometry
+        threads = _config.get_num_threads()
+        result = self._plan.call(x, self._packed, residual, out, threads)
+        if result is not None:
+            return result
         x = _args.as_operand(x, "x")
-        expected = g.input_shape if g.batched else g.input_shape[1:]
-        if x.shape != expected:
-            raise ValueError(f"x has shape {x.shape}; the plan needs {expected}")
+        if x.shape != self._shape:
+            raise ValueError(f"x has shape {x.shape}; the plan needs {self._shape}")
         if x.dtype != self._dtype:
             raise TypeError(f"x has dtype {x.dtype}; the plan needs {self._dtype}")
         if residual is not None:
             residual = check_residual(residual, self.output_shape, self._dtype)
         if out is not None:
             _args.check_out(out, self.output_shape, self._dtype, {"x": x})
-        x = np.ascontiguousarray(x, dtype=self._compute)
-        whole = out if out is None or g.batched else out[None]
-        usable = whole is not None and whole.dtype == self._compute and whole.flags.c_contiguous
-        result = whole if usable else np.empty(g.output_shape, self._compute)
-        x = x if g.batched else x[None]
-        return run(self._plan, g, x, self._packed, residual, out, result, self._dtype)
+        x = _args.addressable(np.ascontiguousarray(x))
+        residual = laid_out(residual, out)
+        result = target(out, True, self.output_shape, self._dtype)
+        self._plan.execute(x, self._packed, None, None, residual, result, threads)
+        return handed_over(result, out)
 
     @property
     def algorithm(self) -> str:
@@ -246,8 +240,7 @@ class ConvPlan:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the result."""
-        shape = self._geometry.output_shape
-        return shape if self._geometry.batched else shape[1:]
+        return self._geometry.result_shape
 
     def explain(self) -> str:
         """A table of every algorithm: its predicted cost, or the reason why it cannot serve."""
@@ -262,16 +255,16 @@ class ConvPlan:
     def __repr__(self) -> str:
         g = self._geometry
         return (
-            f"ConvPlan({g.input_shape if g.batched else g.input_shape[1:]} -> {self.output_shape}, "
+            f"ConvPlan({self._shape} -> {self.output_shape}, "
             f"kernel={g.kernel}, {g.layout}, {self._dtype}, algorithm={self.algorithm!r}, isa={self.isa!r})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         g = self._geometry
         arguments = (
-            g.input_shape if g.batched else g.input_shape[1:],
-            self._weight.astype(self._dtype, copy=False),
-            None if self._bias is None else self._bias.astype(self._dtype, copy=False),
+            self._shape,
+            self._weight,
+            self._bias,
             g.stride,
             g.padding,
             g.dilation,
@@ -302,7 +295,7 @@ def check_bias(bias: Any, geometry: _args.Geometry, weight: np.ndarray) -> np.nd
     if bias.shape != (geometry.out_channels,):
         raise ValueError(f"bias has shape {bias.shape}; it needs ({geometry.out_channels},)")
     _args.same_dtype(bias, "bias", weight, "weight")
-    return np.ascontiguousarray(bias)
+    return _args.addressable(np.ascontiguousarray(bias))
 
 
 def check_residual(residual: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -314,32 +307,28 @@ def check_residual(residual: Any, shape: tuple[int, ...], dtype: np.dtype) -> np
     return residual
 
 
-def run(
-    plan: _core.Plan,
-    geometry: _args.Geometry,
-    x: np.ndarray,
-    packed: _core.Packed,
-    residual: np.ndarray | None,
-    out: np.ndarray | None,
-    result: np.ndarray,
-    dtype: np.dtype,
-) -> np.ndarray:
-    """Run a plan into ``result``, the array it was made for, and hand that over as the caller wants it.
+def target(out: np.ndarray | None, contiguous: bool, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """``out`` if the core can write to it as it lies, else a new array."""
+    if out is not None and _args.addressable(out) is out and (out.flags.c_contiguous or not contiguous):
+        return out
+    return np.empty(shape, dtype)
 
-    ``result`` is C-contiguous if there is a residual, which is then brought into the same layout.
-    """
-    if residual is not None:
-        inside = residual if geometry.batched else residual[None]
-        in_place = out is not None and same_memory(residual, out)
-        if out is not None and not in_place and _args.overlap(out, residual):
-            raise ValueError("out overlaps residual in memory; it needs to be residual itself or memory of its own")
-        residual = np.ascontiguousarray(inside, dtype=result.dtype)
-    plan.execute(x, packed, residual, result, _config.get_num_threads())
+
+def laid_out(residual: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
+    """The residual as a contiguous array; it may only overlap ``out`` by being the same memory."""
+    if residual is None:
+        return None
+    if out is not None and not same_memory(residual, out) and _args.overlap(out, residual):
+        raise ValueError("out overlaps residual in memory; it needs to be residual itself or memory of its own")
+    return _args.addressable(np.ascontiguousarray(residual))
+
+
+def handed_over(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """``out`` with the result in it, if given."""
     if out is None:
-        return geometry.public(result.astype(dtype, copy=False))
-    whole = out if geometry.batched else out[None]
-    if not same_memory(whole, result):
-        whole[...] = result
+        return result
+    if result is not out:
+        out[...] = result
     return out
 
 
