@@ -161,7 +161,11 @@ static int64_t band_rows(const fc_plan *plan, fc_algo_id id) {
     const fc_problem *p = &plan->problem;
     const fc_half_blocks *h = &plan->layout.half;
     const fc_axis *a = &p->axis[h->axis];
-    const int64_t tile = id == FC_WINOGRAD_F2 ? 2 : id == FC_WINOGRAD_F3 ? 3 : id == FC_WINOGRAD_F4 ? 4 : 1;
+    const int64_t tile = id == FC_WINOGRAD_F2   ? 2
+                         : id == FC_WINOGRAD_F3 ? 3
+                         : id == FC_WINOGRAD_F4 ? 4
+                         : id == FC_WINOGRAD_F6 ? 6
+                                                : 1;
     const int64_t per_row = h->src_planes * h->src_row * a->stride + h->dst_planes * h->dst_row;
     const int64_t weights = p->groups * fc_weights(p) * (tile > 1 ? (tile + 2) * (tile + 2) : 9) / 9;
     const int64_t wanted = fc_max(
