@@ -93,7 +93,10 @@ typedef struct depthwise_job {
     const fc_plan *plan;
     const char *src, *packed, *residual;
     char *dst, *scratch;
-    int64_t parts; // tasks that share the rows of a plane
+    int64_t parts;  // tasks that share the rows of a plane
+    int64_t groups; // pixels form: per task
+    fc_padded padded;
+    size_t panel_bytes;
 } depthwise_job;
 
 // The rows of a task, but for what differs between the forms.
@@ -128,41 +131,58 @@ static void pixels_task(void *context, int64_t index, int thread) {
     const depthwise_job *job = context;
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
-    const fc_padded padded = padded_of(p);
+    char *planes = job->scratch + (size_t)thread * job->panel_bytes;
     fc_depthwise_rows work = rows_of(job, index % job->parts);
-    index /= job->parts;
-    const int64_t group = index % p->groups, image = index / p->groups / p->axis[0].out;
-    work.d = index / p->groups % p->axis[0].out;
-    work.src = job->scratch + (size_t)thread * panel_bytes(plan);
-    work.row = padded.width;
+    const int64_t shares = fc_ceil_div(p->groups, job->groups), share = index / job->parts % shares;
+    index /= job->parts * shares;
+    const int64_t image = index / p->axis[0].out;
+    work.d = index % p->axis[0].out;
+    work.src = planes;
+    work.row = job->padded.width;
     work.tap_offset = plan->table;
-    const fc_pad_copy copy = {
+    fc_pad_copy copy = {
         .problem = p,
-        .src = fc_at(job->src, image * p->src.outer + group * p->src.group, plan->kernels),
         .d = work.d,
         .h = work.h,
         .channels = 1,
-        .rows = padded.rows + padded.rows_extra,
-        .width = padded.width,
-        .planes = job->scratch + (size_t)thread * panel_bytes(plan),
+        .rows = job->padded.rows + job->padded.rows_extra,
+        .width = job->padded.width,
+        .planes = planes,
     };
-    plan->kernels->pad_copy_pixels(&copy);
-    for (int64_t out = 0; out < p->out_channels; out++) {
-        work.channel = group * p->out_channels + out;
-        aim(job, &work, image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
-        plan->kernels->depthwise_pixels(&work);
+    for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares; group++) {
+        copy.src = fc_at(job->src, image * p->src.outer + group * p->src.group, plan->kernels);
+        plan->kernels->pad_copy_pixels(&copy);
+        copy.bordered = 1; // the padding of the next group is where this one's is
+        for (int64_t out = 0; out < p->out_channels; out++) {
+            work.channel = group * p->out_channels + out;
+            aim(job, &work,
+                image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
+            plan->kernels->depthwise_pixels(&work);
+        }
     }
 }
 
 static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
                     void *scratch_memory, int threads) {
     const fc_problem *p = &plan->problem;
-    depthwise_job job = {plan, src, packed, residual, dst, scratch_memory, 0};
-    int64_t rows = padded_of(p).rows;
-    if (channels_form(p))
-        rows = fc_max(1, fc_min(p->axis[1].out, FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels)));
-    const int64_t planes = p->batch * p->axis[0].out * (channels_form(p) ? 1 : p->groups);
-    job.parts = fc_ceil_div(p->axis[1].out, rows);
+    depthwise_job job = {.plan = plan,
+                         .src = src,
+                         .packed = packed,
+                         .residual = residual,
+                         .dst = dst,
+                         .scratch = scratch_memory,
+                         .panel_bytes = panel_bytes(plan)};
+    int64_t rows, planes = p->batch * p->axis[0].out;
+    if (channels_form(p)) {
+        rows = FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels);
+    } else {
+        job.padded = padded_of(p);
+        rows = job.padded.rows;
+        job.groups = fc_max(1, FC_ROWS_ELEMENTS / (job.padded.elements * p->out_channels));
+        job.groups = fc_max(1, fc_min(job.groups, p->groups / (4 * threads)));
+        planes *= fc_ceil_div(p->groups, job.groups);
+    }
+    job.parts = fc_ceil_div(p->axis[1].out, fc_max(1, fc_min(p->axis[1].out, rows)));
     if (planes * job.parts < 8 * threads) job.parts = fc_min(p->axis[1].out, fc_round_up(job.parts, threads));
     fc_parallel(planes * job.parts, threads, channels_form(p) ? channels_task : pixels_task, &job);
 }

@@ -10,15 +10,9 @@
 
 enum { FC_TAPS_PER_BLOCK = 256, FC_UNIT_COLUMNS = 256, FC_UNIT_BYTES = 1 << 20 };
 
-typedef struct direct_shape {
-    fc_padded padded;
-    int64_t channels; // per block
-    int64_t bytes;    // of a unit's planes and of the sums between blocks of channels
-} direct_shape;
-
-static direct_shape shape_of(const fc_problem *p, const fc_kernels *k) {
+static fc_direct_pixels shape_of(const fc_problem *p, const fc_kernels *k) {
     const int64_t blocks = fc_max(1, fc_ceil_div(p->in_channels, fc_max(1, FC_TAPS_PER_BLOCK / fc_taps(p))));
-    direct_shape s = {.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks))};
+    fc_direct_pixels s = {.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks))};
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     int64_t rows = fc_max(1, fc_min(p->axis[1].out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, width))));
     for (;; rows = fc_ceil_div(rows, 2)) {
@@ -37,7 +31,7 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
 
 static double cost(const fc_problem *p, const fc_kernels *k) {
     if (fc_gemm_channels_form(p, k)) return fc_direct_channels_cost(p, k);
-    const direct_shape s = shape_of(p, k);
+    const fc_direct_pixels s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
@@ -48,7 +42,7 @@ static double cost(const fc_problem *p, const fc_kernels *k) {
 }
 
 static int64_t unit_blocks(const fc_plan *plan) {
-    return fc_ceil_div(plan->problem.axis[1].out, shape_of(&plan->problem, plan->kernels).padded.rows);
+    return fc_ceil_div(plan->problem.axis[1].out, plan->layout.gemm.direct.pixels.padded.rows);
 }
 
 static const fc_gemm_source source;
@@ -56,10 +50,11 @@ static const fc_gemm_source source;
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
     if (fc_gemm_channels_form(p, plan->kernels)) return fc_direct_channels_layout(plan);
-    const direct_shape s = shape_of(p, plan->kernels);
+    const fc_direct_pixels s = shape_of(p, plan->kernels);
     const int64_t block = s.channels * fc_taps(p);
     const fc_status status = fc_gemm_layout_make(plan, &source, 0, 1, block, 0, block);
     if (status != FC_OK) return status;
+    plan->layout.gemm.direct.pixels = s;
     fc_padded_offsets(p, &s.padded, s.channels, plan->table);
     return FC_OK;
 }
@@ -69,21 +64,21 @@ static int64_t units(const fc_plan *plan) {
 }
 
 static int64_t unit_columns(const fc_plan *plan) {
-    const direct_shape s = shape_of(&plan->problem, plan->kernels);
+    const fc_direct_pixels s = plan->layout.gemm.direct.pixels;
     return s.padded.rows * s.padded.width;
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t count) {
-    return count * shape_of(&plan->problem, plan->kernels).padded.elements;
+    return count * plan->layout.gemm.direct.pixels.padded.elements;
 }
 
-static int64_t unit_tiles(const fc_plan *plan, const direct_shape *s) {
+static int64_t unit_tiles(const fc_plan *plan, const fc_direct_pixels *s) {
     return fc_ceil_div((s->padded.rows - 1) * s->padded.width + plan->problem.axis[2].out, plan->kernels->nr);
 }
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
-    const direct_shape s = shape_of(&plan->problem, plan->kernels);
+    const fc_direct_pixels s = plan->layout.gemm.direct.pixels;
     return count * unit_tiles(plan, &s);
 }
 
@@ -94,7 +89,7 @@ typedef struct direct_tile {
     int64_t column, count;     // of the padded rows
 } direct_tile;
 
-static direct_tile unit_of(const fc_gemm_strip *strip, const direct_shape *s, int64_t unit) {
+static direct_tile unit_of(const fc_gemm_strip *strip, const fc_direct_pixels *s, int64_t unit) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t blocks = unit_blocks(strip->plan), at = strip->first + unit;
     direct_tile t = {.unit = unit, .h = at % blocks * s->padded.rows};
@@ -104,7 +99,7 @@ static direct_tile unit_of(const fc_gemm_strip *strip, const direct_shape *s, in
     return t;
 }
 
-static direct_tile tile_of(const fc_gemm_strip *strip, const direct_shape *s, int64_t tile) {
+static direct_tile tile_of(const fc_gemm_strip *strip, const fc_direct_pixels *s, int64_t tile) {
     const int64_t across = unit_tiles(strip->plan, s), out_w = strip->plan->problem.axis[2].out;
     direct_tile t = unit_of(strip, s, tile / across);
     t.column = tile % across * strip->plan->kernels->nr;
@@ -114,10 +109,11 @@ static direct_tile tile_of(const fc_gemm_strip *strip, const direct_shape *s, in
 
 static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *target) {
     const fc_problem *p = &strip->plan->problem;
-    const direct_shape s = shape_of(p, strip->plan->kernels);
+    const fc_direct_pixels s = strip->plan->layout.gemm.direct.pixels;
     const direct_tile t = tile_of(strip, &s, index);
     const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + t.h * p->dst.axis[1];
     target->pixels = t.count;
+    target->at = t.unit * s.padded.elements + t.column;
     target->run_count = 0;
     for (int64_t j = 0; j < t.count;) {
         const int64_t row = (t.column + j) / s.padded.width, x = (t.column + j) % s.padded.width, left = t.count - j;
@@ -132,7 +128,7 @@ static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *ta
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
     const fc_problem *p = &plan->problem;
-    const direct_shape s = shape_of(p, plan->kernels);
+    const fc_direct_pixels s = strip->plan->layout.gemm.direct.pixels;
     const int64_t taps = fc_taps(p);
     for (int64_t u = 0; u < strip->count; u++) {
         const direct_tile at = unit_of(strip, &s, u);
@@ -151,12 +147,9 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void address(const fc_gemm_strip *strip, int64_t index, fc_gemm_tile *tile) {
-    const fc_plan *plan = strip->plan;
-    const direct_shape s = shape_of(&plan->problem, plan->kernels);
-    const direct_tile t = tile_of(strip, &s, index);
-    tile->b = fc_at(strip->panel, t.unit * s.padded.elements + t.column, plan->kernels);
-    tile->b_offset = plan->table;
+static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
+    tile->b = fc_at(strip->panel, target->at, strip->plan->kernels);
+    tile->b_offset = strip->plan->table;
     tile->depth = strip->k1 - strip->k0;
 }
 

@@ -12,24 +12,14 @@
 
 enum { FC_DIRECT_K = 256, FC_ROWS_BYTES = 384 << 10, FC_ROWS_MOST = 4 << 20 };
 
-typedef struct rows_shape {
-    int in_place;
-    int64_t rows;              // output rows per unit
-    int64_t rows_in, width;    // of the copy
-    int64_t pixel, row, plane; // distances in elements, of the copy or of the image
-    int64_t segment;           // steps of k that are neighbours in memory
-    int64_t taps;              // that a segment joins
-    int64_t block, span;       // of fc_gemm_layout
-} rows_shape;
-
 // Whether all windows of an axis lie inside the input.
 static int inside(const fc_axis *a) {
     return a->pad <= 0 && (a->out - 1) * a->stride - a->pad + (a->kernel - 1) * a->dilation < a->in;
 }
 
-static rows_shape shape_of(const fc_problem *p, const fc_kernels *k) {
+static fc_direct_channels shape_of(const fc_problem *p, const fc_kernels *k) {
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    rows_shape s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
+    fc_direct_channels s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
     s.width = (w->out - 1) * w->stride + (w->kernel - 1) * w->dilation + 1;
     if (s.in_place) {
         s.rows = 1;
@@ -72,7 +62,7 @@ const char *fc_direct_channels_refuse(const fc_problem *p, const fc_kernels *k) 
 }
 
 double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k) {
-    const rows_shape s = shape_of(p, k);
+    const fc_direct_channels s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
@@ -85,24 +75,26 @@ double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k) {
     return fc_cost_gemm(p, k, fc_cost_runs(copied, run, k)) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
 }
 
-static int64_t unit_blocks(const fc_problem *p, const rows_shape *s) { return fc_ceil_div(p->axis[1].out, s->rows); }
+static int64_t unit_blocks(const fc_problem *p, const fc_direct_channels *s) {
+    return fc_ceil_div(p->axis[1].out, s->rows);
+}
 
 static int64_t units(const fc_plan *plan) {
     const fc_problem *p = &plan->problem;
-    const rows_shape s = shape_of(p, plan->kernels);
+    const fc_direct_channels s = plan->layout.gemm.direct.channels;
     return p->batch * p->axis[0].out * unit_blocks(p, &s);
 }
 
 static int64_t unit_columns(const fc_plan *plan) {
-    return shape_of(&plan->problem, plan->kernels).rows * plan->problem.axis[2].out;
+    return plan->layout.gemm.direct.channels.rows * plan->problem.axis[2].out;
 }
 
-static int64_t unit_elements(const fc_problem *p, const rows_shape *s) {
+static int64_t unit_elements(const fc_problem *p, const fc_direct_channels *s) {
     return s->in_place ? 0 : fc_round_up(p->axis[0].kernel * s->plane, 16);
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t count) {
-    const rows_shape s = shape_of(&plan->problem, plan->kernels);
+    const fc_direct_channels s = plan->layout.gemm.direct.channels;
     return count * unit_elements(&plan->problem, &s);
 }
 
@@ -110,7 +102,7 @@ static int64_t tiles_across(const fc_plan *plan) { return fc_ceil_div(plan->prob
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
-    return count * tiles_across(plan) * shape_of(&plan->problem, plan->kernels).rows;
+    return count * tiles_across(plan) * plan->layout.gemm.direct.channels.rows;
 }
 
 // Where a unit and a tile lie.
@@ -121,7 +113,7 @@ typedef struct rows_tile {
     int64_t count;       // of pixels; none in rows that the last unit does not have
 } rows_tile;
 
-static rows_tile unit_of(const fc_gemm_strip *strip, const rows_shape *s, int64_t unit) {
+static rows_tile unit_of(const fc_gemm_strip *strip, const fc_direct_channels *s, int64_t unit) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t blocks = unit_blocks(p, s), at = strip->first + unit;
     return (rows_tile){.unit = unit,
@@ -130,7 +122,7 @@ static rows_tile unit_of(const fc_gemm_strip *strip, const rows_shape *s, int64_
                        .image = at / blocks / p->axis[0].out};
 }
 
-static rows_tile tile_of(const fc_gemm_strip *strip, const rows_shape *s, int64_t tile) {
+static rows_tile tile_of(const fc_gemm_strip *strip, const fc_direct_channels *s, int64_t tile) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t across = tiles_across(strip->plan), part = tile % across;
     rows_tile t = unit_of(strip, s, tile / across / s->rows);
@@ -142,10 +134,16 @@ static rows_tile tile_of(const fc_gemm_strip *strip, const rows_shape *s, int64_
 
 static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *target) {
     const fc_problem *p = &strip->plan->problem;
-    const rows_shape s = shape_of(p, strip->plan->kernels);
+    const fc_direct_channels s = strip->plan->layout.gemm.direct.channels;
     const rows_tile t = tile_of(strip, &s, index);
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + (t.h + t.row) * p->dst.axis[1];
     target->pixels = t.count;
+    target->at = t.row * h->stride * s.row + t.column * w->stride * s.pixel;
+    if (s.in_place)
+        target->at += t.image * p->src.outer + (t.d * d->stride - d->pad) * s.plane +
+                      (t.h * h->stride - h->pad) * s.row - w->pad * s.pixel;
+    else target->at += t.unit * unit_elements(p, &s);
     target->run_count = 0;
     for (int64_t i = 0; i < t.count; i++) target->row_offset[i] = base + (t.column + i) * p->dst.axis[2];
 }
@@ -153,7 +151,7 @@ static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *ta
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
     const fc_problem *p = &plan->problem;
-    const rows_shape s = shape_of(p, plan->kernels);
+    const fc_direct_channels s = plan->layout.gemm.direct.channels;
     if (s.in_place || strip->k0 > 0) return;
     for (int64_t u = 0; u < strip->count; u++) {
         const rows_tile at = unit_of(strip, &s, u);
@@ -171,21 +169,14 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void address(const fc_gemm_strip *strip, int64_t index, fc_gemm_tile *tile) {
+static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
     const fc_plan *plan = strip->plan;
-    const fc_problem *p = &plan->problem;
-    const rows_shape s = shape_of(p, plan->kernels);
-    const rows_tile t = tile_of(strip, &s, index);
-    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    int64_t at = t.row * h->stride * s.row + t.column * w->stride * s.pixel;
-    if (s.in_place)
-        at += t.image * p->src.outer + (t.d * d->stride - d->pad) * s.plane + (t.h * h->stride - h->pad) * s.row -
-              w->pad * s.pixel;
-    else at += t.unit * unit_elements(p, &s);
-    tile->a = fc_at(s.in_place ? strip->src : strip->panel, at + strip->k0 % s.segment, plan->kernels);
-    tile->a_row = w->stride * s.pixel;
-    tile->a_segment = plan->table + strip->k0 / s.segment;
-    tile->segments = fc_max(1, (strip->k1 - strip->k0) / s.segment);
+    const fc_direct_channels *s = &plan->layout.gemm.direct.channels;
+    const void *base = s->in_place ? strip->src : strip->panel;
+    tile->a = fc_at(base, target->at + strip->k0 % s->segment, plan->kernels);
+    tile->a_row = plan->problem.axis[2].stride * s->pixel;
+    tile->a_segment = plan->table + strip->k0 / s->segment;
+    tile->segments = fc_max(1, (strip->k1 - strip->k0) / s->segment);
     tile->depth = (strip->k1 - strip->k0) / tile->segments;
 }
 
@@ -201,10 +192,11 @@ static const fc_gemm_source source = {
 
 fc_status fc_direct_channels_layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
-    const rows_shape s = shape_of(p, plan->kernels);
+    const fc_direct_channels s = shape_of(p, plan->kernels);
     const int64_t segments = p->in_channels * fc_taps(p) / s.segment;
     const fc_status status = fc_gemm_layout_make(plan, &source, 1, p->in_channels, s.block, s.span, segments);
     if (status != FC_OK) return status;
+    plan->layout.gemm.direct.channels = s;
     int64_t *offset = plan->table;
     for (int64_t kd = 0; kd < p->axis[0].kernel; kd++)
         for (int64_t kh = 0; kh < p->axis[1].kernel; kh++)

@@ -254,7 +254,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
             tile.residual = job->residual ? job->residual + base * element : NULL;
             for (int64_t t = 0; t < strip.tiles; t++) {
                 if (!targets[t].pixels) continue; // rows that the last unit does not have
-                source->address(&strip, t, &tile);
+                source->address(&strip, &targets[t], &tile);
                 if (g->channels_form) {
                     tile.b = w;
                     tile.m = targets[t].pixels;

@@ -65,19 +65,25 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void address(const fc_gemm_strip *strip, int64_t t, fc_gemm_tile *tile) {
+static void target(const fc_gemm_strip *strip, int64_t t, fc_gemm_target *target) {
     const fc_plan *plan = strip->plan;
-    const fc_gemm_layout *g = &plan->layout.gemm;
+    int64_t first, count;
+    fc_gemm_flat_target(strip, t, target);
+    fc_gemm_flat_tile(strip, t, &first, &count);
+    if (plan->layout.gemm.channels_form) target->at = (first - strip->first) * panel_row(plan);
+    else target->at = t * plan->kernels->nr * plan->layout.gemm.block;
+}
+
+static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
+    const fc_plan *plan = strip->plan;
     tile->depth = strip->k1 - strip->k0;
-    if (g->channels_form) {
-        int64_t first, count;
-        fc_gemm_flat_tile(strip, t, &first, &count);
-        tile->a = fc_at(strip->panel, (first - strip->first) * panel_row(plan), plan->kernels);
+    if (plan->layout.gemm.channels_form) {
+        tile->a = fc_at(strip->panel, target->at, plan->kernels);
         tile->a_row = panel_row(plan);
         tile->segments = 1;
         tile->a_segment = plan->table;
     } else {
-        tile->b = fc_at(strip->panel, t * plan->kernels->nr * g->block, plan->kernels);
+        tile->b = fc_at(strip->panel, target->at, plan->kernels);
         tile->b_offset = plan->table;
     }
 }
@@ -87,7 +93,7 @@ static const fc_gemm_source source = {
     .unit_columns = fc_gemm_flat_unit_columns,
     .panel_elements = panel_elements,
     .tiles = fc_gemm_flat_tiles,
-    .target = fc_gemm_flat_target,
+    .target = target,
     .load = load,
     .address = address,
 };

@@ -13,6 +13,33 @@
 
 enum { FC_ALIGN = 64 };
 
+// Zero-padded rows, split into the phases of the stride (algo/padded.c): what direct and depthwise read instead of the
+// image in their pixels forms.
+typedef struct fc_padded {
+    int64_t rows;       // output rows that they serve
+    int64_t rows_extra; // further rows of a phase plane
+    int64_t width;      // of a phase plane
+    int64_t pixel;      // elements from column to column
+    int64_t plane;      // elements of a phase plane
+    int64_t elements;   // of all planes, and of `slack` elements that a last vector may read on
+} fc_padded;
+
+// A unit of direct convolution: a block of output rows of one (image, depth), and what they read.
+typedef struct fc_direct_pixels {
+    fc_padded padded;
+    int64_t channels; // per block of k
+    int64_t bytes;    // of the planes and of the sums between blocks
+} fc_direct_pixels;
+
+typedef struct fc_direct_channels {
+    int in_place;              // the image's own rows, else a copy
+    int64_t rows;              // of output
+    int64_t rows_in, width;    // of the copy
+    int64_t pixel, row, plane; // distances in elements, of the copy or of the image
+    int64_t segment, taps;     // steps of k that are neighbours in memory, and the taps that they join
+    int64_t block, span;       // of fc_gemm_layout
+} fc_direct_channels;
+
 // The GEMM view of a convolution (algo/gemm.c).
 typedef struct fc_gemm_layout {
     const struct fc_gemm_source *source; // where the columns come from
@@ -25,6 +52,10 @@ typedef struct fc_gemm_layout {
     int64_t contiguous;                  // how many flat positions in a row lie side by side in dst
     int64_t group_packed;                // packed elements per group
     int64_t segments;
+    union {
+        fc_direct_pixels pixels;
+        fc_direct_channels channels;
+    } direct;
 } fc_gemm_layout;
 
 typedef struct fc_winograd_layout {
@@ -92,16 +123,6 @@ fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorit
 
 // ---------------------------------------------------------------------------------------------------- algo/padded.c
 
-// Zero-padded rows, split into the phases of the stride: what direct and depthwise read instead of the image.
-typedef struct fc_padded {
-    int64_t rows;       // output rows that they serve
-    int64_t rows_extra; // further rows of a phase plane
-    int64_t width;      // of a phase plane
-    int64_t pixel;      // elements from column to column
-    int64_t plane;      // elements of a phase plane
-    int64_t elements;   // of all planes, and of `slack` elements that a last vector may read on
-} fc_padded;
-
 // Whether one output row of one channel takes at most `bytes`: to be asked first, since what follows would overflow.
 int fc_padded_fits(const fc_problem *problem, const fc_kernels *kernels, int64_t bytes);
 fc_padded fc_padded_rows(const fc_problem *problem, int64_t rows, int64_t channels, int64_t pixel, int64_t slack);
@@ -121,9 +142,11 @@ typedef struct fc_gemm_strip {
     int64_t k0, k1; // the block of k at hand
 } fc_gemm_strip;
 
-// Where a tile goes in dst.
+// Where a tile comes from, and where it goes in dst.
 typedef struct fc_gemm_target {
     int64_t pixels; // in the tile: its rows (channels form) or columns (pixels form)
+    int64_t at;     // elements from the start of what is read
+    int packed;     // pointwise: read from the panel, not from the image
     int64_t run_count;
     int64_t row_offset[FC_MAX_MR];
     fc_run runs[FC_MAX_NR];
@@ -136,7 +159,7 @@ typedef struct fc_gemm_source {
     int64_t (*tiles)(const fc_plan *plan, int64_t first, int64_t count);
     void (*target)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
     void (*load)(const fc_gemm_strip *strip);
-    void (*address)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_tile *out);
+    void (*address)(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *out);
 } fc_gemm_source;
 
 // Lays out k, the tiles and the packed weights; `order`, `block` and `span` as in fc_gemm_layout, 0 for the default.

@@ -74,27 +74,35 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void address(const fc_gemm_strip *strip, int64_t t, fc_gemm_tile *tile) {
+static void target(const fc_gemm_strip *strip, int64_t t, fc_gemm_target *target) {
+    const fc_plan *plan = strip->plan;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    int64_t first, count;
+    fc_gemm_flat_target(strip, t, target);
+    fc_gemm_flat_tile(strip, t, &first, &count);
+    target->packed = 0;
+    target->at = g->channels_form ? first * plan->problem.src.axis[2] : in_place(strip, first, count);
+    if (target->at != NOT_IN_PLACE) return;
+    target->packed = 1;
+    target->at = t * plan->kernels->nr * g->block;
+}
+
+static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
     const fc_plan *plan = strip->plan;
     const fc_gemm_layout *g = &plan->layout.gemm;
     const fc_problem *p = &plan->problem;
-    int64_t first, count;
-    fc_gemm_flat_tile(strip, t, &first, &count);
     tile->depth = strip->k1 - strip->k0;
     if (g->channels_form) {
-        tile->a = fc_at(strip->src, first * p->src.axis[2] + strip->k0, plan->kernels);
+        tile->a = fc_at(strip->src, target->at + strip->k0, plan->kernels);
         tile->a_row = p->src.axis[2];
         tile->segments = 1;
         tile->a_segment = plan->table;
-        return;
-    }
-    const int64_t offset = in_place(strip, first, count);
-    if (offset != NOT_IN_PLACE) {
-        tile->b = fc_at(strip->src, offset + strip->k0 * p->src.channel, plan->kernels);
-        tile->b_offset = plan->table;
-    } else {
-        tile->b = fc_at(strip->panel, t * plan->kernels->nr * g->block, plan->kernels);
+    } else if (target->packed) {
+        tile->b = fc_at(strip->panel, target->at, plan->kernels);
         tile->b_offset = plan->table + g->block;
+    } else {
+        tile->b = fc_at(strip->src, target->at + strip->k0 * p->src.channel, plan->kernels);
+        tile->b_offset = plan->table;
     }
 }
 
@@ -103,7 +111,7 @@ static const fc_gemm_source source = {
     .unit_columns = fc_gemm_flat_unit_columns,
     .panel_elements = panel_elements,
     .tiles = fc_gemm_flat_tiles,
-    .target = fc_gemm_flat_target,
+    .target = target,
     .load = load,
     .address = address,
 };

@@ -41,18 +41,20 @@ static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
     const T *weights = (const T *)work->weights + work->channel * work->taps;
     const vec bias = v_set1(((const T *)work->bias)[work->channel]);
     for (int64_t r = 0; r < work->rows;) {
-        const int64_t rows = work->rows - r >= 4 ? 4 : 1;
+        const int64_t left_rows = work->rows - r, rows = left_rows >= 4 ? 4 : left_rows >= 2 ? 2 : 1;
         const T *src = (const T *)work->src + r * work->row;
         T *dst = (T *)work->dst + (work->h + r) * p->dst.axis[1];
         const T *residual = work->residual ? (const T *)work->residual + (work->h + r) * p->dst.axis[1] : NULL;
         for (int64_t x = 0; x < columns;) {
-            const int64_t left = columns - x, wide = (rows == 4 ? 2 : 4) * FC_VL, count = left < wide ? left : wide;
+            const int64_t left = columns - x, wide = (rows == 1 ? 4 : 2) * FC_VL, count = left < wide ? left : wide;
             const T *res = residual ? residual + x : NULL;
             const int64_t vectors = (count + FC_VL - 1) / FC_VL, lanes = count - (vectors - 1) * FC_VL;
 #define FC_DEPTHWISE(R, V)                                                                                             \
     if (rows == R && vectors == V) FC_NAME(depthwise_vectors)(work, src + x, weights, bias, dst + x, res, lanes, R, V);
             FC_DEPTHWISE(4, 1)
             FC_DEPTHWISE(4, 2)
+            FC_DEPTHWISE(2, 1)
+            FC_DEPTHWISE(2, 2)
             FC_DEPTHWISE(1, 1)
             FC_DEPTHWISE(1, 2)
             FC_DEPTHWISE(1, 3)

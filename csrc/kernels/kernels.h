@@ -77,6 +77,7 @@ typedef struct fc_pad_copy {
     int64_t d, h;    // first output row
     int64_t c0, channels;
     int64_t rows, width; // of a plane (pixels: of a phase plane)
+    int bordered;        // pixels: the padding is zero already
     void *planes;
 } fc_pad_copy;
 

@@ -75,8 +75,11 @@ FC_INLINE void FC_NAME(copy_run)(T *out, const T *in, int64_t step, int64_t coun
         if (j < count) v_store_part(out + j, v_load_part(in + j, count - j), count - j);
         return;
     }
-    if (step == 2)
+    if (step == 2) {
         for (; j + FC_VL <= count; j += FC_VL) v_store(out + j, v_load2(in + 2 * j));
+        if (j < count) v_store_part(out + j, v_load2_part(in + 2 * j, count - j), count - j);
+        return;
+    }
     for (; j < count; j++) out[j] = in[j * step];
 }
 
@@ -86,17 +89,22 @@ FC_INLINE void FC_NAME(zero_run)(T *out, int64_t count) {
     if (j < count) v_store_part(out + j, v_set1(0), count - j);
 }
 
-// A run of outputs along w reads in[x + j * stride]: copies those inside [0, size), zeroes the rest.
-FC_INLINE void FC_NAME(clipped_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
-                                    int64_t count) {
+// A run of outputs along w reads in[x + j * stride]: copies those inside [0, size), zeroes the rest unless `bordered`.
+FC_INLINE void FC_NAME(bordered_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
+                                     int64_t count, int bordered) {
     int64_t low = 0, high = count;
     if (x < 0) low = stride == 1 ? -x : (-x + stride - 1) / stride;
     if (x + (count - 1) * stride >= size) high = x >= size ? 0 : (size - x + stride - 1) / stride;
     if (low > count) low = count;
     if (high < low) high = low;
-    if (low > 0) FC_NAME(zero_run)(out, low);
+    if (low > 0 && !bordered) FC_NAME(zero_run)(out, low);
     FC_NAME(copy_run)(out + low, row + (x + low * stride) * step, step * stride, high - low);
-    if (high < count) FC_NAME(zero_run)(out + high, count - high);
+    if (high < count && !bordered) FC_NAME(zero_run)(out + high, count - high);
+}
+
+FC_INLINE void FC_NAME(clipped_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
+                                    int64_t count) {
+    FC_NAME(bordered_run)(out, row, x, stride, size, step, count, 0);
 }
 
 // Where output pixel `pixel`, flat over (image, d, h, w), starts to read.
@@ -235,10 +243,10 @@ static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
                     }
                     for (int64_t r = 0; r < work->rows; r++, out += work->width) {
                         const int64_t y = (work->h + r) * h->stride - h->pad + ph;
-                        if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, work->width);
-                        else
-                            FC_NAME(clipped_run)(out, plane + y * p->src.axis[1], pw - w->pad, w->stride, w->in,
-                                                 p->src.axis[2], work->width);
+                        if (z >= 0 && z < d->in && y >= 0 && y < h->in)
+                            FC_NAME(bordered_run)(out, plane + y * p->src.axis[1], pw - w->pad, w->stride, w->in,
+                                                  p->src.axis[2], work->width, work->bordered);
+                        else if (!work->bordered) FC_NAME(zero_run)(out, work->width);
                     }
                 }
         }
