@@ -69,22 +69,31 @@ static int rows_form(const fc_pool *p) {
     return (w->in == 1 || p->src.axis[2] == 1) && (w->out == 1 || p->dst.axis[2] == 1);
 }
 
-// Whether a float can hold how far the last element of a window lies behind the first one.
+// Whether a float can hold how far the last element under a band of rows lies behind the first one.
 static int offsets_exact(const fc_pool *p) {
     double reach = 0;
     for (int i = 0; i < FC_AXES; i++) {
         const fc_axis *a = &p->axis[i];
-        const double span = p->adaptive ? (double)(a->in / a->out + 1) : (double)(a->kernel - 1) * (double)a->dilation;
+        double span = p->adaptive ? (double)(a->in / a->out + 2) : (double)(a->kernel - 1) * (double)a->dilation + 1;
+        if (i == 1) span += (double)(fc_pool_band_rows(p) - 1) * (p->adaptive ? span : (double)a->stride);
         reach = reach * (double)a->in + (span < (double)a->in ? span : (double)a->in);
     }
     return reach < (double)(1 << 24);
+}
+
+// Whether columns are near enough to each other, and windows low enough, for one vector of outputs at a time.
+static int columns_form(const fc_pool *p, int indexed) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    if (p->adaptive || w->kernel > FC_POOL_TAPS || w->stride > FC_POOL_STRIDE) return 0;
+    return indexed || h->kernel <= h->stride || fc_pool_shares_rows(p);
 }
 
 static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
     if (indexed && !offsets_exact(p)) return k->pool_any;
     if (channels_form(p)) return k->pool_channels;
     if (!rows_form(p)) return k->pool_any;
-    return indexed ? k->pool_rows_indexed : k->pool_rows;
+    if (columns_form(p, indexed)) return k->pool_columns;
+    return indexed ? k->pool_any : k->pool_lines;
 }
 
 // An adaptive pooling whose windows are all alike is a strided one, which is faster.

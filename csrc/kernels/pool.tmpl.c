@@ -195,9 +195,9 @@ FC_INLINE T FC_NAME(pool_along)(const int kind, const T *line, int64_t taps, int
 }
 
 // Across the line: columns x .. x + vectors * FC_VL, or the first `part` of one vector; every lane a column.
-FC_INLINE void FC_NAME(pool_across_vectors)(const int kind, const int stride, const int64_t taps, const int vectors,
-                                            const int64_t part, int64_t dilation, const T *line, const T *count, T rows,
-                                            T *dst) {
+FC_INLINE void FC_NAME(pool_line_vectors)(const int kind, const int stride, const int64_t taps, const int vectors,
+                                          const int64_t part, int64_t dilation, const T *line, const T *count, T rows,
+                                          T *dst) {
     vec sum[4];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) sum[v] = stride == 1 ? v_load(line + v * FC_VL) : v_load2(line + 2 * v * FC_VL);
@@ -218,22 +218,22 @@ FC_INLINE void FC_NAME(pool_across_vectors)(const int kind, const int stride, co
 }
 
 // Across the line for all columns of the block.  `taps` is the kernel's width, a constant where that pays.
-FC_INLINE void FC_NAME(pool_across)(const int kind, const int stride, const int64_t taps, int64_t dilation,
-                                    const FC_NAME(pool_block) * b, T rows, T *dst) {
+FC_INLINE void FC_NAME(pool_line_across)(const int kind, const int stride, const int64_t taps, int64_t dilation,
+                                         const FC_NAME(pool_block) * b, T rows, T *dst) {
     const int64_t n = b->columns;
     int64_t x = 0;
     for (; x + 4 * FC_VL <= n; x += 4 * FC_VL)
-        FC_NAME(pool_across_vectors)(kind, stride, taps, 4, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                     dst + x);
+        FC_NAME(pool_line_vectors)(kind, stride, taps, 4, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                   dst + x);
     for (; x + FC_VL <= n; x += FC_VL)
-        FC_NAME(pool_across_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                     dst + x);
+        FC_NAME(pool_line_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                   dst + x);
     if (x == n) return;
-    if (n < FC_VL) FC_NAME(pool_across_vectors)(kind, stride, taps, 1, n, dilation, b->line, b->count, rows, dst);
+    if (n < FC_VL) FC_NAME(pool_line_vectors)(kind, stride, taps, 1, n, dilation, b->line, b->count, rows, dst);
     else {
         x = n - FC_VL; // overlaps its neighbour
-        FC_NAME(pool_across_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                     dst + x);
+        FC_NAME(pool_line_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                   dst + x);
     }
 }
 
@@ -247,50 +247,6 @@ FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * 
         sum = FC_NAME(pool_fold1)(kind, sum, FC_NAME(pool_along)(kind, line, taps, w.step));
     }
     return sum;
-}
-
-// Windows of two columns side by side, the commonest of all: `vectors` of outputs, or `part` of one, without a line.
-FC_INLINE void FC_NAME(pool_pairs_vectors)(const int kind, const int64_t part, const FC_NAME(pool_rows_under) * u,
-                                           const T *src, vec count, T *dst) {
-    vec low = v_set1(FC_NAME(pool_identity)(kind)), high = low;
-    for (int64_t d = 0; d < u->depths; d++)
-        for (int64_t h = 0; h < u->heights; h++) {
-            const T *p = src + d * u->depth_step + h * u->height_step;
-            FC_AHEAD(p);
-            FC_AHEAD(p + FC_VL);
-            low = FC_NAME(pool_fold)(kind, low, part ? v_load_part(p, 2 * part < FC_VL ? 2 * part : FC_VL) : v_load(p));
-            if (part && 2 * part <= FC_VL) continue;
-            high = FC_NAME(pool_fold)(kind, high, part ? v_load_part(p + FC_VL, 2 * part - FC_VL) : v_load(p + FC_VL));
-        }
-    vec result = FC_NAME(pool_fold)(kind, v_even(low, high), v_odd(low, high));
-    if (kind == FC_POOL_AVG) result = v_div(result, count);
-    if (part) v_store_part(dst, result, part);
-    else v_store(dst, result);
-}
-
-FC_INLINE void FC_NAME(pool_pairs)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t n, T count, T *dst) {
-    if (n < FC_VL) {
-        FC_NAME(pool_pairs_vectors)(kind, n, u, u->first, v_set1(count), dst);
-        return;
-    }
-    for (int64_t i = 0; i < n; i += FC_VL) {
-        const int64_t x = i + FC_VL <= n ? i : n - FC_VL; // the last one overlaps its neighbour
-        FC_NAME(pool_pairs_vectors)(kind, 0, u, u->first + 2 * x, v_set1(count), dst + x);
-    }
-}
-
-FC_INLINE void FC_NAME(pool_pairs_of)(const int kind, const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
-    const T columns = (T)fc_pool_count(p, 2, 0);
-    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
-        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
-        for (int64_t row = work->row; row < work->row + work->rows; row++) {
-            const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
-            const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) * columns : 1;
-            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
-            FC_NAME(pool_pairs)(kind, &under, p->axis[2].out, count, dst);
-        }
-    }
 }
 
 FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
@@ -312,10 +268,10 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
                     continue;
                 }
                 FC_NAME(pool_down)(kind, &under, b.lo, b.hi - b.lo, b.line + b.lo - b.x0);
-                if (stride == 1 && taps == 3) FC_NAME(pool_across)(kind, 1, 3, step, &b, rows, dst);
-                else if (stride == 1) FC_NAME(pool_across)(kind, 1, taps, step, &b, rows, dst);
-                else if (stride == 2 && taps == 3) FC_NAME(pool_across)(kind, 2, 3, step, &b, rows, dst);
-                else if (stride == 2) FC_NAME(pool_across)(kind, 2, taps, step, &b, rows, dst);
+                if (stride == 1 && taps == 3) FC_NAME(pool_line_across)(kind, 1, 3, step, &b, rows, dst);
+                else if (stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, &b, rows, dst);
+                else if (stride == 2 && taps == 3) FC_NAME(pool_line_across)(kind, 2, 3, step, &b, rows, dst);
+                else if (stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, &b, rows, dst);
                 else
                     for (int64_t x = 0; x < b.columns; x++) {
                         const T sum = FC_NAME(pool_along)(kind, b.line + b.window[x].start, b.window[x].taps, step);
@@ -326,187 +282,7 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
     }
 }
 
-FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
-    const fc_axis *a = &work->pool->axis[2];
-    const int pairs = !work->pool->adaptive && a->kernel == 2 && a->stride == 2 && a->dilation == 1 && a->pad == 0;
-    if (pairs && 2 * a->out <= a->in) FC_NAME(pool_pairs_of)(kind, work);
-    else FC_NAME(pool_lines_of)(kind, work);
-}
-
-static void FC_NAME(pool_rows)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_rows_of)(FC_POOL_MAX, work);
-    else FC_NAME(pool_rows_of)(FC_POOL_AVG, work);
-}
-
-// --------------------------------------------------------------------------------------- maxima and their positions
-
-// A running maximum and how far from the window's first input it was found; T holds that exactly (algo/pool.c sees to
-// it), and so both are selected by one mask.
-typedef struct FC_NAME(pool_best) {
-    vec value, offset;
-} FC_NAME(pool_best);
-
-FC_INLINE FC_NAME(pool_best) FC_NAME(pool_nothing)(void) {
-    return (FC_NAME(pool_best)){v_set1(-(T)INFINITY), v_set1(0)};
-}
-
-FC_INLINE void FC_NAME(pool_consider)(FC_NAME(pool_best) * best, vec x, vec offset) {
-    const vmask above = v_above(x, best->value);
-    best->value = v_select(above, x, best->value);
-    best->offset = v_select(above, offset, best->offset);
-}
-
-// indices[l * stride] = first + l * step + offset[l]
-FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
-                                         int64_t n) {
-    T lanes[FC_VL];
-    v_store(lanes, offset);
-    if (n == FC_VL && stride == 1)
-        for (int l = 0; l < FC_VL; l++) indices[l] = first + l * step + (int64_t)lanes[l];
-    else
-        for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int64_t)lanes[l];
-}
-
-// Output columns x .. x + n, n <= FC_VL, whose windows lie in the row as a whole.
-FC_INLINE void FC_NAME(pool_columns_indexed)(const int stride, const fc_pool *p, const T *plane,
-                                             const fc_window w[FC_AXES], int64_t x, int64_t n, T *dst,
-                                             int64_t *indices) {
-    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
-    const int64_t start = x * stride - p->axis[2].pad;
-    const T *src = plane + w[0].start * step[0] + w[1].start * step[1] + start;
-    FC_NAME(pool_best) best = FC_NAME(pool_nothing)();
-    for (int64_t d = 0; d < w[0].taps; d++)
-        for (int64_t h = 0; h < w[1].taps; h++) {
-            const T *line = src + d * w[0].step * step[0] + h * w[1].step * step[1];
-            const int64_t offset = (d * w[0].step * height + h * w[1].step) * width;
-            for (int64_t k = 0; k < p->axis[2].kernel; k++) {
-                const int64_t at = k * p->axis[2].dilation;
-                vec value;
-                if (n == FC_VL) value = stride == 1 ? v_load(line + at) : v_load2(line + at);
-                else value = stride == 1 ? v_load_part(line + at, n) : v_load2_part(line + at, n);
-                FC_NAME(pool_consider)(&best, value, v_set1((T)(offset + at)));
-            }
-        }
-    if (n == FC_VL) v_store(dst + x, best.value);
-    else v_store_part(dst + x, best.value, n);
-    FC_NAME(pool_put_indices)(indices + x * p->index.axis[2], p->index.axis[2], best.offset,
-                              (w[0].start * height + w[1].start) * width + start, stride, n);
-}
-
-static void FC_NAME(pool_rows_indexed)(const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
-    const fc_axis *a = &p->axis[2];
-    // Columns whose windows hang over an edge, and those of strides without a vector load, go one by one.
-    int64_t lo = 0, hi = 0;
-    if (!p->adaptive && a->stride <= 2) {
-        const int64_t last = a->in - 1 - (a->kernel - 1) * a->dilation + a->pad;
-        lo = a->pad > 0 ? (a->pad + a->stride - 1) / a->stride : 0;
-        hi = last < 0 ? 0 : last / a->stride + 1;
-        if (hi > a->out) hi = a->out;
-        if (hi < lo) lo = hi = 0;
-    }
-    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
-        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
-        for (int64_t row = work->row; row < work->row + work->rows; row++) {
-            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
-            int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
-            fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
-                                    fc_pool_window(p, 1, row % p->axis[1].out)};
-            for (int64_t x = 0; x < a->out; x++) {
-                if (x == lo) x = hi;
-                if (x == a->out) break;
-                w[2] = fc_pool_window(p, 2, x);
-                dst[x] = FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &indices[x * p->index.axis[2]]);
-            }
-            for (int64_t i = lo; i < hi; i += FC_VL) {
-                const int64_t n = hi - lo < FC_VL ? hi - lo : FC_VL;
-                const int64_t x = i + n <= hi ? i : hi - n; // the last one overlaps its neighbour
-                if (a->stride == 1) FC_NAME(pool_columns_indexed)(1, p, plane, w, x, n, dst, indices);
-                else FC_NAME(pool_columns_indexed)(2, p, plane, w, x, n, dst, indices);
-            }
-        }
-    }
-}
-
-// --------------------------------------------------------------------------------------------------------- channels
-
-enum { FC_NAME(pool_max), FC_NAME(pool_max_indexed), FC_NAME(pool_avg) };
-
-// One output pixel, `vectors` vectors of channels or the `part` channels of one.
-FC_INLINE void FC_NAME(pool_pixel)(const int mode, const int vectors, const int64_t part, const fc_pool *p,
-                                   const T *src, const fc_window w[FC_AXES], T count, T *dst, int64_t *indices) {
-    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
-    src += w[0].start * step[0] + w[1].start * step[1] + w[2].start * step[2];
-    FC_NAME(pool_best) best[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        best[v] = FC_NAME(pool_nothing)();
-        if (mode == FC_NAME(pool_avg)) best[v].value = v_set1(0);
-    }
-    for (int64_t d = 0; d < w[0].taps; d++)
-        for (int64_t h = 0; h < w[1].taps; h++) {
-            const T *line = src + d * w[0].step * step[0] + h * w[1].step * step[1];
-            const int64_t offset = (d * w[0].step * height + h * w[1].step) * width;
-            vec sum[4];
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sum[v] = v_set1(0);
-            for (int64_t k = 0; k < w[2].taps; k++) {
-                const T *pixel = line + k * w[2].step * step[2];
-                const vec at = v_set1((T)(offset + k * w[2].step));
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) {
-                    const vec x = part ? v_load_part(pixel, part) : v_load(pixel + v * FC_VL);
-                    if (mode == FC_NAME(pool_avg)) sum[v] = v_add(sum[v], x);
-                    else if (mode == FC_NAME(pool_max)) best[v].value = v_peak(best[v].value, x);
-                    else FC_NAME(pool_consider)(&best[v], x, at);
-                }
-            }
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++)
-                if (mode == FC_NAME(pool_avg)) best[v].value = v_add(best[v].value, sum[v]);
-        }
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        const vec value = mode == FC_NAME(pool_avg) ? v_div(best[v].value, v_set1(count)) : best[v].value;
-        if (part) v_store_part(dst, value, part);
-        else v_store(dst + v * FC_VL, value);
-        if (mode == FC_NAME(pool_max_indexed))
-            FC_NAME(pool_put_indices)(indices + v * FC_VL * p->index.channel, p->index.channel, best[v].offset,
-                                      (w[0].start * height + w[1].start) * width + w[2].start, 0, part ? part : FC_VL);
-    }
-}
-
-FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
-    const int64_t n = work->channels;
-    const T *src = (const T *)work->src + work->image * p->src.outer + work->channel;
-    for (int64_t row = work->row; row < work->row + work->rows; row++) {
-        T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, work->channel, p, row);
-        int64_t *indices = work->indices;
-        if (mode == FC_NAME(pool_max_indexed))
-            indices += FC_NAME(pool_at)(&p->index, work->image, work->channel, p, row);
-        fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
-        const T rows = mode == FC_NAME(pool_avg) ? FC_NAME(pool_row_count)(p, row) : 1;
-        for (int64_t x = 0; x < p->axis[2].out; x++) {
-            w[2] = fc_pool_window(p, 2, x);
-            const T count = mode == FC_NAME(pool_avg) ? rows * (T)fc_pool_count(p, 2, x) : 1;
-            T *out = dst + x * p->dst.axis[2];
-            int64_t *index = mode == FC_NAME(pool_max_indexed) ? indices + x * p->index.axis[2] : NULL, c = 0;
-            for (; c + 4 * FC_VL <= n; c += 4 * FC_VL) {
-                FC_NAME(pool_pixel)(mode, 4, 0, p, src + c, w, count, out + c, index);
-                if (index) index += 4 * FC_VL * p->index.channel;
-            }
-            for (; c + FC_VL <= n; c += FC_VL) {
-                FC_NAME(pool_pixel)(mode, 1, 0, p, src + c, w, count, out + c, index);
-                if (index) index += FC_VL * p->index.channel;
-            }
-            if (c < n) FC_NAME(pool_pixel)(mode, 1, n - c, p, src + c, w, count, out + c, index);
-        }
-    }
-}
-
-static void FC_NAME(pool_channels)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_channels_of)(FC_NAME(pool_avg), work);
-    else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
-    else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);
+static void FC_NAME(pool_lines)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_lines_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_lines_of)(FC_POOL_AVG, work);
 }

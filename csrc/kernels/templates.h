@@ -40,6 +40,8 @@
 #define v_select FC_CAT(v_select, FC_S)
 #define v_peak FC_CAT(v_peak, FC_S)
 #define v_transpose FC_CAT(v_transpose, FC_S)
+#define v_lanes FC_CAT(v_lanes, FC_S)
+#define v_load_where FC_CAT(v_load_where, FC_S)
 
 #define FC_INLINE static inline __attribute__((always_inline))
 

@@ -16,6 +16,8 @@
 
 enum { FC_VL_f32 = 8, FC_VL_f64 = 4 };
 
+static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
+
 static inline __m256i fc_first_f32(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -46,6 +48,13 @@ static inline __m256i fc_first_f64(int64_t n) {
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return _mm256_blendv_##I(a, x, m); }                 \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) {                                                                 \
         return _mm256_blendv_##I(_mm256_max_##I(x, a), x, _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                         \
+    }                                                                                                                  \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
+        return (m_##S)_mm256_andnot_si256(fc_first_##S(fc_clip(from, FC_VL_##S)),                                      \
+                                          fc_first_##S(fc_clip(to, FC_VL_##S)));                                       \
+    }                                                                                                                  \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) {                                               \
+        return _mm256_blendv_##I(a, _mm256_maskload_##I(p, (__m256i)m), m);                                            \
     }
 
 FC_AVX2_OPS(float, f32, __m256, ps)

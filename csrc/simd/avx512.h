@@ -63,6 +63,16 @@ FC_AVX512_PICK(fc_even_odd, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 9, 11, 13, 1
 
 static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
 
+#define FC_AVX512_WHERE(T, S, I, N)                                                                                    \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
+        return (m_##S)(((1u << fc_clip(to, N)) - 1) & ~((1u << fc_clip(from, N)) - 1));                                \
+    }                                                                                                                  \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return _mm512_mask_loadu_##I(a, m, p); }
+
+FC_AVX512_WHERE(float, f32, ps, 16)
+FC_AVX512_WHERE(double, f64, pd, 8)
+#undef FC_AVX512_WHERE
+
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 #define FC_AVX512_LOAD2(T, S, N)                                                                                       \
     static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \

@@ -16,6 +16,8 @@
 //   v_select(mask, x, a)        x where the mask is set, else a
 //   v_peak(a, x)                v_select(v_above(x, a), x, a): the maximum that NaN wins, the first among equals
 //   v_transpose(v[FC_VL])       the FC_VL x FC_VL transpose in place
+//   v_lanes(from, to)           mask: the lanes from <= l < to, which may lie outside of the vector
+//   v_load_where(mask, p, a)    the elements of p where the mask is set, else a; no others are touched
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
 
@@ -59,7 +61,9 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return x > a || x != x; }                                      \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return m ? x : a; }                                  \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) { return x > a || x != x ? x : a; }                               \
-    static inline void v_transpose_##S(v_##S v[1]) { (void)v; }
+    static inline void v_transpose_##S(v_##S v[1]) { (void)v; }                                                        \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) { return from <= 0 && to > 0; }                          \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return m ? *p : a; }
 
 FC_SCALAR_OPS(float, f32)
 FC_SCALAR_OPS(double, f64)
