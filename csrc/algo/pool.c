@@ -85,21 +85,33 @@ static int offsets_exact(const fc_pool *p) {
 static int columns_form(const fc_pool *p, int indexed) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     if (p->adaptive || w->kernel > FC_POOL_TAPS || w->stride > FC_POOL_STRIDE) return 0;
-    return indexed || h->kernel <= h->stride || fc_pool_shares_rows(p);
+    if (indexed) return 1;
+    return (w->stride == 1 || (w->stride == 2 && w->dilation == 1)) &&
+           (h->kernel <= h->stride || fc_pool_shares_rows(p));
+}
+
+// Whether a window is a whole plane, in one piece; simplified() has made one row of it.
+static int plane_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return !p->adaptive && p->axis[0].in == 1 && p->axis[1].in == 1 && w->out == 1 && w->kernel == w->in &&
+           w->dilation == 1 && w->pad == 0;
 }
 
 static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
     if (indexed && !offsets_exact(p)) return k->pool_any;
     if (channels_form(p)) return k->pool_channels;
     if (!rows_form(p)) return k->pool_any;
+    if (plane_form(p)) return k->pool_planes;
     if (columns_form(p, indexed)) return k->pool_columns;
     return indexed ? k->pool_any : k->pool_lines;
 }
 
-// An adaptive pooling whose windows are all alike is a strided one, which is faster.
+// An adaptive pooling whose windows are all alike is a strided one, and a plane in one piece under one window a row: both
+// are faster.
 static fc_pool simplified(const fc_pool *p) {
     fc_pool simple = *p;
-    simple.adaptive = simple.count_include_pad = 0;
+    int64_t plane = 1;
+    int whole = 1;
     for (int i = 0; i < FC_AXES && p->adaptive; i++) {
         fc_axis *a = &simple.axis[i];
         if (a->in % a->out != 0) return *p;
@@ -107,7 +119,18 @@ static fc_pool simplified(const fc_pool *p) {
         a->dilation = 1;
         a->pad = simple.pad_after[i] = 0;
     }
-    return p->adaptive ? simple : *p;
+    simple.adaptive = 0;
+    if (p->adaptive) simple.count_include_pad = 0;
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        const fc_axis *a = &simple.axis[i];
+        whole &= a->out == 1 && a->kernel == a->in && a->dilation == 1 && a->pad == 0 && simple.pad_after[i] == 0 &&
+                 (a->in == 1 || p->src.axis[i] == plane);
+        plane *= a->in;
+    }
+    if (!whole) return simple;
+    for (int i = 0; i < FC_AXES; i++) simple.axis[i].in = simple.axis[i].kernel = i == FC_AXES - 1 ? plane : 1;
+    simple.src.axis[FC_AXES - 1] = 1;
+    return simple;
 }
 
 static const fc_kernels *kernels_of(const fc_pool *p, fc_isa isa) {

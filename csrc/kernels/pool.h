@@ -11,7 +11,7 @@ enum { FC_POOL_SPAN = 1024 };
 
 // Input rows of a band, and output rows of one whose windows share none; the widest windows and strides of columns that
 // bands are for.
-enum { FC_POOL_BAND = 16, FC_POOL_ALONE = 8, FC_POOL_TAPS = 32, FC_POOL_STRIDE = 16 };
+enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8, FC_POOL_TAPS = 32, FC_POOL_STRIDE = 16 };
 
 // A range of output rows, flat over (d, h), in a range of channels of one image.  The pointers are the whole arrays'.
 typedef struct fc_pool_work {

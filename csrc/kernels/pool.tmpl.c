@@ -237,6 +237,20 @@ FC_INLINE void FC_NAME(pool_line_across)(const int kind, const int stride, const
     }
 }
 
+// The same for any stride: folds start at every column, and some are picked.
+FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps, int64_t dilation,
+                                   const FC_NAME(pool_block) * b, T rows, T *dst) {
+    const int64_t starts = (b->columns - 1) * stride + 1;
+    T folds[FC_POOL_SPAN + FC_VL];
+    for (int64_t i = 0; i < starts; i += FC_VL) {
+        vec sum = v_load(b->line + i);
+        for (int64_t k = 1; k < taps; k++) sum = FC_NAME(pool_fold)(kind, sum, v_load(b->line + i + k * dilation));
+        v_store(folds + i, sum);
+    }
+    for (int64_t x = 0; x < b->columns; x++)
+        dst[x] = kind == FC_POOL_AVG ? folds[x * stride] / (rows * b->count[x]) : folds[x * stride];
+}
+
 // A window that is longer than the line, part by part.
 FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * u, fc_window w, T *line) {
     const int64_t most = w.step < FC_POOL_SPAN ? (FC_POOL_SPAN - 1) / w.step + 1 : 1;
@@ -272,6 +286,8 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
                 else if (stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, &b, rows, dst);
                 else if (stride == 2 && taps == 3) FC_NAME(pool_line_across)(kind, 2, 3, step, &b, rows, dst);
                 else if (stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, &b, rows, dst);
+                else if (FC_VL > 1 && stride > 0 && taps <= FC_POOL_TAPS && stride <= 4 * FC_VL)
+                    FC_NAME(pool_picks)(kind, stride, taps, step, &b, rows, dst);
                 else
                     for (int64_t x = 0; x < b.columns; x++) {
                         const T sum = FC_NAME(pool_along)(kind, b.line + b.window[x].start, b.window[x].taps, step);
@@ -285,4 +301,84 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
 static void FC_NAME(pool_lines)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_lines_of)(FC_POOL_MAX, work);
     else FC_NAME(pool_lines_of)(FC_POOL_AVG, work);
+}
+
+// ----------------------------------------------------------------------------------------------------- whole planes
+
+// Lanes that a plane is folded in, on every instruction set, so that sums are the same on all of them.
+enum { FC_NAME(pool_fold_vectors) = 16 / FC_VL };
+
+// Folds n elements into what is there.
+FC_INLINE void FC_NAME(pool_plane)(const int kind, const T *src, int64_t n,
+                                   vec total[FC_NAME(pool_fold_vectors)]) {
+    const vec blank = v_set1(FC_NAME(pool_identity)(kind));
+    for (int64_t start = 0; start < n; start += FC_POOL_SPAN) {
+        const int64_t end = n - start < FC_POOL_SPAN ? n : start + FC_POOL_SPAN;
+        vec sum[FC_NAME(pool_fold_vectors)];
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) sum[j] = blank;
+        int64_t i = start;
+        for (; i + 16 <= end; i += 16)
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {
+                FC_AHEAD(src + i + j * FC_VL);
+                sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load(src + i + j * FC_VL));
+            }
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++, i += FC_VL)
+            if (i < end) sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load_where(v_lanes(0, end - i), src + i, blank));
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = FC_NAME(pool_fold)(kind, total[j], sum[j]);
+    }
+}
+
+// Where the maximum is: the first among equals, the last NaN.
+FC_INLINE int64_t FC_NAME(pool_find)(const T *src, int64_t n, T maximum) {
+    int64_t i = 0;
+    if (maximum != maximum) {
+        for (i = n - 1; src[i] == src[i];) i--;
+        return i;
+    }
+    for (; i + 64 <= n; i += 64) {
+        int found = 0;
+        for (int64_t k = 0; k < 64; k++) found |= src[i + k] == maximum;
+        if (found) break;
+    }
+    while (src[i] != maximum) i++;
+    return i;
+}
+
+// A vector of planes at a time: their folds are transposed, and the lanes folded in order.
+FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const int64_t n = p->axis[2].in;
+    const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, 0) * (T)fc_pool_count(p, 2, 0) : 1;
+    for (int64_t c = work->channel; c < work->channel + work->channels; c += FC_VL) {
+        const int64_t left = work->channel + work->channels - c, planes = left < FC_VL ? left : FC_VL;
+        const T *src = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        T *dst = (T *)work->dst + work->image * p->dst.outer + c * p->dst.channel;
+        vec folds[FC_NAME(pool_fold_vectors)][FC_VL], total[FC_NAME(pool_fold_vectors)];
+        for (int64_t i = 0; i < FC_VL; i++) {
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = v_set1(FC_NAME(pool_identity)(kind));
+            if (i < planes) FC_NAME(pool_plane)(kind, src + i * p->src.channel, n, total);
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) folds[j][i] = total[j];
+        }
+        vec result = v_set1(FC_NAME(pool_identity)(kind));
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {
+            v_transpose(folds[j]);
+            for (int l = 0; l < FC_VL; l++) result = FC_NAME(pool_fold)(kind, result, folds[j][l]);
+        }
+        T lanes[FC_VL];
+        v_store(lanes, kind == FC_POOL_AVG ? v_div(result, v_set1(count)) : result);
+        for (int64_t i = 0; i < planes; i++) {
+            if (work->indices) {
+                const T *plane = src + i * p->src.channel;
+                const int64_t at = FC_NAME(pool_find)(plane, n, lanes[i]);
+                work->indices[work->image * p->index.outer + (c + i) * p->index.channel] = at;
+                lanes[i] = plane[at]; // zeros of either sign are equal
+            }
+            dst[i * p->dst.channel] = lanes[i];
+        }
+    }
+}
+
+static void FC_NAME(pool_planes)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_planes_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_planes_of)(FC_POOL_AVG, work);
 }

@@ -36,11 +36,6 @@ FC_INLINE void FC_NAME(pool_join)(const int mode, FC_NAME(pool_best) * best, vec
     }
 }
 
-FC_INLINE void FC_NAME(pool_copy)(const int mode, FC_NAME(pool_best) * best, const FC_NAME(pool_best) * from) {
-    best->value = from->value;
-    if (mode == FC_NAME(pool_max_indexed)) best->offset = from->offset;
-}
-
 // What the lanes of a strip read in each row.
 typedef struct FC_NAME(pool_lanes) {
     int64_t start;                // input column of lane 0's first tap; it may lie in the padding
@@ -104,10 +99,9 @@ FC_INLINE void FC_NAME(pool_across)(const int mode, const int form, const int ed
                                v_set1(at + (T)(k * l->dilation)));
 }
 
-// Folds every column under the strip, and picks those where windows start.
-FC_INLINE void FC_NAME(pool_across_some)(const int mode, const FC_NAME(pool_lanes) * l, const T *src, T at,
-                                         FC_NAME(pool_best) * best) {
-    const vec blank = v_set1(FC_NAME(pool_blank)(mode));
+// Folds every column under the strip, and picks those where windows start.  Maxima with positions only.
+FC_INLINE void FC_NAME(pool_across_some)(const FC_NAME(pool_lanes) * l, const T *src, T at, FC_NAME(pool_best) * best) {
+    const vec blank = v_set1(-(T)INFINITY);
     const int64_t columns = (l->lanes - 1) * l->stride + 1;
     T value[FC_POOL_STRIDE * FC_VL], offset[FC_POOL_STRIDE * FC_VL];
     for (int64_t i = 0; i < columns; i += FC_VL) {
@@ -118,7 +112,7 @@ FC_INLINE void FC_NAME(pool_across_some)(const int mode, const FC_NAME(pool_lane
             const int64_t column = start + k * l->dilation;
             const T *p = src + i + k * l->dilation;
             const vec x = inside ? v_load(p) : v_load_where(v_lanes(-column, l->width - column), p, blank);
-            FC_NAME(pool_join)(mode, &one, x, v_set1(at + (T)(k * l->dilation)));
+            FC_NAME(pool_join)(FC_NAME(pool_max_indexed), &one, x, v_set1(at + (T)(k * l->dilation)));
         }
         v_store(value + i, one.value);
         v_store(offset + i, one.offset);
@@ -129,15 +123,13 @@ FC_INLINE void FC_NAME(pool_across_some)(const int mode, const FC_NAME(pool_lane
         offsets[lane] = offset[lane * l->stride];
     }
     best->value = v_load(values);
-    best->offset = v_load(offsets);
-    // Among nothing but -inf the first input counts, not the padding before it.
-    if (mode == FC_NAME(pool_max_indexed)) best->offset = v_max(best->offset, v_add(v_set1(at), l->first));
+    best->offset = v_max(v_load(offsets), v_add(v_set1(at), l->first)); // of nothing but -inf the first counts
 }
 
 FC_INLINE void FC_NAME(pool_row_across)(const int mode, const int form, const int edge, const int vectors,
                                         const int64_t taps, const FC_NAME(pool_lanes) * l, const T *line, T at,
                                         FC_NAME(pool_best) best[4]) {
-    if (form == FC_NAME(pool_some_columns)) FC_NAME(pool_across_some)(mode, l, line, at, best);
+    if (form == FC_NAME(pool_some_columns)) FC_NAME(pool_across_some)(l, line, at, best);
     else FC_NAME(pool_across)(mode, form, edge, vectors, taps, l, line, at, best);
 }
 
@@ -152,11 +144,52 @@ FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec o
         for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int32_t)lanes[l];
 }
 
+// What one strip folds of each row, once for all windows that share it.
+typedef struct FC_NAME(pool_folds) {
+    vec value[4 * FC_POOL_BAND], offset[4 * FC_POOL_BAND];
+} FC_NAME(pool_folds);
+
+// Window `w` down: `rows` of them where that is known when this is compiled, else 0.
+FC_INLINE void FC_NAME(pool_down_window)(const int mode, const int form, const int edge, const int vectors,
+                                         const int64_t taps, const int shared, const int rows,
+                                         const FC_NAME(pool_band) * b, fc_window w, const FC_NAME(pool_lanes) * l,
+                                         const T *src, const FC_NAME(pool_folds) * folds, FC_NAME(pool_best) best[4]) {
+    const fc_pool *p = b->pool;
+    const int64_t depths = rows ? 1 : b->depth.taps, heights = rows ? rows : w.taps, step = rows ? 1 : w.step;
+    const int64_t first = w.start - b->lo;
+#pragma GCC unroll 3
+    for (int64_t d = 0; d < depths; d++)
+#pragma GCC unroll 3
+        for (int64_t h = 0; h < heights; h++) {
+            const int64_t row = first + h * step;
+            FC_NAME(pool_best) one[4];
+            if (shared) {
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    const int64_t i = (d * (b->hi - b->lo) + row) * vectors + v;
+                    one[v].value = folds->value[i];
+                    if (mode == FC_NAME(pool_max_indexed)) one[v].offset = folds->offset[i];
+                }
+            } else {
+                const int64_t depth = d * b->depth.step;
+                FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, l,
+                                         src + depth * p->src.axis[0] + row * p->src.axis[1],
+                                         (T)((depth * p->axis[1].in + row) * p->axis[2].in), one);
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                if (rows && h == 0) best[v] = one[v];
+                else FC_NAME(pool_join)(mode, &best[v], one[v].value, one[v].offset);
+            }
+        }
+}
+
 // All rows of a band in one strip of `vectors` vectors; of one that is not full at an edge.  src is lane 0's first tap in
 // the plane's first row; dst and indices are lane 0's places in the band's first row.
 FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edge, const int vectors,
                                    const int64_t taps, const int shared, const FC_NAME(pool_band) * b,
                                    const FC_NAME(pool_lanes) * strip, const T *src, T *dst, int64_t *indices) {
+    const fc_pool *p = b->pool;
     // Copies, because a vector's store might change what a pointer shows.
     FC_NAME(pool_lanes) l = *strip;
     vmask few[4];
@@ -164,41 +197,40 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
         for (int k = 0; k < 4; k++) few[k] = strip->reads[k];
         l.reads = few;
     }
-    const fc_pool *p = b->pool;
-    const int64_t lanes = edge ? l.lanes : FC_VL, depths = b->depth.taps, lo = b->lo, span = b->hi - lo;
-    const int64_t row_step = p->src.axis[1], depth_step = b->depth.step * p->src.axis[0], dst_step = p->dst.axis[1];
-    const T width = (T)p->axis[2].in, area = (T)(b->depth.step * p->axis[1].in * p->axis[2].in); // of offsets
-    src += b->depth.start * p->src.axis[0] + lo * row_step;
-    FC_NAME(pool_best) across[FC_POOL_BAND][4];
+    const int64_t lanes = edge ? l.lanes : FC_VL, dst_step = p->dst.axis[1], step = p->src.axis[1];
+    const int known = shared ? 3 : 2;
+    src += b->depth.start * p->src.axis[0] + b->lo * step;
+    FC_NAME(pool_folds) folds;
     if (shared)
-        for (int64_t d = 0; d < depths; d++) {
-            const T *line = src + d * depth_step;
-            T at = (T)d * area;
-            for (int64_t i = d * span; i < (d + 1) * span; i++, line += row_step, at += width)
-                FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, &l, line, at, across[i]);
+        for (int64_t d = 0, i = 0; d < b->depth.taps; d++) {
+            const int64_t depth = d * b->depth.step, end = i + (b->hi - b->lo) * vectors;
+            const T *line = src + depth * p->src.axis[0];
+            T at = (T)(depth * p->axis[1].in * p->axis[2].in);
+            const T width = (T)p->axis[2].in;
+            for (; i < end; i += vectors, line += step, at += width) {
+                FC_NAME(pool_best) one[4];
+                FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, &l, line, at, one);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    folds.value[i + v] = one[v].value;
+                    if (mode == FC_NAME(pool_max_indexed)) folds.offset[i + v] = one[v].offset;
+                }
+            }
         }
     for (int64_t y = 0; y < b->rows; y++) {
         const fc_window w = b->window[y];
-        const int64_t first = w.start - lo;
-        FC_NAME(pool_best) best[4], next[4];
-        if (!shared)
-            FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, &l, src + first * row_step, (T)first * width,
-                                     best);
-        else
+        FC_NAME(pool_best) best[4];
+        if (b->depth.taps == 1 && w.step == 1 && w.taps == known)
+            FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, known, b, w, &l, src, &folds, best);
+        else {
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) FC_NAME(pool_copy)(mode, &best[v], &across[first][v]);
-        for (int64_t d = 0; d < depths; d++)
-            for (int64_t h = d == 0; h < w.taps; h++) {
-                const int64_t row = first + h * w.step;
-                if (!shared)
-                    FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, &l, src + d * depth_step + row * row_step,
-                                             (T)d * area + (T)row * width, next);
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) {
-                    const FC_NAME(pool_best) *one = shared ? &across[d * span + row][v] : &next[v];
-                    FC_NAME(pool_join)(mode, &best[v], one->value, one->offset);
-                }
+            for (int v = 0; v < vectors; v++) {
+                best[v].value = v_set1(FC_NAME(pool_blank)(mode));
+                // Of nothing but -inf the first counts.
+                best[v].offset = v_add(v_set1((T)((w.start - b->lo) * p->axis[2].in)), l.first);
             }
+            FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, 0, b, w, &l, src, &folds, best);
+        }
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             vec value = best[v].value;
@@ -207,10 +239,9 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
             else v_store(dst + v * FC_VL, value);
             if (mode == FC_NAME(pool_max_indexed)) {
                 const int channels = form == FC_NAME(pool_channel_lanes);
-                const int64_t step = channels ? p->index.channel : p->index.axis[2];
-                FC_NAME(pool_put_indices)(indices + v * FC_VL * step, step, best[v].offset,
-                                          b->position + l.start + v * FC_VL * (channels ? 0 : l.stride),
-                                          channels ? 0 : l.stride, lanes);
+                const int64_t apart = channels ? 0 : l.stride, to = channels ? p->index.channel : p->index.axis[2];
+                FC_NAME(pool_put_indices)(indices + v * FC_VL * to, to, best[v].offset,
+                                          b->position + l.start + v * FC_VL * apart, apart, lanes);
             }
         }
         dst += dst_step;
@@ -342,7 +373,7 @@ FC_INLINE void FC_NAME(pool_columns_by)(const int mode, const fc_pool_work *work
     const fc_axis *a = &work->pool->axis[2];
     if (a->stride == 1) FC_NAME(pool_columns_of)(mode, FC_NAME(pool_every_column), work);
     else if (a->stride == 2 && a->dilation == 1) FC_NAME(pool_columns_of)(mode, FC_NAME(pool_second_columns), work);
-    else FC_NAME(pool_columns_of)(mode, FC_NAME(pool_some_columns), work);
+    else FC_NAME(pool_columns_of)(FC_NAME(pool_max_indexed), FC_NAME(pool_some_columns), work);
 }
 
 static void FC_NAME(pool_columns)(const fc_pool_work *work) {
