@@ -81,12 +81,10 @@ static int offsets_exact(const fc_pool *p) {
     return reach < (double)(1 << 24);
 }
 
-// Whether columns are near enough to each other, and windows low enough, for one vector of outputs at a time.
-static int columns_form(const fc_pool *p, int indexed) {
+// Whether rows can be folded across a vector of outputs at a time, and are not too many.
+static int columns_form(const fc_pool *p) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-    if (p->adaptive || w->kernel > FC_POOL_TAPS || w->stride > FC_POOL_STRIDE) return 0;
-    if (indexed) return 1;
-    return (w->stride == 1 || (w->stride == 2 && w->dilation == 1)) &&
+    return !p->adaptive && w->kernel <= FC_POOL_TAPS && (w->stride == 1 || (w->stride == 2 && w->dilation == 1)) &&
            (h->kernel <= h->stride || fc_pool_shares_rows(p));
 }
 
@@ -98,12 +96,11 @@ static int plane_form(const fc_pool *p) {
 }
 
 static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
-    if (indexed && !offsets_exact(p)) return k->pool_any;
-    if (channels_form(p)) return k->pool_channels;
+    const int exact = !indexed || offsets_exact(p);
+    if (channels_form(p)) return exact ? k->pool_channels : k->pool_any;
     if (!rows_form(p)) return k->pool_any;
     if (plane_form(p)) return k->pool_planes;
-    if (columns_form(p, indexed)) return k->pool_columns;
-    return indexed ? k->pool_any : k->pool_lines;
+    return columns_form(p) && exact ? k->pool_columns : k->pool_lines;
 }
 
 // An adaptive pooling whose windows are all alike is a strided one, and a plane in one piece under one window a row: both
@@ -157,8 +154,7 @@ static int worthwhile_threads(const fc_pool *p, const fc_kernels *k, int threads
 }
 
 // Maxima are copies of their inputs, down to the smallest; sums need not be.
-static void share(const fc_pool *p, const fc_kernels *k, int64_t tasks, int threads, fc_task_fn task, void *job) {
-    threads = worthwhile_threads(p, k, threads);
+static void share(const fc_pool *p, int64_t tasks, int threads, fc_task_fn task, void *job) {
     if (p->kind == FC_POOL_MAX) fc_parallel_exact(tasks, threads, task, job);
     else fc_parallel(tasks, threads, task, job);
 }
@@ -173,6 +169,13 @@ typedef struct fc_pool_forward_job {
 
 static int64_t rest_of(int64_t part, int64_t size, int64_t whole) {
     return whole - part * size < size ? whole - part * size : size;
+}
+
+// About `size` elements of `whole` in each part, and as many parts for every thread.
+static int64_t even_part(int64_t size, int64_t whole, int threads) {
+    int64_t parts = (whole + size - 1) / size;
+    parts = clamp(1, (parts + threads - 1) / threads * threads, whole);
+    return (whole + parts - 1) / parts;
 }
 
 static void forward_task(void *context, int64_t task, int thread) {
@@ -197,18 +200,21 @@ void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst
     fc_pool_forward_job job = {.work = {.pool = p, .src = src, .dst = dst, .indices = indices},
                                .kernel = forward_kernel(p, k, indices != NULL)};
     const double plane = plane_bytes(p, k), row = plane / (double)rows;
+    threads = worthwhile_threads(p, k, threads);
     if (channels_form(p)) { // all channels of some rows; a part of them when one row is too much
         const double wide = row * (double)p->channels;
-        job.rows = clamp(1, (int64_t)(FC_POOL_TASK / wide), rows);
-        const int64_t some = (int64_t)(FC_POOL_TASK / row), block = 4 * k->vl;
+        const int64_t least = fc_pool_shares_rows(p) ? FC_POOL_ALONE : 1, some = (int64_t)(FC_POOL_TASK / row);
+        const int64_t block = 4 * k->vl;
+        job.rows = even_part(clamp(clamp(1, least, rows), (int64_t)(FC_POOL_TASK / wide), rows), rows, threads);
         job.channels = wide > FC_POOL_TASK ? clamp(block, some / block * block, p->channels) : p->channels;
     } else { // some planes, or some rows of one
-        job.channels = clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
-        job.rows = job.channels > 1 ? rows : clamp(1, (int64_t)(FC_POOL_TASK / row), rows);
+        const int64_t some = clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
+        job.channels = even_part(some, p->channels, some > 1 ? threads : 1);
+        job.rows = some > 1 ? rows : even_part(clamp(1, (int64_t)(FC_POOL_TASK / row), rows), rows, 1);
     }
     job.row_parts = (rows + job.rows - 1) / job.rows;
     job.channel_parts = (p->channels + job.channels - 1) / job.channels;
-    share(p, k, p->batch * job.row_parts * job.channel_parts, threads, forward_task, &job);
+    share(p, p->batch * job.row_parts * job.channel_parts, threads, forward_task, &job);
 }
 
 // --------------------------------------------------------------------------------------------------------- backward
@@ -245,6 +251,6 @@ fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, c
     const int64_t some = (int64_t)(FC_POOL_TASK / plane_bytes(p, k)) / block * block;
     job.channels = clamp(block < p->channels ? block : p->channels, some, p->channels);
     job.channel_parts = (p->channels + job.channels - 1) / job.channels;
-    share(p, k, p->batch * job.channel_parts, threads, backward_task, &job);
+    share(p, p->batch * job.channel_parts, worthwhile_threads(p, k, threads), backward_task, &job);
     return atomic_load(&job.outside) ? FC_INVALID : FC_OK;
 }

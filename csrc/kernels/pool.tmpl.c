@@ -263,36 +263,79 @@ FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * 
     return sum;
 }
 
-FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
+// Where the maximum of n elements is, -1 if nowhere: the first among equals, the last NaN.
+FC_INLINE int64_t FC_NAME(pool_find)(const T *src, int64_t n, int64_t step, T maximum) {
+    int64_t i = 0;
+    if (maximum != maximum) {
+        for (i = n - 1; i >= 0 && src[i * step] == src[i * step];) i--;
+        return i;
+    }
+    for (; step == 1 && i + 64 <= n; i += 64) {
+        int found = 0;
+        for (int64_t k = 0; k < 64; k++) found |= src[i + k] == maximum;
+        if (found) break;
+    }
+    for (; i < n; i++)
+        if (src[i * step] == maximum) return i;
+    return -1;
+}
+
+// The position of a window's maximum in the plane.
+static int64_t FC_NAME(pool_search)(const fc_pool *p, const T *plane, const fc_window w[FC_AXES], T maximum) {
+    const int64_t rows = w[0].taps * w[1].taps;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t row = maximum == maximum ? i : rows - 1 - i;
+        const int64_t d = w[0].start + row / w[1].taps * w[0].step, h = w[1].start + row % w[1].taps * w[1].step;
+        const T *line = plane + d * p->src.axis[0] + h * p->src.axis[1] + w[2].start;
+        const int64_t found = FC_NAME(pool_find)(line, w[2].taps, w[2].step, maximum);
+        if (found >= 0) return (d * p->axis[1].in + h) * p->axis[2].in + w[2].start + found * w[2].step;
+    }
+    return -1;
+}
+
+// `columns` outputs of one row from `column` on: their folds.
+FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool_block) * b, int64_t column,
+                                  const T *plane, int64_t row, T *dst) {
     const fc_axis *a = &p->axis[2];
     const int64_t stride = p->adaptive ? 0 : a->stride, step = p->adaptive ? 1 : a->dilation, taps = a->kernel;
+    const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
+    const T rows = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) : 1;
+    if (b->span > FC_POOL_SPAN) {
+        const T sum = FC_NAME(pool_long)(kind, &under, fc_pool_window(p, 2, column), b->line);
+        *dst = kind == FC_POOL_AVG ? sum / (rows * b->count[0]) : sum;
+        return;
+    }
+    FC_NAME(pool_down)(kind, &under, b->lo, b->hi - b->lo, b->line + b->lo - b->x0);
+    if (stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, b, rows, dst);
+    else if (stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, b, rows, dst);
+    else if (FC_VL > 1 && stride > 0 && taps <= FC_POOL_TAPS && stride <= 4 * FC_VL)
+        FC_NAME(pool_picks)(kind, stride, taps, step, b, rows, dst);
+    else
+        for (int64_t x = 0; x < b->columns; x++) {
+            const T sum = FC_NAME(pool_along)(kind, b->line + b->window[x].start, b->window[x].taps, step);
+            dst[x] = kind == FC_POOL_AVG ? sum / (rows * b->count[x]) : sum;
+        }
+}
+
+FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
     FC_NAME(pool_block) b;
-    for (int64_t column = 0; column < a->out; column += b.columns) {
+    for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
         FC_NAME(pool_block_at)(p, column, FC_NAME(pool_identity)(kind), &b);
         for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
             const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
             for (int64_t row = work->row; row < work->row + work->rows; row++) {
-                const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
-                const T rows = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) : 1;
                 T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + column;
-                if (b.span > FC_POOL_SPAN) {
-                    const T sum = FC_NAME(pool_long)(kind, &under, fc_pool_window(p, 2, column), b.line);
-                    *dst = kind == FC_POOL_AVG ? sum / (rows * b.count[0]) : sum;
-                    continue;
+                FC_NAME(pool_line)(kind, p, &b, column, plane, row, dst);
+                if (!work->indices) continue;
+                int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
+                fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
+                                        fc_pool_window(p, 1, row % p->axis[1].out)};
+                for (int64_t x = 0; x < b.columns; x++) {
+                    w[2] = fc_pool_window(p, 2, column + x);
+                    const int64_t at = FC_NAME(pool_search)(p, plane, w, dst[x]);
+                    indices[(column + x) * p->index.axis[2]] = at;
                 }
-                FC_NAME(pool_down)(kind, &under, b.lo, b.hi - b.lo, b.line + b.lo - b.x0);
-                if (stride == 1 && taps == 3) FC_NAME(pool_line_across)(kind, 1, 3, step, &b, rows, dst);
-                else if (stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, &b, rows, dst);
-                else if (stride == 2 && taps == 3) FC_NAME(pool_line_across)(kind, 2, 3, step, &b, rows, dst);
-                else if (stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, &b, rows, dst);
-                else if (FC_VL > 1 && stride > 0 && taps <= FC_POOL_TAPS && stride <= 4 * FC_VL)
-                    FC_NAME(pool_picks)(kind, stride, taps, step, &b, rows, dst);
-                else
-                    for (int64_t x = 0; x < b.columns; x++) {
-                        const T sum = FC_NAME(pool_along)(kind, b.line + b.window[x].start, b.window[x].taps, step);
-                        dst[x] = kind == FC_POOL_AVG ? sum / (rows * b.count[x]) : sum;
-                    }
             }
         }
     }
@@ -309,8 +352,7 @@ static void FC_NAME(pool_lines)(const fc_pool_work *work) {
 enum { FC_NAME(pool_fold_vectors) = 16 / FC_VL };
 
 // Folds n elements into what is there.
-FC_INLINE void FC_NAME(pool_plane)(const int kind, const T *src, int64_t n,
-                                   vec total[FC_NAME(pool_fold_vectors)]) {
+FC_INLINE void FC_NAME(pool_plane)(const int kind, const T *src, int64_t n, vec total[FC_NAME(pool_fold_vectors)]) {
     const vec blank = v_set1(FC_NAME(pool_identity)(kind));
     for (int64_t start = 0; start < n; start += FC_POOL_SPAN) {
         const int64_t end = n - start < FC_POOL_SPAN ? n : start + FC_POOL_SPAN;
@@ -326,22 +368,6 @@ FC_INLINE void FC_NAME(pool_plane)(const int kind, const T *src, int64_t n,
             if (i < end) sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load_where(v_lanes(0, end - i), src + i, blank));
         for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = FC_NAME(pool_fold)(kind, total[j], sum[j]);
     }
-}
-
-// Where the maximum is: the first among equals, the last NaN.
-FC_INLINE int64_t FC_NAME(pool_find)(const T *src, int64_t n, T maximum) {
-    int64_t i = 0;
-    if (maximum != maximum) {
-        for (i = n - 1; src[i] == src[i];) i--;
-        return i;
-    }
-    for (; i + 64 <= n; i += 64) {
-        int found = 0;
-        for (int64_t k = 0; k < 64; k++) found |= src[i + k] == maximum;
-        if (found) break;
-    }
-    while (src[i] != maximum) i++;
-    return i;
 }
 
 // A vector of planes at a time: their folds are transposed, and the lanes folded in order.
@@ -369,7 +395,7 @@ FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work)
         for (int64_t i = 0; i < planes; i++) {
             if (work->indices) {
                 const T *plane = src + i * p->src.channel;
-                const int64_t at = FC_NAME(pool_find)(plane, n, lanes[i]);
+                const int64_t at = FC_NAME(pool_find)(plane, n, 1, lanes[i]);
                 work->indices[work->image * p->index.outer + (c + i) * p->index.channel] = at;
                 lanes[i] = plane[at]; // zeros of either sign are equal
             }

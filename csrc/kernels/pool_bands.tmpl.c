@@ -16,8 +16,7 @@ enum { FC_NAME(pool_max), FC_NAME(pool_max_indexed), FC_NAME(pool_avg) }; // mod
 enum {
     FC_NAME(pool_channel_lanes),
     FC_NAME(pool_every_column),
-    FC_NAME(pool_second_columns), // stride 2 without dilation
-    FC_NAME(pool_some_columns)    // any stride: every column is folded, some are picked
+    FC_NAME(pool_second_columns) // stride 2 without dilation
 };
 
 // A running fold, and for maxima how far behind the band's first element it was found; T holds that exactly (algo/pool.c
@@ -41,7 +40,7 @@ typedef struct FC_NAME(pool_lanes) {
     int64_t start;                // input column of lane 0's first tap; it may lie in the padding
     int64_t taps, step, dilation; // inputs of one lane: their number, elements and columns from one to the next
     int64_t lanes;                // outputs
-    int64_t stride, width;        // of some columns: how far apart they are, and the row's length
+    int64_t stride;               // input columns from lane to lane
     vec first;                    // columns from a lane's first tap to its first input
     vec count;                    // a lane's factor of the divisor
     const vmask *reads;           // at an edge: the lanes of each load that lie in the row
@@ -99,40 +98,6 @@ FC_INLINE void FC_NAME(pool_across)(const int mode, const int form, const int ed
                                v_set1(at + (T)(k * l->dilation)));
 }
 
-// Folds every column under the strip, and picks those where windows start.  Maxima with positions only.
-FC_INLINE void FC_NAME(pool_across_some)(const FC_NAME(pool_lanes) * l, const T *src, T at, FC_NAME(pool_best) * best) {
-    const vec blank = v_set1(-(T)INFINITY);
-    const int64_t columns = (l->lanes - 1) * l->stride + 1;
-    T value[FC_POOL_STRIDE * FC_VL], offset[FC_POOL_STRIDE * FC_VL];
-    for (int64_t i = 0; i < columns; i += FC_VL) {
-        const int64_t start = l->start + i, end = start + (l->taps - 1) * l->dilation + FC_VL;
-        const int inside = start >= 0 && end <= l->width;
-        FC_NAME(pool_best) one = {blank, v_set1(at)};
-        for (int64_t k = 0; k < l->taps; k++) {
-            const int64_t column = start + k * l->dilation;
-            const T *p = src + i + k * l->dilation;
-            const vec x = inside ? v_load(p) : v_load_where(v_lanes(-column, l->width - column), p, blank);
-            FC_NAME(pool_join)(FC_NAME(pool_max_indexed), &one, x, v_set1(at + (T)(k * l->dilation)));
-        }
-        v_store(value + i, one.value);
-        v_store(offset + i, one.offset);
-    }
-    T values[FC_VL] = {0}, offsets[FC_VL] = {0};
-    for (int64_t lane = 0; lane < FC_VL && lane < l->lanes; lane++) {
-        values[lane] = value[lane * l->stride];
-        offsets[lane] = offset[lane * l->stride];
-    }
-    best->value = v_load(values);
-    best->offset = v_max(v_load(offsets), v_add(v_set1(at), l->first)); // of nothing but -inf the first counts
-}
-
-FC_INLINE void FC_NAME(pool_row_across)(const int mode, const int form, const int edge, const int vectors,
-                                        const int64_t taps, const FC_NAME(pool_lanes) * l, const T *line, T at,
-                                        FC_NAME(pool_best) best[4]) {
-    if (form == FC_NAME(pool_some_columns)) FC_NAME(pool_across_some)(l, line, at, best);
-    else FC_NAME(pool_across)(mode, form, edge, vectors, taps, l, line, at, best);
-}
-
 // indices[l * stride] = first + l * step + offset[l]
 FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
                                          int64_t n) {
@@ -172,9 +137,9 @@ FC_INLINE void FC_NAME(pool_down_window)(const int mode, const int form, const i
                 }
             } else {
                 const int64_t depth = d * b->depth.step;
-                FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, l,
-                                         src + depth * p->src.axis[0] + row * p->src.axis[1],
-                                         (T)((depth * p->axis[1].in + row) * p->axis[2].in), one);
+                FC_NAME(pool_across)(mode, form, edge, vectors, taps, l,
+                                     src + depth * p->src.axis[0] + row * p->src.axis[1],
+                                     (T)((depth * p->axis[1].in + row) * p->axis[2].in), one);
             }
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++) {
@@ -207,9 +172,12 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
             const T *line = src + depth * p->src.axis[0];
             T at = (T)(depth * p->axis[1].in * p->axis[2].in);
             const T width = (T)p->axis[2].in;
-            for (; i < end; i += vectors, line += step, at += width) {
+            for (int64_t y = 0; i < end; i += vectors, line += step, at += width, y++) {
+                if (y < b->rows)
+#pragma GCC unroll 4
+                    for (int v = 0; v < vectors; v++) __builtin_prefetch(dst + y * dst_step + v * FC_VL, 1);
                 FC_NAME(pool_best) one[4];
-                FC_NAME(pool_row_across)(mode, form, edge, vectors, taps, &l, line, at, one);
+                FC_NAME(pool_across)(mode, form, edge, vectors, taps, &l, line, at, one);
 #pragma GCC unroll 4
                 for (int v = 0; v < vectors; v++) {
                     folds.value[i + v] = one[v].value;
@@ -300,7 +268,6 @@ FC_INLINE FC_NAME(pool_lanes) FC_NAME(pool_columns_at)(const fc_pool *p, int64_t
                                  .dilation = a->dilation,
                                  .lanes = lanes,
                                  .stride = a->stride,
-                                 .width = a->in,
                                  .first = v_set1(0),
                                  .count = v_set1(p->divisor ? 1 : (T)a->kernel)};
 }
@@ -331,7 +298,6 @@ enum { FC_NAME(pool_edges) = 4 };
 FC_INLINE void FC_NAME(pool_columns_of)(const int mode, const int form, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
     const fc_axis *a = &p->axis[2];
-    const int some = form == FC_NAME(pool_some_columns);
     // A full strip's last tap ends here.
     const int64_t reach = form == FC_NAME(pool_second_columns) ? ((a->kernel - 1) | 1) - 1 + 8 * FC_VL
                                                                : (a->kernel - 1) * a->dilation + 4 * FC_VL;
@@ -351,7 +317,7 @@ FC_INLINE void FC_NAME(pool_columns_of)(const int mode, const int form, const fc
             for (int64_t x = 0, lanes; x < a->out; x += lanes) {
                 const int64_t start = x * a->stride - a->pad;
                 int64_t *index = mode == FC_NAME(pool_max_indexed) ? indices + x * p->index.axis[2] : NULL;
-                if (!some && start >= 0 && start + reach <= a->in && x + 4 * FC_VL <= a->out) {
+                if (start >= 0 && start + reach <= a->in && x + 4 * FC_VL <= a->out) {
                     lanes = 4 * FC_VL;
                     full.start = start;
                     FC_NAME(pool_strip_of)(mode, form, 0, 4, &b, &full, plane + start, dst + x, index);
@@ -360,10 +326,7 @@ FC_INLINE void FC_NAME(pool_columns_of)(const int mode, const int form, const fc
                 FC_NAME(pool_edge) *e = &edges[edge++ % FC_NAME(pool_edges)];
                 if (e->x != x) FC_NAME(pool_edge_at)(form, p, x, e);
                 lanes = e->lanes.lanes;
-                const FC_NAME(pool_lanes) *l = &e->lanes;
-                if (some)
-                    FC_NAME(pool_strip)(mode, form, 1, 1, a->kernel, b.shared, &b, l, plane + start, dst + x, index);
-                else FC_NAME(pool_strip_of)(mode, form, 1, 1, &b, l, plane + start, dst + x, index);
+                FC_NAME(pool_strip_of)(mode, form, 1, 1, &b, &e->lanes, plane + start, dst + x, index);
             }
         }
     }
@@ -372,8 +335,7 @@ FC_INLINE void FC_NAME(pool_columns_of)(const int mode, const int form, const fc
 FC_INLINE void FC_NAME(pool_columns_by)(const int mode, const fc_pool_work *work) {
     const fc_axis *a = &work->pool->axis[2];
     if (a->stride == 1) FC_NAME(pool_columns_of)(mode, FC_NAME(pool_every_column), work);
-    else if (a->stride == 2 && a->dilation == 1) FC_NAME(pool_columns_of)(mode, FC_NAME(pool_second_columns), work);
-    else FC_NAME(pool_columns_of)(FC_NAME(pool_max_indexed), FC_NAME(pool_some_columns), work);
+    else FC_NAME(pool_columns_of)(mode, FC_NAME(pool_second_columns), work);
 }
 
 static void FC_NAME(pool_columns)(const fc_pool_work *work) {
