@@ -9,9 +9,10 @@
 // Elements of the line that is pooled in one go: it stays in the first-level cache and on the stack.
 enum { FC_POOL_SPAN = 1024 };
 
-// Input rows of a band, and output rows of one whose windows share none; the widest windows that
-// bands of columns are for.
-enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8, FC_POOL_TAPS = 32 };
+// Input rows of a band, and output rows of one whose windows share none.
+enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8 };
+// The widest windows that bands of columns are for; elements of a window that is searched without branches.
+enum { FC_POOL_TAPS = 32, FC_POOL_SMALL = 32 };
 
 // A range of output rows, flat over (d, h), in a range of channels of one image.  The pointers are the whole arrays'.
 typedef struct fc_pool_work {

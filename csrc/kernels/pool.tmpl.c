@@ -263,34 +263,43 @@ FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * 
     return sum;
 }
 
-// Where the maximum of n elements is, -1 if nowhere: the first among equals, the last NaN.
-FC_INLINE int64_t FC_NAME(pool_find)(const T *src, int64_t n, int64_t step, T maximum) {
+// Where the first of n elements is that equals x, or n.
+FC_INLINE int64_t FC_NAME(pool_find)(const T *src, int64_t n, int64_t step, T x) {
     int64_t i = 0;
-    if (maximum != maximum) {
-        for (i = n - 1; i >= 0 && src[i * step] == src[i * step];) i--;
-        return i;
-    }
     for (; step == 1 && i + 64 <= n; i += 64) {
         int found = 0;
-        for (int64_t k = 0; k < 64; k++) found |= src[i + k] == maximum;
+        for (int64_t k = 0; k < 64; k++) found |= src[i + k] == x;
         if (found) break;
     }
-    for (; i < n; i++)
-        if (src[i * step] == maximum) return i;
-    return -1;
+    while (i < n && src[i * step] != x) i++;
+    return i;
 }
 
-// The position of a window's maximum in the plane.
-static int64_t FC_NAME(pool_search)(const fc_pool *p, const T *plane, const fc_window w[FC_AXES], T maximum) {
-    const int64_t rows = w[0].taps * w[1].taps;
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t row = maximum == maximum ? i : rows - 1 - i;
-        const int64_t d = w[0].start + row / w[1].taps * w[0].step, h = w[1].start + row % w[1].taps * w[1].step;
-        const T *line = plane + d * p->src.axis[0] + h * p->src.axis[1] + w[2].start;
-        const int64_t found = FC_NAME(pool_find)(line, w[2].taps, w[2].step, maximum);
-        if (found >= 0) return (d * p->axis[1].in + h) * p->axis[2].in + w[2].start + found * w[2].step;
+// The position of a window's maximum in the plane: of the first among equals, of the last NaN.
+FC_INLINE int64_t FC_NAME(pool_search)(const fc_pool *p, const T *plane, const fc_window w[FC_AXES], T maximum) {
+    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
+    int64_t position = -1;
+    if (maximum != maximum) {
+        FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &position);
+        return position;
     }
-    return -1;
+    // All of a small window, from behind: a branch on the data costs more than it saves.
+    if (w[0].taps * w[1].taps * w[2].taps <= FC_POOL_SMALL) {
+        for (int64_t i = w[0].taps - 1, d = w[0].start + i * w[0].step; i >= 0; i--, d -= w[0].step)
+            for (int64_t j = w[1].taps - 1, h = w[1].start + j * w[1].step; j >= 0; j--, h -= w[1].step) {
+                const T *line = plane + d * step[0] + h * step[1];
+                for (int64_t k = w[2].taps - 1, x = w[2].start + k * w[2].step; k >= 0; k--, x -= w[2].step)
+                    position = line[x] == maximum ? (d * height + h) * width + x : position;
+            }
+        return position;
+    }
+    for (int64_t i = 0, d = w[0].start; i < w[0].taps; i++, d += w[0].step)
+        for (int64_t j = 0, h = w[1].start; j < w[1].taps; j++, h += w[1].step) {
+            const T *line = plane + d * step[0] + h * step[1] + w[2].start;
+            const int64_t k = FC_NAME(pool_find)(line, w[2].taps, w[2].step, maximum);
+            if (k < w[2].taps) return (d * height + h) * width + w[2].start + k * w[2].step;
+        }
+    return position;
 }
 
 // `columns` outputs of one row from `column` on: their folds.
@@ -395,7 +404,10 @@ FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work)
         for (int64_t i = 0; i < planes; i++) {
             if (work->indices) {
                 const T *plane = src + i * p->src.channel;
-                const int64_t at = FC_NAME(pool_find)(plane, n, 1, lanes[i]);
+                int64_t at = FC_NAME(pool_find)(plane, n, 1, lanes[i]);
+                if (at == n) // a NaN is equal to nothing: the last one
+                    do at--;
+                    while (plane[at] == plane[at]);
                 work->indices[work->image * p->index.outer + (c + i) * p->index.channel] = at;
                 lanes[i] = plane[at]; // zeros of either sign are equal
             }
