@@ -101,12 +101,13 @@ FC_INLINE void FC_NAME(pool_across)(const int mode, const int form, const int ed
 // indices[l * stride] = first + l * step + offset[l]
 FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
                                          int64_t n) {
+    if (stride == 1) {
+        v_store_indices(indices, offset, first, step, n);
+        return;
+    }
     T lanes[FC_VL];
     v_store(lanes, offset);
-    if (n == FC_VL && stride == 1)
-        for (int l = 0; l < FC_VL; l++) indices[l] = first + l * step + (int32_t)lanes[l];
-    else
-        for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int32_t)lanes[l];
+    for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int32_t)lanes[l];
 }
 
 // What one strip folds of each row, once for all windows that share it.
@@ -176,6 +177,13 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
                 if (y < b->rows)
 #pragma GCC unroll 4
                     for (int v = 0; v < vectors; v++) __builtin_prefetch(dst + y * dst_step + v * FC_VL, 1);
+                if (y < b->rows && mode == FC_NAME(pool_max_indexed))
+#pragma GCC unroll 4
+                    for (int v = 0; v < vectors; v++) {
+                        int64_t *index = indices + y * p->index.axis[1] + v * FC_VL;
+                        __builtin_prefetch(index, 1);
+                        if (FC_VL > 8) __builtin_prefetch(index + FC_VL / 2, 1);
+                    }
                 FC_NAME(pool_best) one[4];
                 FC_NAME(pool_across)(mode, form, edge, vectors, taps, &l, line, at, one);
 #pragma GCC unroll 4

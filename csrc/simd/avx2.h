@@ -61,6 +61,24 @@ FC_AVX2_OPS(float, f32, __m256, ps)
 FC_AVX2_OPS(double, f64, __m256d, pd)
 #undef FC_AVX2_OPS
 
+// Four of them, from the lane on whose index is i.
+static inline void fc_store_indices(int64_t *p, __m128i a, int64_t i, int64_t s, int64_t n) {
+    const __m256i first = _mm256_add_epi64(_mm256_set1_epi64x(i), _mm256_setr_epi64x(0, s, 2 * s, 3 * s));
+    const __m256i index = _mm256_add_epi64(first, _mm256_cvtepi32_epi64(a));
+    if (n >= 4) _mm256_storeu_si256((__m256i *)p, index);
+    else _mm256_maskstore_epi64((long long *)p, fc_first_f64(n), index);
+}
+
+static inline void v_store_indices_f32(int64_t *p, v_f32 a, int64_t i, int64_t s, int64_t n) {
+    const __m256i whole = _mm256_cvttps_epi32(a);
+    fc_store_indices(p, _mm256_castsi256_si128(whole), i, s, n);
+    fc_store_indices(p + 4, _mm256_extracti128_si256(whole, 1), i + 4 * s, s, n - 4);
+}
+
+static inline void v_store_indices_f64(int64_t *p, v_f64 a, int64_t i, int64_t s, int64_t n) {
+    fc_store_indices(p, _mm256_cvttpd_epi32(a), i, s, n);
+}
+
 // `in order` undoes what shuffles within 128-bit lanes do to pairs.
 static inline v_f32 fc_in_order_f32(v_f32 v) {
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), _MM_SHUFFLE(3, 1, 2, 0)));

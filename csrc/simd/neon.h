@@ -62,6 +62,11 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
         for (int64_t i = 0; i < FC_VL_##S; i++)                                                                        \
             if (m[i]) t[i] = p[i];                                                                                     \
         return vld1q_##S(t);                                                                                           \
+    }                                                                                                                  \
+    static inline void v_store_indices_##S(int64_t *p, v_##S a, int64_t i, int64_t s, int64_t n) {                     \
+        T t[FC_VL_##S];                                                                                                \
+        vst1q_##S(t, a);                                                                                               \
+        for (int64_t l = 0; l < n; l++) p[l] = i + l * s + (int32_t)t[l];                                              \
     }
 
 FC_NEON_OPS(float, f32, float32x4_t, uint32x4_t, vornq_u32)
