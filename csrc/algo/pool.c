@@ -95,11 +95,19 @@ static int plane_form(const fc_pool *p) {
            w->dilation == 1 && w->pad == 0;
 }
 
+// Whether windows are two columns side by side, in rows that are long: 24 outputs, from where on it was measured to pay.
+static int pairs_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return !p->adaptive && w->kernel == 2 && w->stride == 2 && w->dilation == 1 && w->pad == 0 && w->out >= 24 &&
+           2 * w->out <= w->in && p->axis[1].kernel <= p->axis[1].stride;
+}
+
 static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
     const int exact = !indexed || offsets_exact(p);
     if (channels_form(p)) return exact ? k->pool_channels : k->pool_any;
     if (!rows_form(p)) return k->pool_any;
     if (plane_form(p)) return k->pool_planes;
+    if (pairs_form(p) && !indexed) return k->pool_pairs;
     return columns_form(p) && exact ? k->pool_columns : k->pool_lines;
 }
 

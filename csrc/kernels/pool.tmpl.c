@@ -355,6 +355,58 @@ static void FC_NAME(pool_lines)(const fc_pool_work *work) {
     else FC_NAME(pool_lines_of)(FC_POOL_AVG, work);
 }
 
+// ------------------------------------------------------------------------------------------------- columns, in pairs
+
+// Windows of two columns side by side, the commonest of all, in long rows: a vector of outputs, or `part` of one.  Down
+// goes first, which halves the shuffles; for short rows bands have less to do around each of them.
+FC_INLINE void FC_NAME(pool_pairs_vectors)(const int kind, const int64_t part, const FC_NAME(pool_rows_under) * u,
+                                           const T *src, vec count, T *dst) {
+    vec low = v_set1(FC_NAME(pool_identity)(kind)), high = low;
+    for (int64_t d = 0; d < u->depths; d++)
+        for (int64_t h = 0; h < u->heights; h++) {
+            const T *p = src + d * u->depth_step + h * u->height_step;
+            FC_AHEAD(p);
+            FC_AHEAD(p + FC_VL);
+            low = FC_NAME(pool_fold)(kind, low, part ? v_load_part(p, 2 * part < FC_VL ? 2 * part : FC_VL) : v_load(p));
+            if (part && 2 * part <= FC_VL) continue;
+            high = FC_NAME(pool_fold)(kind, high, part ? v_load_part(p + FC_VL, 2 * part - FC_VL) : v_load(p + FC_VL));
+        }
+    vec result = FC_NAME(pool_fold)(kind, v_even(low, high), v_odd(low, high));
+    if (kind == FC_POOL_AVG) result = v_div(result, count);
+    if (part) v_store_part(dst, result, part);
+    else v_store(dst, result);
+}
+
+FC_INLINE void FC_NAME(pool_pairs_row)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t n, T count, T *dst) {
+    if (n < FC_VL) {
+        FC_NAME(pool_pairs_vectors)(kind, n, u, u->first, v_set1(count), dst);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += FC_VL) {
+        const int64_t x = i + FC_VL <= n ? i : n - FC_VL; // the last one overlaps its neighbour
+        FC_NAME(pool_pairs_vectors)(kind, 0, u, u->first + 2 * x, v_set1(count), dst + x);
+    }
+}
+
+FC_INLINE void FC_NAME(pool_pairs_of)(const int kind, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const T columns = (T)fc_pool_count(p, 2, 0);
+    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        for (int64_t row = work->row; row < work->row + work->rows; row++) {
+            const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
+            const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) * columns : 1;
+            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
+            FC_NAME(pool_pairs_row)(kind, &under, p->axis[2].out, count, dst);
+        }
+    }
+}
+
+static void FC_NAME(pool_pairs)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_pairs_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_pairs_of)(FC_POOL_AVG, work);
+}
+
 // ----------------------------------------------------------------------------------------------------- whole planes
 
 // Lanes that a plane is folded in, on every instruction set, so that sums are the same on all of them.
