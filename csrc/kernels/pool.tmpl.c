@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// pool.tmpl.c - pooling.  Four ways to the same numbers:
+// pool.tmpl.c - pooling.  Six ways to the same numbers; algo/pool.c chooses by strides and windows:
 //
-//   pool_channels        channels contiguous: every lane a channel, several vectors of them through the window at once
-//   pool_rows            columns contiguous, values only: first down, then across.  The rows under a window are folded
-//                        into one line with the padding's identity at its ends, and the windows are folded along that
-//                        line: kh + kw operations instead of kh * kw, and no borders.  Pairs of columns need no line
-//   pool_rows_indexed    columns contiguous, with the positions of the maxima: every lane an output column.  (Down and
-//                        across would have to compare rows among equals, which costs more than it saves)
-//   pool_any             any strides, and windows too large for the others
+//   pool_channels        channels contiguous, and
+//   pool_columns         columns contiguous, windows low and narrow: see pool_bands.tmpl.c
+//   pool_pairs           columns contiguous, two of them in a window, long rows
+//   pool_planes          one window that is a whole plane in one piece
+//   pool_lines           columns contiguous, any other windows: first down, then across.  The rows under a window are
+//                        folded into one line with the padding's identity at its ends, and the windows are folded along
+//                        that line: kh + kw operations instead of kh * kw, and no borders.  Positions of maxima are
+//                        searched afterwards.  (To carry them along would have to compare rows among equals.)
+//   pool_any             any strides
 //
-// Averages sum each row of a window by itself, so that their error grows with kh + kw.
+// Averages sum rows or columns of a window by themselves, so that their error grows with kh + kw; planes are summed in
+// sixteen lanes, a line at a time.
 
 // Folding: the maximum that NaN wins, or the sum.  `kind` is a constant at every call.
 FC_INLINE vec FC_NAME(pool_fold)(const int kind, vec a, vec x) {
