@@ -153,6 +153,52 @@ def test_every_width_of_rows(kernel, stride, padding, dtype, rng):
         check_average(x, "NCHW", partial(fc.avg_pool2d, **window), partial(reference.avg_pool2d, **window))
 
 
+def check_both(x: np.ndarray, layout: str, **window: Any) -> None:
+    check_maximum(x, layout, partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+    if "dilation" not in window:
+        check_average(x, layout, partial(fc.avg_pool2d, **window), partial(reference.avg_pool2d, **window))
+
+
+@both_layouts
+@both_dtypes
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (4, 3), (2, 2)])
+def test_heights_around_bands(kernel, stride, layout, dtype, rng):
+    """A band of the core holds 32 rows, or 8 outputs that share none; with ties, NaN and infinities."""
+    for height in (8, 15, 16, 17, 18, 31, 32, 33, 34, 63, 64, 65, 67, 100):
+        x = to_layout(whole(rng, (2, height, 37), dtype), layout)
+        check_both(x, layout, kernel_size=kernel, stride=stride, padding=1)
+        x = sprinkled(rng, x)
+        check_maximum(
+            x,
+            layout,
+            partial(fc.max_pool2d, kernel_size=kernel, stride=stride, padding=1),
+            partial(reference.max_pool2d, kernel_size=kernel, stride=stride, padding=1),
+        )
+
+
+@both_layouts
+@both_dtypes
+@pytest.mark.parametrize("kernel", [(31, 2), (32, 3), (33, 3), (3, 31), (2, 32), (3, 33), (33, 34)])
+def test_windows_around_the_widest_of_bands(kernel, layout, dtype, rng):
+    x = to_layout(whole(rng, (3, 70, 101), dtype), layout)
+    for stride in (1, 2, 3, 33):
+        check_both(x, layout, kernel_size=kernel, stride=stride, padding=1)
+    check_both(x, layout, kernel_size=kernel, stride=(1, 2), dilation=(2, 1))
+    check_both(x, layout, kernel_size=kernel, stride=2, dilation=(1, 2))
+
+
+@both_dtypes
+def test_planes_in_one_piece(dtype, rng):
+    """Vectors of planes and of elements, one more and one less; NaN and ties among them."""
+    for planes in (1, 7, 8, 9, 15, 16, 17, 33):
+        for size in ((1, 1), (1, 15), (4, 4), (1, 17), (7, 7), (8, 8), (1, 65), (33, 32)):
+            x = embedded(whole(rng, (planes, *size), dtype), dense=True)[1]
+            check_average(x, "NCHW", fc.global_avg_pool, reference.global_avg_pool)
+            x = sprinkled(rng, x)
+            plain = partial(reference.adaptive_max_pool2d, output_size=1)
+            check_maximum(x, "NCHW", fc.global_max_pool, plain)
+
+
 @both_dtypes
 def test_every_number_of_contiguous_channels(dtype, rng):
     for channels in EDGES:

@@ -69,28 +69,54 @@ static int rows_form(const fc_pool *p) {
     return (w->in == 1 || p->src.axis[2] == 1) && (w->out == 1 || p->dst.axis[2] == 1);
 }
 
-// Whether a float can hold how far the last element of a window lies behind the first one.
+// Whether a float can hold how far the last element under a band of rows lies behind the first one.
 static int offsets_exact(const fc_pool *p) {
     double reach = 0;
     for (int i = 0; i < FC_AXES; i++) {
         const fc_axis *a = &p->axis[i];
-        const double span = p->adaptive ? (double)(a->in / a->out + 1) : (double)(a->kernel - 1) * (double)a->dilation;
+        double span = p->adaptive ? (double)(a->in / a->out + 2) : (double)(a->kernel - 1) * (double)a->dilation + 1;
+        if (i == 1) span += (double)(fc_pool_band_rows(p) - 1) * (p->adaptive ? span : (double)a->stride);
         reach = reach * (double)a->in + (span < (double)a->in ? span : (double)a->in);
     }
     return reach < (double)(1 << 24);
 }
 
-static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
-    if (indexed && !offsets_exact(p)) return k->pool_any;
-    if (channels_form(p)) return k->pool_channels;
-    if (!rows_form(p)) return k->pool_any;
-    return indexed ? k->pool_rows_indexed : k->pool_rows;
+// Whether rows can be folded across a vector of outputs at a time, and are not too many.
+static int columns_form(const fc_pool *p) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    return !p->adaptive && w->kernel <= FC_POOL_TAPS && (w->stride == 1 || (w->stride == 2 && w->dilation == 1)) &&
+           (h->kernel <= h->stride || fc_pool_shares_rows(p));
 }
 
-// An adaptive pooling whose windows are all alike is a strided one, which is faster.
+// Whether a window is a whole plane, in one piece; simplified() has made one row of it.
+static int plane_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return !p->adaptive && p->axis[0].in == 1 && p->axis[1].in == 1 && w->out == 1 && w->kernel == w->in &&
+           w->dilation == 1 && w->pad == 0;
+}
+
+// Whether windows are two columns side by side, in rows that are long: 24 outputs, from where on it was measured to pay.
+static int pairs_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return !p->adaptive && w->kernel == 2 && w->stride == 2 && w->dilation == 1 && w->pad == 0 && w->out >= 24 &&
+           2 * w->out <= w->in && p->axis[1].kernel <= p->axis[1].stride;
+}
+
+static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
+    const int exact = !indexed || offsets_exact(p);
+    if (channels_form(p)) return exact ? k->pool_channels : k->pool_any;
+    if (!rows_form(p)) return k->pool_any;
+    if (plane_form(p)) return k->pool_planes;
+    if (pairs_form(p) && !indexed) return k->pool_pairs;
+    return columns_form(p) && exact ? k->pool_columns : k->pool_lines;
+}
+
+// An adaptive pooling whose windows are all alike is a strided one, and a plane in one piece under one window a row: both
+// are faster.
 static fc_pool simplified(const fc_pool *p) {
     fc_pool simple = *p;
-    simple.adaptive = simple.count_include_pad = 0;
+    int64_t plane = 1;
+    int whole = 1;
     for (int i = 0; i < FC_AXES && p->adaptive; i++) {
         fc_axis *a = &simple.axis[i];
         if (a->in % a->out != 0) return *p;
@@ -98,7 +124,18 @@ static fc_pool simplified(const fc_pool *p) {
         a->dilation = 1;
         a->pad = simple.pad_after[i] = 0;
     }
-    return p->adaptive ? simple : *p;
+    simple.adaptive = 0;
+    if (p->adaptive) simple.count_include_pad = 0;
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        const fc_axis *a = &simple.axis[i];
+        whole &= a->out == 1 && a->kernel == a->in && a->dilation == 1 && a->pad == 0 && simple.pad_after[i] == 0 &&
+                 (a->in == 1 || p->src.axis[i] == plane);
+        plane *= a->in;
+    }
+    if (!whole) return simple;
+    for (int i = 0; i < FC_AXES; i++) simple.axis[i].in = simple.axis[i].kernel = i == FC_AXES - 1 ? plane : 1;
+    simple.src.axis[FC_AXES - 1] = 1;
+    return simple;
 }
 
 static const fc_kernels *kernels_of(const fc_pool *p, fc_isa isa) {
@@ -125,8 +162,7 @@ static int worthwhile_threads(const fc_pool *p, const fc_kernels *k, int threads
 }
 
 // Maxima are copies of their inputs, down to the smallest; sums need not be.
-static void share(const fc_pool *p, const fc_kernels *k, int64_t tasks, int threads, fc_task_fn task, void *job) {
-    threads = worthwhile_threads(p, k, threads);
+static void share(const fc_pool *p, int64_t tasks, int threads, fc_task_fn task, void *job) {
     if (p->kind == FC_POOL_MAX) fc_parallel_exact(tasks, threads, task, job);
     else fc_parallel(tasks, threads, task, job);
 }
@@ -141,6 +177,13 @@ typedef struct fc_pool_forward_job {
 
 static int64_t rest_of(int64_t part, int64_t size, int64_t whole) {
     return whole - part * size < size ? whole - part * size : size;
+}
+
+// About `size` elements of `whole` in each part, and as many parts for every thread.
+static int64_t even_part(int64_t size, int64_t whole, int threads) {
+    int64_t parts = (whole + size - 1) / size;
+    parts = clamp(1, (parts + threads - 1) / threads * threads, whole);
+    return (whole + parts - 1) / parts;
 }
 
 static void forward_task(void *context, int64_t task, int thread) {
@@ -165,18 +208,21 @@ void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst
     fc_pool_forward_job job = {.work = {.pool = p, .src = src, .dst = dst, .indices = indices},
                                .kernel = forward_kernel(p, k, indices != NULL)};
     const double plane = plane_bytes(p, k), row = plane / (double)rows;
+    threads = worthwhile_threads(p, k, threads);
     if (channels_form(p)) { // all channels of some rows; a part of them when one row is too much
         const double wide = row * (double)p->channels;
-        job.rows = clamp(1, (int64_t)(FC_POOL_TASK / wide), rows);
-        const int64_t some = (int64_t)(FC_POOL_TASK / row), block = 4 * k->vl;
+        const int64_t least = fc_pool_shares_rows(p) ? FC_POOL_ALONE : 1, some = (int64_t)(FC_POOL_TASK / row);
+        const int64_t block = 4 * k->vl;
+        job.rows = even_part(clamp(clamp(1, least, rows), (int64_t)(FC_POOL_TASK / wide), rows), rows, threads);
         job.channels = wide > FC_POOL_TASK ? clamp(block, some / block * block, p->channels) : p->channels;
     } else { // some planes, or some rows of one
-        job.channels = clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
-        job.rows = job.channels > 1 ? rows : clamp(1, (int64_t)(FC_POOL_TASK / row), rows);
+        const int64_t some = clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
+        job.channels = even_part(some, p->channels, some > 1 ? threads : 1);
+        job.rows = some > 1 ? rows : even_part(clamp(1, (int64_t)(FC_POOL_TASK / row), rows), rows, 1);
     }
     job.row_parts = (rows + job.rows - 1) / job.rows;
     job.channel_parts = (p->channels + job.channels - 1) / job.channels;
-    share(p, k, p->batch * job.row_parts * job.channel_parts, threads, forward_task, &job);
+    share(p, p->batch * job.row_parts * job.channel_parts, threads, forward_task, &job);
 }
 
 // --------------------------------------------------------------------------------------------------------- backward
@@ -213,6 +259,6 @@ fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, c
     const int64_t some = (int64_t)(FC_POOL_TASK / plane_bytes(p, k)) / block * block;
     job.channels = clamp(block < p->channels ? block : p->channels, some, p->channels);
     job.channel_parts = (p->channels + job.channels - 1) / job.channels;
-    share(p, k, p->batch * job.channel_parts, threads, backward_task, &job);
+    share(p, p->batch * job.channel_parts, worthwhile_threads(p, k, threads), backward_task, &job);
     return atomic_load(&job.outside) ? FC_INVALID : FC_OK;
 }

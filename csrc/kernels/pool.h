@@ -9,6 +9,11 @@
 // Elements of the line that is pooled in one go: it stays in the first-level cache and on the stack.
 enum { FC_POOL_SPAN = 1024 };
 
+// Input rows of a band, and output rows of one whose windows share none.
+enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8 };
+// The widest windows that bands of columns are for; elements of a window that is searched without branches.
+enum { FC_POOL_TAPS = 32, FC_POOL_SMALL = 32 };
+
 // A range of output rows, flat over (d, h), in a range of channels of one image.  The pointers are the whole arrays'.
 typedef struct fc_pool_work {
     const fc_pool *pool;
@@ -50,6 +55,19 @@ static inline fc_window fc_pool_window(const fc_pool *pool, int axis, int64_t i)
     }
     if (w.start + (w.taps - 1) * w.step >= a->in) w.taps = (a->in - w.start + w.step - 1) / w.step;
     return w;
+}
+
+// Whether windows have rows in common, and not too many of them for a band.
+static inline int fc_pool_shares_rows(const fc_pool *pool) {
+    const fc_axis *d = &pool->axis[0], *h = &pool->axis[1];
+    return !pool->adaptive && h->kernel > h->stride && (h->kernel - 1) * h->dilation < FC_POOL_BAND / d->kernel;
+}
+
+// Output rows that a band has at most.
+static inline int64_t fc_pool_band_rows(const fc_pool *pool) {
+    const fc_axis *h = &pool->axis[1];
+    if (!fc_pool_shares_rows(pool)) return FC_POOL_ALONE;
+    return (FC_POOL_BAND / pool->axis[0].kernel - 1 - (h->kernel - 1) * h->dilation) / h->stride + 1;
 }
 
 // What a window adds to the divisor of an average, as a factor per axis.

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// pool.tmpl.c - pooling.  Four ways to the same numbers:
+// pool.tmpl.c - pooling.  Six ways to the same numbers; algo/pool.c chooses by strides and windows:
 //
-//   pool_channels        channels contiguous: every lane a channel, several vectors of them through the window at once
-//   pool_rows            columns contiguous, values only: first down, then across.  The rows under a window are folded
-//                        into one line with the padding's identity at its ends, and the windows are folded along that
-//                        line: kh + kw operations instead of kh * kw, and no borders.  Pairs of columns need no line
-//   pool_rows_indexed    columns contiguous, with the positions of the maxima: every lane an output column.  (Down and
-//                        across would have to compare rows among equals, which costs more than it saves)
-//   pool_any             any strides, and windows too large for the others
+//   pool_channels        channels contiguous, and
+//   pool_columns         columns contiguous, windows low and narrow: see pool_bands.tmpl.c
+//   pool_pairs           columns contiguous, two of them in a window, long rows
+//   pool_planes          one window that is a whole plane in one piece
+//   pool_lines           columns contiguous, any other windows: first down, then across.  The rows under a window are
+//                        folded into one line with the padding's identity at its ends, and the windows are folded along
+//                        that line: kh + kw operations instead of kh * kw, and no borders.  Positions of maxima are
+//                        searched afterwards.  (To carry them along would have to compare rows among equals.)
+//   pool_any             any strides
 //
-// Averages sum each row of a window by itself, so that their error grows with kh + kw.
+// Averages sum rows or columns of a window by themselves, so that their error grows with kh + kw; planes are summed in
+// sixteen lanes, a line at a time.
 
 // Folding: the maximum that NaN wins, or the sum.  `kind` is a constant at every call.
 FC_INLINE vec FC_NAME(pool_fold)(const int kind, vec a, vec x) {
@@ -118,8 +121,8 @@ static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity,
     for (int64_t i = 0; i < used + 2 * FC_VL; i++) b->line[i] = identity;
 }
 
-// Fetches what lies a page behind p: rows that end and start again confuse the hardware's own prefetching.
-#define FC_AHEAD(p) __builtin_prefetch((const char *)(p) + 4096)
+// Fetches what lies two pages behind p: rows that end and start again confuse the hardware's own prefetching.
+#define FC_AHEAD(p) __builtin_prefetch((const char *)(p) + 8192)
 
 // The input rows under a window.
 typedef struct FC_NAME(pool_rows_under) {
@@ -195,9 +198,9 @@ FC_INLINE T FC_NAME(pool_along)(const int kind, const T *line, int64_t taps, int
 }
 
 // Across the line: columns x .. x + vectors * FC_VL, or the first `part` of one vector; every lane a column.
-FC_INLINE void FC_NAME(pool_across_vectors)(const int kind, const int stride, const int64_t taps, const int vectors,
-                                            const int64_t part, int64_t dilation, const T *line, const T *count, T rows,
-                                            T *dst) {
+FC_INLINE void FC_NAME(pool_line_vectors)(const int kind, const int stride, const int64_t taps, const int vectors,
+                                          const int64_t part, int64_t dilation, const T *line, const T *count, T rows,
+                                          T *dst) {
     vec sum[4];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) sum[v] = stride == 1 ? v_load(line + v * FC_VL) : v_load2(line + 2 * v * FC_VL);
@@ -218,23 +221,37 @@ FC_INLINE void FC_NAME(pool_across_vectors)(const int kind, const int stride, co
 }
 
 // Across the line for all columns of the block.  `taps` is the kernel's width, a constant where that pays.
-FC_INLINE void FC_NAME(pool_across)(const int kind, const int stride, const int64_t taps, int64_t dilation,
-                                    const FC_NAME(pool_block) * b, T rows, T *dst) {
+FC_INLINE void FC_NAME(pool_line_across)(const int kind, const int stride, const int64_t taps, int64_t dilation,
+                                         const FC_NAME(pool_block) * b, T rows, T *dst) {
     const int64_t n = b->columns;
     int64_t x = 0;
     for (; x + 4 * FC_VL <= n; x += 4 * FC_VL)
-        FC_NAME(pool_across_vectors)(kind, stride, taps, 4, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                     dst + x);
+        FC_NAME(pool_line_vectors)(kind, stride, taps, 4, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                   dst + x);
     for (; x + FC_VL <= n; x += FC_VL)
-        FC_NAME(pool_across_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                     dst + x);
+        FC_NAME(pool_line_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                   dst + x);
     if (x == n) return;
-    if (n < FC_VL) FC_NAME(pool_across_vectors)(kind, stride, taps, 1, n, dilation, b->line, b->count, rows, dst);
+    if (n < FC_VL) FC_NAME(pool_line_vectors)(kind, stride, taps, 1, n, dilation, b->line, b->count, rows, dst);
     else {
         x = n - FC_VL; // overlaps its neighbour
-        FC_NAME(pool_across_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                     dst + x);
+        FC_NAME(pool_line_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
+                                   dst + x);
     }
+}
+
+// The same for any stride: folds start at every column, and some are picked.
+FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps, int64_t dilation,
+                                   const FC_NAME(pool_block) * b, T rows, T *dst) {
+    const int64_t starts = (b->columns - 1) * stride + 1;
+    T folds[FC_POOL_SPAN + FC_VL];
+    for (int64_t i = 0; i < starts; i += FC_VL) {
+        vec sum = v_load(b->line + i);
+        for (int64_t k = 1; k < taps; k++) sum = FC_NAME(pool_fold)(kind, sum, v_load(b->line + i + k * dilation));
+        v_store(folds + i, sum);
+    }
+    for (int64_t x = 0; x < b->columns; x++)
+        dst[x] = kind == FC_POOL_AVG ? folds[x * stride] / (rows * b->count[x]) : folds[x * stride];
 }
 
 // A window that is longer than the line, part by part.
@@ -249,7 +266,102 @@ FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * 
     return sum;
 }
 
-// Windows of two columns side by side, the commonest of all: `vectors` of outputs, or `part` of one, without a line.
+// Where the first of n elements is that equals x, or n.
+FC_INLINE int64_t FC_NAME(pool_find)(const T *src, int64_t n, int64_t step, T x) {
+    int64_t i = 0;
+    for (; step == 1 && i + 64 <= n; i += 64) {
+        int found = 0;
+        for (int64_t k = 0; k < 64; k++) found |= src[i + k] == x;
+        if (found) break;
+    }
+    while (i < n && src[i * step] != x) i++;
+    return i;
+}
+
+// The position of a window's maximum in the plane: of the first among equals, of the last NaN.
+FC_INLINE int64_t FC_NAME(pool_search)(const fc_pool *p, const T *plane, const fc_window w[FC_AXES], T maximum) {
+    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
+    int64_t position = -1;
+    if (maximum != maximum) {
+        FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &position);
+        return position;
+    }
+    // All of a small window, from behind: a branch on the data costs more than it saves.
+    if (w[0].taps * w[1].taps * w[2].taps <= FC_POOL_SMALL) {
+        for (int64_t i = w[0].taps - 1, d = w[0].start + i * w[0].step; i >= 0; i--, d -= w[0].step)
+            for (int64_t j = w[1].taps - 1, h = w[1].start + j * w[1].step; j >= 0; j--, h -= w[1].step) {
+                const T *line = plane + d * step[0] + h * step[1];
+                for (int64_t k = w[2].taps - 1, x = w[2].start + k * w[2].step; k >= 0; k--, x -= w[2].step)
+                    position = line[x] == maximum ? (d * height + h) * width + x : position;
+            }
+        return position;
+    }
+    for (int64_t i = 0, d = w[0].start; i < w[0].taps; i++, d += w[0].step)
+        for (int64_t j = 0, h = w[1].start; j < w[1].taps; j++, h += w[1].step) {
+            const T *line = plane + d * step[0] + h * step[1] + w[2].start;
+            const int64_t k = FC_NAME(pool_find)(line, w[2].taps, w[2].step, maximum);
+            if (k < w[2].taps) return (d * height + h) * width + w[2].start + k * w[2].step;
+        }
+    return position;
+}
+
+// `columns` outputs of one row from `column` on: their folds.
+FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool_block) * b, int64_t column,
+                                  const T *plane, int64_t row, T *dst) {
+    const fc_axis *a = &p->axis[2];
+    const int64_t stride = p->adaptive ? 0 : a->stride, step = p->adaptive ? 1 : a->dilation, taps = a->kernel;
+    const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
+    const T rows = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) : 1;
+    if (b->span > FC_POOL_SPAN) {
+        const T sum = FC_NAME(pool_long)(kind, &under, fc_pool_window(p, 2, column), b->line);
+        *dst = kind == FC_POOL_AVG ? sum / (rows * b->count[0]) : sum;
+        return;
+    }
+    FC_NAME(pool_down)(kind, &under, b->lo, b->hi - b->lo, b->line + b->lo - b->x0);
+    if (stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, b, rows, dst);
+    else if (stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, b, rows, dst);
+    else if (FC_VL > 1 && stride > 0 && taps <= FC_POOL_TAPS && stride <= 4 * FC_VL)
+        FC_NAME(pool_picks)(kind, stride, taps, step, b, rows, dst);
+    else
+        for (int64_t x = 0; x < b->columns; x++) {
+            const T sum = FC_NAME(pool_along)(kind, b->line + b->window[x].start, b->window[x].taps, step);
+            dst[x] = kind == FC_POOL_AVG ? sum / (rows * b->count[x]) : sum;
+        }
+}
+
+FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    FC_NAME(pool_block) b;
+    for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
+        FC_NAME(pool_block_at)(p, column, FC_NAME(pool_identity)(kind), &b);
+        for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+            const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+            for (int64_t row = work->row; row < work->row + work->rows; row++) {
+                T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + column;
+                FC_NAME(pool_line)(kind, p, &b, column, plane, row, dst);
+                if (!work->indices) continue;
+                int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
+                fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
+                                        fc_pool_window(p, 1, row % p->axis[1].out)};
+                for (int64_t x = 0; x < b.columns; x++) {
+                    w[2] = fc_pool_window(p, 2, column + x);
+                    const int64_t at = FC_NAME(pool_search)(p, plane, w, dst[x]);
+                    indices[(column + x) * p->index.axis[2]] = at;
+                }
+            }
+        }
+    }
+}
+
+static void FC_NAME(pool_lines)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_lines_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_lines_of)(FC_POOL_AVG, work);
+}
+
+// ------------------------------------------------------------------------------------------------- columns, in pairs
+
+// Windows of two columns side by side, the commonest of all, in long rows: a vector of outputs, or `part` of one.  Down
+// goes first, which halves the shuffles; for short rows bands have less to do around each of them.
 FC_INLINE void FC_NAME(pool_pairs_vectors)(const int kind, const int64_t part, const FC_NAME(pool_rows_under) * u,
                                            const T *src, vec count, T *dst) {
     vec low = v_set1(FC_NAME(pool_identity)(kind)), high = low;
@@ -268,7 +380,7 @@ FC_INLINE void FC_NAME(pool_pairs_vectors)(const int kind, const int64_t part, c
     else v_store(dst, result);
 }
 
-FC_INLINE void FC_NAME(pool_pairs)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t n, T count, T *dst) {
+FC_INLINE void FC_NAME(pool_pairs_row)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t n, T count, T *dst) {
     if (n < FC_VL) {
         FC_NAME(pool_pairs_vectors)(kind, n, u, u->first, v_set1(count), dst);
         return;
@@ -288,225 +400,78 @@ FC_INLINE void FC_NAME(pool_pairs_of)(const int kind, const fc_pool_work *work) 
             const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
             const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) * columns : 1;
             T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
-            FC_NAME(pool_pairs)(kind, &under, p->axis[2].out, count, dst);
+            FC_NAME(pool_pairs_row)(kind, &under, p->axis[2].out, count, dst);
         }
     }
 }
 
-FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
+static void FC_NAME(pool_pairs)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_pairs_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_pairs_of)(FC_POOL_AVG, work);
+}
+
+// ----------------------------------------------------------------------------------------------------- whole planes
+
+// Lanes that a plane is folded in, on every instruction set, so that sums are the same on all of them.
+enum { FC_NAME(pool_fold_vectors) = 16 / FC_VL };
+
+// Folds n elements into what is there.
+FC_INLINE void FC_NAME(pool_plane)(const int kind, const T *src, int64_t n, vec total[FC_NAME(pool_fold_vectors)]) {
+    const vec blank = v_set1(FC_NAME(pool_identity)(kind));
+    for (int64_t start = 0; start < n; start += FC_POOL_SPAN) {
+        const int64_t end = n - start < FC_POOL_SPAN ? n : start + FC_POOL_SPAN;
+        vec sum[FC_NAME(pool_fold_vectors)];
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) sum[j] = blank;
+        int64_t i = start;
+        for (; i + 16 <= end; i += 16)
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {
+                FC_AHEAD(src + i + j * FC_VL);
+                sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load(src + i + j * FC_VL));
+            }
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++, i += FC_VL)
+            if (i < end) sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load_where(v_lanes(0, end - i), src + i, blank));
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = FC_NAME(pool_fold)(kind, total[j], sum[j]);
+    }
+}
+
+// A vector of planes at a time: their folds are transposed, and the lanes folded in order.
+FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
-    const fc_axis *a = &p->axis[2];
-    const int64_t stride = p->adaptive ? 0 : a->stride, step = p->adaptive ? 1 : a->dilation, taps = a->kernel;
-    FC_NAME(pool_block) b;
-    for (int64_t column = 0; column < a->out; column += b.columns) {
-        FC_NAME(pool_block_at)(p, column, FC_NAME(pool_identity)(kind), &b);
-        for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
-            const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
-            for (int64_t row = work->row; row < work->row + work->rows; row++) {
-                const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
-                const T rows = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) : 1;
-                T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + column;
-                if (b.span > FC_POOL_SPAN) {
-                    const T sum = FC_NAME(pool_long)(kind, &under, fc_pool_window(p, 2, column), b.line);
-                    *dst = kind == FC_POOL_AVG ? sum / (rows * b.count[0]) : sum;
-                    continue;
-                }
-                FC_NAME(pool_down)(kind, &under, b.lo, b.hi - b.lo, b.line + b.lo - b.x0);
-                if (stride == 1 && taps == 3) FC_NAME(pool_across)(kind, 1, 3, step, &b, rows, dst);
-                else if (stride == 1) FC_NAME(pool_across)(kind, 1, taps, step, &b, rows, dst);
-                else if (stride == 2 && taps == 3) FC_NAME(pool_across)(kind, 2, 3, step, &b, rows, dst);
-                else if (stride == 2) FC_NAME(pool_across)(kind, 2, taps, step, &b, rows, dst);
-                else
-                    for (int64_t x = 0; x < b.columns; x++) {
-                        const T sum = FC_NAME(pool_along)(kind, b.line + b.window[x].start, b.window[x].taps, step);
-                        dst[x] = kind == FC_POOL_AVG ? sum / (rows * b.count[x]) : sum;
-                    }
+    const int64_t n = p->axis[2].in;
+    const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, 0) * (T)fc_pool_count(p, 2, 0) : 1;
+    for (int64_t c = work->channel; c < work->channel + work->channels; c += FC_VL) {
+        const int64_t left = work->channel + work->channels - c, planes = left < FC_VL ? left : FC_VL;
+        const T *src = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        T *dst = (T *)work->dst + work->image * p->dst.outer + c * p->dst.channel;
+        vec folds[FC_NAME(pool_fold_vectors)][FC_VL], total[FC_NAME(pool_fold_vectors)];
+        for (int64_t i = 0; i < FC_VL; i++) {
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = v_set1(FC_NAME(pool_identity)(kind));
+            if (i < planes) FC_NAME(pool_plane)(kind, src + i * p->src.channel, n, total);
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) folds[j][i] = total[j];
+        }
+        vec result = v_set1(FC_NAME(pool_identity)(kind));
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {
+            v_transpose(folds[j]);
+            for (int l = 0; l < FC_VL; l++) result = FC_NAME(pool_fold)(kind, result, folds[j][l]);
+        }
+        T lanes[FC_VL];
+        v_store(lanes, kind == FC_POOL_AVG ? v_div(result, v_set1(count)) : result);
+        for (int64_t i = 0; i < planes; i++) {
+            if (work->indices) {
+                const T *plane = src + i * p->src.channel;
+                int64_t at = FC_NAME(pool_find)(plane, n, 1, lanes[i]);
+                if (at == n) // a NaN is equal to nothing: the last one
+                    do at--;
+                    while (plane[at] == plane[at]);
+                work->indices[work->image * p->index.outer + (c + i) * p->index.channel] = at;
+                lanes[i] = plane[at]; // zeros of either sign are equal
             }
+            dst[i * p->dst.channel] = lanes[i];
         }
     }
 }
 
-FC_INLINE void FC_NAME(pool_rows_of)(const int kind, const fc_pool_work *work) {
-    const fc_axis *a = &work->pool->axis[2];
-    const int pairs = !work->pool->adaptive && a->kernel == 2 && a->stride == 2 && a->dilation == 1 && a->pad == 0;
-    if (pairs && 2 * a->out <= a->in) FC_NAME(pool_pairs_of)(kind, work);
-    else FC_NAME(pool_lines_of)(kind, work);
-}
-
-static void FC_NAME(pool_rows)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_rows_of)(FC_POOL_MAX, work);
-    else FC_NAME(pool_rows_of)(FC_POOL_AVG, work);
-}
-
-// --------------------------------------------------------------------------------------- maxima and their positions
-
-// A running maximum and how far from the window's first input it was found; T holds that exactly (algo/pool.c sees to
-// it), and so both are selected by one mask.
-typedef struct FC_NAME(pool_best) {
-    vec value, offset;
-} FC_NAME(pool_best);
-
-FC_INLINE FC_NAME(pool_best) FC_NAME(pool_nothing)(void) {
-    return (FC_NAME(pool_best)){v_set1(-(T)INFINITY), v_set1(0)};
-}
-
-FC_INLINE void FC_NAME(pool_consider)(FC_NAME(pool_best) * best, vec x, vec offset) {
-    const vmask above = v_above(x, best->value);
-    best->value = v_select(above, x, best->value);
-    best->offset = v_select(above, offset, best->offset);
-}
-
-// indices[l * stride] = first + l * step + offset[l]
-FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
-                                         int64_t n) {
-    T lanes[FC_VL];
-    v_store(lanes, offset);
-    if (n == FC_VL && stride == 1)
-        for (int l = 0; l < FC_VL; l++) indices[l] = first + l * step + (int64_t)lanes[l];
-    else
-        for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int64_t)lanes[l];
-}
-
-// Output columns x .. x + n, n <= FC_VL, whose windows lie in the row as a whole.
-FC_INLINE void FC_NAME(pool_columns_indexed)(const int stride, const fc_pool *p, const T *plane,
-                                             const fc_window w[FC_AXES], int64_t x, int64_t n, T *dst,
-                                             int64_t *indices) {
-    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
-    const int64_t start = x * stride - p->axis[2].pad;
-    const T *src = plane + w[0].start * step[0] + w[1].start * step[1] + start;
-    FC_NAME(pool_best) best = FC_NAME(pool_nothing)();
-    for (int64_t d = 0; d < w[0].taps; d++)
-        for (int64_t h = 0; h < w[1].taps; h++) {
-            const T *line = src + d * w[0].step * step[0] + h * w[1].step * step[1];
-            const int64_t offset = (d * w[0].step * height + h * w[1].step) * width;
-            for (int64_t k = 0; k < p->axis[2].kernel; k++) {
-                const int64_t at = k * p->axis[2].dilation;
-                vec value;
-                if (n == FC_VL) value = stride == 1 ? v_load(line + at) : v_load2(line + at);
-                else value = stride == 1 ? v_load_part(line + at, n) : v_load2_part(line + at, n);
-                FC_NAME(pool_consider)(&best, value, v_set1((T)(offset + at)));
-            }
-        }
-    if (n == FC_VL) v_store(dst + x, best.value);
-    else v_store_part(dst + x, best.value, n);
-    FC_NAME(pool_put_indices)(indices + x * p->index.axis[2], p->index.axis[2], best.offset,
-                              (w[0].start * height + w[1].start) * width + start, stride, n);
-}
-
-static void FC_NAME(pool_rows_indexed)(const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
-    const fc_axis *a = &p->axis[2];
-    // Columns whose windows hang over an edge, and those of strides without a vector load, go one by one.
-    int64_t lo = 0, hi = 0;
-    if (!p->adaptive && a->stride <= 2) {
-        const int64_t last = a->in - 1 - (a->kernel - 1) * a->dilation + a->pad;
-        lo = a->pad > 0 ? (a->pad + a->stride - 1) / a->stride : 0;
-        hi = last < 0 ? 0 : last / a->stride + 1;
-        if (hi > a->out) hi = a->out;
-        if (hi < lo) lo = hi = 0;
-    }
-    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
-        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
-        for (int64_t row = work->row; row < work->row + work->rows; row++) {
-            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
-            int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
-            fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
-                                    fc_pool_window(p, 1, row % p->axis[1].out)};
-            for (int64_t x = 0; x < a->out; x++) {
-                if (x == lo) x = hi;
-                if (x == a->out) break;
-                w[2] = fc_pool_window(p, 2, x);
-                dst[x] = FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &indices[x * p->index.axis[2]]);
-            }
-            for (int64_t i = lo; i < hi; i += FC_VL) {
-                const int64_t n = hi - lo < FC_VL ? hi - lo : FC_VL;
-                const int64_t x = i + n <= hi ? i : hi - n; // the last one overlaps its neighbour
-                if (a->stride == 1) FC_NAME(pool_columns_indexed)(1, p, plane, w, x, n, dst, indices);
-                else FC_NAME(pool_columns_indexed)(2, p, plane, w, x, n, dst, indices);
-            }
-        }
-    }
-}
-
-// --------------------------------------------------------------------------------------------------------- channels
-
-enum { FC_NAME(pool_max), FC_NAME(pool_max_indexed), FC_NAME(pool_avg) };
-
-// One output pixel, `vectors` vectors of channels or the `part` channels of one.
-FC_INLINE void FC_NAME(pool_pixel)(const int mode, const int vectors, const int64_t part, const fc_pool *p,
-                                   const T *src, const fc_window w[FC_AXES], T count, T *dst, int64_t *indices) {
-    const int64_t *step = p->src.axis, height = p->axis[1].in, width = p->axis[2].in;
-    src += w[0].start * step[0] + w[1].start * step[1] + w[2].start * step[2];
-    FC_NAME(pool_best) best[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        best[v] = FC_NAME(pool_nothing)();
-        if (mode == FC_NAME(pool_avg)) best[v].value = v_set1(0);
-    }
-    for (int64_t d = 0; d < w[0].taps; d++)
-        for (int64_t h = 0; h < w[1].taps; h++) {
-            const T *line = src + d * w[0].step * step[0] + h * w[1].step * step[1];
-            const int64_t offset = (d * w[0].step * height + h * w[1].step) * width;
-            vec sum[4];
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sum[v] = v_set1(0);
-            for (int64_t k = 0; k < w[2].taps; k++) {
-                const T *pixel = line + k * w[2].step * step[2];
-                const vec at = v_set1((T)(offset + k * w[2].step));
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) {
-                    const vec x = part ? v_load_part(pixel, part) : v_load(pixel + v * FC_VL);
-                    if (mode == FC_NAME(pool_avg)) sum[v] = v_add(sum[v], x);
-                    else if (mode == FC_NAME(pool_max)) best[v].value = v_peak(best[v].value, x);
-                    else FC_NAME(pool_consider)(&best[v], x, at);
-                }
-            }
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++)
-                if (mode == FC_NAME(pool_avg)) best[v].value = v_add(best[v].value, sum[v]);
-        }
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        const vec value = mode == FC_NAME(pool_avg) ? v_div(best[v].value, v_set1(count)) : best[v].value;
-        if (part) v_store_part(dst, value, part);
-        else v_store(dst + v * FC_VL, value);
-        if (mode == FC_NAME(pool_max_indexed))
-            FC_NAME(pool_put_indices)(indices + v * FC_VL * p->index.channel, p->index.channel, best[v].offset,
-                                      (w[0].start * height + w[1].start) * width + w[2].start, 0, part ? part : FC_VL);
-    }
-}
-
-FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
-    const int64_t n = work->channels;
-    const T *src = (const T *)work->src + work->image * p->src.outer + work->channel;
-    for (int64_t row = work->row; row < work->row + work->rows; row++) {
-        T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, work->channel, p, row);
-        int64_t *indices = work->indices;
-        if (mode == FC_NAME(pool_max_indexed))
-            indices += FC_NAME(pool_at)(&p->index, work->image, work->channel, p, row);
-        fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
-        const T rows = mode == FC_NAME(pool_avg) ? FC_NAME(pool_row_count)(p, row) : 1;
-        for (int64_t x = 0; x < p->axis[2].out; x++) {
-            w[2] = fc_pool_window(p, 2, x);
-            const T count = mode == FC_NAME(pool_avg) ? rows * (T)fc_pool_count(p, 2, x) : 1;
-            T *out = dst + x * p->dst.axis[2];
-            int64_t *index = mode == FC_NAME(pool_max_indexed) ? indices + x * p->index.axis[2] : NULL, c = 0;
-            for (; c + 4 * FC_VL <= n; c += 4 * FC_VL) {
-                FC_NAME(pool_pixel)(mode, 4, 0, p, src + c, w, count, out + c, index);
-                if (index) index += 4 * FC_VL * p->index.channel;
-            }
-            for (; c + FC_VL <= n; c += FC_VL) {
-                FC_NAME(pool_pixel)(mode, 1, 0, p, src + c, w, count, out + c, index);
-                if (index) index += FC_VL * p->index.channel;
-            }
-            if (c < n) FC_NAME(pool_pixel)(mode, 1, n - c, p, src + c, w, count, out + c, index);
-        }
-    }
-}
-
-static void FC_NAME(pool_channels)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_channels_of)(FC_NAME(pool_avg), work);
-    else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
-    else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);
+static void FC_NAME(pool_planes)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_planes_of)(FC_POOL_MAX, work);
+    else FC_NAME(pool_planes_of)(FC_POOL_AVG, work);
 }

@@ -8,6 +8,7 @@
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/pool.tmpl.c"
+#include "kernels/pool_bands.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
 #include "kernels/winograd.tmpl.c"
 #include "kernels/winograd_weights.tmpl.c"

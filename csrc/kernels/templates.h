@@ -41,6 +41,9 @@
 #define v_peak FC_CAT(v_peak, FC_S)
 #define v_transpose FC_CAT(v_transpose, FC_S)
 #define v_spread FC_CAT(v_spread, FC_S)
+#define v_lanes FC_CAT(v_lanes, FC_S)
+#define v_load_where FC_CAT(v_load_where, FC_S)
+#define v_store_indices FC_CAT(v_store_indices, FC_S)
 
 #define FC_INLINE static inline __attribute__((always_inline))
 

@@ -16,6 +16,8 @@
 
 enum { FC_VL_f32 = 8, FC_VL_f64 = 4 };
 
+static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
+
 static inline __m256i fc_first_f32(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -46,11 +48,36 @@ static inline __m256i fc_first_f64(int64_t n) {
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return _mm256_blendv_##I(a, x, m); }                 \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) {                                                                 \
         return _mm256_blendv_##I(_mm256_max_##I(x, a), x, _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                         \
+    }                                                                                                                  \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
+        return (m_##S)_mm256_andnot_si256(fc_first_##S(fc_clip(from, FC_VL_##S)),                                      \
+                                          fc_first_##S(fc_clip(to, FC_VL_##S)));                                       \
+    }                                                                                                                  \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) {                                               \
+        return _mm256_blendv_##I(a, _mm256_maskload_##I(p, (__m256i)m), m);                                            \
     }
 
 FC_AVX2_OPS(float, f32, __m256, ps)
 FC_AVX2_OPS(double, f64, __m256d, pd)
 #undef FC_AVX2_OPS
+
+// Four of them, from the lane on whose index is i.
+static inline void fc_store_indices(int64_t *p, __m128i a, int64_t i, int64_t s, int64_t n) {
+    const __m256i first = _mm256_add_epi64(_mm256_set1_epi64x(i), _mm256_setr_epi64x(0, s, 2 * s, 3 * s));
+    const __m256i index = _mm256_add_epi64(first, _mm256_cvtepi32_epi64(a));
+    if (n >= 4) _mm256_storeu_si256((__m256i *)p, index);
+    else _mm256_maskstore_epi64((long long *)p, fc_first_f64(n), index);
+}
+
+static inline void v_store_indices_f32(int64_t *p, v_f32 a, int64_t i, int64_t s, int64_t n) {
+    const __m256i whole = _mm256_cvttps_epi32(a);
+    fc_store_indices(p, _mm256_castsi256_si128(whole), i, s, n);
+    fc_store_indices(p + 4, _mm256_extracti128_si256(whole, 1), i + 4 * s, s, n - 4);
+}
+
+static inline void v_store_indices_f64(int64_t *p, v_f64 a, int64_t i, int64_t s, int64_t n) {
+    fc_store_indices(p, _mm256_cvttpd_epi32(a), i, s, n);
+}
 
 // `in order` undoes what shuffles within 128-bit lanes do to pairs.
 static inline v_f32 fc_in_order_f32(v_f32 v) {

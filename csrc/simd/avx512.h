@@ -74,6 +74,33 @@ static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
 
 static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; }
 
+#define FC_AVX512_WHERE(T, S, I, N)                                                                                    \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
+        return (m_##S)(((1u << fc_clip(to, N)) - 1) & ~((1u << fc_clip(from, N)) - 1));                                \
+    }                                                                                                                  \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return _mm512_mask_loadu_##I(a, m, p); }
+
+FC_AVX512_WHERE(float, f32, ps, 16)
+FC_AVX512_WHERE(double, f64, pd, 8)
+#undef FC_AVX512_WHERE
+
+// Eight of them, from the lane on whose index is i.
+static inline void fc_store_indices(int64_t *p, __m256i a, int64_t i, int64_t s, int64_t n) {
+    const __m512i lanes = _mm512_setr_epi64(0, s, 2 * s, 3 * s, 4 * s, 5 * s, 6 * s, 7 * s);
+    const __m512i index = _mm512_add_epi64(_mm512_add_epi64(_mm512_set1_epi64(i), lanes), _mm512_cvtepi32_epi64(a));
+    _mm512_mask_storeu_epi64(p, v_lanes_f64(0, n), index);
+}
+
+static inline void v_store_indices_f32(int64_t *p, v_f32 a, int64_t i, int64_t s, int64_t n) {
+    const __m512i whole = _mm512_cvttps_epi32(a);
+    fc_store_indices(p, _mm512_castsi512_si256(whole), i, s, n);
+    fc_store_indices(p + 8, _mm512_extracti64x4_epi64(whole, 1), i + 8 * s, s, n - 8);
+}
+
+static inline void v_store_indices_f64(int64_t *p, v_f64 a, int64_t i, int64_t s, int64_t n) {
+    fc_store_indices(p, _mm512_cvttpd_epi32(a), i, s, n);
+}
+
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 #define FC_AVX512_LOAD2(T, S, N)                                                                                       \
     static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \

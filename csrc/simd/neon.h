@@ -50,7 +50,24 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
     typedef U m_##S;                                                                                                   \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return O(vcgtq_##S(x, a), vceqq_##S(x, x)); }                  \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return vbslq_##S(m, x, a); }                         \
-    static inline v_##S v_peak_##S(v_##S a, v_##S x) { return v_select_##S(v_above_##S(x, a), x, a); }
+    static inline v_##S v_peak_##S(v_##S a, v_##S x) { return v_select_##S(v_above_##S(x, a), x, a); }                 \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
+        T t[FC_VL_##S];                                                                                                \
+        for (int64_t i = 0; i < FC_VL_##S; i++) t[i] = from <= i && i < to;                                            \
+        return vcgtq_##S(vld1q_##S(t), vdupq_n_##S(0));                                                                \
+    }                                                                                                                  \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) {                                               \
+        T t[FC_VL_##S];                                                                                                \
+        vst1q_##S(t, a);                                                                                               \
+        for (int64_t i = 0; i < FC_VL_##S; i++)                                                                        \
+            if (m[i]) t[i] = p[i];                                                                                     \
+        return vld1q_##S(t);                                                                                           \
+    }                                                                                                                  \
+    static inline void v_store_indices_##S(int64_t *p, v_##S a, int64_t i, int64_t s, int64_t n) {                     \
+        T t[FC_VL_##S];                                                                                                \
+        vst1q_##S(t, a);                                                                                               \
+        for (int64_t l = 0; l < n; l++) p[l] = i + l * s + (int32_t)t[l];                                              \
+    }
 
 FC_NEON_OPS(float, f32, float32x4_t, uint32x4_t, vornq_u32)
 FC_NEON_OPS(double, f64, float64x2_t, uint64x2_t, vornq_u64)

@@ -19,6 +19,10 @@
 //   v_load_half(p)              v_f32 of float16 numbers, exactly, whatever the floating-point mode says of denormals
 //   v_store_half(p, a)          rounded to nearest even, subnormals kept, infinite from 65520 on, NaN quiet
 //   v_transpose(v[FC_VL])       the FC_VL x FC_VL transpose in place
+//   v_lanes(from, to)           mask: the lanes from <= l < to, which may lie outside of the vector
+//   v_load_where(mask, p, a)    the elements of p where the mask is set, else a; no others are touched
+//   v_store_indices(p, a, i, s, n)
+//                               p[l] = i + l * s + a[l] for lanes l < n; a holds whole numbers of 31 bits
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
 
@@ -64,7 +68,13 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return m ? x : a; }                                  \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) { return x > a || x != x ? x : a; }                               \
     static inline v_##S v_spread_##S(v_##S v, int size, int i) { return (void)size, (void)i, v; }                      \
-    static inline void v_transpose_##S(v_##S v[1]) { (void)v; }
+    static inline void v_transpose_##S(v_##S v[1]) { (void)v; }                                                        \
+    static inline m_##S v_lanes_##S(int64_t from, int64_t to) { return from <= 0 && to > 0; }                          \
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return m ? *p : a; }                          \
+    static inline void v_store_indices_##S(int64_t *p, v_##S a, int64_t i, int64_t s, int64_t n) {                     \
+        (void)s;                                                                                                       \
+        if (n > 0) *p = i + (int32_t)a;                                                                                \
+    }
 
 FC_SCALAR_OPS(float, f32)
 FC_SCALAR_OPS(double, f64)

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pool_bands.tmpl.c - pooling by bands of rows: every row across, then windows down.
+//
+//   across    best[row][x] = the fold of the inputs of one row under the columns of window x
+//   down      dst[y][x]    = the fold of best[row][x] over the rows under window y
+//
+// Rows that windows share are folded across once: kh + kw operations for each output instead of kh * kw.  Across goes
+// first because it keeps the order of a window's elements: the first among equals, the last NaN, sums row by row.
+// (Down first needs half the loads, but would have to compare positions among equals.)  The lanes of a vector are
+// channels, or output columns; a strip is a vector of them, or four.
+
+enum { FC_NAME(pool_max), FC_NAME(pool_max_indexed), FC_NAME(pool_avg) }; // mode
+
+// form: what the lanes are, and how a vector of inputs is loaded
+enum {
+    FC_NAME(pool_channel_lanes),
+    FC_NAME(pool_every_column),
+    FC_NAME(pool_second_columns) // stride 2 without dilation
+};
+
+// A running fold, and for maxima how far behind the band's first element it was found; T holds that exactly (algo/pool.c
+// sees to it), and so both are selected by one mask.
+typedef struct FC_NAME(pool_best) {
+    vec value, offset;
+} FC_NAME(pool_best);
+
+FC_INLINE void FC_NAME(pool_join)(const int mode, FC_NAME(pool_best) * best, vec x, vec offset) {
+    if (mode == FC_NAME(pool_avg)) best->value = v_add(best->value, x);
+    else if (mode == FC_NAME(pool_max)) best->value = v_peak(best->value, x);
+    else {
+        const vmask above = v_above(x, best->value);
+        best->value = v_select(above, x, best->value);
+        best->offset = v_select(above, offset, best->offset);
+    }
+}
+
+// What the lanes of a strip read in each row.
+typedef struct FC_NAME(pool_lanes) {
+    int64_t start;                // input column of lane 0's first tap; it may lie in the padding
+    int64_t taps, step, dilation; // inputs of one lane: their number, elements and columns from one to the next
+    int64_t lanes;                // outputs
+    int64_t stride;               // input columns from lane to lane
+    vec first;                    // columns from a lane's first tap to its first input
+    vec count;                    // a lane's factor of the divisor
+    const vmask *reads;           // at an edge: the lanes of each load that lie in the row
+} FC_NAME(pool_lanes);
+
+// Output rows of one depth, and the input rows under them.
+typedef struct FC_NAME(pool_band) {
+    const fc_pool *pool;
+    int64_t row, rows; // flat over (d, h), as in fc_pool_work
+    int shared;        // whether windows overlap, and the rows under them fit into a band
+    int64_t lo, hi;    // input rows
+    int64_t position;  // of the element that offsets count from
+    fc_window depth;
+    fc_window window[FC_POOL_BAND];
+    T count[FC_POOL_BAND];
+} FC_NAME(pool_band);
+
+FC_INLINE T FC_NAME(pool_blank)(const int mode) { return mode == FC_NAME(pool_avg) ? 0 : -(T)INFINITY; }
+
+// Tap k of vector v.
+FC_INLINE vec FC_NAME(pool_tap)(const int mode, const int form, const int edge, const FC_NAME(pool_lanes) * l,
+                                const T *src, int64_t k, const int v) {
+    const vec blank = v_set1(FC_NAME(pool_blank)(mode));
+    if (form == FC_NAME(pool_channel_lanes)) {
+        src += k * l->step;
+        return edge ? v_load_part(src, l->lanes) : v_load(src + v * FC_VL);
+    }
+    if (form == FC_NAME(pool_every_column)) {
+        src += k * l->dilation + v * FC_VL;
+        return edge ? v_load_where(l->reads[k], src, blank) : v_load(src);
+    }
+    src += (k & ~(int64_t)1) + 2 * v * FC_VL; // two taps share their loads
+    const vec low = edge ? v_load_where(l->reads[k & ~(int64_t)1], src, blank) : v_load(src);
+    const vec high = edge ? v_load_where(l->reads[k | 1], src + FC_VL, blank) : v_load(src + FC_VL);
+    return k & 1 ? v_odd(low, high) : v_even(low, high);
+}
+
+FC_INLINE void FC_NAME(pool_across)(const int mode, const int form, const int edge, const int vectors,
+                                    const int64_t taps, const FC_NAME(pool_lanes) * l, const T *src, T at,
+                                    FC_NAME(pool_best) best[4]) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        FC_AHEAD(src + v * FC_VL);
+        if (form == FC_NAME(pool_second_columns)) FC_AHEAD(src + (vectors + v) * FC_VL);
+        best[v].value = FC_NAME(pool_tap)(mode, form, edge, l, src, 0, v);
+        if (mode != FC_NAME(pool_max_indexed)) continue;
+        best[v].offset = v_set1(at);
+        if (edge && form != FC_NAME(pool_channel_lanes)) best[v].offset = v_add(best[v].offset, l->first);
+    }
+#pragma GCC unroll 3
+    for (int64_t k = 1; k < taps; k++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            FC_NAME(pool_join)(mode, &best[v], FC_NAME(pool_tap)(mode, form, edge, l, src, k, v),
+                               v_set1(at + (T)(k * l->dilation)));
+}
+
+// indices[l * stride] = first + l * step + offset[l]
+FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
+                                         int64_t n) {
+    if (stride == 1) {
+        v_store_indices(indices, offset, first, step, n);
+        return;
+    }
+    T lanes[FC_VL];
+    v_store(lanes, offset);
+    for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int32_t)lanes[l];
+}
+
+// What one strip folds of each row, once for all windows that share it.
+typedef struct FC_NAME(pool_folds) {
+    vec value[4 * FC_POOL_BAND], offset[4 * FC_POOL_BAND];
+} FC_NAME(pool_folds);
+
+// Window `w` down: `rows` of them where that is known when this is compiled, else 0.
+FC_INLINE void FC_NAME(pool_down_window)(const int mode, const int form, const int edge, const int vectors,
+                                         const int64_t taps, const int shared, const int rows,
+                                         const FC_NAME(pool_band) * b, fc_window w, const FC_NAME(pool_lanes) * l,
+                                         const T *src, const FC_NAME(pool_folds) * folds, FC_NAME(pool_best) best[4]) {
+    const fc_pool *p = b->pool;
+    const int64_t depths = rows ? 1 : b->depth.taps, heights = rows ? rows : w.taps, step = rows ? 1 : w.step;
+    const int64_t first = w.start - b->lo;
+#pragma GCC unroll 3
+    for (int64_t d = 0; d < depths; d++)
+#pragma GCC unroll 3
+        for (int64_t h = 0; h < heights; h++) {
+            const int64_t row = first + h * step;
+            FC_NAME(pool_best) one[4];
+            if (shared) {
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    const int64_t i = (d * (b->hi - b->lo) + row) * vectors + v;
+                    one[v].value = folds->value[i];
+                    if (mode == FC_NAME(pool_max_indexed)) one[v].offset = folds->offset[i];
+                }
+            } else {
+                const int64_t depth = d * b->depth.step;
+                FC_NAME(pool_across)(mode, form, edge, vectors, taps, l,
+                                     src + depth * p->src.axis[0] + row * p->src.axis[1],
+                                     (T)((depth * p->axis[1].in + row) * p->axis[2].in), one);
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                if (rows && h == 0) best[v] = one[v];
+                else FC_NAME(pool_join)(mode, &best[v], one[v].value, one[v].offset);
+            }
+        }
+}
+
+// All rows of a band in one strip of `vectors` vectors; of one that is not full at an edge.  src is lane 0's first tap in
+// the plane's first row; dst and indices are lane 0's places in the band's first row.
+FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edge, const int vectors,
+                                   const int64_t taps, const int shared, const FC_NAME(pool_band) * b,
+                                   const FC_NAME(pool_lanes) * strip, const T *src, T *dst, int64_t *indices) {
+    const fc_pool *p = b->pool;
+    // Copies, because a vector's store might change what a pointer shows.
+    FC_NAME(pool_lanes) l = *strip;
+    vmask few[4];
+    if (edge && form != FC_NAME(pool_channel_lanes) && taps <= 3) {
+        for (int k = 0; k < 4; k++) few[k] = strip->reads[k];
+        l.reads = few;
+    }
+    const int64_t lanes = edge ? l.lanes : FC_VL, dst_step = p->dst.axis[1], step = p->src.axis[1];
+    const int known = shared ? 3 : 2;
+    src += b->depth.start * p->src.axis[0] + b->lo * step;
+    FC_NAME(pool_folds) folds;
+    if (shared)
+        for (int64_t d = 0, i = 0; d < b->depth.taps; d++) {
+            const int64_t depth = d * b->depth.step, end = i + (b->hi - b->lo) * vectors;
+            const T *line = src + depth * p->src.axis[0];
+            T at = (T)(depth * p->axis[1].in * p->axis[2].in);
+            const T width = (T)p->axis[2].in;
+            for (int64_t y = 0; i < end; i += vectors, line += step, at += width, y++) {
+                if (y < b->rows)
+#pragma GCC unroll 4
+                    for (int v = 0; v < vectors; v++) __builtin_prefetch(dst + y * dst_step + v * FC_VL, 1);
+                if (y < b->rows && mode == FC_NAME(pool_max_indexed))
+#pragma GCC unroll 4
+                    for (int v = 0; v < vectors; v++) {
+                        int64_t *index = indices + y * p->index.axis[1] + v * FC_VL;
+                        __builtin_prefetch(index, 1);
+                        if (FC_VL > 8) __builtin_prefetch(index + FC_VL / 2, 1);
+                    }
+                FC_NAME(pool_best) one[4];
+                FC_NAME(pool_across)(mode, form, edge, vectors, taps, &l, line, at, one);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    folds.value[i + v] = one[v].value;
+                    if (mode == FC_NAME(pool_max_indexed)) folds.offset[i + v] = one[v].offset;
+                }
+            }
+        }
+    for (int64_t y = 0; y < b->rows; y++) {
+        const fc_window w = b->window[y];
+        FC_NAME(pool_best) best[4];
+        if (b->depth.taps == 1 && w.step == 1 && w.taps == known)
+            FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, known, b, w, &l, src, &folds, best);
+        else {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                best[v].value = v_set1(FC_NAME(pool_blank)(mode));
+                // Of nothing but -inf the first counts.
+                best[v].offset = v_add(v_set1((T)((w.start - b->lo) * p->axis[2].in)), l.first);
+            }
+            FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, 0, b, w, &l, src, &folds, best);
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            vec value = best[v].value;
+            if (mode == FC_NAME(pool_avg)) value = v_div(value, v_mul(v_set1(b->count[y]), l.count));
+            if (edge) v_store_part(dst + v * FC_VL, value, lanes);
+            else v_store(dst + v * FC_VL, value);
+            if (mode == FC_NAME(pool_max_indexed)) {
+                const int channels = form == FC_NAME(pool_channel_lanes);
+                const int64_t apart = channels ? 0 : l.stride, to = channels ? p->index.channel : p->index.axis[2];
+                FC_NAME(pool_put_indices)(indices + v * FC_VL * to, to, best[v].offset,
+                                          b->position + l.start + v * FC_VL * apart, apart, lanes);
+            }
+        }
+        dst += dst_step;
+        indices += mode == FC_NAME(pool_max_indexed) ? p->index.axis[1] : 0;
+    }
+}
+
+FC_INLINE void FC_NAME(pool_strip_of)(const int mode, const int form, const int edge, const int vectors,
+                                      const FC_NAME(pool_band) * b, const FC_NAME(pool_lanes) * l, const T *src, T *dst,
+                                      int64_t *indices) {
+    const int64_t taps = l->taps;
+    if (b->shared && taps == 3) FC_NAME(pool_strip)(mode, form, edge, vectors, 3, 1, b, l, src, dst, indices);
+    else if (b->shared) FC_NAME(pool_strip)(mode, form, edge, vectors, taps, 1, b, l, src, dst, indices);
+    else if (taps == 2) FC_NAME(pool_strip)(mode, form, edge, vectors, 2, 0, b, l, src, dst, indices);
+    else FC_NAME(pool_strip)(mode, form, edge, vectors, taps, 0, b, l, src, dst, indices);
+}
+
+// Describes rows of `work` from `row` on: as many as lie in one depth and a band, or `alone` that share no inputs.
+static void FC_NAME(pool_band_at)(const fc_pool_work *work, int64_t row, int64_t alone, FC_NAME(pool_band) * b) {
+    const fc_pool *p = work->pool;
+    const fc_axis *h = &p->axis[1];
+    const int64_t d = row / h->out, y = row % h->out, most = fc_pool_shares_rows(p) ? fc_pool_band_rows(p) : alone;
+    int64_t rows = work->row + work->rows - row;
+    if (rows > h->out - y) rows = h->out - y;
+    if (rows > most) rows = most;
+    b->pool = p;
+    b->row = row;
+    b->rows = rows;
+    b->shared = fc_pool_shares_rows(p);
+    b->depth = fc_pool_window(p, 0, d);
+    b->lo = b->hi = fc_pool_window(p, 1, y).start;
+    for (int64_t i = 0; i < rows; i++) {
+        const fc_window w = b->window[i] = fc_pool_window(p, 1, y + i);
+        b->count[i] = p->kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row + i) : 1;
+        const int64_t end = w.start + (w.taps - 1) * w.step + 1;
+        if (w.start < b->lo) b->lo = w.start;
+        if (end > b->hi) b->hi = end;
+    }
+    b->position = (b->depth.start * h->in + b->lo) * p->axis[2].in;
+}
+
+// ---------------------------------------------------------------------------------------------------------- columns
+
+// A strip whose loads may reach over an edge.
+typedef struct FC_NAME(pool_edge) {
+    int64_t x;
+    FC_NAME(pool_lanes) lanes;
+    vmask reads[FC_POOL_TAPS + 2];
+} FC_NAME(pool_edge);
+
+FC_INLINE FC_NAME(pool_lanes) FC_NAME(pool_columns_at)(const fc_pool *p, int64_t x, int64_t lanes) {
+    const fc_axis *a = &p->axis[2];
+    return (FC_NAME(pool_lanes)){.start = x * a->stride - a->pad,
+                                 .taps = a->kernel,
+                                 .step = a->dilation,
+                                 .dilation = a->dilation,
+                                 .lanes = lanes,
+                                 .stride = a->stride,
+                                 .first = v_set1(0),
+                                 .count = v_set1(p->divisor ? 1 : (T)a->kernel)};
+}
+
+static void FC_NAME(pool_edge_at)(const int form, const fc_pool *p, int64_t x, FC_NAME(pool_edge) * e) {
+    const fc_axis *a = &p->axis[2];
+    const int64_t lanes = a->out - x < FC_VL ? a->out - x : FC_VL;
+    T first[FC_VL], count[FC_VL];
+    for (int64_t i = 0; i < FC_VL; i++) {
+        const int64_t column = x + (i < lanes ? i : lanes - 1);
+        first[i] = (T)(fc_pool_window(p, 2, column).start - (column * a->stride - a->pad));
+        count[i] = p->kind == FC_POOL_AVG ? (T)fc_pool_count(p, 2, column) : 1;
+    }
+    e->x = x;
+    e->lanes = FC_NAME(pool_columns_at)(p, x, lanes);
+    e->lanes.first = v_load(first);
+    e->lanes.count = v_load(count);
+    e->lanes.reads = e->reads;
+    for (int64_t k = 0; k < FC_POOL_TAPS + 2 && k < a->kernel + 3; k++) {
+        const int64_t tap = form == FC_NAME(pool_every_column) ? k * a->dilation : (k & ~(int64_t)1) + (k & 1) * FC_VL;
+        e->reads[k] = v_lanes(-(e->lanes.start + tap), a->in - (e->lanes.start + tap));
+    }
+}
+
+// Edges of a row that are described once for all rows.
+enum { FC_NAME(pool_edges) = 4 };
+
+FC_INLINE void FC_NAME(pool_columns_of)(const int mode, const int form, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const fc_axis *a = &p->axis[2];
+    // A full strip's last tap ends here.
+    const int64_t reach = form == FC_NAME(pool_second_columns) ? ((a->kernel - 1) | 1) - 1 + 8 * FC_VL
+                                                               : (a->kernel - 1) * a->dilation + 4 * FC_VL;
+    FC_NAME(pool_lanes) full = FC_NAME(pool_columns_at)(p, 0, 4 * FC_VL);
+    FC_NAME(pool_edge) edges[FC_NAME(pool_edges)];
+    FC_NAME(pool_band) b;
+    b.row = -1;
+    for (int i = 0; i < FC_NAME(pool_edges); i++) edges[i].x = -1;
+    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
+        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
+        for (int64_t row = work->row; row < work->row + work->rows; row += b.rows) {
+            if (row != b.row) FC_NAME(pool_band_at)(work, row, FC_POOL_ALONE, &b);
+            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
+            int64_t *indices = work->indices;
+            if (mode == FC_NAME(pool_max_indexed)) indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row);
+            int64_t edge = 0;
+            for (int64_t x = 0, lanes; x < a->out; x += lanes) {
+                const int64_t start = x * a->stride - a->pad;
+                int64_t *index = mode == FC_NAME(pool_max_indexed) ? indices + x * p->index.axis[2] : NULL;
+                if (start >= 0 && start + reach <= a->in && x + 4 * FC_VL <= a->out) {
+                    lanes = 4 * FC_VL;
+                    full.start = start;
+                    FC_NAME(pool_strip_of)(mode, form, 0, 4, &b, &full, plane + start, dst + x, index);
+                    continue;
+                }
+                FC_NAME(pool_edge) *e = &edges[edge++ % FC_NAME(pool_edges)];
+                if (e->x != x) FC_NAME(pool_edge_at)(form, p, x, e);
+                lanes = e->lanes.lanes;
+                FC_NAME(pool_strip_of)(mode, form, 1, 1, &b, &e->lanes, plane + start, dst + x, index);
+            }
+        }
+    }
+}
+
+FC_INLINE void FC_NAME(pool_columns_by)(const int mode, const fc_pool_work *work) {
+    const fc_axis *a = &work->pool->axis[2];
+    if (a->stride == 1) FC_NAME(pool_columns_of)(mode, FC_NAME(pool_every_column), work);
+    else FC_NAME(pool_columns_of)(mode, FC_NAME(pool_second_columns), work);
+}
+
+static void FC_NAME(pool_columns)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_columns_by)(FC_NAME(pool_avg), work);
+    else if (work->indices) FC_NAME(pool_columns_by)(FC_NAME(pool_max_indexed), work);
+    else FC_NAME(pool_columns_by)(FC_NAME(pool_max), work);
+}
+
+// --------------------------------------------------------------------------------------------------------- channels
+
+FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const fc_axis *a = &p->axis[2];
+    FC_NAME(pool_band) b;
+    for (int64_t row = work->row; row < work->row + work->rows; row += b.rows) {
+        FC_NAME(pool_band_at)(work, row, 1, &b); // a row is long: memory is read in its order
+        for (int64_t c = work->channel, lanes; c < work->channel + work->channels; c += lanes) {
+            const int64_t left = work->channel + work->channels - c;
+            lanes = left >= 4 * FC_VL ? 4 * FC_VL : left < FC_VL ? left : FC_VL;
+            const T *plane = (const T *)work->src + work->image * p->src.outer + c;
+            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
+            int64_t *indices = work->indices;
+            if (mode == FC_NAME(pool_max_indexed)) indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row);
+            for (int64_t x = 0; x < a->out; x++) {
+                const fc_window w = fc_pool_window(p, 2, x);
+                FC_NAME(pool_lanes)
+                l = {.start = w.start,
+                     .taps = w.taps,
+                     .step = w.step * p->src.axis[2],
+                     .dilation = w.step,
+                     .lanes = lanes};
+                l.count = v_set1(mode == FC_NAME(pool_avg) ? (T)fc_pool_count(p, 2, x) : 1);
+                const T *src = plane + w.start * p->src.axis[2];
+                if (lanes == 4 * FC_VL)
+                    FC_NAME(pool_strip_of)(mode, FC_NAME(pool_channel_lanes), 0, 4, &b, &l, src, dst, indices);
+                else FC_NAME(pool_strip_of)(mode, FC_NAME(pool_channel_lanes), 1, 1, &b, &l, src, dst, indices);
+                dst += p->dst.axis[2];
+                indices += mode == FC_NAME(pool_max_indexed) ? p->index.axis[2] : 0;
+            }
+        }
+    }
+}
+
+static void FC_NAME(pool_channels)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_channels_of)(FC_NAME(pool_avg), work);
+    else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
+    else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);
+}
