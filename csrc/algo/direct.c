@@ -16,6 +16,7 @@ static fc_direct_pixels shape_of(const fc_problem *p, const fc_kernels *k) {
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     int64_t rows = fc_max(1, fc_min(p->axis[1].out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, width))));
     for (;; rows = fc_ceil_div(rows, 2)) {
+        rows = fc_even(p->axis[1].out, rows);
         s.padded = fc_padded_rows(p, rows, s.channels, 1, k->nr);
         const int64_t sums = blocks > 1 ? rows * fc_round_up(width, k->nr) * fc_round_up(p->out_channels, k->nr) : 0;
         s.bytes = (s.padded.elements + sums) * k->element;
@@ -55,6 +56,7 @@ static fc_status layout(fc_plan *plan) {
     const fc_status status = fc_gemm_layout_make(plan, &source, 0, 1, block, 0, block);
     if (status != FC_OK) return status;
     plan->layout.gemm.direct.pixels = s;
+    plan->layout.gemm.load = 0.5;
     fc_padded_offsets(p, &s.padded, s.channels, plan->table);
     return FC_OK;
 }

@@ -31,7 +31,7 @@ static fc_direct_channels shape_of(const fc_problem *p, const fc_kernels *k) {
         s.row = s.width * s.pixel;
         const int64_t extra = (h->kernel - 1) * h->dilation + 1;
         const int64_t fit = FC_ROWS_BYTES / (fc_max(1, d->kernel) * s.row * k->element) - extra;
-        s.rows = fc_max(1, fc_min(h->out, fc_min(fit / h->stride + 1, fc_ceil_div(256, w->out))));
+        s.rows = fc_even(h->out, fc_max(1, fc_min(fit / h->stride + 1, fc_ceil_div(256, w->out))));
         s.rows_in = (s.rows - 1) * h->stride + extra;
         s.plane = s.rows_in * s.row;
     }
@@ -197,6 +197,7 @@ fc_status fc_direct_channels_layout(fc_plan *plan) {
     const fc_status status = fc_gemm_layout_make(plan, &source, 1, p->in_channels, s.block, s.span, segments);
     if (status != FC_OK) return status;
     plan->layout.gemm.direct.channels = s;
+    plan->layout.gemm.load = s.in_place ? 0.0 : 0.2;
     int64_t *offset = plan->table;
     for (int64_t kd = 0; kd < p->axis[0].kernel; kd++)
         for (int64_t kh = 0; kh < p->axis[1].kernel; kh++)

@@ -133,8 +133,8 @@ static int64_t strip_start(const gemm_split *s, int64_t strip) {
 // How long the slowest thread takes when steps are cut into `strips` and output channels into `parts`, in multiplications
 // of a tile of weights with a tile of columns; loading columns and fetching a tile of weights are small change.
 static double makespan(const gemm_split *s, int64_t strips, int64_t parts, int64_t out_tiles, int64_t tiles_per_step,
-                       int64_t groups, int threads) {
-    const double load = 0.4, fetch = 0.15;
+                       double load, int64_t groups, int threads) {
+    const double fetch = 0.15;
     const double out = (double)fc_ceil_div(out_tiles, parts);
     const double columns = (double)(tiles_per_step * fc_ceil_div(s->steps, strips));
     return (double)fc_ceil_div(groups * strips * parts, threads) * (out * (columns + fetch) + load * columns);
@@ -142,7 +142,7 @@ static double makespan(const gemm_split *s, int64_t strips, int64_t parts, int64
 
 // As few strips as the caches allow, or some more where that shares the work more evenly; several tasks per thread where
 // it costs nothing, so that one that is held up is waited for less.
-static void share(gemm_split *s, int64_t fewest, int64_t out_tiles, int64_t tiles_per_step, int64_t groups,
+static void share(gemm_split *s, int64_t fewest, int64_t out_tiles, int64_t tiles_per_step, double load, int64_t groups,
                   int threads) {
     s->strips = fewest;
     s->channel_parts = 1;
@@ -150,7 +150,7 @@ static void share(gemm_split *s, int64_t fewest, int64_t out_tiles, int64_t tile
     double best = INFINITY;
     for (int64_t strips = fewest; strips <= fc_min(s->steps, fewest + 4 * threads); strips++)
         for (int64_t parts = 1; parts <= fc_min(threads, out_tiles); parts++) {
-            const double time = makespan(s, strips, parts, out_tiles, tiles_per_step, groups, threads);
+            const double time = makespan(s, strips, parts, out_tiles, tiles_per_step, load, groups, threads);
             const double better = groups * strips * parts <= 4 * threads ? 1.01 : 0.99; // more tasks than that: no gain
             if (time > best * better) continue;
             best = fmin(best, time);
@@ -171,8 +171,8 @@ static gemm_split split_of(const fc_plan *plan, int threads) {
     const int64_t targets_per_step = source->tiles(plan, 0, fc_min(s.all, s.step)) * (int64_t)sizeof(fc_gemm_target);
     const int64_t most = fc_max(
         1, fc_min(FC_STRIP_BYTES / (per_column * columns * s.step), FC_TARGETS_BYTES / fc_max(1, targets_per_step)));
-    share(&s, fc_ceil_div(s.steps, most), g->out_tiles, fc_ceil_div(columns * s.step, wide), plan->problem.groups,
-          threads);
+    share(&s, fc_ceil_div(s.steps, most), g->out_tiles, fc_ceil_div(columns * s.step, wide), g->load,
+          plan->problem.groups, threads);
     const int64_t units = fc_min(s.all, fc_ceil_div(s.steps, s.strips) * s.step);
     s.tiles = source->tiles(plan, 0, units);
     s.tile_elements = plan->kernels->mr * plan->kernels->nr;

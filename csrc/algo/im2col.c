@@ -35,6 +35,7 @@ static fc_status layout(fc_plan *plan) {
     const fc_status status = fc_gemm_layout_make(plan, &source, channels_form, order, 0, 0, channels_form ? 1 : depth);
     if (status != FC_OK) return status;
     fc_gemm_layout *g = &plan->layout.gemm;
+    g->load = channels_form ? 1.0 : 3.0;
     if (channels_form) plan->table[0] = 0;
     else
         for (int64_t k = 0; k < g->block; k++) plan->table[k] = k * plan->kernels->nr;

@@ -52,6 +52,7 @@ typedef struct fc_gemm_layout {
     int64_t contiguous;                  // how many flat positions in a row lie side by side in dst
     int64_t group_packed;                // packed elements per group
     int64_t segments;
+    double load; // time to load a tile of columns, in multiplications by a tile of weights
     union {
         fc_direct_pixels pixels;
         fc_direct_channels channels;
@@ -102,6 +103,10 @@ struct fc_plan {
 static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// The largest part when `whole` is cut evenly into as few parts of at most `most` as possible.
+static inline int64_t fc_even(int64_t whole, int64_t most) {
+    return whole ? fc_ceil_div(whole, fc_ceil_div(whole, most)) : 0;
+}
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
 static inline int64_t fc_taps(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }

@@ -30,6 +30,7 @@ static fc_status layout(fc_plan *plan) {
         fc_gemm_layout_make(plan, &source, channels_form, 1, 0, 0, channels_form ? 1 : 2 * p->in_channels);
     if (status != FC_OK) return status;
     fc_gemm_layout *g = &plan->layout.gemm;
+    g->load = channels_form ? 0.0 : 0.3;
     if (channels_form) {
         plan->table[0] = 0;
         return FC_OK;
