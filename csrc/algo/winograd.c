@@ -71,12 +71,15 @@ static double cost(const fc_problem *p, const fc_kernels *k, int64_t m) {
     const double points = (double)w.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * k->nr);
     const double rows = (double)fc_min(w.most, k->mr), short_rows = rows / fmax(rows, 4.0);
-    const double vectors = points * tiles * ((double)fc_round_up(p->in_channels, k->vl) + out) / (double)k->vl;
+    const double vectors =
+        points * tiles * (double)(fc_ceil_div(p->in_channels, k->vl) + fc_ceil_div(p->out_channels, k->vl));
     const double weights = points * (double)p->in_channels * out * (double)(p->groups * k->element);
-    const double passes = w.fused ? (double)fc_ceil_div(w.tiles, fc_max(1, w.most)) : 1.0;
-    const double travel = w.fused ? 0.0 : 2.0 * vectors * (double)(k->vl * k->element) / 25e9;
-    return 3 * fc_cost_fixed() + fc_cost_macs(points * tiles * (double)p->in_channels * out, k) / short_rows +
-           4.5e-9 * vectors + travel + fmin(passes, 4.0) * fc_cost_weights(weights);
+    const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
+    const double travel = w.fused ? 0.0 : 2.0 * vectors * (double)(k->vl * k->element) / 30e9;
+    const double macs = fc_cost_macs(points * tiles * (double)p->in_channels * out, k) / short_rows;
+    const double products = points * tiles / fmin((double)k->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
+    return 3 * fc_cost_fixed() + 40e-9 * products + fmax(macs, passes * fc_cost_weights(weights)) + 1.6e-9 * vectors +
+           travel;
 }
 
 static fc_status layout(fc_plan *plan, int64_t m) {
