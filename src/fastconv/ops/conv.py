@@ -74,9 +74,10 @@ def conv2d(
     activation : {None, "relu", "relu6"}
     residual : array_like, of the result's shape, optional
         Added before the activation.
-    algorithm : {"auto", "direct", "im2col", "winograd", "winograd_f2", "winograd_f3", "winograd_f4", "pointwise", \
-"depthwise", "reference"}
-        ``"auto"`` takes the one predicted to be fastest.
+    algorithm : {"auto", "direct", "im2col", "winograd", "winograd_f2", "winograd_f3", "winograd_f4", "winograd_f6", \
+"pointwise", "depthwise", "reference"}
+        ``"auto"`` takes the one predicted to be fastest, but never ``"winograd_f6"``, whose error is six times that of
+        F(4).
     precision : {"default", "strict"}
         ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
     out : numpy.ndarray, optional
