@@ -332,6 +332,49 @@ def _grouped() -> Iterator[Problem]:
             )
 
 
+def _few_channels() -> Iterator[Problem]:
+    """As many outputs as inputs in each group, a power of two: vectors of several groups, blocks of four pixels."""
+    dice = _Dice(7)
+    for size in (1, 2, 4, 8, 16):
+        for width in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17):
+            for _ in range(3):
+                kernel = dice.pair((1, 2, 3, 3, 5))
+                dilation = dice.pair((1, 1, 2))
+                groups = dice.one((2, 3, 4, 7, 8, 9, 16, 17, 33)) if size < 8 else dice.one((2, 3, 4, 5))
+                yield Problem(
+                    (dice.upto(9), width),
+                    groups * size,
+                    groups * size,
+                    kernel,
+                    dice.one((1, 1, 2)),
+                    dice.pair((1, 1, 2, 3)),
+                    dice.padding(kernel, dilation),
+                    dilation,
+                    groups,
+                    **dice.epilogue(),
+                )
+
+
+def _kernel_rows() -> Iterator[Problem]:
+    """Kernel rows that are one segment of k, or several, or parts of one; images read where they lie, or a copy."""
+    dice = _Dice(8)
+    for channels in (1, 3, 5, 28, 64, 85, 86, 100, 128, 129, 256, 257, 300):
+        for kernel in ((1, 1), (1, 3), (3, 1), (3, 3), (2, 5), (7, 7), (11, 11)):
+            for stride in (1, 2, 3, 4):
+                dilation = dice.pair((1, 1, 1, 2))
+                yield Problem(
+                    _for_output((dice.upto(4), dice.one((1, 2, 7, 13, 14, 15, 27, 28, 29))), kernel, ((0, 0), (0, 0))),
+                    channels,
+                    dice.one((1, 9, 16, 17, 32, 33, 65)),
+                    kernel,
+                    dice.one((1, 1, 2)),
+                    (stride, stride),
+                    dice.one((((0, 0), (0, 0)), dice.padding(kernel, dilation))),
+                    dilation,
+                    **dice.epilogue(),
+                )
+
+
 def _general() -> Iterator[Problem]:
     """Everything at once."""
     dice = _Dice(6)
@@ -394,6 +437,8 @@ _FAMILIES = {
     "pointwise": (_pointwise, LARGEST, None),
     "depthwise": (_depthwise, LARGEST, None),
     "grouped": (_grouped, LARGEST, None),
+    "few_channels": (_few_channels, LARGEST, None),
+    "kernel_rows": (_kernel_rows, 4 * LARGEST, None),
     "general": (_general, LARGEST // 2, 500),
     "large": (_large, None, None),
     "layers": (_layers, None, None),
