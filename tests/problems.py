@@ -375,6 +375,19 @@ def _kernel_rows() -> Iterator[Problem]:
                 )
 
 
+def _winograd_chunks() -> Iterator[Problem]:
+    """Channels on both sides of where Winograd's stages are fused on some machine; one chunk of tiles, and several."""
+    dice = _Dice(9)
+    same = ((1, 1), (1, 1))
+    for channels in (112, 113, 144, 145, 272, 273, 300, 304, 305, 432, 433, 688, 689, 720, 721):
+        for out in ((1, 1), (4, 5), (13, 14), (25, 27)):
+            yield Problem(out, channels, dice.one((1, 3, 17, 33)), (3, 3), padding=same, **dice.epilogue())
+        groups, batch = dice.one((2, 3)), dice.one((1, 3))
+        yield Problem((9, 10), groups * channels, groups * 2, (3, 3), batch, padding=same, groups=groups, bias=True)
+        yield Problem((10, 9), channels, 5, (5, 5), batch, padding=((2, 2), (2, 2)), **dice.epilogue())
+    yield Problem((66, 65), 300, 3, (3, 3), padding=same, bias=True, activation="relu")
+
+
 def _general() -> Iterator[Problem]:
     """Everything at once."""
     dice = _Dice(6)
@@ -439,6 +452,7 @@ _FAMILIES = {
     "grouped": (_grouped, LARGEST, None),
     "few_channels": (_few_channels, LARGEST, None),
     "kernel_rows": (_kernel_rows, 4 * LARGEST, None),
+    "winograd_chunks": (_winograd_chunks, None, None),
     "general": (_general, LARGEST // 2, 500),
     "large": (_large, None, None),
     "layers": (_layers, None, None),
