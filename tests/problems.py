@@ -373,6 +373,9 @@ def _kernel_rows() -> Iterator[Problem]:
                     dilation,
                     **dice.epilogue(),
                 )
+    for kernel, stride in ((7, 2), (11, 4)):  # first layers, unpadded: as they lie in an image of 3 channels
+        for width in (kernel, 2 * kernel, 45, 51, 52):
+            yield Problem((kernel + stride, width), 3, dice.one((17, 33)), (kernel, kernel), stride=(stride, stride))
 
 
 def _winograd_chunks() -> Iterator[Problem]:

@@ -59,6 +59,33 @@ def test_forward(fences, name, dtype, layout, at_end):
 
 
 @from_one_fence_to_the_other
+@each_dtype
+@pytest.mark.parametrize("name", ["few_channels", "kernel_rows", "depthwise", "pointwise", "winograd_tiles"])
+def test_channels_of_wider_pixels(fences, name, dtype, at_end):
+    """NHWC, the first or the last channels of more: only the fence is beside the last pixel, or before the first."""
+
+    def place(fence, array):
+        wide = np.full((*array.shape[:-1], array.shape[-1] + 3), np.nan, dtype)
+        part = np.s_[..., -array.shape[-1] :] if at_end else np.s_[..., : array.shape[-1]]
+        wide[part] = array
+        return fence.place(wide, at_end)[part]
+
+    for problem in family(name)[1 :: 2 if dtype == "float32" else 5]:
+        x, w, b, r = operands(problem, dtype).to("NHWC")
+        y = poison(in_layout(problem.output_shape, "NHWC"), dtype)
+        if 4 * max(x.nbytes, y.nbytes) > 8 << 20:
+            continue
+        if 1 in (problem.in_channels, problem.out_channels):  # then rows are contiguous, but for wider pixels
+            continue
+        x, r, out = (None if a is None else place(f, a) for f, a in zip(fences, (x, r, y), strict=False))
+        options = {**problem.geometry, "layout": "NHWC", "activation": problem.activation}
+        for algorithm in fc.algorithms(x.shape, w.shape, **problem.geometry, layout="NHWC", dtype=dtype):
+            if algorithm != "reference":
+                fc.conv2d(x, w, b, **options, residual=r, algorithm=algorithm, out=out)
+                assert np.isfinite(out).all(), f"{problem}, {algorithm}"
+
+
+@from_one_fence_to_the_other
 @each_layout
 @each_dtype
 @pytest.mark.parametrize("name", FAMILIES)
