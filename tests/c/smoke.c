@@ -63,7 +63,7 @@ typedef struct job {
 } job;
 
 // docs/performance.md: the largest error relative to the largest result, float32 against float64.
-static double bound(fc_algo_id algorithm, const job *job) {
+static double forward_bound(fc_algo_id algorithm, const job *job) {
     if (job->dtype == FC_F64) return 1e-14;
     switch (algorithm) {
     case FC_WINOGRAD_F2:
@@ -76,6 +76,13 @@ static double bound(fc_algo_id algorithm, const job *job) {
     default:
         return 5e-7;
     }
+}
+
+// A weight's gradient sums a product per pixel, none of them negative: rounding errors walk on.
+static double bound(fc_algo_id algorithm, const job *job) {
+    const double pixels = (double)(job->shape->batch * job->shape->height * job->shape->width);
+    const double growth = job->direction == FC_BACKWARD_WEIGHT ? fmax(1, sqrt(pixels / 100)) : 1;
+    return growth * forward_bound(algorithm, job);
 }
 
 static fc_problem problem_of(const job *job) {
