@@ -122,6 +122,7 @@ typedef struct gemm_split {
     int64_t strips;               // which share the steps evenly
     int64_t channel_parts;        // parts of the output channels
     int64_t tiles, tile_elements; // at most, per strip
+    int64_t target;               // bytes of an fc_gemm_target
     size_t panel_bytes, sums_bytes, targets_bytes;
 } gemm_split;
 
@@ -168,7 +169,8 @@ static gemm_split split_of(const fc_plan *plan, int threads) {
     gemm_split s = {.all = source->units(plan)};
     s.step = fc_ceil_div(wide, columns);
     s.steps = fc_max(1, fc_ceil_div(s.all, s.step));
-    const int64_t targets_per_step = source->tiles(plan, 0, fc_min(s.all, s.step)) * (int64_t)sizeof(fc_gemm_target);
+    s.target = (int64_t)(sizeof(fc_gemm_target) + (g->channels_form ? 0 : (size_t)wide * sizeof(fc_run)));
+    const int64_t targets_per_step = source->tiles(plan, 0, fc_min(s.all, s.step)) * s.target;
     const int64_t most = fc_max(
         1, fc_min(FC_STRIP_BYTES / (per_column * columns * s.step), FC_TARGETS_BYTES / fc_max(1, targets_per_step)));
     share(&s, fc_ceil_div(s.steps, most), g->out_tiles, fc_ceil_div(columns * s.step, wide), g->load,
@@ -179,7 +181,7 @@ static gemm_split split_of(const fc_plan *plan, int threads) {
     s.panel_bytes = fc_align((size_t)(source->panel_elements(plan, units) * element));
     const int64_t kept = g->blocks > 1 ? s.tiles * fc_ceil_div(g->out_tiles, s.channel_parts) : 1;
     s.sums_bytes = fc_align((size_t)(kept * s.tile_elements * element));
-    s.targets_bytes = fc_align((size_t)s.tiles * sizeof(fc_gemm_target));
+    s.targets_bytes = fc_align((size_t)(s.tiles * s.target));
     return s;
 }
 
@@ -210,7 +212,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     const int64_t out0 = part * g->out_tiles / s->channel_parts, out1 = (part + 1) * g->out_tiles / s->channel_parts;
     char *panel = job->scratch + (size_t)thread * (s->panel_bytes + s->sums_bytes + s->targets_bytes);
     char *sums = panel + s->panel_bytes;
-    fc_gemm_target *targets = (fc_gemm_target *)(sums + s->sums_bytes);
+    char *targets = sums + s->sums_bytes;
 
     fc_gemm_strip strip = {
         .plan = plan,
@@ -220,7 +222,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     };
     strip.count = strip_start(s, strip_index + 1) - strip.first;
     strip.tiles = source->tiles(plan, strip.first, strip.count);
-    for (int64_t t = 0; t < strip.tiles; t++) source->target(&strip, t, &targets[t]);
+    for (int64_t t = 0; t < strip.tiles; t++) source->target(&strip, t, (fc_gemm_target *)(targets + t * s->target));
 
     int64_t channel_offset[FC_MAX_MR];
     for (int64_t i = 0; i < FC_MAX_MR; i++) channel_offset[i] = i * p->dst.channel;
@@ -253,19 +255,20 @@ static void gemm_task(void *context, int64_t task, int thread) {
             tile.dst = job->dst + base * element;
             tile.residual = job->residual ? job->residual + base * element : NULL;
             for (int64_t t = 0; t < strip.tiles; t++) {
-                if (!targets[t].pixels) continue; // rows that the last unit does not have
-                source->address(&strip, &targets[t], &tile);
+                const fc_gemm_target *target = (const fc_gemm_target *)(targets + t * s->target);
+                if (!target->pixels) continue; // rows that the last unit does not have
+                source->address(&strip, target, &tile);
                 if (g->channels_form) {
                     tile.b = w;
-                    tile.m = targets[t].pixels;
-                    tile.row_offset = targets[t].row_offset;
+                    tile.m = target->pixels;
+                    tile.row_offset = target->row_offset;
                     tile.columns = channel_run.length = channels;
                 } else {
                     tile.a = w;
                     tile.m = channels;
-                    tile.columns = targets[t].pixels;
-                    tile.runs = targets[t].runs;
-                    tile.run_count = targets[t].run_count;
+                    tile.columns = target->pixels;
+                    tile.runs = target->runs;
+                    tile.run_count = target->run_count;
                 }
                 tile.ahead = w + next + t * (next / strip.tiles);
                 tile.sums = g->blocks > 1 ? sums + ((out - out0) * strip.tiles + t) * s->tile_elements * element : sums;

@@ -154,7 +154,7 @@ typedef struct fc_gemm_target {
     int packed;     // pointwise: read from the panel, not from the image
     int64_t run_count;
     int64_t row_offset[FC_MAX_MR];
-    fc_run runs[FC_MAX_NR];
+    fc_run runs[]; // as many as a tile of the pixels form has columns
 } fc_gemm_target;
 
 typedef struct fc_gemm_source {
