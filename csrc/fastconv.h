@@ -71,6 +71,42 @@ typedef struct fc_problem {
 
 typedef struct fc_plan fc_plan;
 
+// What the cost model rests on (algo/cost.c): seconds that each of these takes one thread.
+#define FC_COSTS(X)                                                                                                    \
+    X(mac)        /* a float32 multiply-add in a full tile */                                                          \
+    X(weight_l2)  /* a byte of weights from the second-level cache, */                                                 \
+    X(weight_l3)  /* the third, */                                                                                     \
+    X(weight_far) /* and from memory */                                                                                \
+    X(copied_run) /* starting a run of elements that are copied side by side, */                                       \
+    X(copied)     /* and a vector of them */                                                                           \
+    X(tile)       /* finding and storing a tile of the matrix product */                                               \
+    X(row_unit)   /* addressing a block of rows where the image lies */                                                \
+    X(product)    /* a tile of a Winograd point's product */                                                           \
+    X(transform)  /* a vector of one point going through Winograd's transforms, */                                     \
+    X(staged)     /* and a byte of it going through memory between stages */                                           \
+    X(depthwise)  /* a vector multiply-add with its loads */                                                           \
+    X(reference)  /* a multiply-add of the reference */                                                                \
+    X(fixed)      /* a stage of any algorithm */
+
+typedef struct fc_costs {
+#define FC_COST(name) double name;
+    FC_COSTS(FC_COST)
+#undef FC_COST
+} fc_costs;
+
+// How to plan: for which instruction set, by which algorithm (or FC_AUTO), and whether the error is to stay within the
+// bound of direct summation, which no Winograd keeps.
+typedef struct fc_options {
+    fc_isa isa;
+    fc_algo_id algorithm;
+    int strict;
+    fc_costs costs;
+} fc_options;
+
+// The constants of a nominal machine, and their names in the order of the struct, NULL behind the last.
+fc_costs fc_costs_default(fc_isa isa);
+extern const char *const fc_cost_names[];
+
 // What one algorithm has to say about a problem.
 typedef struct fc_verdict {
     const char *name;
@@ -81,14 +117,14 @@ typedef struct fc_verdict {
 // Checks everything that memory safety rests on.  On FC_INVALID `message` says which rule is broken.
 fc_status fc_problem_check(const fc_problem *problem, char message[FC_MESSAGE]);
 
-// Chooses an algorithm (or takes the one asked for) and lays out weights and scratch.  `strict` keeps the error within
-// the bound of direct summation: no Winograd.  On failure *plan is NULL and `message` holds the reason.
-fc_status fc_plan_create(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **plan,
+// Chooses an algorithm (or takes the one asked for) and lays out weights and scratch.  On failure *plan is NULL and
+// `message` holds the reason.
+fc_status fc_plan_create(const fc_problem *problem, const fc_options *options, fc_plan **plan,
                          char message[FC_MESSAGE]);
 void fc_plan_destroy(fc_plan *plan);
 
 // Fills verdicts[FC_ALGOS] for a problem.
-void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]);
+void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]);
 
 fc_algo_id fc_plan_algorithm(const fc_plan *plan);
 size_t fc_plan_packed_bytes(const fc_plan *plan);

@@ -25,16 +25,27 @@ static const char *refusal_of(const fc_problem *problem, const fc_kernels *kerne
     return algorithms[id]->refuse(problem, kernels);
 }
 
-fc_status fc_plan_create(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **out,
+// Every constant is a time.  One that is not positive or not finite would make a choice without meaning.
+static int costs_make_sense(const fc_costs *costs) {
+#define FC_COST(name) &&isfinite(costs->name) && costs->name > 0
+    return 1 FC_COSTS(FC_COST);
+#undef FC_COST
+}
+
+fc_status fc_plan_create(const fc_problem *problem, const fc_options *options, fc_plan **out,
                          char message[FC_MESSAGE]) {
     *out = NULL;
     fc_status status = fc_problem_check(problem, message);
     if (status != FC_OK) return status;
-    if (!fc_isa_supported(isa) || algorithm < FC_AUTO || algorithm >= FC_ALGOS) {
+    if (!fc_isa_supported(options->isa) || options->algorithm < FC_AUTO || options->algorithm >= FC_ALGOS) {
         snprintf(message, FC_MESSAGE, "no such instruction set or algorithm on this machine");
         return FC_INVALID;
     }
-    return fc_plan_make(problem, isa, algorithm, strict, out, message);
+    if (!costs_make_sense(&options->costs)) {
+        snprintf(message, FC_MESSAGE, "a cost is not a positive number of seconds");
+        return FC_INVALID;
+    }
+    return fc_plan_make(problem, options, out, message);
 }
 
 static int is_pointwise(const fc_axis *a) { return a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->in == a->out; }
@@ -63,31 +74,30 @@ static fc_problem in_long_rows(fc_problem p) {
     return p;
 }
 
-void fc_plan_explain(const fc_problem *problem, fc_isa isa, int strict, fc_verdict verdicts[FC_ALGOS]) {
+void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
     const fc_problem p = in_long_rows(*problem);
-    const fc_kernels *kernels = fc_kernels_for(isa, (fc_dtype)p.dtype);
+    const fc_kernels *kernels = fc_kernels_for(options->isa, (fc_dtype)p.dtype);
     for (int id = 0; id < FC_ALGOS; id++) {
         verdicts[id].name = algorithms[id]->name;
-        verdicts[id].refusal = refusal_of(&p, kernels, id, strict);
-        verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(&p, kernels);
+        verdicts[id].refusal = refusal_of(&p, kernels, id, options->strict);
+        verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(&p, kernels, &options->costs);
     }
 }
 
-fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **out,
-                       char message[FC_MESSAGE]) {
+fc_status fc_plan_make(const fc_problem *problem, const fc_options *options, fc_plan **out, char message[FC_MESSAGE]) {
     snprintf(message, FC_MESSAGE, "not enough memory for the plan");
     fc_plan *plan = calloc(1, sizeof *plan);
     if (!plan) return FC_NO_MEMORY;
     plan->problem = *problem;
-    plan->kernels = fc_kernels_for(isa, (fc_dtype)problem->dtype);
+    plan->kernels = fc_kernels_for(options->isa, (fc_dtype)problem->dtype);
     fc_status status = FC_OK;
     if (problem->direction != FC_FORWARD) {
-        status = fc_backward_layout(plan, isa, algorithm, strict, message);
+        status = fc_backward_layout(plan, options, message);
     } else {
         fc_verdict verdicts[FC_ALGOS];
         plan->problem = in_long_rows(*problem);
-        fc_plan_explain(&plan->problem, isa, strict, verdicts);
-        int best = algorithm;
+        fc_plan_explain(&plan->problem, options, verdicts);
+        int best = options->algorithm;
         if (best == FC_AUTO) {
             best = FC_REFERENCE;
             for (int id = 0; id < FC_ALGOS; id++)
@@ -101,7 +111,7 @@ fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorit
             status = FC_UNSUPPORTED;
         } else if (problem->half) {
             plan->problem = *problem;
-            status = fc_half_layout(plan, isa, plan->id, strict, message);
+            status = fc_half_layout(plan, options, message);
         } else status = plan->algorithm->layout(plan);
     }
     if (status != FC_OK) {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import _config, _core
+from fastconv import _config, _core, _costs
 from fastconv.bench.shapes import NETWORKS, conv_layers
 from problems import LAYOUTS, Problem, in_layout, operands
 from support import poison
@@ -288,6 +288,7 @@ def isa(request, monkeypatch):
     """Choices depend on the instruction set; kernels need not run for that."""
     number = [name for name, _, _ in _core.isas()].index(request.param)
     monkeypatch.setattr(_config, "ISA", number)
+    monkeypatch.setattr(_costs, "COSTS", _costs.nominal())
     return request.param
 
 

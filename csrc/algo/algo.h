@@ -11,8 +11,8 @@ typedef struct fc_algorithm {
     const char *name;
     // The reason why it cannot serve the problem, or NULL.
     const char *(*refuse)(const fc_problem *problem, const fc_kernels *kernels);
-    // Predicted seconds of one thread on the nominal machine of cost.h.
-    double (*cost)(const fc_problem *problem, const fc_kernels *kernels);
+    // Predicted seconds of one thread.
+    double (*cost)(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs);
     // Fills the plan's layout; FC_UNSUPPORTED when sizes overflow.
     fc_status (*layout)(fc_plan *plan);
     size_t (*scratch)(const fc_plan *plan, int threads);

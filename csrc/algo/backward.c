@@ -120,7 +120,7 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
 
 static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, scratch, pack, execute};
 
-fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, int strict, char message[FC_MESSAGE]) {
+fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]) {
     const fc_problem *p = &plan->problem;
     int64_t count = 1;
     for (int i = 0; i < FC_AXES && p->direction == FC_BACKWARD_INPUT; i++)
@@ -138,8 +138,9 @@ fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, in
         problem.high = INFINITY;
         fc_part *part = &plan->parts[plan->part_count];
         // A phase without taps only writes zeros; every problem with taps goes by the algorithm asked for.
-        const fc_algo_id id = problem.in_channels * fc_taps(&problem) > 0 ? algorithm : FC_AUTO;
-        const fc_status status = fc_plan_make(&problem, isa, id, strict, &part->plan, message);
+        fc_options part_options = *options;
+        if (problem.in_channels * fc_taps(&problem) == 0) part_options.algorithm = FC_AUTO;
+        const fc_status status = fc_plan_make(&problem, &part_options, &part->plan, message);
         if (status != FC_OK) return status;
         part->wei = at.wei;
         part->dst = at.dst;

@@ -1,31 +1,54 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// cost.c - the arithmetic behind `auto`: seconds on a nominal core, of which only ratios matter.  The number of threads
+// cost.c - the arithmetic behind `auto`: seconds of one thread, of which only ratios matter.  The number of threads
 // does not enter, so that the choice, and with it every bit of the result, is the same for any number of them.
 #include "algo/plan.h"
 
-// A nominal core: float32 multiply-adds per second at full tiles, by ISA.
-static double mac_rate(const fc_kernels *k) {
-    static const double rate[FC_ISAS] = {[FC_SCALAR] = 4e9, [FC_AVX2] = 60e9, [FC_AVX512] = 110e9, [FC_NEON] = 25e9};
-    return rate[k->isa] * (k->dtype == FC_F32 || k->vl == 1 ? 1.0 : 0.5);
+// A nominal core: measured on Zen 4 and Zen 5 (avx2, avx512) and estimated for the rest.  `fastconv tune` measures the
+// constants of the machine at hand and hands them in by fc_options.
+fc_costs fc_costs_default(fc_isa isa) {
+    static const double macs_per_second[FC_ISAS] = {
+        [FC_SCALAR] = 4e9, [FC_AVX2] = 60e9, [FC_AVX512] = 110e9, [FC_NEON] = 25e9};
+    return (fc_costs){
+        .mac = 1 / macs_per_second[isa],
+        .weight_l2 = 1 / 60e9,
+        .weight_l3 = 1 / 45e9,
+        .weight_far = 1 / 16e9,
+        .copied_run = 3e-9,
+        .copied = 0.6e-9,
+        .tile = 100e-9,
+        .row_unit = 30e-9,
+        .product = 40e-9,
+        .transform = 1.6e-9,
+        .staged = 1 / 30e9,
+        .depthwise = 0.3e-9,
+        .reference = 3e-9,
+        .fixed = 1e-6,
+    };
 }
 
-double fc_cost_macs(double macs, const fc_kernels *k) { return macs / mac_rate(k); }
+const char *const fc_cost_names[] = {
+#define FC_COST(name) #name,
+    FC_COSTS(FC_COST)
+#undef FC_COST
+        NULL,
+};
 
-double fc_cost_runs(double elements, int64_t run, const fc_kernels *k) {
-    const double per_run = 3e-9, per_vector = 0.6e-9;
+double fc_cost_macs(double macs, const fc_kernels *k, const fc_costs *c) {
+    return macs * c->mac * (k->dtype == FC_F32 || k->vl == 1 ? 1.0 : 2.0);
+}
+
+double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_costs *c) {
     const double runs = elements / (double)fc_max(1, run);
-    return runs * (per_run + per_vector * (double)fc_ceil_div(fc_max(1, run), k->vl));
+    return runs * (c->copied_run + c->copied * (double)fc_ceil_div(fc_max(1, run), k->vl));
 }
 
-double fc_cost_weights(double bytes) {
+double fc_cost_weights(double bytes, const fc_costs *c) {
     const double l2 = 0.5e6, l3 = 20e6;
-    return bytes / (bytes < l2 ? 60e9 : bytes < l3 ? 45e9 : 16e9);
+    return bytes * (bytes < l2 ? c->weight_l2 : bytes < l3 ? c->weight_l3 : c->weight_far);
 }
 
-double fc_cost_fixed(void) { return 1e-6; }
-
-double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, double copy_seconds) {
+double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_costs *c, double copy_seconds) {
     const int channels_form = fc_gemm_channels_form(p, k);
     const int64_t pixels = p->batch * fc_positions(p);
     const int64_t rows = channels_form ? pixels : p->out_channels, lanes = channels_form ? p->out_channels : pixels;
@@ -37,6 +60,6 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, double copy_second
     // Small groups have many tiles of little depth, where finding a tile and storing it is most of the work.
     const double tiles = (double)p->groups * (double)fc_ceil_div(rows, k->mr) * (double)fc_ceil_div(lanes, k->nr);
     // Weights are asked for ahead, so that they and the multiplications wait for the slower of the two.
-    return fc_cost_fixed() + fmax(fc_cost_macs(fc_macs(p), k) / rate, fc_cost_weights(weights)) + 100e-9 * tiles +
+    return c->fixed + fmax(fc_cost_macs(fc_macs(p), k, c) / rate, fc_cost_weights(weights, c)) + c->tile * tiles +
            copy_seconds;
 }

@@ -34,16 +34,16 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
 }
 
 // Two loads for each multiply-add, and each vector of outputs stored once.
-static double cost(const fc_problem *p, const fc_kernels *k) {
+static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
     const int64_t run = channels_form(p) ? p->groups * p->in_channels : p->axis[2].out;
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     double copy = 0;
     if (!channels_form(p)) {
         const fc_padded s = padded_of(p);
         const double tasks = (double)(p->batch * p->groups * p->axis[0].out * fc_ceil_div(p->axis[1].out, s.rows));
-        copy = tasks * fc_cost_runs((double)s.elements, s.width, k);
+        copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
     }
-    return fc_cost_fixed() + 0.3e-9 * vectors + copy + fc_cost_runs(vectors / (double)fc_taps(p), 1, k);
+    return c->fixed + c->depthwise * vectors + copy + fc_cost_runs(vectors / (double)fc_taps(p), 1, k, c);
 }
 
 // Packed: bias, then weights: [tap][input of the group][channel] in the channels form, [group * out][tap] in the pixels form.

@@ -30,15 +30,15 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     return "one output row needs more than 4 MiB of padded input and sums";
 }
 
-static double cost(const fc_problem *p, const fc_kernels *k) {
-    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_cost(p, k);
+static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
+    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_cost(p, k, c);
     const fc_direct_pixels s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
-    const double gemm = fc_cost_gemm(p, k, fc_cost_runs(copied, s.padded.width, k));
+    const double gemm = fc_cost_gemm(p, k, c, fc_cost_runs(copied, s.padded.width, k, c));
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 

@@ -7,7 +7,7 @@
 #include "algo/plan.h"
 
 const char *fc_direct_channels_refuse(const fc_problem *problem, const fc_kernels *kernels);
-double fc_direct_channels_cost(const fc_problem *problem, const fc_kernels *kernels);
+double fc_direct_channels_cost(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs);
 fc_status fc_direct_channels_layout(fc_plan *plan);
 
 #endif

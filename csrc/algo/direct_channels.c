@@ -61,7 +61,7 @@ const char *fc_direct_channels_refuse(const fc_problem *p, const fc_kernels *k) 
     return NULL;
 }
 
-double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k) {
+double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
     const fc_direct_channels s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
@@ -73,8 +73,8 @@ double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k) {
     const int64_t pixels = p->batch * fc_positions(p);
     const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->mr));
     // A unit is looked up and addressed by itself, which pointwise, whose tiles run on, need not do.
-    return 30e-9 * units +
-           fc_cost_gemm(p, k, fc_cost_runs(copied, run, k)) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
+    return c->row_unit * units + fc_cost_gemm(p, k, c, fc_cost_runs(copied, run, k, c)) * fmin(fmax(flat, 4.0), 6.0) /
+                                     fmin(fmax(m, 4.0), 6.0);
 }
 
 static int64_t unit_blocks(const fc_problem *p, const fc_direct_channels *s) {

@@ -183,7 +183,7 @@ static fc_view resized(fc_view v, int64_t row, int64_t from, int64_t to) {
     return v;
 }
 
-fc_status fc_half_layout(fc_plan *plan, fc_isa isa, fc_algo_id id, int strict, char message[FC_MESSAGE]) {
+fc_status fc_half_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]) {
     const fc_problem *p = &plan->problem;
     int64_t inputs = p->in_channels;
     for (int i = 0; i < FC_AXES; i++) inputs *= p->axis[i].in;
@@ -204,7 +204,7 @@ fc_status fc_half_layout(fc_plan *plan, fc_isa isa, fc_algo_id id, int strict, c
         h->dst_row = p->dst.axis[h->axis];
         h->src_planes = p->groups * inputs / (h->src_row * a->in);
         h->dst_planes = p->groups * outputs / (h->dst_row * a->out);
-        h->rows = band_rows(plan, id);
+        h->rows = band_rows(plan, plan->id);
     }
     h->group_blocks = p->groups / h->groups;
     h->bands = fc_ceil_div(a->out, h->rows);
@@ -227,7 +227,9 @@ fc_status fc_half_layout(fc_plan *plan, fc_isa isa, fc_algo_id id, int strict, c
     plan->parts = calloc(1, sizeof *plan->parts);
     if (!plan->parts) return FC_NO_MEMORY;
     plan->part_count = 1;
-    const fc_status status = fc_plan_make(&part, isa, id, strict, &plan->parts->plan, message);
+    fc_options part_options = *options;
+    part_options.algorithm = plan->id;
+    const fc_status status = fc_plan_make(&part, &part_options, &plan->parts->plan, message);
     if (status != FC_OK) return status;
     plan->parts->packed = fc_align(plan->parts->plan->packed_bytes);
     plan->packed_bytes = (size_t)h->group_blocks * plan->parts->packed;

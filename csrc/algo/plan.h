@@ -123,8 +123,7 @@ static inline const void *fc_at(const void *base, int64_t elements, const fc_ker
 }
 
 // Plans a problem that has been checked, or that was derived from such a one.
-fc_status fc_plan_make(const fc_problem *problem, fc_isa isa, fc_algo_id algorithm, int strict, fc_plan **plan,
-                       char message[FC_MESSAGE]);
+fc_status fc_plan_make(const fc_problem *problem, const fc_options *options, fc_plan **plan, char message[FC_MESSAGE]);
 
 // ---------------------------------------------------------------------------------------------------- algo/padded.c
 
@@ -188,24 +187,22 @@ int fc_gemm_channels_form(const fc_problem *problem, const fc_kernels *kernels);
 // ------------------------------------------------------------------------------------------------------ algo/cost.c
 
 // Predicted seconds of one thread: arithmetic at what the kernels reach, plus bytes at what the caches give.
-double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, double copy_seconds);
-double fc_cost_macs(double macs, const fc_kernels *kernels);
+double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs, double copy_seconds);
+double fc_cost_macs(double macs, const fc_kernels *kernels, const fc_costs *costs);
 // Copying `elements` in runs of `run`.
-double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels);
+double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);
 // Reading `bytes` of weights, from the cache level that holds that many.
-double fc_cost_weights(double bytes);
-// Starting the work at all.
-double fc_cost_fixed(void);
+double fc_cost_weights(double bytes, const fc_costs *costs);
 
 // -------------------------------------------------------------------------------------------------- algo/backward.c
 
 // Splits a gradient into forward problems and plans each.
-fc_status fc_backward_layout(fc_plan *plan, fc_isa isa, fc_algo_id algorithm, int strict, char message[FC_MESSAGE]);
+fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]);
 
 // ------------------------------------------------------------------------------------------------------ algo/half.c
 
-// Plans the float32 problem of a block by the algorithm `id`, which serves the whole one.
-fc_status fc_half_layout(fc_plan *plan, fc_isa isa, fc_algo_id id, int strict, char message[FC_MESSAGE]);
+// Plans the float32 problem of a block by the plan's algorithm, which serves the whole one.
+fc_status fc_half_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]);
 // `count` float16 numbers as float32.
 void fc_half_widen(const fc_kernels *kernels, const void *in, void *out, int64_t count, int threads);
 

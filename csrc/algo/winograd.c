@@ -66,7 +66,7 @@ static const char *refuse(const fc_problem *p, int64_t r) {
     return NULL;
 }
 
-static double cost(const fc_problem *p, const fc_kernels *k, int64_t m) {
+static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c, int64_t m) {
     const fc_winograd_layout w = shape_of(p, k, m);
     const double points = (double)w.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * k->nr);
@@ -75,11 +75,11 @@ static double cost(const fc_problem *p, const fc_kernels *k, int64_t m) {
         points * tiles * (double)(fc_ceil_div(p->in_channels, k->vl) + fc_ceil_div(p->out_channels, k->vl));
     const double weights = points * (double)p->in_channels * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
-    const double travel = w.fused ? 0.0 : 2.0 * vectors * (double)(k->vl * k->element) / 30e9;
-    const double macs = fc_cost_macs(points * tiles * (double)p->in_channels * out, k) / short_rows;
+    const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
+    const double macs = fc_cost_macs(points * tiles * (double)p->in_channels * out, k, c) / short_rows;
     const double products = points * tiles / fmin((double)k->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
-    return 3 * fc_cost_fixed() + 40e-9 * products + fmax(macs, passes * fc_cost_weights(weights)) + 1.6e-9 * vectors +
-           travel;
+    return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, c)) +
+           c->transform * vectors + travel;
 }
 
 static fc_status layout(fc_plan *plan, int64_t m) {
@@ -344,7 +344,7 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
 
 #define FC_WINOGRAD(m, r)                                                                                              \
     static const char *refuse_f##m(const fc_problem *p, const fc_kernels *k) { return (void)k, refuse(p, r); }         \
-    static double cost_f##m(const fc_problem *p, const fc_kernels *k) { return cost(p, k, m); }                        \
+    static double cost_f##m(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return cost(p, k, c, m); }  \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
     const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse_f##m, cost_f##m, layout_f##m,             \
                                                      scratch,         pack,        execute};

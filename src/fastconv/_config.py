@@ -217,6 +217,8 @@ def config() -> dict[str, object]:
     from fastconv._version import __version__
 
     sets = _core.isas()
+    from fastconv._costs import COSTS
+
     return {
         "fastconv": __version__,
         "python": sys.version.split()[0],
@@ -225,6 +227,7 @@ def config() -> dict[str, object]:
         "isas_built": [name for name, built, _ in sets if built],
         "isas_usable": [name for name, _, usable in sets if usable],
         "isa": isa(),
+        "costs": str(COSTS.source) if COSTS.tuned else "nominal",
         "threads": get_num_threads(),
         "cpus_available": available_cpus(),
         "cpu": cpu_name(),

@@ -44,9 +44,18 @@ cdef extern from "fastconv.h" nogil:
         const char *refusal
         double cost
     fc_status fc_problem_check(const fc_problem *, char *)
-    fc_status fc_plan_create(const fc_problem *, fc_isa, fc_algo_id, int, fc_plan **, char *)
+    ctypedef struct fc_costs:
+        pass
+    ctypedef struct fc_options:
+        fc_isa isa
+        fc_algo_id algorithm
+        int strict
+        fc_costs costs
+    fc_costs fc_costs_default(fc_isa)
+    const char *const fc_cost_names[]
+    fc_status fc_plan_create(const fc_problem *, const fc_options *, fc_plan **, char *)
     void fc_plan_destroy(fc_plan *)
-    void fc_plan_explain(const fc_problem *, fc_isa, int, fc_verdict *)
+    void fc_plan_explain(const fc_problem *, const fc_options *, fc_verdict *)
     fc_algo_id fc_plan_algorithm(const fc_plan *)
     size_t fc_plan_packed_bytes(const fc_plan *)
     size_t fc_plan_scratch_bytes(const fc_plan *, int)
@@ -181,6 +190,31 @@ cdef int fill_problem(fc_problem *p, tuple fields) except -1:
     return 0
 
 
+cdef fc_options options_of(int isa, int algorithm, bint strict, tuple costs):
+    cdef fc_options options
+    options.isa, options.algorithm, options.strict = isa, algorithm, strict
+    for i in range(len(COST_NAMES)):
+        (<double *>&options.costs)[i] = costs[i]
+    return options
+
+
+cdef tuple names_of_costs():
+    cdef int count = 0
+    while fc_cost_names[count] is not NULL:
+        count += 1
+    return tuple([fc_cost_names[i].decode() for i in range(count)])
+
+
+#: What the cost model rests on: the order of the numbers in ``costs``.
+COST_NAMES = names_of_costs()
+
+
+def default_costs(int isa):
+    """Seconds, in the order of COST_NAMES, on a nominal machine with this instruction set."""
+    cdef fc_costs costs = fc_costs_default(isa)
+    return tuple([(<double *>&costs)[i] for i in range(len(COST_NAMES))])
+
+
 cdef raise_status(fc_status status, bytes message):
     if status == FC_NO_MEMORY:
         raise MemoryError(message.decode())
@@ -259,11 +293,13 @@ cdef class Plan:
     cdef readonly size_t packed_bytes
     cdef readonly int algorithm
 
-    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, Layout src, Layout wei, Layout dst, dtype):
+    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, tuple costs, Layout src, Layout wei,
+                  Layout dst, dtype):
         cdef fc_problem problem
         cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
-        cdef fc_status status = fc_plan_create(&problem, isa, algorithm, strict, &self.plan, message)
+        cdef fc_options options = options_of(isa, algorithm, strict, costs)
+        cdef fc_status status = fc_plan_create(&problem, &options, &self.plan, message)
         if status != FC_OK:
             raise_status(status, message)
         self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
@@ -442,7 +478,7 @@ cdef class Calls:
         self.keep(key, plan)
 
 
-def explain(tuple fields, int isa, bint strict):
+def explain(tuple fields, int isa, bint strict, tuple costs):
     """(name, reason of refusal or None, predicted seconds) of every algorithm, in the order of their numbers."""
     cdef fc_problem problem
     cdef fc_verdict verdicts[FC_ALGOS]
@@ -451,7 +487,8 @@ def explain(tuple fields, int isa, bint strict):
     cdef fc_status status = fc_problem_check(&problem, message)
     if status != FC_OK:
         raise_status(status, message)
-    fc_plan_explain(&problem, isa, strict, verdicts)
+    cdef fc_options options = options_of(isa, 0, strict, costs)
+    fc_plan_explain(&problem, &options, verdicts)
     return [(v.name.decode(), None if v.refusal is NULL else v.refusal.decode(), v.cost) for v in verdicts[:FC_ALGOS]]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``fastconv info``, ``fastconv demo`` and ``fastconv bench``.
+"""The command line: ``fastconv info``, ``demo``, ``bench`` and ``tune``.
 
 A command is loaded only when it is called, and those that need more than NumPy say which extra
 brings it.
@@ -100,7 +100,30 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
         add_arguments(bench)
     bench.set_defaults(command=_bench)
+
+    tune = commands.add_parser(
+        "tune",
+        help="measure what this machine's choice of algorithms rests on",
+        description="Measure on one thread what the choice of algorithms rests on, and keep it for this version, "
+        "instruction set and processor: in the file that FASTCONV_TUNE names, or in the user's cache.",
+    )
+    tune.add_argument("--seconds", type=_seconds, default=15.0, metavar="S", help="to measure for (%(default)s)")
+    tune.add_argument("--json", action="store_true", help="print JSON")
+    instead = tune.add_mutually_exclusive_group()
+    instead.add_argument("--show", action="store_true", help="only show what is in use")
+    instead.add_argument("--reset", action="store_true", help="forget what was measured")
+    tune.set_defaults(command=_tune)
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it needs a number of seconds up to 3600")
+    return seconds
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -143,3 +166,53 @@ def _bench(args: argparse.Namespace) -> int:
     from fastconv.bench import command
 
     return command.main(args)
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+    from datetime import date
+
+    from fastconv import _core, _costs
+
+    file = _costs.path()
+    if file is None and not args.show:
+        raise ValueError("FASTCONV_TUNE is 'off'; tuning needs a file to keep its result in")
+    if args.reset:
+        found = file.exists()
+        file.unlink(missing_ok=True)
+        report = {"file": str(file), "removed": found}
+        print(json.dumps(report) if args.json else f"{file}: {'removed' if found else 'there was none'}")
+        return 0
+    from fastconv.bench.terminal import Column, Table, show, track
+
+    nominal, costs, notes = _costs.nominal().seconds, _costs.COSTS.seconds, []
+    outcome = None
+    if not args.show:
+        from fastconv import tune
+
+        costs, outcome = tune.run(args.seconds, lambda percents: track(percents, "measuring"))
+        _costs.save(file, costs, {"date": date.today().isoformat(), "outcome": asdict(outcome)})
+        notes = [
+            f"{outcome.samples} convolutions, a third of them held out. On those, nominal -> tuned:",
+            f"typical factor between prediction and clock {outcome.error:.2f} -> {outcome.tuned_error:.2f},",
+            f"choices within a tenth of the fastest {outcome.right:.0%} -> {outcome.tuned_right:.0%},",
+            f"time against the fastest algorithm's {outcome.loss:.3f} -> {outcome.tuned_loss:.3f}.",
+            *([] if outcome.better else ["The nominal constants choose better and were kept."]),
+            f"Written to {file}; processes that start from now on use it.",
+        ]
+    if args.json:
+        report = {
+            "file": str(file) if outcome or _costs.COSTS.tuned else None,
+            "costs": dict(zip(_core.COST_NAMES, costs, strict=True)),
+            "nominal": dict(zip(_core.COST_NAMES, nominal, strict=True)),
+            "outcome": asdict(outcome) if outcome else None,
+        }
+        print(json.dumps(report, indent=1))
+        return 0
+    rows = [
+        [name, f"{was * 1e9:.3g}", f"{now * 1e9:.3g}", f"{now / was:.2f}"]
+        for name, was, now in zip(_core.COST_NAMES, nominal, costs, strict=True)
+    ]
+    heads = [Column("constant", left=True), Column("nominal\nns"), Column("in use\nns"), Column("ratio")]
+    show(Table("What the choice of algorithms rests on, one thread", heads, rows, notes=notes or [_costs.origin()]))
+    return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _args, _config, _core
+from fastconv import _args, _config, _core, _costs
 
 # As numbered by the C core.
 ALGORITHMS = (
@@ -65,10 +65,10 @@ def _kept_plan(
 ) -> _core.Plan:
     """Plans hold no weights and are immutable, so the last ones are kept for one-shot calls."""
     if len(numbers) > 1:
-        verdicts = _core.explain(fields, _config.ISA, strict)
+        verdicts = _core.explain(fields, _config.ISA, strict, _costs.COSTS.seconds)
         numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
     layouts = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, wei, dst))
-    return _core.Plan(fields, _config.ISA, numbers[0], strict, *layouts, dtype)
+    return _core.Plan(fields, _config.ISA, numbers[0], strict, _costs.COSTS.seconds, *layouts, dtype)
 
 
 def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -242,15 +242,68 @@ class ConvPlan:
         """Shape of the result."""
         return self._geometry.result_shape
 
-    def explain(self) -> str:
-        """A table of every algorithm: its predicted cost, or the reason why it cannot serve."""
-        lines = [f"{'algorithm':<14}{'predicted ms':>14}  "]
-        for name, refusal, cost in _core.explain(self._fields, _config.ISA, self._strict):
-            figure = f"{cost * 1e3:>14.3f}" if refusal is None else f"{'-':>14}"
+    def explain(self, measure: bool | None = None) -> str:
+        """A table of every algorithm: its predicted cost, or the reason why it cannot serve.
+
+        Parameters
+        ----------
+        measure : bool, optional
+            Also run each algorithm on random images, on one thread, which may take some seconds and, for a moment, the
+            memory of its packed weights. By default this is done where ``fastconv tune`` has measured this machine, so
+            that predictions are meant as milliseconds.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import numpy as np, fastconv as fc
+        >>> plan = fc.ConvPlan((1, 8, 14, 14), np.ones((16, 8, 1, 1), np.float32))
+        >>> print(plan.explain(measure=False))  # doctest: +ELLIPSIS
+        algorithm       predicted ms
+        direct                 0...
+        im2col                 0...
+        winograd_f2                -  refused: only 3x3 and 5x5 kernels
+        ...
+        """
+        verdicts = self.verdicts(_costs.COSTS.seconds)
+        measured = self.measured() if (_costs.COSTS.tuned if measure is None else measure) else None
+        lines = [f"{'algorithm':<14}{'predicted ms':>14}" + (f"{'measured ms':>13}" if measured else "")]
+        for name, refusal, cost in verdicts:
+            line = f"{name:<14}" + (f"{cost * 1e3:>14.3f}" if refusal is None else f"{'-':>14}")
+            if measured:
+                line += f"{measured[name] * 1e3:>13.3f}" if name in measured else f"{'-':>13}"
             note = f"refused: {refusal}" if refusal is not None else "chosen" if name == self.algorithm else ""
-            lines.append(f"{name:<14}{figure}  {note}")
-        lines.append("(one thread of a nominal machine: ratios count, not milliseconds)")
+            lines.append(f"{line}  {note}")
+        lines.append(
+            f"(one thread; predicted by {_costs.COSTS.source})"
+            if _costs.COSTS.tuned
+            else "(one thread, predicted for a nominal machine: ratios count, not milliseconds)"
+        )
         return "\n".join(line.rstrip() for line in lines)
+
+    def verdicts(self, costs: tuple[float, ...]) -> list[tuple[str, str | None, float]]:
+        """(algorithm, reason of its refusal or None, seconds that these costs predict), for ``fastconv tune``."""
+        return _core.explain(self._fields, _config.ISA, self._strict, costs)
+
+    def measured(self, seconds: float = 0.02, within: float = 100.0) -> dict[str, float]:
+        """Median seconds of one thread for each algorithm that serves, for ``fastconv tune``.
+
+        Each runs for the given ``seconds``, or three times if that takes longer. Those that are predicted to take more
+        than ``within`` times as long as the best are left out.
+        """
+        from fastconv.bench.timing import median_seconds
+
+        serving = {name: cost for name, refusal, cost in self.verdicts(_costs.COSTS.seconds) if refusal is None}
+        rng, best = np.random.default_rng(0), min(serving.values())
+        x = np.maximum(rng.standard_normal(self._shape, np.float32), 0).astype(self._dtype)
+        result, found = {}, np.empty(self.output_shape, self._dtype)
+        for name in (name for name, cost in serving.items() if cost <= within * best):
+            plan = ConvPlan(*self._arguments, **{**self._options, "algorithm": name})
+            with _config.threads(1):
+                result[name] = median_seconds(lambda plan=plan: plan(x, out=found), min_time=seconds, min_runs=3)
+        return result
 
     def __repr__(self) -> str:
         g = self._geometry
@@ -259,24 +312,22 @@ class ConvPlan:
             f"kernel={g.kernel}, {g.layout}, {self._dtype}, algorithm={self.algorithm!r}, isa={self.isa!r})"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    @property
+    def _arguments(self) -> tuple[Any, ...]:
         g = self._geometry
-        arguments = (
-            self._shape,
-            self._weight,
-            self._bias,
-            g.stride,
-            g.padding,
-            g.dilation,
-            g.groups,
-        )
-        options = {
-            "layout": g.layout,
+        return self._shape, self._weight, self._bias, g.stride, g.padding, g.dilation, g.groups
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "layout": self._geometry.layout,
             "activation": self._activation,
             "algorithm": self._requested,
             "precision": "strict" if self._strict else "default",
         }
-        return _rebuild, (arguments, options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._arguments, self._options)
 
 
 def _rebuild(arguments: tuple[Any, ...], options: dict[str, Any]) -> ConvPlan:
@@ -384,6 +435,6 @@ def algorithms(
         dense_strides(kernel, item),
         dense_strides(g.output_shape, item),
     )
-    verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision))
+    verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision), _costs.COSTS.seconds)
     ranked = sorted(verdicts, key=lambda v: (v[0] in _BY_NAME, v[2]))
     return [name for name, refusal, _ in ranked if refusal is None]

@@ -144,7 +144,8 @@ static void *run(const job *job, fc_isa isa, fc_algo_id algorithm, int64_t *coun
 
     char message[FC_MESSAGE] = "";
     fc_plan *plan = NULL;
-    const fc_status status = fc_plan_create(&p, isa, algorithm, 0, &plan, message);
+    const fc_options options = {.isa = isa, .algorithm = algorithm, .costs = fc_costs_default(isa)};
+    const fc_status status = fc_plan_create(&p, &options, &plan, message);
     if (status == FC_UNSUPPORTED) return NULL;
     if (status != FC_OK) {
         printf("fc_plan_create: status %d: %s\n", (int)status, message);
