@@ -97,7 +97,7 @@ def _between(rng: np.random.Generator, low: float, high: float) -> int:
 
 
 def _problem(kind: str, rng: np.random.Generator) -> dict[str, Any]:
-    size, channels, out = _between(rng, 6, 120), _between(rng, 8, 700), _between(rng, 8, 700)
+    size, channels, out = _between(rng, 6, 240), _between(rng, 8, 1000), _between(rng, 8, 1000)
     kernel, stride, groups = {"pointwise": 1, "5x5": 5}.get(kind, 3), 1, 1
     if kind == "large":
         kernel, stride, channels, out = int(rng.choice([3, 7, 11])), int(rng.integers(1, 5)), 3, _between(rng, 16, 96)
