@@ -84,46 +84,46 @@ static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     return count * unit_tiles(plan, &s);
 }
 
-// Where a unit and a tile lie.
-typedef struct direct_tile {
-    int64_t image, d, h, rows; // the unit's first output row, and how many there are
-    int64_t unit;              // within the strip
-    int64_t column, count;     // of the padded rows
-} direct_tile;
+// The first output row of a unit, and how many there are.
+typedef struct direct_unit {
+    int64_t image, d, h, rows;
+} direct_unit;
 
-static direct_tile unit_of(const fc_gemm_strip *strip, const fc_direct_pixels *s, int64_t unit) {
+static direct_unit unit_of(const fc_gemm_strip *strip, const fc_direct_pixels *s, int64_t unit) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t blocks = unit_blocks(strip->plan), at = strip->first + unit;
-    direct_tile t = {.unit = unit, .h = at % blocks * s->padded.rows};
-    t.d = at / blocks % p->axis[0].out;
-    t.image = at / blocks / p->axis[0].out;
-    t.rows = fc_min(s->padded.rows, p->axis[1].out - t.h);
-    return t;
+    direct_unit u = {.h = at % blocks * s->padded.rows};
+    u.d = at / blocks % p->axis[0].out;
+    u.image = at / blocks / p->axis[0].out;
+    u.rows = fc_min(s->padded.rows, p->axis[1].out - u.h);
+    return u;
 }
 
-static direct_tile tile_of(const fc_gemm_strip *strip, const fc_direct_pixels *s, int64_t tile) {
-    const int64_t across = unit_tiles(strip->plan, s), out_w = strip->plan->problem.axis[2].out;
-    direct_tile t = unit_of(strip, s, tile / across);
-    t.column = tile % across * strip->plan->kernels->nr;
-    t.count = fc_max(0, fc_min(strip->plan->kernels->nr, (t.rows - 1) * s->padded.width + out_w - t.column));
-    return t;
-}
-
-static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *target) {
+static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_problem *p = &strip->plan->problem;
     const fc_direct_pixels s = strip->plan->layout.gemm.direct.pixels;
-    const direct_tile t = tile_of(strip, &s, index);
-    const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + t.h * p->dst.axis[1];
-    target->pixels = t.count;
-    target->at = t.unit * s.padded.elements + t.column;
-    target->run_count = 0;
-    for (int64_t j = 0; j < t.count;) {
-        const int64_t row = (t.column + j) / s.padded.width, x = (t.column + j) % s.padded.width, left = t.count - j;
-        if (x < p->axis[2].out) {
-            const int64_t length = fc_min(left, p->axis[2].out - x);
-            target->runs[target->run_count++] = (fc_run){j, length, base + row * p->dst.axis[1] + x * p->dst.axis[2]};
+    const int64_t across = unit_tiles(strip->plan, &s), nr = strip->plan->kernels->nr;
+    for (int64_t u = 0; u < strip->count; u++) {
+        const direct_unit unit = unit_of(strip, &s, u);
+        int64_t row = unit.image * p->dst.outer + unit.d * p->dst.axis[0] + unit.h * p->dst.axis[1], x = 0;
+        const int64_t columns = (unit.rows - 1) * s.padded.width + p->axis[2].out; // of the padded rows
+        for (int64_t t = 0; t < across; t++) {
+            fc_gemm_target *target = fc_gemm_target_at(targets, u * across + t);
+            target->pixels = fc_max(0, fc_min(nr, columns - t * nr));
+            target->at = u * s.padded.elements + t * nr;
+            target->from = 0;
+            target->run_count = 0;
+            for (int64_t j = 0; j < target->pixels;) {
+                const int64_t next = fc_min(target->pixels - j, s.padded.width - x);
+                const int64_t length = fc_min(next, p->axis[2].out - x);
+                if (length > 0) target->runs[target->run_count++] = (fc_run){j, length, row + x * p->dst.axis[2]};
+                j += next;
+                x += next;
+                if (x < s.padded.width) continue;
+                x = 0;
+                row += p->dst.axis[1];
+            }
         }
-        j += fc_min(left, s.padded.width - x);
     }
 }
 
@@ -133,7 +133,7 @@ static void load(const fc_gemm_strip *strip) {
     const fc_direct_pixels s = strip->plan->layout.gemm.direct.pixels;
     const int64_t taps = fc_taps(p);
     for (int64_t u = 0; u < strip->count; u++) {
-        const direct_tile at = unit_of(strip, &s, u);
+        const direct_unit at = unit_of(strip, &s, u);
         const fc_pad_copy work = {
             .problem = p,
             .src = fc_at(strip->src, at.image * p->src.outer, plan->kernels),
@@ -149,10 +149,9 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
-    tile->b = fc_at(strip->panel, target->at, strip->plan->kernels);
-    tile->b_offset = strip->plan->table;
+static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     tile->depth = strip->k1 - strip->k0;
+    columns[0] = (fc_gemm_columns){strip->panel, strip->plan->table};
 }
 
 static const fc_gemm_source source = {
@@ -160,9 +159,9 @@ static const fc_gemm_source source = {
     .unit_columns = unit_columns,
     .panel_elements = panel_elements,
     .tiles = tiles,
-    .target = target,
+    .targets = targets,
     .load = load,
-    .address = address,
+    .begin = begin,
 };
 
 const fc_algorithm fc_algorithm_direct = {"direct",        refuse,       cost,           layout,

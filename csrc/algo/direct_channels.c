@@ -107,47 +107,44 @@ static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     return count * tiles_across(plan) * plan->layout.gemm.direct.channels.rows;
 }
 
-// Where a unit and a tile lie.
-typedef struct rows_tile {
-    int64_t image, d, h; // the unit's first output row
-    int64_t unit;        // within the strip
-    int64_t row, column; // within the unit
-    int64_t count;       // of pixels; none in rows that the last unit does not have
-} rows_tile;
+// The first output row of a unit.
+typedef struct rows_unit {
+    int64_t image, d, h;
+} rows_unit;
 
-static rows_tile unit_of(const fc_gemm_strip *strip, const fc_direct_channels *s, int64_t unit) {
+static rows_unit unit_of(const fc_gemm_strip *strip, const fc_direct_channels *s, int64_t unit) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t blocks = unit_blocks(p, s), at = strip->first + unit;
-    return (rows_tile){.unit = unit,
-                       .h = at % blocks * s->rows,
-                       .d = at / blocks % p->axis[0].out,
-                       .image = at / blocks / p->axis[0].out};
+    return (rows_unit){
+        .h = at % blocks * s->rows, .d = at / blocks % p->axis[0].out, .image = at / blocks / p->axis[0].out};
 }
 
-static rows_tile tile_of(const fc_gemm_strip *strip, const fc_direct_channels *s, int64_t tile) {
-    const fc_problem *p = &strip->plan->problem;
-    const int64_t across = tiles_across(strip->plan), part = tile % across;
-    rows_tile t = unit_of(strip, s, tile / across / s->rows);
-    t.row = tile / across % s->rows;
-    t.column = part * p->axis[2].out / across;
-    if (t.h + t.row < p->axis[1].out) t.count = (part + 1) * p->axis[2].out / across - t.column;
-    return t;
-}
-
-static void target(const fc_gemm_strip *strip, int64_t index, fc_gemm_target *target) {
+static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_problem *p = &strip->plan->problem;
     const fc_direct_channels s = strip->plan->layout.gemm.direct.channels;
-    const rows_tile t = tile_of(strip, &s, index);
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    const int64_t base = t.image * p->dst.outer + t.d * p->dst.axis[0] + (t.h + t.row) * p->dst.axis[1];
-    target->pixels = t.count;
-    target->at = t.row * h->stride * s.row + t.column * w->stride * s.pixel;
-    if (s.in_place)
-        target->at += t.image * p->src.outer + (t.d * d->stride - d->pad) * s.plane +
-                      (t.h * h->stride - h->pad) * s.row - w->pad * s.pixel;
-    else target->at += t.unit * unit_elements(p, &s);
-    target->run_count = 0;
-    for (int64_t i = 0; i < t.count; i++) target->row_offset[i] = base + (t.column + i) * p->dst.axis[2];
+    const int64_t across = tiles_across(strip->plan), least = w->out / across, wider = w->out % across;
+    for (int64_t u = 0; u < strip->count; u++) {
+        const rows_unit unit = unit_of(strip, &s, u);
+        int64_t at = u * unit_elements(p, &s);
+        if (s.in_place)
+            at = unit.image * p->src.outer + (unit.d * d->stride - d->pad) * s.plane +
+                 (unit.h * h->stride - h->pad) * s.row - w->pad * s.pixel;
+        int64_t base = unit.image * p->dst.outer + unit.d * p->dst.axis[0] + unit.h * p->dst.axis[1];
+        for (int64_t row = 0; row < s.rows; row++, at += h->stride * s.row, base += p->dst.axis[1]) {
+            const int there = unit.h + row < p->axis[1].out; // the last unit may lack rows
+            int64_t column = 0;
+            for (int64_t part = 0; part < across; part++) {
+                fc_gemm_target *target = fc_gemm_target_at(targets, (u * s.rows + row) * across + part);
+                const int64_t count = there ? least + (part < wider) : 0;
+                target->pixels = count;
+                target->at = at + column * w->stride * s.pixel;
+                target->from = 0;
+                target->run_count = 0;
+                for (int64_t i = 0; i < count; i++, column++) target->row_offset[i] = base + column * p->dst.axis[2];
+            }
+        }
+    }
 }
 
 static void load(const fc_gemm_strip *strip) {
@@ -156,7 +153,7 @@ static void load(const fc_gemm_strip *strip) {
     const fc_direct_channels s = plan->layout.gemm.direct.channels;
     if (s.in_place || strip->k0 > 0) return;
     for (int64_t u = 0; u < strip->count; u++) {
-        const rows_tile at = unit_of(strip, &s, u);
+        const rows_unit at = unit_of(strip, &s, u);
         const fc_pad_copy work = {
             .problem = p,
             .src = fc_at(strip->src, at.image * p->src.outer, plan->kernels),
@@ -171,11 +168,10 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
+static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
     const fc_direct_channels *s = &plan->layout.gemm.direct.channels;
-    const void *base = s->in_place ? strip->src : strip->panel;
-    tile->a = fc_at(base, target->at + strip->k0 % s->segment, plan->kernels);
+    columns[0].base = fc_at(s->in_place ? strip->src : strip->panel, strip->k0 % s->segment, plan->kernels);
     tile->a_row = plan->problem.axis[2].stride * s->pixel;
     tile->a_segment = plan->table + strip->k0 / s->segment;
     tile->segments = fc_max(1, (strip->k1 - strip->k0) / s->segment);
@@ -187,9 +183,9 @@ static const fc_gemm_source source = {
     .unit_columns = unit_columns,
     .panel_elements = panel_elements,
     .tiles = tiles,
-    .target = target,
+    .targets = targets,
     .load = load,
-    .address = address,
+    .begin = begin,
 };
 
 fc_status fc_direct_channels_layout(fc_plan *plan) {

@@ -212,7 +212,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     const int64_t out0 = part * g->out_tiles / s->channel_parts, out1 = (part + 1) * g->out_tiles / s->channel_parts;
     char *panel = job->scratch + (size_t)thread * (s->panel_bytes + s->sums_bytes + s->targets_bytes);
     char *sums = panel + s->panel_bytes;
-    char *targets = sums + s->sums_bytes;
+    const fc_gemm_targets targets = {sums + s->sums_bytes, s->target};
 
     fc_gemm_strip strip = {
         .plan = plan,
@@ -222,7 +222,7 @@ static void gemm_task(void *context, int64_t task, int thread) {
     };
     strip.count = strip_start(s, strip_index + 1) - strip.first;
     strip.tiles = source->tiles(plan, strip.first, strip.count);
-    for (int64_t t = 0; t < strip.tiles; t++) source->target(&strip, t, (fc_gemm_target *)(targets + t * s->target));
+    source->targets(&strip, targets);
 
     int64_t channel_offset[FC_MAX_MR];
     for (int64_t i = 0; i < FC_MAX_MR; i++) channel_offset[i] = i * p->dst.channel;
@@ -239,11 +239,13 @@ static void gemm_task(void *context, int64_t task, int thread) {
 
     const char *weights = job->weights + group * g->group_packed * element;
     const char *bias = job->bias + group * packed_channels(plan) * element;
+    fc_gemm_columns columns[2] = {{NULL, NULL}, {NULL, NULL}};
     for (int64_t block = 0; block < fc_max(1, g->blocks); block++) {
         block_of(g, block, &strip.k0, &strip.k1);
         tile.first = block == 0;
         tile.last = block + 1 >= g->blocks;
         if (strip.k1 > strip.k0) source->load(&strip);
+        source->begin(&strip, &tile, columns);
         for (int64_t out = out0; out < out1; out++) {
             const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
             const char *w = weights + (strip.k0 * packed_channels(plan) + channel * (strip.k1 - strip.k0)) * element;
@@ -251,26 +253,31 @@ static void gemm_task(void *context, int64_t task, int thread) {
             // The next tile of weights follows this one, and each tile of pixels asks for its share of it.
             const int64_t next = (g->channels_form ? g->out_tile : channels) * (strip.k1 - strip.k0) * element;
             tile.ahead_step = fc_ceil_div(next, strip.tiles * fc_max(1, strip.k1 - strip.k0));
+            const int64_t ahead = next / strip.tiles;
             tile.bias = bias + channel * element;
             tile.dst = job->dst + base * element;
             tile.residual = job->residual ? job->residual + base * element : NULL;
             for (int64_t t = 0; t < strip.tiles; t++) {
-                const fc_gemm_target *target = (const fc_gemm_target *)(targets + t * s->target);
+                const fc_gemm_target *target = fc_gemm_target_at(targets, t);
                 if (!target->pixels) continue; // rows that the last unit does not have
-                source->address(&strip, target, &tile);
+                const fc_gemm_columns *from = &columns[target->from];
+                const char *at = (const char *)from->base + target->at * element;
                 if (g->channels_form) {
+                    tile.a = at;
                     tile.b = w;
                     tile.m = target->pixels;
                     tile.row_offset = target->row_offset;
                     tile.columns = channel_run.length = channels;
                 } else {
                     tile.a = w;
+                    tile.b = at;
+                    tile.b_offset = from->offset;
                     tile.m = channels;
                     tile.columns = target->pixels;
                     tile.runs = target->runs;
                     tile.run_count = target->run_count;
                 }
-                tile.ahead = w + next + t * (next / strip.tiles);
+                tile.ahead = w + next + t * ahead;
                 tile.sums = g->blocks > 1 ? sums + ((out - out0) * strip.tiles + t) * s->tile_elements * element : sums;
                 kernel(&tile);
             }
@@ -320,31 +327,57 @@ void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first,
     }
 }
 
-static int64_t pixel_offset(const fc_problem *p, int64_t pixel) {
-    int64_t offset = 0;
+// An output position and where it lies in dst, moving on without a division.
+typedef struct walk {
+    const fc_problem *problem;
+    int64_t at[FC_AXES], offset;
+} walk;
+
+static walk walk_from(const fc_problem *p, int64_t pixel) {
+    walk w = {.problem = p};
     for (int i = FC_AXES - 1; i >= 0; i--) {
-        offset += pixel % p->axis[i].out * p->dst.axis[i];
+        w.at[i] = pixel % p->axis[i].out;
+        w.offset += w.at[i] * p->dst.axis[i];
         pixel /= p->axis[i].out;
     }
-    return offset + pixel * p->dst.outer;
+    w.offset += pixel * p->dst.outer;
+    return w;
 }
 
-void fc_gemm_flat_target(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target) {
+static void walk_on(walk *w, int64_t pixels) {
+    const fc_problem *p = w->problem;
+    w->at[2] += pixels;
+    w->offset += pixels * p->dst.axis[2];
+    while (w->at[2] >= p->axis[2].out) {
+        for (int i = FC_AXES - 1; i >= 0 && w->at[i] >= p->axis[i].out; i--) {
+            w->at[i] -= p->axis[i].out;
+            w->offset += (i ? p->dst.axis[i - 1] : p->dst.outer) - p->axis[i].out * p->dst.axis[i];
+            if (i) w->at[i - 1]++;
+        }
+    }
+}
+
+void fc_gemm_flat_targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_gemm_layout *g = &strip->plan->layout.gemm;
     const fc_problem *p = &strip->plan->problem;
-    int64_t first, count;
-    fc_gemm_flat_tile(strip, tile, &first, &count);
-    target->pixels = count;
-    target->run_count = 0;
-    if (g->channels_form) {
-        for (int64_t i = 0; i < count; i++) target->row_offset[i] = pixel_offset(p, first + i);
-        return;
-    }
     // Without contiguous columns an output row is a run still, of strided elements.
     const int64_t span = fc_max(g->contiguous, p->axis[2].out);
-    for (int64_t j = 0; j < count;) {
-        const int64_t length = fc_min(count - j, span - (first + j) % span);
-        target->runs[target->run_count++] = (fc_run){j, length, pixel_offset(p, first + j)};
-        j += length;
+    walk w = walk_from(p, strip->first);
+    for (int64_t t = 0; t < strip->tiles; t++) {
+        fc_gemm_target *target = fc_gemm_target_at(targets, t);
+        int64_t first, count;
+        fc_gemm_flat_tile(strip, t, &first, &count);
+        target->pixels = count;
+        target->run_count = 0;
+        if (g->channels_form) {
+            for (int64_t i = 0; i < count; i++, walk_on(&w, 1)) target->row_offset[i] = w.offset;
+            continue;
+        }
+        for (int64_t j = 0; j < count;) {
+            const int64_t length = fc_min(count - j, span - (first + j) % span);
+            target->runs[target->run_count++] = (fc_run){j, length, w.offset};
+            walk_on(&w, length);
+            j += length;
+        }
     }
 }

@@ -66,27 +66,25 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void target(const fc_gemm_strip *strip, int64_t t, fc_gemm_target *target) {
+static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_plan *plan = strip->plan;
-    int64_t first, count;
-    fc_gemm_flat_target(strip, t, target);
-    fc_gemm_flat_tile(strip, t, &first, &count);
-    if (plan->layout.gemm.channels_form) target->at = (first - strip->first) * panel_row(plan);
-    else target->at = t * plan->kernels->nr * plan->layout.gemm.block;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    fc_gemm_flat_targets(strip, targets);
+    for (int64_t t = 0, pixel = 0; t < strip->tiles; t++) {
+        fc_gemm_target *target = fc_gemm_target_at(targets, t);
+        target->at = g->channels_form ? pixel * panel_row(plan) : t * plan->kernels->nr * g->block;
+        target->from = 0;
+        pixel += target->pixels;
+    }
 }
 
-static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
+static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
     tile->depth = strip->k1 - strip->k0;
-    if (plan->layout.gemm.channels_form) {
-        tile->a = fc_at(strip->panel, target->at, plan->kernels);
-        tile->a_row = panel_row(plan);
-        tile->segments = 1;
-        tile->a_segment = plan->table;
-    } else {
-        tile->b = fc_at(strip->panel, target->at, plan->kernels);
-        tile->b_offset = plan->table;
-    }
+    tile->a_row = panel_row(plan);
+    tile->segments = 1;
+    tile->a_segment = plan->table;
+    columns[0] = (fc_gemm_columns){strip->panel, plan->table};
 }
 
 static const fc_gemm_source source = {
@@ -94,9 +92,9 @@ static const fc_gemm_source source = {
     .unit_columns = fc_gemm_flat_unit_columns,
     .panel_elements = panel_elements,
     .tiles = fc_gemm_flat_tiles,
-    .target = target,
+    .targets = targets,
     .load = load,
-    .address = address,
+    .begin = begin,
 };
 
 const fc_algorithm fc_algorithm_im2col = {"im2col",        refuse,       cost,           layout,

@@ -150,20 +150,36 @@ typedef struct fc_gemm_strip {
 typedef struct fc_gemm_target {
     int64_t pixels; // in the tile: its rows (channels form) or columns (pixels form)
     int64_t at;     // elements from the start of what is read
-    int packed;     // pointwise: read from the panel, not from the image
+    int from;       // which of the two fc_gemm_columns; 1 is pointwise's panel
     int64_t run_count;
     int64_t row_offset[FC_MAX_MR];
     fc_run runs[]; // as many as a tile of the pixels form has columns
 } fc_gemm_target;
+
+// A tile's columns lie target->at elements behind `base`; `offset` is fc_gemm_tile's b_offset.
+typedef struct fc_gemm_columns {
+    const void *base;
+    const int64_t *offset;
+} fc_gemm_columns;
+
+typedef struct fc_gemm_targets {
+    char *base;
+    int64_t step; // bytes
+} fc_gemm_targets;
+
+static inline fc_gemm_target *fc_gemm_target_at(fc_gemm_targets targets, int64_t tile) {
+    return (fc_gemm_target *)(targets.base + tile * targets.step);
+}
 
 typedef struct fc_gemm_source {
     int64_t (*units)(const fc_plan *plan);                         // pixels or rows in all
     int64_t (*unit_columns)(const fc_plan *plan);                  // columns per unit
     int64_t (*panel_elements)(const fc_plan *plan, int64_t units); // scratch of a strip
     int64_t (*tiles)(const fc_plan *plan, int64_t first, int64_t count);
-    void (*target)(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
+    void (*targets)(const fc_gemm_strip *strip, fc_gemm_targets targets); // of all tiles
     void (*load)(const fc_gemm_strip *strip);
-    void (*address)(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *out);
+    // What all tiles of a block of k share: depth, segments, and where their columns start.
+    void (*begin)(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]);
 } fc_gemm_source;
 
 // Lays out k, the tiles and the packed weights; `order`, `block` and `span` as in fc_gemm_layout, 0 for the default.
@@ -178,7 +194,8 @@ void fc_gemm_execute(const fc_plan *plan, const void *src, const void *packed, c
 int64_t fc_gemm_flat_units(const fc_plan *plan);
 int64_t fc_gemm_flat_unit_columns(const fc_plan *plan);
 int64_t fc_gemm_flat_tiles(const fc_plan *plan, int64_t first, int64_t count);
-void fc_gemm_flat_target(const fc_gemm_strip *strip, int64_t tile, fc_gemm_target *target);
+// All but `at` and `from`.
+void fc_gemm_flat_targets(const fc_gemm_strip *strip, fc_gemm_targets targets);
 // First pixel and number of pixels of a tile.
 void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first, int64_t *count);
 

@@ -75,36 +75,29 @@ static void load(const fc_gemm_strip *strip) {
     }
 }
 
-static void target(const fc_gemm_strip *strip, int64_t t, fc_gemm_target *target) {
+static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_plan *plan = strip->plan;
     const fc_gemm_layout *g = &plan->layout.gemm;
-    int64_t first, count;
-    fc_gemm_flat_target(strip, t, target);
-    fc_gemm_flat_tile(strip, t, &first, &count);
-    target->packed = 0;
-    target->at = g->channels_form ? first * plan->problem.src.axis[2] : in_place(strip, first, count);
-    if (target->at != NOT_IN_PLACE) return;
-    target->packed = 1;
-    target->at = t * plan->kernels->nr * g->block;
+    fc_gemm_flat_targets(strip, targets);
+    int64_t pixel = strip->first;
+    for (int64_t t = 0; t < strip->tiles; t++) {
+        fc_gemm_target *target = fc_gemm_target_at(targets, t);
+        target->at = g->channels_form ? pixel * plan->problem.src.axis[2] : in_place(strip, pixel, target->pixels);
+        target->from = target->at == NOT_IN_PLACE;
+        if (target->from == 1) target->at = t * plan->kernels->nr * g->block;
+        pixel += target->pixels;
+    }
 }
 
-static void address(const fc_gemm_strip *strip, const fc_gemm_target *target, fc_gemm_tile *tile) {
+static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
-    const fc_gemm_layout *g = &plan->layout.gemm;
     const fc_problem *p = &plan->problem;
     tile->depth = strip->k1 - strip->k0;
-    if (g->channels_form) {
-        tile->a = fc_at(strip->src, target->at + strip->k0, plan->kernels);
-        tile->a_row = p->src.axis[2];
-        tile->segments = 1;
-        tile->a_segment = plan->table;
-    } else if (target->packed) {
-        tile->b = fc_at(strip->panel, target->at, plan->kernels);
-        tile->b_offset = plan->table + g->block;
-    } else {
-        tile->b = fc_at(strip->src, target->at + strip->k0 * p->src.channel, plan->kernels);
-        tile->b_offset = plan->table;
-    }
+    tile->a_row = p->src.axis[2];
+    tile->segments = 1;
+    tile->a_segment = plan->table;
+    columns[0] = (fc_gemm_columns){fc_at(strip->src, strip->k0 * p->src.channel, plan->kernels), plan->table};
+    columns[1] = (fc_gemm_columns){strip->panel, plan->table + plan->layout.gemm.block};
 }
 
 static const fc_gemm_source source = {
@@ -112,9 +105,9 @@ static const fc_gemm_source source = {
     .unit_columns = fc_gemm_flat_unit_columns,
     .panel_elements = panel_elements,
     .tiles = fc_gemm_flat_tiles,
-    .target = target,
+    .targets = targets,
     .load = load,
-    .address = address,
+    .begin = begin,
 };
 
 const fc_algorithm fc_algorithm_pointwise = {"pointwise",     refuse,       cost,           layout,

@@ -8,9 +8,12 @@
 // wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
 // keep the rounding error of long sums near that of pairwise summation.
 
-// clamp(value + bias + residual): the only place where an output element is finished.
+// NaN passes, and so does everything when the bounds are infinite.
+FC_INLINE vec FC_NAME(clamp)(vec value, vec low, vec high) { return v_min(high, v_max(low, value)); }
+
+// How an output element is finished, here and in every other kernel.
 FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec high) {
-    return v_min(high, v_max(low, v_add(v_add(value, bias), residual)));
+    return FC_NAME(clamp)(v_add(v_add(value, bias), residual), low, high);
 }
 
 // Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.
@@ -25,16 +28,14 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
             const int64_t offset = t->row_offset[i] + run.offset;
             for (int64_t j = 0; j < run.length; j += FC_VL) {
                 const int64_t column = run.column + j, left = run.length - j, n = left < FC_VL ? left : FC_VL;
-                T gathered[FC_VL] = {0};
-                const T *res = gathered;
-                if (residual) {
-                    if (step == 1) res = residual + offset + j;
-                    else
-                        for (int64_t l = 0; l < n; l++) gathered[l] = residual[offset + (j + l) * step];
-                }
                 const vec b = bias_per_row ? v_set1(bias[i]) : v_load_part(bias + column, n);
-                const vec v =
-                    FC_NAME(finish)(v_load_part(sums + i * FC_NR + column, n), b, v_load_part(res, n), low, high);
+                vec v = v_add(v_load_part(sums + i * FC_NR + column, n), b);
+                if (residual) {
+                    T gathered[FC_VL];
+                    for (int64_t l = 0; step != 1 && l < n; l++) gathered[l] = residual[offset + (j + l) * step];
+                    v = v_add(v, v_load_part(step == 1 ? residual + offset + j : gathered, n));
+                }
+                v = FC_NAME(clamp)(v, low, high);
                 if (step == 1) v_store_part(dst + offset + j, v, n);
                 else {
                     T lanes[FC_VL];
@@ -42,6 +43,28 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
                     for (int64_t l = 0; l < n; l++) dst[offset + (j + l) * step] = lanes[l];
                 }
             }
+        }
+    }
+}
+
+// Finishes sums in registers whose place in dst is a rectangle.
+FC_INLINE void FC_NAME(gemm_store)(const fc_gemm_tile *t, const int m, const int nv, vec sum[][FC_NV],
+                                   const int bias_per_row, const int with_residual, const int clamped) {
+    T *dst = (T *)t->dst + t->runs[0].offset;
+    const T *bias = t->bias, *residual = with_residual ? (const T *)t->residual + t->runs[0].offset : NULL;
+    const int64_t *row_offset = t->row_offset; // read before a store, which may be to anything
+    const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+    vec b[FC_NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < nv && !bias_per_row; j++) b[j] = v_load(bias + j * FC_VL);
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++) {
+        const int64_t offset = row_offset[i];
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++) {
+            vec v = v_add(sum[i][j], bias_per_row ? v_set1(bias[i]) : b[j]);
+            if (with_residual) v = v_add(v, v_load(residual + offset + j * FC_VL));
+            v_store(dst + offset + j * FC_VL, clamped ? FC_NAME(clamp)(v, low, high) : v);
         }
     }
 }
@@ -57,19 +80,10 @@ FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, const int n
             for (int j = 0; j < nv; j++) sum[i][j] = v_add(v_load(sums + i * FC_NR + j * FC_VL), sum[i][j]);
     }
     if (t->last && t->run_count == 1 && t->runs[0].length == nv * FC_VL && t->column_stride == 1) {
-        T *dst = (T *)t->dst + t->runs[0].offset;
-        const T *bias = t->bias, *residual = t->residual ? (const T *)t->residual + t->runs[0].offset : NULL;
-        const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
-#pragma GCC unroll 16
-        for (int i = 0; i < m; i++) {
-            const int64_t offset = t->row_offset[i];
-#pragma GCC unroll 4
-            for (int j = 0; j < nv; j++) {
-                const vec b = bias_per_row ? v_set1(bias[i]) : v_load(bias + j * FC_VL);
-                const vec r = residual ? v_load(residual + offset + j * FC_VL) : v_set1(0);
-                v_store(dst + offset + j * FC_VL, FC_NAME(finish)(sum[i][j], b, r, low, high));
-            }
-        }
+        // Where k is short the multipliers notice what else they are given: a sum that needs no clamp gets none.
+        if (t->residual) FC_NAME(gemm_store)(t, m, nv, sum, bias_per_row, 1, 1);
+        else if (t->low > -INFINITY || t->high < INFINITY) FC_NAME(gemm_store)(t, m, nv, sum, bias_per_row, 0, 1);
+        else FC_NAME(gemm_store)(t, m, nv, sum, bias_per_row, 0, 0);
         return;
     }
 #pragma GCC unroll 16
