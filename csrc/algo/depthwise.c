@@ -3,9 +3,10 @@
 // depthwise.c - one input channel per group, or a few. There is little to multiply as matrices; what counts is to read and
 // write each element once, so vectors run along whatever is contiguous.
 //
-//   pixels form    one input channel per group, any number of outputs: a task is some rows of one group, vectors along
-//                  the row; the rows are first copied, zero-padded and split into the phases of the stride (padded.c),
-//                  which leaves neither borders nor strides to the kernel
+//   pixels form    one input channel per group, any number of outputs: a task is some rows of some groups, vectors along
+//                  the row. Contiguous rows are read where they lie, outputs one or two columns apart; others are first
+//                  copied, zero-padded and split into the phases of the stride (padded.c), which leaves neither borders
+//                  nor strides to the kernel, but takes as long as the sums
 //   channels form  a task is some rows of all channels, vectors over the channels; as many outputs as inputs per group,
 //                  a power of two that does not exceed a vector
 #include "algo/plan.h"
@@ -20,6 +21,9 @@ static int channels_form(const fc_problem *p) {
            (adjoin || (size == 1 && p->src.group == 1 && p->dst.group == 1)) && p->groups > 1;
 }
 
+// Pixels form: whether rows are read where they lie.
+static int in_place(const fc_problem *p) { return p->src.axis[2] == 1 && p->axis[2].stride <= 2; }
+
 static fc_padded padded_of(const fc_problem *p) {
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     return fc_padded_rows(p, fc_max(1, fc_min(p->axis[1].out, FC_PADDED_ELEMENTS / width)), 1, 1, FC_SLACK);
@@ -29,7 +33,7 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     if (channels_form(p) && p->in_channels <= k->vl) return NULL;
     if (p->in_channels != 1) return "a group has more than one input channel";
     if (p->dst.axis[2] != 1) return "neither rows nor channels of the output are contiguous";
-    if (!fc_padded_fits(p, k, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
+    if (!in_place(p) && !fc_padded_fits(p, k, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
     return NULL;
 }
 
@@ -38,7 +42,7 @@ static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) 
     const int64_t run = channels_form(p) ? p->groups * p->in_channels : p->axis[2].out;
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     double copy = 0;
-    if (!channels_form(p)) {
+    if (!channels_form(p) && !in_place(p)) {
         const fc_padded s = padded_of(p);
         const double tasks = (double)(p->batch * p->groups * p->axis[0].out * fc_ceil_div(p->axis[1].out, s.rows));
         copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
@@ -51,7 +55,7 @@ static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
     plan->packed_bytes =
         (size_t)(p->groups * p->out_channels * (1 + p->in_channels * fc_taps(p)) * plan->kernels->element);
-    if (channels_form(p)) return FC_OK;
+    if (channels_form(p) || in_place(p)) return FC_OK;
     plan->table = malloc(sizeof(int64_t) * (size_t)fc_taps(p));
     if (!plan->table) return FC_NO_MEMORY;
     const fc_padded padded = padded_of(p);
@@ -60,7 +64,7 @@ static fc_status layout(fc_plan *plan) {
 }
 
 static size_t panel_bytes(const fc_plan *plan) {
-    if (channels_form(&plan->problem)) return 0;
+    if (channels_form(&plan->problem) || in_place(&plan->problem)) return 0;
     return fc_align((size_t)(padded_of(&plan->problem).elements * plan->kernels->element));
 }
 
@@ -149,15 +153,19 @@ static void pixels_task(void *context, int64_t index, int thread) {
         .width = job->padded.width,
         .planes = planes,
     };
+    const fc_depthwise_fn kernel = in_place(p) ? plan->kernels->depthwise_planes : plan->kernels->depthwise_pixels;
     for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares; group++) {
         copy.src = fc_at(job->src, image * p->src.outer + group * p->src.group, plan->kernels);
-        plan->kernels->pad_copy_pixels(&copy);
-        copy.bordered = 1; // the padding of the next group is where this one's is
+        if (in_place(p)) work.src = copy.src;
+        else {
+            plan->kernels->pad_copy_pixels(&copy);
+            copy.bordered = 1; // the padding of the next group is where this one's is
+        }
         for (int64_t out = 0; out < p->out_channels; out++) {
             work.channel = group * p->out_channels + out;
             aim(job, &work,
                 image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
-            plan->kernels->depthwise_pixels(&work);
+            kernel(&work);
         }
     }
 }
@@ -176,9 +184,14 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     if (channels_form(p)) {
         rows = FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels);
     } else {
-        job.padded = padded_of(p);
-        rows = job.padded.rows;
-        job.groups = fc_max(1, FC_ROWS_ELEMENTS / (job.padded.elements * p->out_channels));
+        int64_t elements = p->axis[1].out * p->axis[2].out;
+        rows = FC_ROWS_ELEMENTS / p->axis[2].out;
+        if (!in_place(p)) {
+            job.padded = padded_of(p);
+            rows = job.padded.rows;
+            elements = job.padded.elements;
+        }
+        job.groups = fc_max(1, FC_ROWS_ELEMENTS / (elements * p->out_channels));
         job.groups = fc_max(1, fc_min(job.groups, p->groups / (4 * threads)));
         planes *= fc_ceil_div(p->groups, job.groups);
     }

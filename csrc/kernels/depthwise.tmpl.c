@@ -75,6 +75,114 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
     if (*high < *low) *high = *low;
 }
 
+// ------------------------------------------------------------------------------- planes: rows read where they lie
+
+// The inputs of a vector of outputs, one or two elements apart; masked, only those of lanes `low` and `high` (of the first
+// and the second FC_VL elements) are touched, and the others are zero.
+FC_INLINE vec FC_NAME(row_load)(const T *p, const int apart) { return apart == 1 ? v_load(p) : v_load2(p); }
+FC_INLINE vec FC_NAME(row_masked)(const T *p, vmask low, vmask high, const int apart) {
+    const vec first = v_load_where(low, p, v_set1(0));
+    return apart == 1 ? first : v_even(first, v_load_where(high, p + FC_VL, v_set1(0)));
+}
+
+// A row of the input enters the sums of the outputs that it belongs to.
+FC_INLINE void FC_NAME(depthwise_row)(vec row, const vec *taps, vec *sum, const int t, const int rows, const int reach,
+                                      const int over) {
+#pragma GCC unroll 5
+    for (int q = 0; q < reach; q++)
+        if (t >= q && (t - q) % over == 0 && (t - q) / over < rows)
+            sum[(t - q) / over] = v_fma(taps[q], row, sum[(t - q) / over]);
+}
+
+// `rows` rows of one vector of outputs from row y and column x on, `lanes` of which exist.  Outputs are `apart` columns of
+// the input apart.  An input row is loaded once for `reach` kernel rows, which are neighbours then, and outputs as far
+// apart in height as in width; with a reach of one nothing is asked of dilation and stride.
+FC_INLINE void FC_NAME(depthwise_piece)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights,
+                                        vec bias, int64_t y, int64_t x, int64_t lanes, const int rows, const int reach,
+                                        const int apart) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int over = reach == 1 ? 1 : apart;            // input rows from output to output
+    const int64_t further = reach == 1 ? h->stride : 1; // what an input row is here
+    const int64_t down = further * p->src.axis[1];
+    const int input_rows = (rows - 1) * over + reach;
+    vec sum[7];
+#pragma GCC unroll 7
+    for (int r = 0; r < rows; r++) sum[r] = v_set1(0);
+    for (int64_t i = d0; i < d1; i++)
+        for (int64_t j = 0; j < h->kernel; j += reach) {
+            const int64_t top = y * h->stride - h->pad + j * h->dilation;
+            const T *plane = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
+            const T *tap = weights + (i * h->kernel + j) * w->kernel;
+            const int rows_inside = top >= 0 && top + (input_rows - 1) * further < h->in;
+            for (int64_t k = 0; k < w->kernel; k++) {
+                const int64_t at = x * apart - w->pad + k * w->dilation;
+                const T *in = plane + top * p->src.axis[1] + at;
+                vec taps[5];
+#pragma GCC unroll 5
+                for (int q = 0; q < reach; q++) taps[q] = v_set1(tap[q * w->kernel + k]);
+                if (rows_inside && at >= 0 && at + (FC_VL - 1) * apart < w->in) {
+#pragma GCC unroll 17
+                    for (int t = 0; t < input_rows; t++)
+                        FC_NAME(depthwise_row)(FC_NAME(row_load)(in + t * down, apart), taps, sum, t, rows, reach,
+                                               over);
+                    continue;
+                }
+                const vmask low = v_lanes(-at, w->in - at), high = v_lanes(-at - FC_VL, w->in - at - FC_VL);
+#pragma GCC unroll 17
+                for (int t = 0; t < input_rows; t++) {
+                    if (top + t * further < 0 || top + t * further >= h->in) continue;
+                    const vec row = FC_NAME(row_masked)(in + t * down, low, high, apart);
+                    FC_NAME(depthwise_row)(row, taps, sum, t, rows, reach, over);
+                }
+            }
+        }
+    const vec lowest = v_set1((T)p->low), highest = v_set1((T)p->high);
+#pragma GCC unroll 7
+    for (int r = 0; r < rows; r++) {
+        const int64_t to = (y + r) * p->dst.axis[1] + x;
+        const vec res = work->residual ? v_load_part((const T *)work->residual + to, lanes) : v_set1(0);
+        v_store_part((T *)work->dst + to, FC_NAME(finish)(sum[r], bias, res, lowest, highest), lanes);
+    }
+}
+
+// Rows of one output channel, from the plane of its input.  Seven at a time hide the latency of the sums; heights are
+// multiples of seven more often than of any other number of that size.
+FC_INLINE void FC_NAME(depthwise_planes_body)(const fc_depthwise_rows *work, const int reach, const int apart) {
+    const fc_problem *p = work->problem;
+    const T *weights = (const T *)work->weights + work->channel * work->taps;
+    const vec bias = v_set1(((const T *)work->bias)[work->channel]);
+    int64_t d0, d1;
+    FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
+    for (int64_t y = work->h; y < work->h + work->rows;) {
+        const int64_t more = work->h + work->rows - y, rows = more >= 7 ? 7 : more >= 2 ? 2 : 1;
+        for (int64_t x = 0; x < p->axis[2].out; x += FC_VL) {
+            const int64_t left = p->axis[2].out - x, lanes = left < FC_VL ? left : FC_VL;
+            if (rows == 7) FC_NAME(depthwise_piece)(work, d0, d1, weights, bias, y, x, lanes, 7, reach, apart);
+            else if (rows == 2) FC_NAME(depthwise_piece)(work, d0, d1, weights, bias, y, x, lanes, 2, reach, apart);
+            else FC_NAME(depthwise_piece)(work, d0, d1, weights, bias, y, x, lanes, 1, reach, apart);
+        }
+        y += rows;
+    }
+}
+
+static void FC_NAME(depthwise_planes)(const fc_depthwise_rows *work) {
+    const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
+    const int near = h->dilation == 1 && h->stride == w->stride;
+    const int reach = near && h->kernel % 3 == 0 ? 3 : near && h->kernel % 5 == 0 ? 5 : 1;
+#define FC_DEPTHWISE(R, A)                                                                                             \
+    if (reach == R && w->stride == A) FC_NAME(depthwise_planes_body)(work, R, A);
+    FC_DEPTHWISE(1, 1)
+    FC_DEPTHWISE(1, 2)
+    FC_DEPTHWISE(3, 1)
+    FC_DEPTHWISE(3, 2)
+    FC_DEPTHWISE(5, 1)
+    FC_DEPTHWISE(5, 2)
+#undef FC_DEPTHWISE
+}
+
+// ------------------------------------------------------------------------------------------------------- channels
+
 typedef struct FC_NAME(tap_range) {
     int64_t low[FC_AXES], high[FC_AXES];
 } FC_NAME(tap_range);

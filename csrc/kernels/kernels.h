@@ -108,12 +108,12 @@ typedef struct fc_winograd_weights {
 // channel.
 typedef struct fc_depthwise_rows {
     const fc_problem *problem;
-    const void *src; // channels form: the image; pixels form: padded rows of the channel
+    const void *src; // channels: the image; planes: the group in it; pixels: padded rows of the group
     void *dst;
     const void *residual;
     const void *weights, *bias; // packed by algo/depthwise.c
     int64_t d, h, rows;
-    int64_t channel, row, taps; // pixels form: output channel; elements between padded rows; number of taps
+    int64_t channel, row, taps; // pixels, planes: output channel; elements between padded rows; number of taps
     const int64_t *tap_offset;  // and where they lie
 } fc_depthwise_rows;
 
