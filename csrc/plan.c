@@ -90,6 +90,7 @@ fc_status fc_plan_make(const fc_problem *problem, const fc_options *options, fc_
     if (!plan) return FC_NO_MEMORY;
     plan->problem = *problem;
     plan->kernels = fc_kernels_for(options->isa, (fc_dtype)problem->dtype);
+    plan->costs = options->costs;
     fc_status status = FC_OK;
     if (problem->direction != FC_FORWARD) {
         status = fc_backward_layout(plan, options, message);

@@ -310,7 +310,9 @@ class TestChoice:
 
     def test_1x1_is_pointwise(self, layout):
         for channels, kernels, size in ((64, 256, 56), (256, 64, 56), (512, 512, 14), (2048, 512, 7)):
-            assert first((1, channels, size, size), (kernels, channels, 1, 1), layout) == "pointwise"
+            found = first((1, channels, size, size), (kernels, channels, 1, 1), layout)
+            # Few pixels in a plane leave lanes empty: direct transposes them.
+            assert found == "pointwise" or (found == "direct" and layout == "NCHW" and size < 28)
 
     def test_depthwise_is_depthwise(self, layout):
         for channels, size, stride in ((32, 112, 1), (128, 56, 2), (512, 14, 1)):

@@ -48,8 +48,8 @@ double fc_cost_weights(double bytes, const fc_costs *c) {
     return bytes * (bytes < l2 ? c->weight_l2 : bytes < l3 ? c->weight_l3 : c->weight_far);
 }
 
-double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_costs *c, double copy_seconds) {
-    const int channels_form = fc_gemm_channels_form(p, k);
+double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_costs *c, int channels_form,
+                    double copy_seconds) {
     const int64_t pixels = p->batch * fc_positions(p);
     const int64_t rows = channels_form ? pixels : p->out_channels, lanes = channels_form ? p->out_channels : pixels;
     const double used = (double)fc_max(1, lanes) / (double)fc_max(1, fc_round_up(lanes, k->nr));

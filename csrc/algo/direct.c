@@ -24,22 +24,37 @@ static fc_direct_pixels shape_of(const fc_problem *p, const fc_kernels *k) {
     }
 }
 
-static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_refuse(p, k);
+static const char *pixels_refuse(const fc_problem *p, const fc_kernels *k) {
     if (fc_padded_fits(p, k, 4 * FC_UNIT_BYTES) && shape_of(p, k).bytes <= 4 * FC_UNIT_BYTES) return NULL;
     return "one output row needs more than 4 MiB of padded input and sums";
 }
 
-static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
-    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_cost(p, k, c);
+static double pixels_cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
     const fc_direct_pixels s = shape_of(p, k);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
-    const double gemm = fc_cost_gemm(p, k, c, fc_cost_runs(copied, s.padded.width, k, c));
+    const double gemm = fc_cost_gemm(p, k, c, 0, fc_cost_runs(copied, s.padded.width, k, c));
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
+}
+
+// The form that the strides suggest, or for rows of pixels the cheaper one: the channels form transposes the input as it
+// copies it and the output as it stores it, which costs less than short rows and phases of a stride often do.
+static int channels_form(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
+    if (fc_gemm_channels_form(p, k)) return 1;
+    if (p->src.axis[2] != 1 || p->out_channels * 4 < k->nr || fc_direct_channels_refuse(p, k)) return 0;
+    return pixels_refuse(p, k) || fc_direct_channels_cost(p, k, c) < pixels_cost(p, k, c);
+}
+
+static const char *refuse(const fc_problem *p, const fc_kernels *k) {
+    const char *refusal = fc_direct_channels_refuse(p, k);
+    return fc_gemm_channels_form(p, k) || !refusal ? refusal : pixels_refuse(p, k);
+}
+
+static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
+    return channels_form(p, k, c) ? fc_direct_channels_cost(p, k, c) : pixels_cost(p, k, c);
 }
 
 static int64_t unit_blocks(const fc_plan *plan) {
@@ -50,7 +65,7 @@ static const fc_gemm_source source;
 
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
-    if (fc_gemm_channels_form(p, plan->kernels)) return fc_direct_channels_layout(plan);
+    if (channels_form(p, plan->kernels, &plan->costs)) return fc_direct_channels_layout(plan);
     const fc_direct_pixels s = shape_of(p, plan->kernels);
     const int64_t block = s.channels * fc_taps(p);
     const fc_status status = fc_gemm_layout_make(plan, &source, 0, 1, block, 0, block);

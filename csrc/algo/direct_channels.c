@@ -67,14 +67,20 @@ double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k, const f
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
     const double copied = s.in_place ? 0 : units * (double)p->axis[0].kernel * (double)(s.rows_in * s.row);
-    const int64_t run = p->src.channel != 1 ? 1 : p->src.axis[2] == p->in_channels ? s.row : p->in_channels;
+    double copy = fc_cost_runs(copied, p->src.axis[2] == p->in_channels ? s.row : p->in_channels, k, c);
+    // Transposing takes a vector to about three times as long as copying it, whether all its lanes are of use or not.
+    const double turned = 3 * c->copied / (double)k->vl;
+    if (p->src.axis[2] == 1 && p->src.channel != 1)
+        copy = copied * turned * (double)fc_round_up(p->in_channels, k->vl) / (double)p->in_channels;
+    else if (p->src.channel != 1) copy = fc_cost_runs(copied, 1, k, c);
+    if (p->dst.channel != 1)
+        copy += turned * (double)(p->groups * p->batch * fc_positions(p)) * (double)fc_round_up(p->out_channels, k->vl);
     // Tiles end with the row.
     const double m = (double)w->out / (double)fc_ceil_div(w->out, k->mr);
     const int64_t pixels = p->batch * fc_positions(p);
     const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->mr));
     // A unit is looked up and addressed by itself, which pointwise, whose tiles run on, need not do.
-    return c->row_unit * units + fc_cost_gemm(p, k, c, fc_cost_runs(copied, run, k, c)) * fmin(fmax(flat, 4.0), 6.0) /
-                                     fmin(fmax(m, 4.0), 6.0);
+    return c->row_unit * units + fc_cost_gemm(p, k, c, 1, copy) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
 }
 
 static int64_t unit_blocks(const fc_problem *p, const fc_direct_channels *s) {

@@ -15,9 +15,10 @@ static const char *refuse(const fc_problem *problem, const fc_kernels *kernels) 
 
 // Every input element is copied once per tap, in runs of an output row or of a channel vector.
 static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
-    const int64_t run = fc_gemm_channels_form(p, k) ? p->in_channels : p->axis[2].out;
+    const int channels_form = fc_gemm_channels_form(p, k);
+    const int64_t run = channels_form ? p->in_channels : p->axis[2].out;
     const double copies = (double)p->in_channels * (double)fc_taps(p) * (double)p->batch * (double)fc_positions(p);
-    return fc_cost_gemm(p, k, c, (double)p->groups * fc_cost_runs(copies, run, k, c));
+    return fc_cost_gemm(p, k, c, channels_form, (double)p->groups * fc_cost_runs(copies, run, k, c));
 }
 
 static const fc_gemm_source source;

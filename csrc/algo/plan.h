@@ -88,6 +88,7 @@ struct fc_plan {
     const fc_kernels *kernels;
     const fc_algorithm *algorithm;
     fc_algo_id id;
+    fc_costs costs;
     double seconds; // predicted, one thread
     size_t packed_bytes;
     int64_t *table; // GEMM, pixels form: [block] offsets of B; channels form: [segments] offsets of A
@@ -204,7 +205,8 @@ int fc_gemm_channels_form(const fc_problem *problem, const fc_kernels *kernels);
 // ------------------------------------------------------------------------------------------------------ algo/cost.c
 
 // Predicted seconds of one thread: arithmetic at what the kernels reach, plus bytes at what the caches give.
-double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs, double copy_seconds);
+double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs, int channels_form,
+                    double copy_seconds);
 double fc_cost_macs(double macs, const fc_kernels *kernels, const fc_costs *costs);
 // Copying `elements` in runs of `run`.
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);

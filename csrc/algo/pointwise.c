@@ -19,7 +19,9 @@ static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     return NULL;
 }
 
-static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return fc_cost_gemm(p, k, c, 0.0); }
+static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
+    return fc_cost_gemm(p, k, c, fc_gemm_channels_form(p, k), 0.0);
+}
 
 static const fc_gemm_source source;
 

@@ -16,6 +16,37 @@ FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec hi
     return FC_NAME(clamp)(v_add(v_add(value, bias), residual), low, high);
 }
 
+// Whether the rows of a tile (its pixels, in the channels form) are neighbours in dst.
+FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
+    for (int64_t i = 1; i < t->m; i++)
+        if (t->row_offset[i] != t->row_offset[0] + i) return 0;
+    return 1;
+}
+
+// Finishes rows that lie in memory where pixels are neighbours in dst and channels are not: transposed in registers.
+static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t) {
+    const T *bias = t->bias;
+    const int64_t channels = t->runs[0].length, start = t->row_offset[0] + t->runs[0].offset;
+    const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+    for (int64_t i = 0; i < t->m; i += FC_VL)
+        for (int64_t j = 0; j < channels; j += FC_VL) {
+            const int64_t pixels = t->m - i < FC_VL ? t->m - i : FC_VL;
+            vec v[FC_VL];
+#pragma GCC unroll 16
+            for (int r = 0; r < FC_VL; r++)
+                v[r] = r < pixels ? v_load((const T *)t->sums + (i + r) * FC_NR + j) : v_set1(0);
+            v_transpose(v);
+#pragma GCC unroll 16
+            for (int r = 0; r < FC_VL; r++) {
+                if (j + r >= channels) continue;
+                const int64_t at = start + i + (j + r) * t->column_stride;
+                vec y = v_add(v[r], v_set1(bias[j + r]));
+                if (t->residual) y = v_add(y, v_load_part((const T *)t->residual + at, pixels));
+                v_store_part((T *)t->dst + at, FC_NAME(clamp)(y, low, high), pixels);
+            }
+        }
+}
+
 // Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.
 static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
     const T *sums = t->sums, *bias = t->bias, *residual = t->residual;
@@ -90,7 +121,9 @@ FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, const int n
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++) v_store(sums + i * FC_NR + j * FC_VL, sum[i][j]);
-    if (t->last) FC_NAME(gemm_scatter)(t, bias_per_row);
+    if (!t->last) return;
+    if (!bias_per_row && t->column_stride != 1 && FC_NAME(gemm_rows_adjoin)(t)) FC_NAME(gemm_transposed)(t);
+    else FC_NAME(gemm_scatter)(t, bias_per_row);
 }
 
 // Brings two lines from beyond L2 while the multipliers are busy: the loads leave half of their slots free.

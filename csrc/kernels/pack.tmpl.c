@@ -252,6 +252,22 @@ static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
         }
 }
 
+// Pixels x channels from rows of pixels: out[x][c] = in[c][x], the channels `apart` in memory.
+static void FC_NAME(turn_run)(T *out, const T *in, int64_t apart, int64_t pixels, int64_t channels) {
+    for (int64_t x = 0; x < pixels; x += FC_VL)
+        for (int64_t c = 0; c < channels; c += FC_VL) {
+            const int64_t n = pixels - x < FC_VL ? pixels - x : FC_VL;
+            const int64_t few = channels - c < FC_VL ? channels - c : FC_VL;
+            vec v[FC_VL];
+#pragma GCC unroll 16
+            for (int i = 0; i < FC_VL; i++) v[i] = i < few ? v_load_part(in + (c + i) * apart + x, n) : v_set1(0);
+            v_transpose(v);
+#pragma GCC unroll 16
+            for (int i = 0; i < FC_VL; i++)
+                if (i < n) v_store_part(out + (x + i) * channels + c, v[i], few);
+        }
+}
+
 // planes [kd][rows][width][channel]: element (r, j) is the input pixel at row h * stride - pad + r, column j - pad.
 static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
     const fc_problem *p = work->problem;
@@ -267,7 +283,15 @@ static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
             const T *in = plane + y * p->src.axis[1];
             if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, row);
             else if (joined) FC_NAME(clipped_run)(out, in, -w->pad * channels, 1, w->in * channels, 1, row);
-            else
+            else if (step == 1) {
+                int64_t low = w->pad > 0 ? w->pad : 0,
+                        high = w->pad + w->in < work->width ? w->pad + w->in : work->width;
+                if (low > work->width) low = work->width;
+                if (high < low) high = low;
+                FC_NAME(zero_run)(out, low * channels);
+                FC_NAME(turn_run)(out + low * channels, in + low - w->pad, p->src.channel, high - low, channels);
+                FC_NAME(zero_run)(out + high * channels, (work->width - high) * channels);
+            } else
                 for (int64_t j = 0; j < work->width; j++) {
                     const int64_t x = j - w->pad;
                     if (x < 0 || x >= w->in) FC_NAME(zero_run)(out + j * channels, channels);
