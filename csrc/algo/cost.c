@@ -43,6 +43,8 @@ double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_
     return runs * (c->copied_run + c->copied * (double)fc_ceil_div(fc_max(1, run), k->vl));
 }
 
+double fc_cost_elements(double elements, const fc_costs *c) { return elements * 0.5 * c->copied; }
+
 double fc_cost_weights(double bytes, const fc_costs *c) {
     const double l2 = 0.5e6, l3 = 20e6;
     return bytes * (bytes < l2 ? c->weight_l2 : bytes < l3 ? c->weight_l3 : c->weight_far);

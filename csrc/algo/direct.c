@@ -36,7 +36,9 @@ static double pixels_cost(const fc_problem *p, const fc_kernels *k, const fc_cos
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
-    const double gemm = fc_cost_gemm(p, k, c, 0, fc_cost_runs(copied, s.padded.width, k, c));
+    const double copy = w->stride <= 2 && p->src.axis[2] == 1 ? fc_cost_runs(copied, s.padded.width, k, c)
+                                                              : fc_cost_elements(copied, c);
+    const double gemm = fc_cost_gemm(p, k, c, 0, copy);
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 

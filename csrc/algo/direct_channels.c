@@ -71,7 +71,9 @@ double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k, const f
     // Transposing takes a vector to about three times as long as copying it, whether all its lanes are of use or not.
     const double turned = 3 * c->copied / (double)k->vl;
     if (p->src.axis[2] == 1 && p->src.channel != 1)
-        copy = copied * turned * (double)fc_round_up(p->in_channels, k->vl) / (double)p->in_channels;
+        copy = p->in_channels <= 4
+                   ? fc_cost_elements(copied, c)
+                   : copied * turned * (double)fc_round_up(p->in_channels, k->vl) / (double)p->in_channels;
     else if (p->src.channel != 1) copy = fc_cost_runs(copied, 1, k, c);
     if (p->dst.channel != 1)
         copy += turned * (double)(p->groups * p->batch * fc_positions(p)) * (double)fc_round_up(p->out_channels, k->vl);

@@ -210,6 +210,8 @@ double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const 
 double fc_cost_macs(double macs, const fc_kernels *kernels, const fc_costs *costs);
 // Copying `elements` in runs of `run`.
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);
+// Copying them one by one.
+double fc_cost_elements(double elements, const fc_costs *costs);
 // Reading `bytes` of weights, from the cache level that holds that many.
 double fc_cost_weights(double bytes, const fc_costs *costs);
 

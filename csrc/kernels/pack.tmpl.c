@@ -252,8 +252,28 @@ static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
         }
 }
 
+FC_INLINE void FC_NAME(turn_few)(T *out, const T *in, int64_t apart, int64_t pixels, const int channels) {
+    for (int64_t x = 0; x < pixels; x++)
+#pragma GCC unroll 4
+        for (int c = 0; c < channels; c++) out[x * channels + c] = in[c * apart + x];
+}
+
 // Pixels x channels from rows of pixels: out[x][c] = in[c][x], the channels `apart` in memory.
 static void FC_NAME(turn_run)(T *out, const T *in, int64_t apart, int64_t pixels, int64_t channels) {
+    switch (channels) { // a transpose of vectors would be for nothing but zeros, most of it
+    case 1:
+        FC_NAME(turn_few)(out, in, apart, pixels, 1);
+        return;
+    case 2:
+        FC_NAME(turn_few)(out, in, apart, pixels, 2);
+        return;
+    case 3:
+        FC_NAME(turn_few)(out, in, apart, pixels, 3);
+        return;
+    case 4:
+        FC_NAME(turn_few)(out, in, apart, pixels, 4);
+        return;
+    }
     for (int64_t x = 0; x < pixels; x += FC_VL)
         for (int64_t c = 0; c < channels; c += FC_VL) {
             const int64_t n = pixels - x < FC_VL ? pixels - x : FC_VL;
