@@ -66,7 +66,7 @@ typedef struct fc_problem {
     int32_t dtype;     // fc_dtype of all three tensors
     int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
     int32_t half;      // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
-    double low, high;  // activation as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
+    double low, high;  // of what is written, as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
 } fc_problem;
 
 typedef struct fc_plan fc_plan;
@@ -132,7 +132,7 @@ size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads);
 double fc_plan_flops(const fc_plan *plan); // of direct convolution, a multiply-add counting two
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
-// must be 64-byte aligned.  For FC_BACKWARD_WEIGHT the "weights" are the output's gradient.  FC_NO_MEMORY for float16
+// must be 64-byte aligned.  FC_BACKWARD_INPUT is a transposed convolution: its bias is [groups * in_channels].  For FC_BACKWARD_WEIGHT the "weights" are the output's gradient.  FC_NO_MEMORY for float16
 // only, which is widened first.
 fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
 

@@ -75,6 +75,10 @@ static fc_problem in_long_rows(fc_problem p) {
 }
 
 void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
+    if (problem->direction != FC_FORWARD) {
+        fc_backward_explain(problem, options, verdicts);
+        return;
+    }
     const fc_problem p = in_long_rows(*problem);
     const fc_kernels *kernels = fc_kernels_for(options->isa, (fc_dtype)p.dtype);
     for (int id = 0; id < FC_ALGOS; id++) {

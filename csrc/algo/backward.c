@@ -6,7 +6,8 @@
 // Input gradient.  Output o and tap k touch input i = o * s - p + k * e.  The inputs of one phase r = i mod s see only
 // the taps with k * e = r + p (mod s), every (s / g)-th from a first one k0 on, g = gcd(s, e).  With i = r + s * j and
 // k = k0 + t * s / g this is, along j, a correlation of d_dst with the taps in reverse, of stride 1 and dilation e / g,
-// written with stride s.  A phase without taps is a problem whose kernel is empty and writes zeros.
+// written with stride s.  A phase without taps is a problem whose kernel is empty.  Every input belongs to one phase, so
+// that a transposed convolution, which is this gradient with a bias, a residual and a clamp, is finished phase by phase.
 //
 // Weight gradient.  d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e] is
 // a convolution in which channels are images, images are channels, d_dst is the kernel, and stride and dilation change
@@ -100,46 +101,72 @@ static size_t scratch(const fc_plan *plan, int threads) {
 }
 
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    (void)bias;
     for (int64_t i = 0; i < plan->part_count; i++) {
         const fc_part *part = &plan->parts[i];
-        part->plan->algorithm->pack(part->plan, fc_at(wei, part->wei, plan->kernels), NULL,
+        part->plan->algorithm->pack(part->plan, fc_at(wei, part->wei, plan->kernels), bias,
                                     (char *)packed + part->packed, threads);
     }
 }
 
 static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
                     void *scratch_memory, int threads) {
-    (void)residual;
+    const int64_t element = plan->kernels->element;
     for (int64_t i = 0; i < plan->part_count; i++) {
         const fc_part *part = &plan->parts[i];
-        part->plan->algorithm->execute(part->plan, src, (const char *)packed + part->packed, NULL,
-                                       (char *)dst + part->dst * plan->kernels->element, scratch_memory, threads);
+        part->plan->algorithm->execute(part->plan, src, (const char *)packed + part->packed,
+                                       residual ? (const char *)residual + part->dst * element : NULL,
+                                       (char *)dst + part->dst * element, scratch_memory, threads);
     }
 }
 
 static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, scratch, pack, execute};
 
-fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]) {
-    const fc_problem *p = &plan->problem;
+static int64_t parts_of(const fc_problem *p) {
     int64_t count = 1;
     for (int i = 0; i < FC_AXES && p->direction == FC_BACKWARD_INPUT; i++)
         count *= fc_min(p->axis[i].stride, p->axis[i].in);
+    return count;
+}
+
+// Part `index` as a forward problem; false for a phase without taps.
+static int part_problem(const fc_problem *p, int64_t index, fc_problem *part, part_offsets *at) {
+    *at = (part_offsets){0, 0};
+    if (p->direction == FC_BACKWARD_WEIGHT) weight_part(p, part);
+    else input_part(p, index, part, at);
+    part->direction = FC_FORWARD;
+    return part->in_channels * fc_taps(part) > 0;
+}
+
+void fc_backward_explain(const fc_problem *p, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
+    const int64_t count = parts_of(p);
+    for (int64_t i = 0; i < count; i++) {
+        fc_problem problem;
+        part_offsets at;
+        fc_verdict part[FC_ALGOS];
+        const int taps = part_problem(p, i, &problem, &at);
+        fc_plan_explain(&problem, options, part);
+        for (int id = 0; id < FC_ALGOS; id++) {
+            if (i == 0) verdicts[id] = (fc_verdict){.name = part[id].name};
+            if (taps && part[id].refusal) verdicts[id].refusal = part[id].refusal;
+            verdicts[id].cost += part[taps ? id : FC_IM2COL].cost;
+        }
+    }
+}
+
+fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]) {
+    const fc_problem *p = &plan->problem;
+    const int64_t count = parts_of(p);
     plan->algorithm = &parts_algorithm;
     plan->parts = calloc((size_t)count, sizeof *plan->parts);
     if (!plan->parts) return FC_NO_MEMORY;
     for (int64_t i = 0; i < count; i++) {
         fc_problem problem;
-        part_offsets at = {0, 0};
-        if (p->direction == FC_BACKWARD_WEIGHT) weight_part(p, &problem);
-        else input_part(p, i, &problem, &at);
-        problem.direction = FC_FORWARD;
-        problem.low = -INFINITY;
-        problem.high = INFINITY;
+        part_offsets at;
+        const int taps = part_problem(p, i, &problem, &at);
         fc_part *part = &plan->parts[plan->part_count];
-        // A phase without taps only writes zeros; every problem with taps goes by the algorithm asked for.
+        // A phase without taps sums nothing; every problem with taps goes by the algorithm asked for.
         fc_options part_options = *options;
-        if (problem.in_channels * fc_taps(&problem) == 0) part_options.algorithm = FC_AUTO;
+        if (!taps) part_options.algorithm = FC_AUTO;
         const fc_status status = fc_plan_make(&problem, &part_options, &part->plan, message);
         if (status != FC_OK) return status;
         part->wei = at.wei;
@@ -147,7 +174,7 @@ fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char mess
         part->packed = plan->packed_bytes;
         plan->packed_bytes += fc_align(part->plan->packed_bytes);
         plan->seconds += part->plan->seconds;
-        plan->id = part->plan->id;
+        if (taps) plan->id = part->plan->id;
         plan->part_count++;
     }
     return FC_OK;

@@ -42,17 +42,22 @@ static double pixels_cost(const fc_problem *p, const fc_kernels *k, const fc_cos
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 
+// Whether rows of pixels may go by the channels form all the same, transposed.
+static int turns(const fc_problem *p, const fc_kernels *k) {
+    return p->src.axis[2] == 1 && p->out_channels * 4 >= k->nr && !fc_direct_channels_refuse(p, k);
+}
+
+static const char *refuse(const fc_problem *p, const fc_kernels *k) {
+    if (fc_gemm_channels_form(p, k)) return fc_direct_channels_refuse(p, k);
+    return turns(p, k) ? NULL : pixels_refuse(p, k);
+}
+
 // The form that the strides suggest, or for rows of pixels the cheaper one: the channels form transposes the input as it
 // copies it and the output as it stores it, which costs less than short rows and phases of a stride often do.
 static int channels_form(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
     if (fc_gemm_channels_form(p, k)) return 1;
-    if (p->src.axis[2] != 1 || p->out_channels * 4 < k->nr || fc_direct_channels_refuse(p, k)) return 0;
+    if (!turns(p, k)) return 0;
     return pixels_refuse(p, k) || fc_direct_channels_cost(p, k, c) < pixels_cost(p, k, c);
-}
-
-static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    const char *refusal = fc_direct_channels_refuse(p, k);
-    return fc_gemm_channels_form(p, k) || !refusal ? refusal : pixels_refuse(p, k);
 }
 
 static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {

@@ -217,6 +217,8 @@ double fc_cost_weights(double bytes, const fc_costs *costs);
 
 // -------------------------------------------------------------------------------------------------- algo/backward.c
 
+// The sums of its parts.
+void fc_backward_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]);
 // Splits a gradient into forward problems and plans each.
 fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]);
 

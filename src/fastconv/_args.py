@@ -186,6 +186,11 @@ def paddings(
     return tuple((p, p) for p in per_axis(padding, rank, "padding", 0))
 
 
+def channels_first(rank: int) -> str:
+    """The layout that every function of this rank has by default."""
+    return next(iter(_LAYOUTS[rank]))
+
+
 def layout_axes(layout: str, rank: int) -> tuple[int, ...]:
     """Positions of batch, channel and spatial axes in a batched array."""
     axes = _LAYOUTS[rank].get(layout) if isinstance(layout, str) else None
@@ -247,6 +252,11 @@ class Geometry:
         return self.output_shape if self.batched else self.output_shape[1:]
 
     @property
+    def input_result_shape(self) -> tuple[int, ...]:
+        """Shape of the input as a caller expects it whose result it is: that of a transposed convolution."""
+        return self.input_shape if self.batched else self.input_shape[1:]
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         return (self.out_channels, self.in_channels // self.groups, *self.kernel)
 
@@ -298,6 +308,70 @@ class Geometry:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The arguments that any convolution has, checked one by one."""
+
+    batched: bool
+    batch: int
+    channels: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+#: The first two axes of a weight, by which channels come first.
+_CHANNELS = {"output": "out_channels, in_channels / groups", "input": "in_channels, out_channels / groups"}
+
+
+def _sizes_of(
+    rank: int,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    first: str,
+    stride: Any,
+    dilation: Any,
+    groups: Any,
+    layout: str,
+    input_name: str,
+) -> Sizes:
+    axes = layout_axes(layout, rank)
+    if len(input_shape) not in (rank + 1, rank + 2):
+        raise ValueError(
+            f"{input_name} has shape {input_shape}; it needs {rank + 2} axes in the order {layout}, or {rank + 1} "
+            "without the batch"
+        )
+    if len(weight_shape) != rank + 2:
+        raise ValueError(
+            f"weight has shape {weight_shape}; it needs {rank + 2} axes: {_CHANNELS[first]}, and the kernel's"
+        )
+    batched = len(input_shape) == rank + 2
+    shape = input_shape if batched else (1, *input_shape)
+    batch, channels, *size = (shape[axis] for axis in axes)
+    stride = per_axis(stride, rank, "stride", 1)
+    dilation = per_axis(dilation, rank, "dilation", 1)
+    groups = integer(groups, "groups", 1)
+    if min(weight_shape) < 1:
+        raise ValueError(f"weight has shape {weight_shape}; it needs at least one element along each axis")
+    if channels < 1 or min(size) < 1:
+        raise ValueError(f"{input_name} has shape {input_shape}; only the batch may be empty")
+    if weight_shape[0] % groups:
+        raise ValueError(f"groups is {groups}; it needs to divide weight's {weight_shape[0]} {first} channels")
+    if channels % groups:
+        raise ValueError(f"groups is {groups}; it needs to divide {input_name}'s {channels} channels")
+    kernel = tuple(weight_shape[2:])
+    return Sizes(batched, batch, channels, tuple(size), kernel, stride, dilation, groups)
+
+
+def _within_limit(batch: int, **tensors: tuple[int, ...]) -> None:
+    for name, sizes_of_image in tensors.items():
+        total = math.prod((max(batch, 1), *sizes_of_image))
+        if total > LIMIT:
+            raise ValueError(f"{name} would have {total} elements; the sizes need a product of at most {LIMIT}")
+
+
 def geometry(
     rank: int,
     input_shape: tuple[int, ...],
@@ -310,64 +384,113 @@ def geometry(
     input_name: str = "input",
 ) -> Geometry:
     """Check and normalise the parameters of a convolution with ``rank`` spatial axes."""
-    axes = layout_axes(layout, rank)
-    if len(input_shape) not in (rank + 1, rank + 2):
+    a = _sizes_of(
+        rank,
+        input_shape,
+        weight_shape,
+        "output",
+        stride,
+        dilation,
+        groups,
+        layout,
+        input_name,
+    )
+    if a.channels != weight_shape[1] * a.groups:
         raise ValueError(
-            f"{input_name} has shape {input_shape}; it needs {rank + 2} axes in the order {layout}, or {rank + 1} "
-            "without the batch"
+            f"weight has shape {weight_shape}, for {weight_shape[1] * a.groups} input channels in {a.groups} groups; "
+            f"{input_name} of shape {input_shape} needs {a.channels // a.groups} channels per group"
         )
-    if len(weight_shape) != rank + 2:
-        raise ValueError(
-            f"weight has shape {weight_shape}; it needs {rank + 2} axes: out_channels, in_channels / groups, and the "
-            "kernel's"
-        )
-    batched = len(input_shape) == rank + 2
-    shape = input_shape if batched else (1, *input_shape)
-    batch, in_channels, *in_size = (shape[axis] for axis in axes)
-    out_channels, channels_per_group, *kernel = weight_shape
-    stride = per_axis(stride, rank, "stride", 1)
-    dilation = per_axis(dilation, rank, "dilation", 1)
-    groups = integer(groups, "groups", 1)
-    if min(weight_shape) < 1:
-        raise ValueError(f"weight has shape {weight_shape}; it needs at least one element along each axis")
-    if in_channels < 1 or min(in_size) < 1:
-        raise ValueError(f"{input_name} has shape {input_shape}; only the batch may be empty")
-    if out_channels % groups:
-        raise ValueError(f"groups is {groups}; it needs to divide weight's {out_channels} output channels")
-    if in_channels % groups:
-        raise ValueError(f"groups is {groups}; it needs to divide {input_name}'s {in_channels} channels")
-    if in_channels != channels_per_group * groups:
-        raise ValueError(
-            f"weight has shape {weight_shape}, for {channels_per_group * groups} input channels in {groups} groups; "
-            f"{input_name} of shape {input_shape} needs {in_channels // groups} channels per group"
-        )
-    pairs = paddings(padding, tuple(in_size), tuple(kernel), stride, dilation)
+    pairs = paddings(padding, a.size, a.kernel, a.stride, a.dilation)
     out_size = []
-    for size, k, s, d, (before, after) in zip(in_size, kernel, stride, dilation, pairs, strict=True):
+    for size, k, s, d, (before, after) in zip(a.size, a.kernel, a.stride, a.dilation, pairs, strict=True):
         span = size + before + after - d * (k - 1) - 1
         if span < 0:
             raise ValueError(
-                f"weight's kernel {tuple(kernel)} with dilation {dilation} is larger than {input_name}'s size "
-                f"{tuple(in_size)} with padding {pairs}"
+                f"weight's kernel {a.kernel} with dilation {a.dilation} is larger than {input_name}'s size "
+                f"{a.size} with padding {pairs}"
             )
         out_size.append(span // s + 1)
-    for name, total in (
-        (input_name, math.prod((max(batch, 1), in_channels, *in_size))),
-        ("the output", math.prod((max(batch, 1), out_channels, *out_size))),
-    ):
-        if total > LIMIT:
-            raise ValueError(f"{name} would have {total} elements; the sizes need a product of at most {LIMIT}")
+    _within_limit(a.batch, **{input_name: (a.channels, *a.size), "the output": (weight_shape[0], *out_size)})
     return Geometry(
         layout,
-        batched,
-        batch,
-        groups,
-        in_channels,
-        out_channels,
-        tuple(in_size),
+        a.batched,
+        a.batch,
+        a.groups,
+        a.channels,
+        weight_shape[0],
+        a.size,
         tuple(out_size),
-        tuple(kernel),
+        a.kernel,
+        a.stride,
+        a.dilation,
+        pairs,
+    )
+
+
+def transposed_geometry(
+    rank: int,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: Any,
+    layout: str,
+    input_name: str = "input",
+) -> Geometry:
+    """Check and normalise the parameters of a transposed convolution.
+
+    The result describes the convolution whose input gradient it is: what goes in here is that one's output.
+    """
+    a = _sizes_of(
+        rank,
+        input_shape,
+        weight_shape,
+        "input",
         stride,
         dilation,
+        groups,
+        layout,
+        input_name,
+    )
+    if a.channels != weight_shape[0]:
+        raise ValueError(
+            f"weight has shape {weight_shape}, for {weight_shape[0]} input channels; {input_name} of shape "
+            f"{input_shape} has {a.channels}"
+        )
+    if isinstance(padding, str) and padding != "valid":
+        raise ValueError(f"padding is {padding!r}; a transposed convolution needs 'valid', integers or pairs")
+    pairs = paddings(padding, a.size, a.kernel, a.stride, a.dilation)
+    extra = per_axis(output_padding, rank, "output_padding", 0)
+    for more, s, d in zip(extra, a.stride, a.dilation, strict=True):
+        if more >= max(s, d):
+            raise ValueError(
+                f"output_padding is {output_padding!r}; it needs to be smaller than stride {a.stride} or dilation "
+                f"{a.dilation}"
+            )
+    sizes_out = []
+    for size, k, s, d, more, (before, after) in zip(a.size, a.kernel, a.stride, a.dilation, extra, pairs, strict=True):
+        length = (size - 1) * s + d * (k - 1) + 1 + more - before - after
+        if length < 1:
+            raise ValueError(
+                f"padding is {padding!r}; it leaves out all of the {length + before + after} elements of the "
+                "output along an axis"
+            )
+        sizes_out.append(length)
+    out_channels = weight_shape[1] * a.groups
+    _within_limit(a.batch, **{input_name: (a.channels, *a.size), "the output": (out_channels, *sizes_out)})
+    return Geometry(
+        layout,
+        a.batched,
+        a.batch,
+        a.groups,
+        out_channels,
+        a.channels,
+        tuple(sizes_out),
+        a.size,
+        a.kernel,
+        a.stride,
+        a.dilation,
         pairs,
     )

@@ -13,7 +13,7 @@ from fastconv.ops.activation import (
     softmax,
     tanh,
 )
-from fastconv.ops.conv import conv2d
+from fastconv.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastconv.ops.linear import linear
 from fastconv.ops.loss import cross_entropy, mse_loss
 from fastconv.ops.norm import batch_norm, local_response_norm
@@ -32,7 +32,12 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "global_avg_pool",

@@ -11,7 +11,20 @@ from fastconv.ops.activation import sigmoid_grad as sigmoid
 from fastconv.ops.activation import silu_grad as silu
 from fastconv.ops.activation import softmax_grad as softmax
 from fastconv.ops.activation import tanh_grad as tanh
-from fastconv.ops.conv import conv2d_input, conv2d_weight
+from fastconv.ops.conv import (
+    conv1d_input,
+    conv1d_weight,
+    conv2d_input,
+    conv2d_weight,
+    conv3d_input,
+    conv3d_weight,
+    conv_transpose1d_input,
+    conv_transpose1d_weight,
+    conv_transpose2d_input,
+    conv_transpose2d_weight,
+    conv_transpose3d_input,
+    conv_transpose3d_weight,
+)
 from fastconv.ops.linear import linear_grad as linear
 from fastconv.ops.loss import cross_entropy_grad as cross_entropy
 from fastconv.ops.loss import mse_loss_grad as mse_loss
@@ -30,8 +43,18 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "conv1d_input",
+    "conv1d_weight",
     "conv2d_input",
     "conv2d_weight",
+    "conv3d_input",
+    "conv3d_weight",
+    "conv_transpose1d_input",
+    "conv_transpose1d_weight",
+    "conv_transpose2d_input",
+    "conv_transpose2d_weight",
+    "conv_transpose3d_input",
+    "conv_transpose3d_weight",
     "cross_entropy",
     "dropout",
     "global_avg_pool",

@@ -87,20 +87,26 @@ class ConvPlan:
     ----------
     input_shape : tuple of int
         Shape of the inputs, (N, C, *spatial) or (C, *spatial), in the order of ``layout``.
-    weight : array_like, shape (out_channels, in_channels / groups, *kernel)
+    weight : array_like, shape (out_channels, in_channels / groups, *kernel), with one to three axes of a kernel
         float32, float64 or float16 (computed in float32). It is packed here, and kept for pickling: as a copy if it
         is writeable, so that later changes have no effect.
     bias : array_like, shape (out_channels,), optional
     stride, padding, dilation, groups
         As for :func:`fastconv.conv2d`.
-    layout : str
-        ``"NCHW"`` or ``"NHWC"``.
+    layout : str, optional
+        Order of the axes, ``"NCHW"`` or ``"NHWC"``, and likewise for one axis and for three. Channels come before the
+        spatial axes by default.
     activation : {None, "relu", "relu6"}
         Applied to the result, after the residual is added.
     algorithm : str
         ``"auto"``, or one of :data:`fastconv.ALGORITHMS`, or ``"winograd"``.
     precision : {"default", "strict"}
         ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
+    transposed : bool
+        Plan :func:`fastconv.conv_transpose2d` or its kin instead, whose weight is (in_channels, out_channels / groups,
+        *kernel).
+    output_padding : int or tuple of int
+        As for :func:`fastconv.conv_transpose2d`; only with ``transposed``.
 
     Raises
     ------
@@ -139,42 +145,69 @@ class ConvPlan:
         dilation: Any = 1,
         groups: int = 1,
         *,
-        layout: str = "NCHW",
+        layout: str | None = None,
         activation: str | None = None,
         algorithm: str = "auto",
         precision: str = "default",
+        transposed: bool = False,
+        output_padding: Any = 0,
     ) -> None:
         weight = _args.as_operand(weight, "weight")
-        if weight.ndim != 4:
+        rank = weight.ndim - 2
+        if not 1 <= rank <= 3:
             raise ValueError(
-                f"weight has shape {weight.shape}; it needs 4 axes: out_channels, in_channels / groups, height, width"
+                f"weight has shape {weight.shape}; it needs 3 to 5 axes: two of channels and the kernel's, as "
+                "fastconv.conv2d says"
             )
+        if not isinstance(transposed, bool):
+            raise TypeError(f"transposed is {transposed!r}; it needs to be True or False")
+        layout = _args.channels_first(rank) if layout is None else layout
         shape = _args.sizes(input_shape, "input_shape", 0)
-        self._geometry = _args.geometry(
-            2, shape, weight.shape, stride, padding, dilation, groups, layout, "input_shape"
+        if not transposed and output_padding != 0:
+            raise ValueError(f"output_padding is {output_padding!r}; only a transposed convolution has one")
+        self._geometry = g = geometry_of(
+            rank,
+            transposed,
+            shape,
+            weight.shape,
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            layout,
+            "input_shape",
         )
-        self._dtype = weight.dtype
-        bias = check_bias(bias, self._geometry, weight)
-        weight = _args.stored(weight)
-        self._shape = shape
-        src, dst = (dense_strides(s, weight.itemsize) for s in (shape, self.output_shape))
+        self._dtype, self._shape, self._transposed = weight.dtype, shape, transposed
+        self._output_padding = _args.per_axis(output_padding, rank, "output_padding", 0)
+        bias = check_bias(bias, g.in_channels if transposed else g.out_channels, weight)
         self._activation, self._requested = activation, algorithm
         self._strict = _args.is_strict(precision)
         bounds = _args.activation_bounds(activation)
-        self._fields = self._geometry.fields("forward", weight.dtype, src, weight.strides, dst, bounds)
+        # The core reads float16 forward only.
+        wide = weight.astype(np.float32) if self._widened else _args.stored(weight)
+        read, written = (dense_strides(s, wide.itemsize) for s in (shape, self.output_shape))
+        direction, src, dst = ("input", written, read) if transposed else ("forward", read, written)
+        self._fields = g.fields(direction, wide.dtype, src, wide.strides, dst, bounds)
         self._plan = core_plan(
             self._fields,
             algorithm,
             self._strict,
-            (shape, src),
-            (weight.shape, weight.strides),
-            (self.output_shape, dst),
-            weight.dtype,
+            (shape, read),
+            (wide.shape, wide.strides),
+            (self.output_shape, written),
+            wide.dtype,
         )
-        self._packed = self._plan.pack(weight, bias, _config.get_num_threads())
+        wide_bias = bias.astype(np.float32) if self._widened and bias is not None else bias
+        self._packed = self._plan.pack(wide, wide_bias, _config.get_num_threads())
         # For pickling; a read-only array is taken to stay as it is.
-        self._weight = _kept(weight)
+        self._weight = _kept(_args.stored(weight))
         self._bias = None if bias is None else _kept(bias)
+
+    @property
+    def _widened(self) -> bool:
+        """Whether the core is given float32 for float16."""
+        return self._transposed and self._dtype == _args.HALF
 
     def __call__(self, x: Any, residual: Any = None, out: np.ndarray | None = None) -> np.ndarray:
         """Convolve.
@@ -208,6 +241,11 @@ class ConvPlan:
             _args.check_out(out, self.output_shape, self._dtype, {"x": x})
         x = _args.addressable(np.ascontiguousarray(x))
         residual = laid_out(residual, out)
+        if self._widened:
+            x, residual = (None if a is None else a.astype(np.float32) for a in (x, residual))
+            result = np.empty(self.output_shape, np.float32)
+            self._plan.execute(x, self._packed, None, None, residual, result, threads)
+            return handed_over(result.astype(self._dtype), out)
         result = target(out, True, self.output_shape, self._dtype)
         self._plan.execute(x, self._packed, None, None, residual, result, threads)
         return handed_over(result, out)
@@ -240,7 +278,7 @@ class ConvPlan:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the result."""
-        return self._geometry.result_shape
+        return self._geometry.input_result_shape if self._transposed else self._geometry.result_shape
 
     def explain(self, measure: bool | None = None) -> str:
         """A table of every algorithm: its predicted cost, or the reason why it cannot serve.
@@ -306,10 +344,10 @@ class ConvPlan:
         return result
 
     def __repr__(self) -> str:
-        g = self._geometry
+        g, kind = self._geometry, "transposed, " if self._transposed else ""
         return (
-            f"ConvPlan({self._shape} -> {self.output_shape}, "
-            f"kernel={g.kernel}, {g.layout}, {self._dtype}, algorithm={self.algorithm!r}, isa={self.isa!r})"
+            f"ConvPlan({self._shape} -> {self.output_shape}, kernel={g.kernel}, {kind}{g.layout}, {self._dtype}, "
+            f"algorithm={self.algorithm!r}, isa={self.isa!r})"
         )
 
     @property
@@ -324,6 +362,8 @@ class ConvPlan:
             "activation": self._activation,
             "algorithm": self._requested,
             "precision": "strict" if self._strict else "default",
+            "transposed": self._transposed,
+            "output_padding": self._output_padding if self._transposed else 0,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -338,13 +378,34 @@ def _kept(array: np.ndarray) -> np.ndarray:
     return array.copy() if array.flags.writeable else array
 
 
-def check_bias(bias: Any, geometry: _args.Geometry, weight: np.ndarray) -> np.ndarray | None:
+def geometry_of(
+    rank: int,
+    transposed: bool,
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    dilation: Any,
+    groups: Any,
+    layout: str,
+    input_name: str,
+) -> _args.Geometry:
+    """The convolution, or the one whose input gradient a transposed one is."""
+    if not transposed:
+        return _args.geometry(rank, input_shape, weight_shape, stride, padding, dilation, groups, layout, input_name)
+    return _args.transposed_geometry(
+        rank, input_shape, weight_shape, stride, padding, output_padding, dilation, groups, layout, input_name
+    )
+
+
+def check_bias(bias: Any, channels: int, weight: np.ndarray) -> np.ndarray | None:
     """The bias as a contiguous array, or None."""
     if bias is None:
         return None
     bias = _args.as_operand(bias, "bias")
-    if bias.shape != (geometry.out_channels,):
-        raise ValueError(f"bias has shape {bias.shape}; it needs ({geometry.out_channels},)")
+    if bias.shape != (channels,):
+        raise ValueError(f"bias has shape {bias.shape}; it needs ({channels},)")
     _args.same_dtype(bias, "bias", weight, "weight")
     return _args.addressable(np.ascontiguousarray(bias))
 
@@ -396,9 +457,11 @@ def algorithms(
     dilation: Any = 1,
     groups: int = 1,
     *,
-    layout: str = "NCHW",
+    layout: str | None = None,
     dtype: Any = np.float32,
     precision: str = "default",
+    transposed: bool = False,
+    output_padding: Any = 0,
 ) -> list[str]:
     """Names of the algorithms that can serve a convolution, the one predicted to be fastest first.
 
@@ -408,8 +471,8 @@ def algorithms(
     ----------
     input_shape, weight_shape : tuple of int
         As those of :func:`fastconv.conv2d`'s arrays.
-    stride, padding, dilation, groups, layout, precision
-        As for :func:`fastconv.conv2d`.
+    stride, padding, dilation, groups, layout, precision, transposed, output_padding
+        As for :class:`fastconv.ConvPlan`.
     dtype : dtype
         float32 or float64.
 
@@ -426,15 +489,25 @@ def algorithms(
         raise TypeError(f"dtype is {dtype}; it needs float32 or float64")
     shape = _args.sizes(input_shape, "input_shape", 0)
     kernel = _args.sizes(weight_shape, "weight_shape", 1)
-    g = _args.geometry(2, shape, kernel, stride, padding, dilation, groups, layout, "input_shape")
-    item = dtype.itemsize
-    fields = g.fields(
-        "forward",
-        dtype,
-        dense_strides(g.input_shape, item),
-        dense_strides(kernel, item),
-        dense_strides(g.output_shape, item),
+    rank = len(kernel) - 2
+    if not 1 <= rank <= 3:
+        raise ValueError(f"weight_shape is {kernel}; it needs 3 to 5 axes: two of channels and the kernel's")
+    layout = _args.channels_first(rank) if layout is None else layout
+    g = geometry_of(
+        rank,
+        transposed,
+        shape,
+        kernel,
+        stride,
+        padding,
+        output_padding,
+        dilation,
+        groups,
+        layout,
+        "input_shape",
     )
+    strides = (dense_strides(s, dtype.itemsize) for s in (g.input_shape, kernel, g.output_shape))
+    fields = g.fields("input" if transposed else "forward", dtype, *strides)
     verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision), _costs.COSTS.seconds)
     ranked = sorted(verdicts, key=lambda v: (v[0] in _BY_NAME, v[2]))
     return [name for name, refusal, _ in ranked if refusal is None]
