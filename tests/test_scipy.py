@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from support import tolerance
+from fastconv import _config, _core
+from support import Fenced, tolerance
 
 pytest.importorskip("scipy")
 import scipy.ndimage
@@ -34,6 +35,10 @@ class Comparison:
         names = [message.rpartition(": ")[2] for message in self.caplog.messages]
         known = {name: names.count(name) for name in _engine.ENGINES}
         return known | {"SciPy": sum("handed over" in message for message in self.caplog.messages)}
+
+    def served(self, share: float) -> bool:
+        """Whether that share of the calls at least was computed here."""
+        return self.engines()["SciPy"] <= (1 - share) * self.calls
 
     def __call__(self, module, name, terms, scale, *args, **kwargs):
         self.calls += 1
@@ -92,7 +97,7 @@ def test_signal(compare, name):
         terms = min(a.size, b.size) * (10 if method != "direct" else 1)
         scale = size(a, b) * (1 if method == "direct" else np.sqrt(a.size + b.size))
         compare(signal, name, terms, scale, a, b, str(mode), method)
-    assert compare.engines()["SciPy"] < 0.5 * compare.calls, compare.engines()
+    assert compare.served(0.4), compare.engines()
 
 
 @pytest.mark.parametrize("name", ["convolve2d", "correlate2d"])
@@ -108,7 +113,7 @@ def test_signal_2d(compare, name):
         fill = (0, 2, 1.5)[i % 5 % 3]
         terms = b.size * (1 if i % 3 else 10)
         compare(signal, name, terms, size(np.append(a, fill), b) * np.sqrt(min(b.size, 40)), a, b, mode, boundary, fill)
-    assert compare.engines()["SciPy"] < 0.5 * compare.calls, compare.engines()
+    assert compare.served(0.4), compare.engines()
 
 
 def test_sepfir2d(compare):
@@ -120,7 +125,7 @@ def test_sepfir2d(compare):
         row, column = (rng.standard_normal(int(rng.integers(1, 6)) * 2 - 1).astype(dtype) for _ in "ab")
         compare(signal, "sepfir2d", 20, size(a, row) * size(1, column), a, row, column)
     compare(signal, "sepfir2d", 4, 4, np.eye(9), np.ones(4), np.ones(3))
-    assert compare.engines()["SciPy"] < 0.7 * compare.calls, compare.engines()
+    assert compare.served(0.4), compare.engines()
 
 
 @pytest.mark.parametrize("name", ["convolve", "correlate"])
@@ -147,7 +152,7 @@ def test_ndimage(compare, name):
         cval = float(rng.integers(-2, 3))
         kwargs = {"axes": axes, "mode": ND_MODES[i % 8], "cval": cval, "origin": origin, "output": output}
         compare(ndimage, name, w.size, size(np.append(x, cval), w), x, w, **kwargs)
-    assert compare.engines()["SciPy"] < 0.5 * compare.calls, compare.engines()
+    assert compare.served(0.4), compare.engines()
     assert compare.engines()["separable"] > 10
 
 
@@ -162,6 +167,7 @@ def test_ndimage_1d(compare, name):
         axis, origin = int(rng.integers(-rank - (i % 20 == 0), rank)), int(rng.integers(-(k // 2), (k - 1) // 2 + 1))
         output = (None, np.float64, np.float32)[i % 7 % 3]
         compare(ndimage, name, k, size(x, w), x, w, axis, output, ND_MODES[i % 8], 1.5 if i % 2 else 2.0, origin)
+    assert compare.served(0.5), compare.engines()
 
 
 def test_gaussian_filter(compare):
@@ -178,12 +184,13 @@ def test_gaussian_filter(compare):
             "cval": (0.0, 1.0)[i % 2],
             "truncate": float(rng.uniform(1, 5)),
             "radius": None if i % 7 else int(rng.integers(0, 9)),
-            "output": None if x.dtype.kind in "fc" else np.float64,
+            "output": None if x.dtype.kind in "fc" or i % 11 == 0 else np.float64,
             "axes": axes,
         }
         # What an axis multiplies by at most: the sum of its weights' magnitudes.
         gains = [_gain(s, kwargs) for s in np.broadcast_to(kwargs["sigma"], count)]
         compare(ndimage, "gaussian_filter", 80, np.prod(gains) * (float(np.abs(x).max()) + 1), x, **kwargs)
+    assert compare.served(0.5), compare.engines()
 
 
 def _gain(sigma, kwargs):
@@ -236,6 +243,28 @@ def test_engines_at_tile_edges(engine, dtype, threads):
             expected = scipy.ndimage.correlate(x.astype("f8"), kernel, mode=border, cval=1.0)
             bound = 4 * tolerance(dtype, k * k) * (np.abs(x).max() + 1) * k * (4 if engine == "fft" else 1)
             assert np.abs(y - expected).max() <= bound, (k, n, border)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_nothing_outside_the_arrays_is_touched(dtype, at_end):
+    """Input and output lie between pages that nobody may touch."""
+    rng = np.random.default_rng(17)
+    fences = [Fenced(200 * 200 * 8) for _ in "xy"]
+    try:
+        for i, k in enumerate((1, 2, 3, 6, 7, 17)):
+            for n in (1, 6, 7, 15, 16, 17, 63, 64, 65, 130):
+                x = fences[0].place(rng.standard_normal((n, n + 1)).astype(dtype), at_end)
+                y = fences[1].place(np.full((n, n + 1), np.nan, dtype), at_end)
+                axes = tuple((m, m, k, -(k // 2), i % 5) for m in x.shape)
+                for separable in (False, True):
+                    weights = np.full(2 * k if separable else k * k, 0.5, dtype)
+                    stencil = _core.Stencil(int(dtype == "f8"), separable, False, (1.0, 1.0), axes)
+                    stencil.run(x, weights, y, _config.ISA, 1)
+                    assert np.isfinite(y).all()
+    finally:
+        for fence in fences:
+            fence.open()
 
 
 def _borders(i):
