@@ -26,9 +26,9 @@ class Unserved(Exception):
 
 
 def hand_over(function: Callable[..., Any], reason: object, *args: Any, **kwargs: Any) -> Any:
-    """SciPy's own result, or SciPy's own error."""
+    """SciPy's own result, or SciPy's own error. Keywords that are None are left out: older releases lack some."""
     log.debug("%s: handed over to SciPy: %s", function.__name__, reason)
-    return function(*args, **kwargs)
+    return function(*args, **{name: value for name, value in kwargs.items() if value is not None})
 
 
 def is_integer(dtype: np.dtype) -> bool:
