@@ -22,6 +22,7 @@ BORDERS = {"constant": 0, "nearest": 1, "reflect": 2, "mirror": 3, "wrap": 4}
 ENGINES = ("direct", "separable", "fft")
 _MOST_AXES = 8  # of the core
 _NARROW = 64  # columns: fewer make short vectors
+_SMALL = 20e-6  # seconds: as long as it takes to look for another engine than the direct one
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ def correlate(p: Problem, engines: Sequence[str] = ENGINES) -> np.ndarray:
 def choose(p: Problem, engines: Sequence[str] = ENGINES) -> tuple[str, list[np.ndarray] | None]:
     """The cheapest engine, and the kernel's factors if it is the separable one."""
     costs = {}
-    factors = factorised(p.kernel) if "separable" in engines and not p.unfused else None
     if "direct" in engines:
         costs["direct"] = _stencil(p).cost(_config.ISA)
+        if costs["direct"] < _SMALL:
+            return "direct", None
+    factors = factorised(p.kernel) if "separable" in engines and not p.unfused else None
     if factors is not None:
         costs["separable"] = _separable_cost(p, factors)
     if "fft" in engines:
