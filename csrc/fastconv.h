@@ -165,6 +165,48 @@ void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst
 fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, const int64_t *indices, void *d_src,
                            int threads);
 
+// Stencils (algo/stencil.c): one channel, any number of axes up to FC_RANK, borders as image filters have them:
+//
+//   dst[o] = sum over k of wei[k] * ext(src)[o + offset + k],  o, offset and k one number per axis
+//
+// where ext continues src beyond its borders, axis by axis: by `fill`, by its last element, mirrored about its edge or
+// about the centre of its last element, or periodically.
+typedef enum fc_border {
+    FC_BORDER_CONSTANT = 0,
+    FC_BORDER_NEAREST,
+    FC_BORDER_REFLECT,
+    FC_BORDER_MIRROR,
+    FC_BORDER_WRAP,
+    FC_BORDERS
+} fc_border;
+
+enum { FC_RANK = 8 };
+
+typedef struct fc_stencil_axis {
+    int64_t in, out, kernel, offset;
+    int64_t src, dst; // strides in elements; of the last axis dst must be 1
+    int32_t border;
+} fc_stencil_axis;
+
+typedef struct fc_stencil {
+    int32_t rank, dtype;
+    // The kernel is an outer product over the last two axes and has one tap along the others; the weights are those of
+    // the last but one axis, then those of the last.  Rows are summed first; what lies beyond the columns of sums is the
+    // fill times the sum of the last axis' weights, if the whole is to be the dense sum, or whatever else is asked for.
+    int32_t separable;
+    int32_t unfused;        // round products before they are added
+    double fill, fill_rows; // fill_rows: of the sums, separable only
+    fc_stencil_axis axis[FC_RANK];
+} fc_stencil;
+
+// Checks everything that memory safety rests on, but for the strides.
+fc_status fc_stencil_check(const fc_stencil *stencil, char message[FC_MESSAGE]);
+double fc_stencil_cost(const fc_stencil *stencil, fc_isa isa); // predicted seconds on one thread
+size_t fc_stencil_scratch_bytes(const fc_stencil *stencil, fc_isa isa, int threads);
+// scratch is 64-byte aligned.  dst must not overlap src.
+void fc_stencil_run(const fc_stencil *stencil, fc_isa isa, const void *src, const void *wei, void *dst, void *scratch,
+                    int threads);
+
 // The machine (cpu.c).
 int fc_isa_built(fc_isa isa);     // compiled in
 int fc_isa_supported(fc_isa isa); // compiled in and usable on this CPU under this operating system
@@ -176,7 +218,7 @@ const char *fc_compiler(void);
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);
 
 // An array of a caller (call.c), as the buffer protocol has it: strides in bytes, format as Python's struct module.
-enum { FC_RANK = 8, FC_DESCRIPTION = 1 + 2 * FC_RANK };
+enum { FC_DESCRIPTION = 1 + 2 * FC_RANK };
 typedef struct fc_array {
     const void *data;
     const char *format;

@@ -1,31 +1,40 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The README's examples run pasted as they stand, and its links lead somewhere."""
+"""The examples of the README and of the pages in docs/ run pasted as they stand, and their links lead somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-pytestmark = pytest.mark.skipif(not README.exists(), reason="runs from the source tree only")
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))] if README.exists() else []
+pytestmark = pytest.mark.skipif(not PAGES, reason="runs from the source tree only")
 
 
-def examples() -> list[str]:
-    text = README.read_text() if README.exists() else ""
-    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+def examples(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("example", examples(), ids=range(len(examples())))
-def test_example(example, tmp_path, monkeypatch):
+EXAMPLES = {f"{page.stem}-{i}": (page, text) for page in PAGES for i, text in enumerate(examples(page))}
+
+
+@pytest.mark.parametrize(("page", "example"), EXAMPLES.values(), ids=EXAMPLES)
+def test_example(page, example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
+    try:
+        exec(compile(example, page.name, "exec"), {"__name__": "__main__"})
+    except ModuleNotFoundError as error:
+        if error.name.startswith("fastconv"):
+            raise
+        pytest.skip(f"needs {error.name}")
 
 
 def test_there_are_examples():
-    assert len(examples()) >= 2
+    assert len(examples(README)) >= 2
 
 
-def test_local_links_exist():
-    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text())
-    assert links
-    assert [link for link in links if not (README.parent / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_local_links_exist(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []

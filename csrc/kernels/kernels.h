@@ -117,6 +117,19 @@ typedef struct fc_depthwise_rows {
     const int64_t *tap_offset;  // and where they lie
 } fc_depthwise_rows;
 
+// A few output rows of a stencil from extended input rows, each readable up to the whole vectors of `columns`, and
+// width - 1 beyond.  Output row r sees rows[t * (height + count - 1) + r + i] of plane t by weights[(t * width + j) *
+// height + i].
+enum { FC_STENCIL_ROWS = 6 };
+typedef struct fc_stencil_rows {
+    const void *const *rows;
+    const void *weights;
+    int64_t depth, height, width; // taps; depth counts planes
+    int64_t count, columns;       // output rows, 1 .. FC_STENCIL_ROWS and at most height; output columns
+    void *dst;
+    int64_t dst_row; // elements from row to row
+} fc_stencil_rows;
+
 typedef void (*fc_gemm_fn)(const fc_gemm_tile *tile);
 typedef void (*fc_pack_weights_fn)(const fc_weight_order *order, const void *weights, void *packed, int64_t k0,
                                    int64_t k1, int64_t tile);
@@ -125,6 +138,7 @@ typedef void (*fc_pad_copy_fn)(const fc_pad_copy *work);
 typedef void (*fc_winograd_fn)(const fc_winograd_tiles *work);
 typedef void (*fc_winograd_weights_fn)(const fc_winograd_weights *work);
 typedef void (*fc_depthwise_fn)(const fc_depthwise_rows *work);
+typedef void (*fc_stencil_fn)(const fc_stencil_rows *work);
 typedef void (*fc_widen_fn)(const uint16_t *in, float *out, int64_t count);
 typedef void (*fc_narrow_fn)(const float *in, uint16_t *out, int64_t count);
 typedef double (*fc_burn_fn)(int64_t rounds);

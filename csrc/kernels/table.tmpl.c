@@ -10,6 +10,7 @@
 #include "kernels/pool.tmpl.c"
 #include "kernels/pool_bands.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
+#include "kernels/stencil.tmpl.c"
 #include "kernels/winograd.tmpl.c"
 #include "kernels/winograd_weights.tmpl.c"
 

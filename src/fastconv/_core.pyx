@@ -72,6 +72,18 @@ cdef extern from "fastconv.h" nogil:
     fc_status fc_pool_check(const fc_pool *, char *)
     void fc_pool_forward(const fc_pool *, fc_isa, const void *, void *, int64_t *, int)
     fc_status fc_pool_backward(const fc_pool *, fc_isa, const void *, const int64_t *, void *, int)
+    ctypedef struct fc_stencil_axis:
+        int64_t in_ "in"
+        int64_t out, kernel, offset, src, dst
+        int32_t border
+    ctypedef struct fc_stencil:
+        int32_t rank, dtype, separable, unfused
+        double fill, fill_rows
+        fc_stencil_axis axis[8]
+    fc_status fc_stencil_check(const fc_stencil *, char *)
+    double fc_stencil_cost(const fc_stencil *, fc_isa)
+    size_t fc_stencil_scratch_bytes(const fc_stencil *, fc_isa, int)
+    void fc_stencil_run(const fc_stencil *, fc_isa, const void *, const void *, void *, void *, int)
     int fc_isa_built(fc_isa)
     int fc_isa_supported(fc_isa)
     fc_isa fc_isa_best()
@@ -592,6 +604,85 @@ cdef class Pool:
         finally:
             PyBuffer_Release(&s)
         return status == FC_OK
+
+
+cdef class Stencil:
+    """A stencil on arrays of given sizes. ``axes`` has (in, out, kernel, offset, border) of each axis, two or more.
+
+    ``fill`` are those of the input and of the rows of sums; of a separable stencil the weights are those of the last
+    but one axis, then those of the last.
+    """
+    cdef fc_stencil stencil
+    cdef Py_ssize_t taps
+
+    def __cinit__(self, int dtype, bint separable, bint unfused, tuple fill, tuple axes):
+        cdef char message[FC_MESSAGE]
+        cdef int i
+        if not 2 <= len(axes) <= FC_RANK:
+            raise ValueError(f"a stencil has {len(axes)} axes; it needs 2 to {FC_RANK}")
+        self.stencil.rank, self.stencil.dtype = len(axes), dtype
+        self.stencil.separable, self.stencil.unfused = separable, unfused
+        self.stencil.fill, self.stencil.fill_rows = fill
+        self.taps = 0 if separable else 1
+        for i in range(self.stencil.rank):
+            a = &self.stencil.axis[i]
+            a.in_, a.out, a.kernel, a.offset, a.border = axes[i]
+            a.src = a.dst = 1
+            if not separable:
+                self.taps *= a.kernel
+            elif i >= self.stencil.rank - 2:
+                self.taps += a.kernel
+        cdef fc_status status = fc_stencil_check(&self.stencil, message)
+        if status != FC_OK:
+            raise_status(status, message)
+
+    def cost(self, int isa):
+        """Predicted seconds on one thread of a nominal machine."""
+        return fc_stencil_cost(&self.stencil, isa)
+
+    cdef int take(self, object array, Py_buffer *buffer, bint writable, str name) except -1:
+        """Opens a buffer of the stencil's sizes and notes its strides; the caller releases it."""
+        PyObject_GetBuffer(array, buffer, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
+        cdef int i
+        cdef bint whole = buffer.ndim == self.stencil.rank and buffer.itemsize == (8 if self.stencil.dtype else 4)
+        for i in range(buffer.ndim if whole else 0):
+            a = &self.stencil.axis[i]
+            whole = whole and buffer.strides[i] % buffer.itemsize == 0
+            whole = whole and buffer.shape[i] == (a.out if writable else a.in_)
+        if not whole:
+            release(buffer)
+            raise ValueError(f"{name} does not have the shape and dtype that the stencil was made for")
+        return 0
+
+    def run(self, src, weights, dst, int isa, int threads):
+        """dst from src; weights are contiguous, and dst is along its last axis."""
+        cdef fc_stencil s = self.stencil
+        cdef Py_buffer x, w, y
+        cdef char message[FC_MESSAGE]
+        cdef fc_status status
+        cdef void *scratch
+        cdef int i
+        x.buf = w.buf = y.buf = NULL
+        try:
+            self.take(src, &x, False, "input")
+            self.take(dst, &y, True, "output")
+            PyObject_GetBuffer(weights, &w, 0)
+            if w.len != self.taps * x.itemsize:
+                raise ValueError("weights do not have the size that the stencil was made for")
+            for i in range(s.rank):
+                s.axis[i].src = x.strides[i] // x.itemsize
+                s.axis[i].dst = y.strides[i] // y.itemsize
+            status = fc_stencil_check(&s, message)
+            if status != FC_OK:
+                raise_status(status, message)
+            scratch = acquire(fc_stencil_scratch_bytes(&s, isa, threads))
+            with nogil:
+                fc_stencil_run(&s, isa, x.buf, w.buf, y.buf, scratch, threads)
+            fc_scratch_release(scratch)
+        finally:
+            release(&x)
+            release(&w)
+            release(&y)
 
 
 def isas():

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// stencil.tmpl.c - rows of a correlation over one plane or several: dst[y][x] = sum over t, i, j of
+// wei[t][j][i] * rows[t][y + i][x + j].
+//
+// Every input vector is loaded once for all output rows that see it, and every weight once for all vectors of a row, so
+// that a tile of 6 rows x 4 vectors takes 10 loads for 24 multiply-adds.  (Taps outside and rows inside, as depthwise
+// has it, takes a load for each multiply-add: half of the peak.)  The order of the sum is that of the taps, row-major,
+// for every output, so that its bits depend neither on the tile nor on the place.
+
+// What one column of taps adds: output rows [from, to) see this input row, by the tap that lies o rows before `wei`.
+FC_INLINE void FC_NAME(stencil_row)(vec sum[6][4], const T *in, const T *wei, int64_t width, int64_t height,
+                                    const int from, const int to, const int count, const int fused) {
+    for (int64_t j = 0; j < width; j++, wei += height) {
+        vec x[4];
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) x[v] = v_load(in + j + v * FC_VL);
+#pragma GCC unroll 6
+        for (int o = from; o < to; o++) {
+            const vec w = v_set1(wei[-o]);
+#pragma GCC unroll 4
+            for (int v = 0; v < count; v++)
+                sum[o][v] = fused ? v_fma(w, x[v], sum[o][v]) : v_add(sum[o][v], v_mul(w, x[v]));
+        }
+    }
+}
+
+// `rows` x `count` vectors of outputs from column x on, the last vector of `lanes` columns; rows <= height.
+FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t x, int64_t lanes, const int rows,
+                                      const int count, const int fused) {
+    const int64_t height = work->height, width = work->width;
+    vec sum[6][4];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) sum[r][v] = v_set1(0);
+    for (int64_t t = 0; t < work->depth; t++) {
+        const void *const *in = work->rows + t * (height + rows - 1);
+        const T *wei = (const T *)work->weights + t * height * width;
+#define FC_INPUT_ROW(r, from, to)                                                                                      \
+    FC_NAME(stencil_row)(sum, (const T *)in[r] + x, wei + (r), width, height, from, to, count, fused)
+        // The first and the last input rows are not seen by all output rows.
+        if (rows > 1) FC_INPUT_ROW(0, 0, 1);
+        if (rows > 2) FC_INPUT_ROW(1, 0, 2);
+        if (rows > 3) FC_INPUT_ROW(2, 0, 3);
+        if (rows > 4) FC_INPUT_ROW(3, 0, 4);
+        if (rows > 5) FC_INPUT_ROW(4, 0, 5);
+        for (int64_t r = rows - 1; r < height; r++) FC_INPUT_ROW(r, 0, rows);
+        if (rows > 1) FC_INPUT_ROW(height, 1, rows);
+        if (rows > 2) FC_INPUT_ROW(height + 1, 2, rows);
+        if (rows > 3) FC_INPUT_ROW(height + 2, 3, rows);
+        if (rows > 4) FC_INPUT_ROW(height + 3, 4, rows);
+        if (rows > 5) FC_INPUT_ROW(height + 4, 5, rows);
+#undef FC_INPUT_ROW
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        T *dst = (T *)work->dst + r * work->dst_row + x;
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) {
+            if (v + 1 < count || lanes == FC_VL) v_store(dst + v * FC_VL, sum[r][v]);
+            else v_store_part(dst + v * FC_VL, sum[r][v], lanes);
+        }
+    }
+}
+
+// With 16 vector registers a tile is two vectors wide.
+#define FC_STENCIL_COUNT (FC_MR * FC_NV >= 24 ? 4 : 2)
+
+FC_INLINE void FC_NAME(stencil_rows)(const fc_stencil_rows *work, const int rows, const int fused) {
+    for (int64_t x = 0; x < work->columns;) {
+        const int64_t vectors = (work->columns - x + FC_VL - 1) / FC_VL;
+        const int64_t count = vectors >= FC_STENCIL_COUNT ? FC_STENCIL_COUNT : vectors >= 2 ? 2 : 1;
+        const int64_t left = work->columns - x - (count - 1) * FC_VL, lanes = left < FC_VL ? left : FC_VL;
+        if (count == FC_STENCIL_COUNT) FC_NAME(stencil_block)(work, x, lanes, rows, FC_STENCIL_COUNT, fused);
+        else if (count == 2) FC_NAME(stencil_block)(work, x, lanes, rows, 2, fused);
+        else FC_NAME(stencil_block)(work, x, lanes, rows, 1, fused);
+        x += count * FC_VL;
+    }
+}
+
+#define FC_STENCIL(name, fused)                                                                                        \
+    static void FC_NAME(name)(const fc_stencil_rows *work) {                                                           \
+        switch (work->count) {                                                                                         \
+        case 1:                                                                                                        \
+            FC_NAME(stencil_rows)(work, 1, fused);                                                                     \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            FC_NAME(stencil_rows)(work, 2, fused);                                                                     \
+            break;                                                                                                     \
+        case 3:                                                                                                        \
+            FC_NAME(stencil_rows)(work, 3, fused);                                                                     \
+            break;                                                                                                     \
+        case 4:                                                                                                        \
+            FC_NAME(stencil_rows)(work, 4, fused);                                                                     \
+            break;                                                                                                     \
+        case 5:                                                                                                        \
+            FC_NAME(stencil_rows)(work, 5, fused);                                                                     \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            FC_NAME(stencil_rows)(work, 6, fused);                                                                     \
+        }                                                                                                              \
+    }
+
+FC_STENCIL(stencil, 1)
+FC_STENCIL(stencil_unfused, 0)
+#undef FC_STENCIL
+#undef FC_STENCIL_COUNT

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One problem, three engines: ``direct``, ``separable`` for kernels of rank one, and ``fft``; the cheapest serves.
+
+The problem is a correlation of real arrays, ``y[o] = sum over k of kernel[k] * ext(x)[o + offset + k]``, where ``ext``
+continues x beyond its borders (csrc/fastconv.h has the equation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.fft
+
+from fastconv import _args, _config, _core
+from fastconv.scipy._numbers import Unserved, log
+
+#: The core's number of each border.
+BORDERS = {"constant": 0, "nearest": 1, "reflect": 2, "mirror": 3, "wrap": 4}
+ENGINES = ("direct", "separable", "fft")
+_MOST_AXES = 8  # of the core
+_NARROW = 64  # columns: fewer make short vectors
+_SMALL = 20e-6  # seconds: as long as it takes to look for another engine than the direct one
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A correlation; the sequences have one entry per axis. Every window reaches the input or begins at most one
+    kernel before it: ``offset + kernel > 0``."""
+
+    x: np.ndarray
+    kernel: np.ndarray
+    out_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    border: str
+    fill: float = 0.0
+    unfused: bool = False  # round each product, as compilers do for CPUs without fused multiply-adds
+
+
+def correlate(p: Problem, engines: Sequence[str] = ENGINES) -> np.ndarray:
+    """The result by the cheapest of these engines; x and kernel are of the dtype to compute in."""
+    if p.x.ndim > _MOST_AXES or not p.x.size or not p.kernel.size or 0 in p.out_shape:
+        raise Unserved(f"an array of shape {p.x.shape} and a kernel of shape {p.kernel.shape}")
+    p = replace(p, x=_args.addressable(p.x))
+    if p.x.ndim == 1:
+        return correlate(_with_leading_axis(p), engines)[0]
+    order = _vector_order(p)
+    if order is not None:
+        inverse = np.argsort(order)
+        return np.ascontiguousarray(correlate(_permuted(p, order), engines).transpose(inverse))
+    name, factors = choose(p, engines)
+    log.debug("%s on %s by %s: %s", p.x.dtype, p.x.shape, p.kernel.shape, name)
+    if name == "fft":
+        y = _fft(p)
+        rest = [e for e in engines if e != "fft"]
+        # One NaN or infinity spreads over all of a transform.
+        return y if not rest or math.isfinite(y.flat[0]) else correlate(p, rest)
+    return _direct(p) if name == "direct" else _separable(p, factors)
+
+
+def choose(p: Problem, engines: Sequence[str] = ENGINES) -> tuple[str, list[np.ndarray] | None]:
+    """The cheapest engine, and the kernel's factors if it is the separable one."""
+    costs = {}
+    if "direct" in engines:
+        costs["direct"] = _stencil(p).cost(_config.ISA)
+        if costs["direct"] < _SMALL:
+            return "direct", None
+    factors = factorised(p.kernel) if "separable" in engines and not p.unfused else None
+    if factors is not None:
+        costs["separable"] = _separable_cost(p, factors)
+    if "fft" in engines:
+        costs["fft"] = _fft_cost(p)
+    name = min(costs, key=costs.__getitem__)
+    return name, factors if name == "separable" else None
+
+
+# ------------------------------------------------------------------------------------------- arrangement of axes
+
+
+def _with_leading_axis(p: Problem) -> Problem:
+    return replace(p, x=p.x[None], kernel=p.kernel[None], out_shape=(1, *p.out_shape), offset=(0, *p.offset))
+
+
+def _vector_order(p: Problem) -> tuple[int, ...] | None:
+    """An order of axes in which rows are long, if the last ones are few colours that the kernel does not mix."""
+    still = [n == 1 for n in p.kernel.shape]
+    last = max((i for i, s in enumerate(still) if not s), default=-1)
+    if last < 1 or last == p.x.ndim - 1 or math.prod(p.out_shape[last + 1 :]) >= _NARROW:
+        return None
+    return (*range(last + 1, p.x.ndim), *range(last + 1))
+
+
+def _permuted(p: Problem, order: tuple[int, ...]) -> Problem:
+    return replace(
+        p,
+        x=p.x.transpose(order),
+        kernel=p.kernel.transpose(order),
+        out_shape=tuple(p.out_shape[i] for i in order),
+        offset=tuple(p.offset[i] for i in order),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- direct
+
+
+def _stencil(p: Problem) -> _core.Stencil:
+    border = BORDERS[p.border]
+    axes = tuple(
+        (n, m, k, o, border) for n, m, k, o in zip(p.x.shape, p.out_shape, p.kernel.shape, p.offset, strict=True)
+    )
+    return _core.Stencil(_args.FLOATS[p.x.dtype], False, p.unfused, (p.fill, p.fill), axes)
+
+
+def _direct(p: Problem) -> np.ndarray:
+    y = np.empty(p.out_shape, p.x.dtype)
+    _stencil(p).run(p.x, np.ascontiguousarray(p.kernel), y, _config.ISA, _config.get_num_threads())
+    return y
+
+
+# ----------------------------------------------------------------------------------------------------- separable
+
+
+def factorised(kernel: np.ndarray) -> list[np.ndarray] | None:
+    """Factors whose outer product is the kernel, every element to a few units in its last place; or None."""
+    if sum(n > 1 for n in kernel.shape) < 2:
+        return None
+    kernel64 = kernel.astype(np.float64)
+    pivot = np.unravel_index(np.argmax(np.abs(kernel64)), kernel.shape)
+    top = kernel64[pivot]
+    if not np.isfinite(top) or top == 0:
+        return None
+    factors = []
+    for axis in range(kernel.ndim):
+        fibre = kernel64[tuple(slice(None) if i == axis else at for i, at in enumerate(pivot))]
+        factors.append(fibre if axis == kernel.ndim - 1 else fibre / top)
+    product = factors[0]
+    for factor in factors[1:]:
+        product = product[..., None] * factor
+    if not (np.abs(product - kernel64) <= 4 * np.finfo(kernel.dtype).eps * np.abs(kernel64)).all():
+        return None
+    return factors
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A correlation along one axis."""
+
+    axis: int
+    weights: np.ndarray
+    out: int
+    offset: int
+    border: str
+    fill: float = 0.0
+
+
+def _passes(p: Problem, factors: list[np.ndarray]) -> list[Pass]:
+    """What lies beyond the sums along an axis is the fill times the sum of its weights.
+
+    Rows last, since they are summed behind the columns where both are done in one pass.
+    """
+    axes = [*range(p.x.ndim - 2), p.x.ndim - 1, p.x.ndim - 2]
+    fill, passes = p.fill, []
+    for axis in axes:
+        if (
+            len(factors[axis]) == 1
+            and axis != p.x.ndim - 1
+            and p.x.shape[axis] == p.out_shape[axis]
+            and not p.offset[axis]
+        ):
+            continue  # its only weight is one: the last axis has the scale
+        passes.append(Pass(axis, factors[axis], p.out_shape[axis], p.offset[axis], p.border, fill))
+        fill *= float(factors[axis].sum())
+    return passes
+
+
+def run_passes(x: np.ndarray, passes: Sequence[Pass]) -> np.ndarray:
+    """Correlations along one axis after another; columns and rows of a plane are one pass, without an image between."""
+    rest = list(passes)
+    while rest:
+        first, *others = rest
+        if others and (first.axis, others[0].axis) == (x.ndim - 1, x.ndim - 2):
+            x, rest = _run(x, others[0], first), others[1:]
+        elif first.axis == x.ndim - 1:
+            x, rest = _run(x, None, first), others
+        else:
+            x, rest = _run(x, first, None), others
+    return x
+
+
+def _run(x: np.ndarray, rows: Pass | None, columns: Pass | None) -> np.ndarray:
+    """One axis, or two: `columns` is along the last one."""
+    shape = x.shape
+    if columns is None:  # planes of (axis, all that lies behind it)
+        n = shape[rows.axis]
+        x = _dense(x).reshape(math.prod(shape[: rows.axis]), n, math.prod(shape[rows.axis + 1 :]))
+        out = (*shape[: rows.axis], rows.out, *shape[rows.axis + 1 :])
+    else:
+        out = (*shape[:-1], columns.out) if rows is None else (*shape[:-2], rows.out, columns.out)
+        if x.ndim != 3:
+            x = _dense(x) if x.ndim > 3 else x
+            x = x.reshape(-1, *shape[-2:]) if x.ndim > 3 else x.reshape((1,) * (3 - x.ndim) + shape)
+    stencil, y = _pass_stencil(x.shape, x.dtype, rows, columns)
+    weights = [p.weights for p in (rows, columns) if p is not None]
+    stencil.run(x, np.concatenate(weights).astype(x.dtype), y, _config.ISA, _config.get_num_threads())
+    return y.reshape(out)
+
+
+def _dense(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x)
+
+
+def _pass_stencil(
+    shape: tuple[int, ...], dtype: np.dtype, rows: Pass | None, columns: Pass | None
+) -> tuple[_core.Stencil, np.ndarray]:
+    batch, height, width = shape
+    axes = [
+        (n, n, 1, 0, 0) if p is None else (n, p.out, len(p.weights), p.offset, BORDERS[p.border])
+        for n, p in ((height, rows), (width, columns))
+    ]
+    both = rows is not None and columns is not None
+    fill = ((columns or rows).fill, (rows or columns).fill)
+    y = np.empty((batch, axes[0][1], axes[1][1]), dtype)
+    return _core.Stencil(_args.FLOATS[dtype], both, False, fill, ((batch, batch, 1, 0, 0), *axes)), y
+
+
+def _separable(p: Problem, factors: list[np.ndarray]) -> np.ndarray:
+    return run_passes(p.x, _passes(p, factors))
+
+
+def _separable_cost(p: Problem, factors: list[np.ndarray]) -> float:
+    """As much as stencils of one axis each, the last two in one."""
+    cost = 0.0
+    *leading, rows, columns = range(p.x.ndim)
+    for axes in ([axis] for axis in leading if len(factors[axis]) > 1):
+        cost += _core.Stencil(_args.FLOATS[p.x.dtype], False, False, (0.0, 0.0), _axes(p, axes)).cost(_config.ISA)
+    return cost + _core.Stencil(_args.FLOATS[p.x.dtype], True, False, (0.0, 0.0), _axes(p, (rows, columns))).cost(
+        _config.ISA
+    )
+
+
+def _axes(p: Problem, filtered: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    return tuple((m, m, p.kernel.shape[i] if i in filtered else 1, 0, 0) for i, m in enumerate(p.out_shape))
+
+
+# ----------------------------------------------------------------------------------------------------------- FFT
+
+
+def _fft_lengths(p: Problem) -> list[int]:
+    """A good length of transform per axis: wrapping may spoil only what is not asked for."""
+    lengths = []
+    for n, k, o, m in zip(*_fft_sizes(p), strict=True):
+        first, last = o + k - 1, o + k - 1 + m - 1  # of the full convolution
+        lengths.append(scipy.fft.next_fast_len(max(n, k, last + 1, n + k - 1 - max(first, 0)), real=True))
+    return lengths
+
+
+def _fft_sizes(p: Problem) -> tuple[Sequence[int], ...]:
+    """Input, kernel, offset and output per axis; a border that is not zero becomes a part of the input."""
+    if p.border == "constant" and p.fill == 0:
+        return p.x.shape, p.kernel.shape, p.offset, p.out_shape
+    extended = [m + k - 1 for m, k in zip(p.out_shape, p.kernel.shape, strict=True)]
+    return extended, p.kernel.shape, (0,) * p.x.ndim, p.out_shape
+
+
+def _fft_cost(p: Problem) -> float:
+    """On the nominal core of csrc/algo/cost.c: three transforms by pocketfft, which has vectors along no more than
+    one axis."""
+    n = math.prod(_fft_lengths(p))
+    return 40e-6 + 3 * n * (4.0 + math.log2(n)) * (0.16e-9 if p.x.itemsize == 4 else 0.25e-9)
+
+
+def _fft(p: Problem) -> np.ndarray:
+    lengths, axes = _fft_lengths(p), range(p.x.ndim)
+    _, _, offsets, _ = _fft_sizes(p)
+    x = p.x if p.border == "constant" and p.fill == 0 else _extended(p)
+    workers = _config.get_num_threads()
+    flipped = p.kernel[(slice(None, None, -1),) * p.kernel.ndim]
+    product = scipy.fft.rfftn(x, lengths, axes, workers=workers)
+    product *= scipy.fft.rfftn(flipped, lengths, axes, workers=workers)
+    full = scipy.fft.irfftn(product, lengths, axes, overwrite_x=True, workers=workers)
+    starts = [o + k - 1 for o, k in zip(offsets, p.kernel.shape, strict=True)]
+    return np.ascontiguousarray(full[tuple(slice(s, s + m) for s, m in zip(starts, p.out_shape, strict=True))])
+
+
+def _extended(p: Problem) -> np.ndarray:
+    """The input with all that windows reach beyond its borders."""
+    x = p.x
+    for axis, (n, m, k, o) in enumerate(zip(p.x.shape, p.out_shape, p.kernel.shape, p.offset, strict=True)):
+        at = np.arange(o, o + m + k - 1)
+        inside = (at >= 0) & (at < n)
+        if p.border in ("constant", "nearest"):
+            source = at.clip(0, n - 1)
+        elif p.border == "wrap":
+            source = at % n
+        else:
+            period = 2 * n if p.border == "reflect" else max(1, 2 * (n - 1))
+            source = at % period
+            source = np.where(source < n, source, period - source - (p.border == "reflect"))
+        x = x.take(source, axis)
+        if p.border == "constant":
+            x[(slice(None),) * axis + (~inside,)] = p.fill
+    return x
