@@ -15,7 +15,7 @@ from support import from_layout, max_error, numerical_gradient, to_layout, toler
 # torch says so of even kernels, by which it may be slower.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
-IMAGE = (2, 4, 9, 8)
+IMAGE, SIGNAL, VOLUME = (2, 4, 9, 8), (2, 4, 11), (2, 4, 4, 6, 5)
 
 # class, positional arguments, keyword arguments, input shape
 LAYERS = [
@@ -28,6 +28,19 @@ LAYERS = [
     ("Conv2d", (4, 3, 4), {"padding": "same", "padding_mode": "circular"}, IMAGE),
     ("Conv2d", (4, 3, 3), {"padding": (1, 2), "padding_mode": "replicate"}, (4, 9, 8)),
     ("Conv2d", (4, 3, 3), {}, (4, 9, 8)),
+    ("Conv1d", (4, 6, 3), {}, SIGNAL),
+    ("Conv1d", (4, 6, 5, 2, 3, 1, 2), {"padding_mode": "circular"}, SIGNAL),
+    ("Conv1d", (4, 2, 3), {"padding": "same", "dilation": 2, "bias": False}, (4, 11)),
+    ("Conv3d", (4, 6, 2), {"padding": 1}, VOLUME),
+    ("Conv3d", (4, 4, (1, 2, 3), (1, 2, 1), (0, 1, 1), (1, 1, 2), 4), {}, VOLUME),
+    ("Conv3d", (4, 3, 3), {"padding": 1, "padding_mode": "replicate"}, (4, 4, 6, 5)),
+    ("ConvTranspose1d", (4, 6, 3), {"stride": 2, "output_padding": 1}, SIGNAL),
+    ("ConvTranspose1d", (4, 3, 4, 3, 2), {"dilation": 2, "bias": False}, (4, 11)),
+    ("ConvTranspose2d", (4, 6, 4, 2, 1), {}, IMAGE),
+    ("ConvTranspose2d", (4, 4, 3, (2, 3), 1, (1, 2), 4), {}, IMAGE),
+    ("ConvTranspose2d", (4, 6, (2, 3)), {"groups": 2, "dilation": (1, 2), "bias": False}, (4, 9, 8)),
+    ("ConvTranspose3d", (4, 2, 2, 2), {}, VOLUME),
+    ("ConvTranspose3d", (4, 2, (1, 3, 2), (1, 2, 3), (0, 1, 1), (0, 1, 0), 2), {}, VOLUME),
     ("MaxPool2d", (2,), {}, IMAGE),
     ("MaxPool2d", (3, 2, 1), {"ceil_mode": True}, IMAGE),
     ("MaxPool2d", ((2, 3), (1, 2), (1, 0), (2, 1)), {}, IMAGE),
@@ -60,6 +73,7 @@ BEYOND_TORCH = [
     ("Conv2d", (4, 3, 3), {"padding": ((1, 0), (2, 1)), "stride": 2}, IMAGE),
     ("Conv2d", (4, 3, 4), {"padding": "same", "stride": 2}, IMAGE),
     ("Conv2d", (4, 3, 4), {"padding": "same_lower", "padding_mode": "reflect"}, IMAGE),
+    ("ConvTranspose2d", (4, 3, 3), {"padding": ((1, 0), (2, 1)), "stride": 2}, IMAGE),
 ]
 ALL = LAYERS + BEYOND_TORCH
 WITH_LAYOUT = [case for case in ALL if "2d" in case[0] or "Response" in case[0]]
@@ -77,7 +91,7 @@ LEAST = 1e-7  # relative error of central differences with a step of 1e-5 in flo
 
 def build(name, args, kwargs, **more):
     """One of our layers in float64."""
-    learns = name in ("Conv2d", "Linear")
+    learns = name.startswith("Conv") or name == "Linear"
     more |= {"dtype": np.float64} if learns or name.startswith("Batch") else {}
     more |= {"rng": 3} if learns else {}
     return getattr(nn, name)(*args, **kwargs, **more)

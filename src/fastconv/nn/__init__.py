@@ -28,7 +28,7 @@ True
 from fastconv.nn import init
 from fastconv.nn.activation import Dropout, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from fastconv.nn.container import Add, Concat, Sequential
-from fastconv.nn.conv import Conv2d
+from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastconv.nn.linear import Flatten, Identity, Linear
 from fastconv.nn.loss import CrossEntropyLoss, MSELoss
 from fastconv.nn.module import Buffer, LoadResult, Module, Parameter, StateDictError
@@ -44,7 +44,12 @@ __all__ = [
     "BatchNorm2d",
     "Buffer",
     "Concat",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

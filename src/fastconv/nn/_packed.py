@@ -12,7 +12,7 @@ __all__ = ["PackedPlan"]
 
 
 class PackedPlan:
-    """The plan of the last input shape, made anew when shape or parameters have changed.
+    """The plan of the last problem (the input's shape, say), made anew when that or parameters have changed.
 
     See `Parameter` for what counts as a change. The entry is replaced as a whole, so threads that
     share a layer at worst make the same plan twice.
@@ -31,7 +31,7 @@ class PackedPlan:
 
     def get(
         self,
-        shape: tuple[int, ...],
+        problem: tuple,
         parameters: tuple[Parameter | None, ...],
         make: Callable[[], ConvPlan],
     ) -> ConvPlan | None:
@@ -41,7 +41,7 @@ class PackedPlan:
             self.clear()
             return None
         # The parameters themselves are in the key: another Parameter may have the same version.
-        key = (shape, *parameters, *(p.version for p in present))
+        key = (problem, *parameters, *(p.version for p in present))
         entry = self._entry
         if entry is None or entry[0] != key:
             entry = self._entry = (key, make())

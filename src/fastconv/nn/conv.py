@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,12 +17,226 @@ from fastconv.ops._operand import channel_sum
 from fastconv.ops.pad import pad_grad
 from fastconv.plan import ConvPlan
 
-__all__ = ["Conv2d"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
-Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+Size = int | tuple[int, ...]
+Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class Conv2d(Module):
+class _Conv(Module):
+    """What all of them share; a class says its rank, and whether it is transposed."""
+
+    rank: ClassVar[int]
+    transposed: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size,
+        padding: Padding,
+        dilation: Size,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        dtype: Any,
+        layout: str | None,
+        rng: np.random.Generator | int | None,
+    ) -> None:
+        self.in_channels = _args.integer(in_channels, "in_channels", 1)
+        self.out_channels = _args.integer(out_channels, "out_channels", 1)
+        self.kernel_size = _args.per_axis(kernel_size, self.rank, "kernel_size", 1)
+        self.stride = _args.per_axis(stride, self.rank, "stride", 1)
+        self.dilation = _args.per_axis(dilation, self.rank, "dilation", 1)
+        self.groups = _args.integer(groups, "groups", 1)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                raise ValueError(f"groups is {groups}; it needs to divide {name}, {channels}")
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(
+                f"padding_mode is {padding_mode!r}; it needs one of {', '.join(map(repr, _PADDING_MODES))}"
+            )
+        self.padding_mode = padding_mode
+        self.padding = padding
+        pairs = self._pairs((1,) * self.rank)
+        if not isinstance(padding, str):
+            symmetric = all(before == after for before, after in pairs)
+            self.padding = tuple(before for before, _ in pairs) if symmetric else pairs
+        self.layout = _args.channels_first(self.rank) if layout is None else layout
+        self._channel_axis = _args.layout_axes(self.layout, self.rank)[1]
+        self._packed = PackedPlan()
+        first, second = self.out_channels, self.in_channels
+        if self.transposed:
+            first, second = second, first
+        shape = (first, second // self.groups, *self.kernel_size)
+        self.weight = Parameter.empty(shape, dtype or np.float32)
+        self.bias = Parameter.empty((self.out_channels,), dtype or np.float32) if bias else None
+        self.reset_parameters(rng)
+
+    def reset_parameters(self, rng: np.random.Generator | int | None = None) -> None:
+        """Draw new initial values, as torch's default."""
+        init.default_(self.weight, self.bias, rng=rng)
+
+    def _pairs(self, size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """Padding before and after each axis of an image of this size."""
+        return _args.paddings(self.padding, size, self.kernel_size, self.stride, self.dilation)
+
+    def _border(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """`pad`'s argument for a border that is not zeros; the convolution then adds none."""
+        if self.padding_mode == "zeros" or len(shape) not in (self.rank + 1, self.rank + 2):
+            return None
+        first = self._channel_axis == 1
+        pairs = self._pairs(shape[-self.rank :] if first else shape[-self.rank - 1 : -1])
+        inner = tuple(n for pair in reversed(pairs) for n in pair)
+        return inner if first else (0, 0, *inner)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "stride": self.stride,
+            "padding": self.padding if self.padding_mode == "zeros" else 0,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "layout": self.layout,
+        }
+
+    def _function(self, what: str = "") -> Any:
+        """The convolution, or its gradient with respect to `what`."""
+        name = f"conv{'_transpose' if self.transposed else ''}{self.rank}d"
+        return getattr(G, f"{name}_{what}") if what else getattr(F, name)
+
+    def _forward(self, x: Any, arguments: dict[str, Any], plan_arguments: dict[str, Any]) -> np.ndarray:
+        x = _args.as_array(x, "input")
+        shape, border = x.shape, self._border(x.shape)
+        if border is not None:
+            x = F.pad(x, border, self.padding_mode)
+        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
+        if not self.training:
+            plan = self._packed.get(
+                (x.shape, *plan_arguments.items()),
+                (self.weight, self.bias),
+                lambda: ConvPlan(x.shape, weight, bias, **plan_arguments),
+            )
+            if plan is not None:
+                return plan(x)
+        self.save_for_backward(x, shape, border, arguments)
+        return self._function()(x, weight, bias, **arguments)
+
+    def forward(self, x: Any) -> np.ndarray:
+        return self._forward(x, self._arguments(), self._arguments())
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        x, shape, border, arguments = self.saved()
+        self.weight.accumulate(self._function("weight")(x, self.weight.shape, grad_output, **arguments))
+        if self.bias is not None:
+            images = grad_output.reshape(-1, *grad_output.shape[-self.rank - 1 :])
+            total = channel_sum(images, self._channel_axis)
+            self.bias.accumulate(total.astype(grad_output.dtype))
+        if not self.needs_input_grad:
+            return None
+        d_input = self._function("input")(x.shape, self.weight.value, grad_output, **arguments)
+        if border is None:
+            return d_input
+        return pad_grad(d_input, shape, border, self.padding_mode)
+
+    def _release(self) -> None:
+        self._packed.clear()
+
+    def extra_repr(self) -> str:
+        none, one = (0,) * self.rank, (1,) * self.rank
+        output_padding = getattr(self, "output_padding", none)
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+            *([f"padding={self.padding}"] if self.padding != none else []),
+            *([f"output_padding={output_padding}"] if output_padding != none else []),
+            *([f"dilation={self.dilation}"] if self.dilation != one else []),
+            *([f"groups={self.groups}"] if self.groups != 1 else []),
+            *(["bias=False"] if self.bias is None else []),
+            *([f"padding_mode={self.padding_mode}"] if self.padding_mode != "zeros" else []),
+            *([f"layout={self.layout!r}"] if self.layout != _args.channels_first(self.rank) else []),
+        ]
+        return ", ".join(parts)
+
+
+class _PlainConv(_Conv):
+    """torch.nn's arguments of a convolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        dtype: Any = None,
+        layout: str | None = None,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, padding_mode, dtype, layout, rng)
+
+
+class _TransposedConv(_Conv):
+    """torch.nn's arguments of a transposed convolution."""
+
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Padding = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+        *,
+        dtype: Any = None,
+        layout: str | None = None,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode is {padding_mode!r}; a transposed convolution has 'zeros' only")
+        self.output_padding = _args.per_axis(output_padding, self.rank, "output_padding", 0)
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, padding_mode, dtype, layout, rng)
+
+    def forward(self, x: Any, output_size: tuple[int, ...] | None = None) -> np.ndarray:
+        """The result, of spatial sizes `output_size` where `output_padding` would leave a choice."""
+        extra = self.output_padding
+        if output_size is not None:
+            extra = self._padding_for(_args.as_array(x, "input").shape, output_size)
+        arguments = {**self._arguments(), "output_padding": extra}
+        return self._forward(x, arguments, {**arguments, "transposed": True})
+
+    def _padding_for(self, shape: tuple[int, ...], output_size: tuple[int, ...]) -> tuple[int, ...]:
+        wanted = _args.sizes(output_size, "output_size", 1)[-self.rank :]
+        first = self._channel_axis == 1
+        size = shape[-self.rank :] if first else shape[-self.rank - 1 : -1]
+        least = tuple(
+            (n - 1) * s - before - after + d * (k - 1) + 1
+            for n, s, d, k, (before, after) in zip(
+                size, self.stride, self.dilation, self.kernel_size, self._pairs(size), strict=True
+            )
+        )
+        most = tuple(n + max(s, d) - 1 for n, s, d in zip(least, self.stride, self.dilation, strict=True))
+        if len(wanted) != self.rank or not all(a <= n <= b for a, n, b in zip(least, wanted, most, strict=True)):
+            raise ValueError(f"output_size is {output_size}; it needs {self.rank} sizes from {least} to {most}")
+        return tuple(n - a for n, a in zip(wanted, least, strict=True))
+
+
+class Conv2d(_PlainConv):
     """Two-dimensional convolution, as `torch.nn.Conv2d`.
 
     Parameters
@@ -68,126 +282,129 @@ class Conv2d(Module):
     (1, 8, 10, 10)
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: Padding = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        dtype: Any = None,
-        layout: str = "NCHW",
-        rng: np.random.Generator | int | None = None,
-    ) -> None:
-        self.in_channels = _args.integer(in_channels, "in_channels", 1)
-        self.out_channels = _args.integer(out_channels, "out_channels", 1)
-        self.kernel_size = _args.per_axis(kernel_size, 2, "kernel_size", 1)
-        self.stride = _args.per_axis(stride, 2, "stride", 1)
-        self.dilation = _args.per_axis(dilation, 2, "dilation", 1)
-        self.groups = _args.integer(groups, "groups", 1)
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels % groups:
-                raise ValueError(f"groups is {groups}; it needs to divide {name}, {channels}")
-        if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
-            raise ValueError(
-                f"padding_mode is {padding_mode!r}; it needs 'zeros', 'reflect', 'replicate' or 'circular'"
-            )
-        self.padding_mode = padding_mode
-        self.padding = padding
-        pairs = self._pairs((1, 1))
-        if not isinstance(padding, str):
-            symmetric = all(before == after for before, after in pairs)
-            self.padding = tuple(before for before, _ in pairs) if symmetric else pairs
-        self.layout = layout
-        self._channel_axis = _args.layout_axes(layout, 2)[1]
-        self._packed = PackedPlan()
-        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        self.weight = Parameter.empty(shape, dtype or np.float32)
-        self.bias = Parameter.empty(shape[:1], dtype or np.float32) if bias else None
-        self.reset_parameters(rng)
+    rank = 2
 
-    def reset_parameters(self, rng: np.random.Generator | int | None = None) -> None:
-        """Draw new initial values, as torch's default."""
-        init.default_(self.weight, self.bias, rng=rng)
 
-    def _pairs(self, size: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-        """Padding before and after each axis of an image of this size."""
-        return _args.paddings(self.padding, size, self.kernel_size, self.stride, self.dilation)
+class Conv1d(_PlainConv):
+    """One-dimensional convolution, as `torch.nn.Conv1d`.
 
-    def _border(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """`pad`'s argument for a border that is not zeros; the convolution then adds none."""
-        if self.padding_mode == "zeros" or len(shape) not in (3, 4):
-            return None
-        first = self._channel_axis == 1
-        vertical, horizontal = self._pairs(shape[-2:] if first else shape[-3:-1])
-        inner = (*horizontal, *vertical)
-        return inner if first else (0, 0, *inner)
+    Parameters, errors and notes are those of :class:`Conv2d`, with 1 number where that has two.
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding if self.padding_mode == "zeros" else 0,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "layout": self.layout,
-        }
+    Attributes
+    ----------
+    weight : Parameter (out_channels, in_channels / groups, kW)
+    bias : Parameter (out_channels,) or None
 
-    def forward(self, x: Any) -> np.ndarray:
-        x = _args.as_array(x, "input")
-        shape, border = x.shape, self._border(x.shape)
-        if border is not None:
-            x = F.pad(x, border, self.padding_mode)
-        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
-        if not self.training:
-            plan = self._packed.get(
-                x.shape,
-                (self.weight, self.bias),
-                lambda: ConvPlan(x.shape, weight, bias, **self._arguments()),
-            )
-            if plan is not None:
-                return plan(x)
-        self.save_for_backward(x, shape, border)
-        return F.conv2d(x, weight, bias, **self._arguments())
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.Conv1d(3, 8, kernel_size=3, padding=1, rng=0)
+    >>> layer(np.zeros((1, 3, 10), np.float32)).shape
+    (1, 8, 10)
+    """
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
-        x, shape, border = self.saved()
-        arguments = self._arguments()
-        self.weight.accumulate(G.conv2d_weight(x, self.weight.shape, grad_output, **arguments))
-        if self.bias is not None:
-            images = grad_output.reshape(-1, *grad_output.shape[-3:])
-            total = channel_sum(images, self._channel_axis)
-            self.bias.accumulate(total.astype(grad_output.dtype))
-        if not self.needs_input_grad:
-            return None
-        d_input = G.conv2d_input(x.shape, self.weight.value, grad_output, **arguments)
-        if border is None:
-            return d_input
-        return pad_grad(d_input, shape, border, self.padding_mode)
+    rank = 1
 
-    def _release(self) -> None:
-        self._packed.clear()
 
-    def extra_repr(self) -> str:
-        parts = [
-            f"{self.in_channels}, {self.out_channels}",
-            f"kernel_size={self.kernel_size}",
-            f"stride={self.stride}",
-        ]
-        if self.padding != (0, 0):
-            parts.append(f"padding={self.padding}")
-        if self.dilation != (1, 1):
-            parts.append(f"dilation={self.dilation}")
-        if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        if self.bias is None:
-            parts.append("bias=False")
-        if self.padding_mode != "zeros":
-            parts.append(f"padding_mode={self.padding_mode}")
-        if self.layout != "NCHW":
-            parts.append(f"layout={self.layout!r}")
-        return ", ".join(parts)
+class Conv3d(_PlainConv):
+    """Three-dimensional convolution, as `torch.nn.Conv3d`.
+
+    Parameters, errors and notes are those of :class:`Conv2d`, with 3 numbers where that has two.
+
+    Attributes
+    ----------
+    weight : Parameter (out_channels, in_channels / groups, kD, kH, kW)
+    bias : Parameter (out_channels,) or None
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.Conv3d(3, 8, kernel_size=3, padding=1, rng=0)
+    >>> layer(np.zeros((1, 3, 4, 10, 10), np.float32)).shape
+    (1, 8, 4, 10, 10)
+    """
+
+    rank = 3
+
+
+class ConvTranspose2d(_TransposedConv):
+    """Two-dimensional transposed convolution, as `torch.nn.ConvTranspose2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or pair
+    stride : int or pair
+        Distance of neighbouring input pixels in the output.
+    padding : int, pair or pair of pairs
+        Rows and columns of the output that are left out at its borders.
+    output_padding : int or pair
+        Rows and columns added at the bottom and the right.
+    groups : int
+    bias : bool
+    dilation : int or pair
+    padding_mode : {"zeros"}
+    dtype, layout, rng
+        As for :class:`Conv2d`.
+
+    Attributes
+    ----------
+    weight : Parameter (in_channels, out_channels / groups, kH, kW)
+    bias : Parameter (out_channels,) or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument out of range or of the wrong type.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.ConvTranspose2d(3, 8, kernel_size=2, stride=2, rng=0)
+    >>> layer(np.zeros((1, 3, 10, 10), np.float32)).shape
+    (1, 8, 20, 20)
+    """
+
+    rank = 2
+
+
+class ConvTranspose1d(_TransposedConv):
+    """One-dimensional transposed convolution, as `torch.nn.ConvTranspose1d`.
+
+    Parameters and errors are those of :class:`ConvTranspose2d`, with 1 number where that has two.
+
+    Attributes
+    ----------
+    weight : Parameter (in_channels, out_channels / groups, kW)
+    bias : Parameter (out_channels,) or None
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.ConvTranspose1d(3, 8, kernel_size=2, stride=2, rng=0)
+    >>> layer(np.zeros((1, 3, 10), np.float32)).shape
+    (1, 8, 20)
+    """
+
+    rank = 1
+
+
+class ConvTranspose3d(_TransposedConv):
+    """Three-dimensional transposed convolution, as `torch.nn.ConvTranspose3d`.
+
+    Parameters and errors are those of :class:`ConvTranspose2d`, with 3 numbers where that has two.
+
+    Attributes
+    ----------
+    weight : Parameter (in_channels, out_channels / groups, kD, kH, kW)
+    bias : Parameter (out_channels,) or None
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.ConvTranspose3d(3, 8, kernel_size=2, stride=2, rng=0)
+    >>> layer(np.zeros((1, 3, 4, 10, 10), np.float32)).shape
+    (1, 8, 8, 20, 20)
+    """
+
+    rank = 3
