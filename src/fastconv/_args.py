@@ -191,6 +191,14 @@ def channels_first(rank: int) -> str:
     return next(iter(_LAYOUTS[rank]))
 
 
+def rank_of(layout: str) -> int:
+    """How many spatial axes a layout has."""
+    for rank, names in _LAYOUTS.items():
+        if isinstance(layout, str) and layout in names:
+            return rank
+    raise ValueError(f"layout is {layout!r}; it needs {', '.join(repr(n) for some in _LAYOUTS.values() for n in some)}")
+
+
 def layout_axes(layout: str, rank: int) -> tuple[int, ...]:
     """Positions of batch, channel and spatial axes in a batched array."""
     axes = _LAYOUTS[rank].get(layout) if isinstance(layout, str) else None

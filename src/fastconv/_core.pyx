@@ -8,7 +8,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, int32_t
 from libc.string cimport memcmp
 
-from numpy import dtype as numpy_dtype, empty, ndarray
+from numpy import dtype as numpy_dtype, empty, int64 as INT64, ndarray
 
 cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_status:
@@ -296,7 +296,19 @@ cdef class Views:
         return PyBytes_FromStringAndSize(<const char *>text, length * sizeof(int64_t))
 
 
-cdef class Plan:
+cdef class Prepared:
+    """What a call comes down to once its arguments have been understood."""
+
+    cdef bint suits(self, Views v) noexcept:
+        """Whether the arrays can be taken as they stand."""
+        return False
+
+    cdef object again(self, Views v, object out, int threads):
+        """The result for arrays that look the same; in out unless that is None."""
+        return None
+
+
+cdef class Plan(Prepared):
     """A planned problem. ``fields`` are those of fc_problem, in its order; src, wei and dst the arrays' layouts."""
     cdef fc_plan *plan
     cdef Layout src, wei, dst
@@ -391,6 +403,23 @@ cdef class Plan:
             release(&r)
             release(&d)
 
+    cdef bint suits(self, Views v) noexcept:
+        cdef int i
+        if not self.src.fits(&v.views[INPUT]) or not v.opened[WEIGHT] or not self.wei.fits(&v.views[WEIGHT]):
+            return False
+        for i in (RESIDUAL, OUT):
+            if v.opened[i] and not self.dst.fits(&v.views[i]):
+                return False
+        bias = &v.views[BIAS]
+        return not (v.opened[BIAS] and bias.shape[0] > 1 and bias.strides[0] != bias.itemsize)
+
+    cdef object again(self, Views v, object out, int threads):
+        if out is None:
+            out = empty(self.dst.shape, self.dtype)
+            v.open(OUT, out)
+        self.run_once(v.data(INPUT), v.data(WEIGHT), v.data(BIAS), v.data(RESIDUAL), v.views[OUT].buf, threads)
+        return out
+
     def call(self, src, Packed packed not None, residual, out, int threads):
         """The result, in out if given. None if any array is not just as the plan needs it: then nothing was done."""
         cdef Views v = Views.__new__(Views)
@@ -437,7 +466,7 @@ cdef class Calls:
     def __len__(self):
         return len(self.young.keys() | self.old.keys())
 
-    cdef int keep(self, object key, Plan plan) except -1:
+    cdef int keep(self, object key, Prepared plan) except -1:
         if len(self.young) >= self.room // 2:
             self.old, self.young = self.young, {}
         self.young[key] = plan
@@ -454,10 +483,10 @@ cdef class Calls:
     def repeat(self, tuple arrays, tuple parameters, int threads):
         """The result of a call like an earlier one. None if there was none, or anything needs a closer look.
 
-        ``arrays`` are input, weight, bias, residual and out; all but the first two may be None.
+        ``arrays`` are input, weight, bias, residual and out; of all but the first there may be none.
         """
         cdef Views v = Views.__new__(Views)
-        cdef Plan plan
+        cdef Prepared plan
         key = self.key(v, arrays, parameters)
         if key is None:
             return None
@@ -469,25 +498,14 @@ cdef class Calls:
             self.keep(key, plan)
         if not v.safe():
             return None
-        out = arrays[OUT]
-        if out is None:
-            out = empty(plan.dst.shape, plan.dtype)
-            v.open(OUT, out)
-        plan.run_once(v.data(INPUT), v.data(WEIGHT), v.data(BIAS), v.data(RESIDUAL), v.views[OUT].buf, threads)
-        return out
+        return plan.again(v, arrays[OUT], threads)
 
-    def remember(self, tuple arrays, tuple parameters, Plan plan):
+    def remember(self, tuple arrays, tuple parameters, Prepared plan):
         """Keep the plan of a call that has succeeded, if its arrays went into the plan as they stand."""
         cdef Views v = Views.__new__(Views)
         key = self.key(v, arrays, parameters)
-        if key is None or not plan.src.fits(&v.views[INPUT]) or not plan.wei.fits(&v.views[WEIGHT]):
-            return
-        for i in (RESIDUAL, OUT):
-            if v.opened[i] and not plan.dst.fits(&v.views[i]):
-                return
-        if v.opened[BIAS] and v.views[BIAS].shape[0] > 1 and v.views[BIAS].strides[0] != v.views[BIAS].itemsize:
-            return
-        self.keep(key, plan)
+        if key is not None and v.opened[INPUT] and plan.suits(v):
+            self.keep(key, plan)
 
 
 def explain(tuple fields, int isa, bint strict, tuple costs):
@@ -518,6 +536,41 @@ cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writab
     for i in range(3):
         view.axis[i] = 0 if i < first else buffer.strides[i - first + 2] // buffer.itemsize
     return 0
+
+
+cdef class PoolCall(Prepared):
+    """Pooling of planes of known sizes and strides; ``shape`` and ``dtype`` are those of the caller's result."""
+    cdef fc_pool pool
+    cdef int isa
+    cdef bint positions
+    cdef tuple shape
+    cdef object dtype
+
+    def returns(self, tuple shape, dtype):
+        self.shape, self.dtype = shape, dtype
+        return self
+
+    cdef bint suits(self, Views v) noexcept:
+        return self.shape is not None
+
+    cdef object again(self, Views v, object out, int threads):
+        cdef Py_buffer i
+        cdef int64_t *where = NULL
+        indices = None
+        if out is None:
+            out = empty(self.shape, self.dtype)
+            v.open(OUT, out)
+        if self.positions:
+            indices = empty(self.shape, INT64)
+            PyObject_GetBuffer(indices, &i, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
+            where = <int64_t *>i.buf
+        src, dst = <const char *>v.views[INPUT].buf, <char *>v.views[OUT].buf
+        with nogil:
+            fc_pool_forward(&self.pool, self.isa, src, dst, where, threads)
+        if not self.positions:
+            return out
+        PyBuffer_Release(&i)
+        return out, indices
 
 
 cdef class Pool:
@@ -560,25 +613,27 @@ cdef class Pool:
         return 0
 
     def forward(self, src, dst, indices, int isa, int threads):
-        """dst from src, and the positions of the maxima unless ``indices`` is None."""
-        cdef fc_pool p = self.pool
+        """dst from src, and the positions of the maxima unless ``indices`` is None; what it takes to do so again."""
+        cdef PoolCall call = PoolCall.__new__(PoolCall)
         cdef Py_buffer s, d, i
         i.buf = NULL
-        take_planes(src, &s, &p.src, False, "input")
+        call.pool, call.isa, call.positions = self.pool, isa, indices is not None
+        take_planes(src, &s, &call.pool.src, False, "input")
         try:
-            take_planes(dst, &d, &p.dst, True, "out")
+            take_planes(dst, &d, &call.pool.dst, True, "out")
             try:
                 if indices is not None:
-                    take_planes(indices, &i, &p.index, True, "indices")
-                self.fill(&p, &s, &d, &i)
+                    take_planes(indices, &i, &call.pool.index, True, "indices")
+                self.fill(&call.pool, &s, &d, &i)
                 with nogil:
-                    fc_pool_forward(&p, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
+                    fc_pool_forward(&call.pool, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
             finally:
                 if i.buf is not NULL:
                     PyBuffer_Release(&i)
                 PyBuffer_Release(&d)
         finally:
             PyBuffer_Release(&s)
+        return call
 
     def backward(self, d_dst, indices, d_src, int isa, int threads):
         """d_src from d_dst, and from the forward indices for a maximum. Whether all of them lay in the plane."""

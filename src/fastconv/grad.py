@@ -11,6 +11,13 @@ from fastconv.ops.activation import sigmoid_grad as sigmoid
 from fastconv.ops.activation import silu_grad as silu
 from fastconv.ops.activation import softmax_grad as softmax
 from fastconv.ops.activation import tanh_grad as tanh
+from fastconv.ops.avg_pool import adaptive_avg_pool1d_grad as adaptive_avg_pool1d
+from fastconv.ops.avg_pool import adaptive_avg_pool2d_grad as adaptive_avg_pool2d
+from fastconv.ops.avg_pool import adaptive_avg_pool3d_grad as adaptive_avg_pool3d
+from fastconv.ops.avg_pool import avg_pool1d_grad as avg_pool1d
+from fastconv.ops.avg_pool import avg_pool2d_grad as avg_pool2d
+from fastconv.ops.avg_pool import avg_pool3d_grad as avg_pool3d
+from fastconv.ops.avg_pool import global_avg_pool_grad as global_avg_pool
 from fastconv.ops.conv import (
     conv1d_input,
     conv1d_weight,
@@ -28,20 +35,33 @@ from fastconv.ops.conv import (
 from fastconv.ops.linear import linear_grad as linear
 from fastconv.ops.loss import cross_entropy_grad as cross_entropy
 from fastconv.ops.loss import mse_loss_grad as mse_loss
+from fastconv.ops.lp_pool import lp_pool1d_grad as lp_pool1d
+from fastconv.ops.lp_pool import lp_pool2d_grad as lp_pool2d
+from fastconv.ops.lp_pool import lp_pool3d_grad as lp_pool3d
+from fastconv.ops.max_pool import adaptive_max_pool1d_grad as adaptive_max_pool1d
+from fastconv.ops.max_pool import adaptive_max_pool2d_grad as adaptive_max_pool2d
+from fastconv.ops.max_pool import adaptive_max_pool3d_grad as adaptive_max_pool3d
+from fastconv.ops.max_pool import global_max_pool_grad as global_max_pool
+from fastconv.ops.max_pool import max_pool1d_grad as max_pool1d
+from fastconv.ops.max_pool import max_pool2d_grad as max_pool2d
+from fastconv.ops.max_pool import max_pool3d_grad as max_pool3d
+from fastconv.ops.max_pool import max_unpool1d_grad as max_unpool1d
+from fastconv.ops.max_pool import max_unpool2d_grad as max_unpool2d
+from fastconv.ops.max_pool import max_unpool3d_grad as max_unpool3d
 from fastconv.ops.norm import batch_norm_grad as batch_norm
 from fastconv.ops.norm import local_response_norm_grad as local_response_norm
 from fastconv.ops.pad import pad_grad as pad
-from fastconv.ops.pool import adaptive_avg_pool2d_grad as adaptive_avg_pool2d
-from fastconv.ops.pool import adaptive_max_pool2d_grad as adaptive_max_pool2d
-from fastconv.ops.pool import avg_pool2d_grad as avg_pool2d
-from fastconv.ops.pool import global_avg_pool_grad as global_avg_pool
-from fastconv.ops.pool import global_max_pool_grad as global_max_pool
-from fastconv.ops.pool import max_pool2d_grad as max_pool2d
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "conv1d_input",
     "conv1d_weight",
@@ -64,7 +84,15 @@ __all__ = [
     "linear",
     "local_response_norm",
     "log_softmax",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mse_loss",
     "pad",
     "relu",

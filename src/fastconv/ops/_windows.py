@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Windows over planes: where they lie, and what is computed under them.
 
-The private half of `pool.py`, for any number of spatial axes: from what callers give to the one
+The private half of `max_pool.py` and `avg_pool.py`, for any number of spatial axes: from what callers give to the one
 problem of the core, and every argument error on the way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from fastconv import _args, _config, _core
 
 MAX, AVG = 0, 1  # the core's kinds
+_CALLS = _core.Calls(128)
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,20 @@ class Windows:
     axes: tuple[tuple[int, ...], ...]
     adaptive: bool = False
 
-    def core(self, kind: int, count_include_pad: bool = False, divisor: int = 0) -> _core.Pool:
-        return _core.Pool(kind, self.adaptive, count_include_pad, divisor, self.axes)
+
+@dataclass(frozen=True)
+class Pooling:
+    """What is computed under windows."""
+
+    windows: Windows
+    kind: int
+    count_include_pad: bool = False
+    divisor: int = 0
+
+    @property
+    def core(self) -> _core.Pool:
+        w = self.windows
+        return _core.Pool(self.kind, w.adaptive, self.count_include_pad, self.divisor, w.axes)
 
 
 def strided(images: Images, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
@@ -151,15 +164,26 @@ def divisor(value: Any) -> int:
 
 
 def forward(
-    array: np.ndarray,
-    images: Images,
-    windows: Windows,
-    pool: _core.Pool,
+    rank: int,
+    input: Any,
+    layout: str,
+    parameters: tuple[Any, ...],
+    pooling: Callable[[Images], Pooling],
     out: np.ndarray | None,
     return_indices: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """The result in `out` or in a new array, and the indices if they are wanted."""
-    shape = images.pooled(windows.out_size)
+    """The result in `out` or in a new array, and the indices if they are wanted.
+
+    `parameters` tell one pooling from another; a call like an earlier one is not understood anew.
+    """
+    arrays, call = (input, None, None, None, out), (rank, layout, int(return_indices), *parameters)
+    threads = _config.get_num_threads()
+    result = _CALLS.repeat(arrays, call, threads)
+    if result is not None:
+        return result
+    array, images = input_of(input, rank, layout)
+    what = pooling(images)
+    shape = images.pooled(what.windows.out_size)
     if out is not None:
         _args.check_out(out, shape, array.dtype, {"input": array})
     src = _args.computed(array)
@@ -167,46 +191,40 @@ def forward(
     dst = out if usable else np.empty(shape, src.dtype)
     indices = np.empty(shape, np.int64) if return_indices else None
     if dst.size:
-        pool.forward(
-            images.planes(src),
-            images.planes(dst),
-            None if indices is None else images.planes(indices),
-            _config.ISA,
-            _config.get_num_threads(),
-        )
+        planes = (images.planes(a) for a in (src, dst))
+        where = None if indices is None else images.planes(indices)
+        done = what.core.forward(*planes, where, _config.ISA, threads)
+        if src is array and (usable or out is None):
+            _CALLS.remember(arrays, call, done.returns(shape, src.dtype))
     if out is None:
-        result = dst.astype(array.dtype, copy=False)
+        answer = dst.astype(array.dtype, copy=False)
     else:
-        result = out
+        answer = out
         if dst is not out:
             out[...] = dst
-    return (result, indices) if return_indices else result
+    return (answer, indices) if return_indices else answer
 
 
 def backward(
     grad_output: Any,
     images: Images,
-    windows: Windows,
-    pool: _core.Pool,
+    pooling: Pooling,
     indices: np.ndarray | None = None,
 ) -> np.ndarray:
     """The gradient with respect to the input, of the shape of `images`."""
-    grad, shape = _args.as_operand(grad_output, "grad_output"), images.pooled(windows.out_size)
+    grad, shape = _args.as_operand(grad_output, "grad_output"), images.pooled(pooling.windows.out_size)
     if grad.shape != shape:
         raise ValueError(f"grad_output has shape {grad.shape}; it needs the output's {shape}")
     d_dst = _args.computed(grad)
     d_src = np.empty(images.shape, d_dst.dtype)
-    if d_src.size and not pool.backward(
+    if d_src.size and not pooling.core.backward(
         images.planes(d_dst),
         None if indices is None else images.planes(indices),
         images.planes(d_src),
         _config.ISA,
         _config.get_num_threads(),
     ):
-        raise ValueError(
-            f"indices reach from {indices.min()} to {indices.max()}; they need to be positions in "
-            f"planes of {images.size}, 0 to {math.prod(images.size) - 1}"
-        )
+        raise _outside(indices, images)
     return d_src.astype(grad.dtype, copy=False)
 
 
@@ -218,10 +236,86 @@ def max_grad(grad_output: Any, indices: Any, input_size: Any, rank: int, layout:
         raise ValueError(
             f"grad_output has shape {grad.shape}; it needs {len(images.shape)} axes, as input_size {images.shape}"
         )
+    where = _positions(indices, grad.shape, "grad_output")
+    windows = evenly(Images(grad.shape, rank, layout, "grad_output").size)
+    return backward(grad, images, Pooling(windows, MAX), _args.addressable(where))
+
+
+def _positions(indices: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     where = _args.as_array(indices, "indices")
     if where.dtype != np.int64:
         raise TypeError(f"indices have dtype {where.dtype}; they need int64")
-    if where.shape != grad.shape:
-        raise ValueError(f"indices have shape {where.shape}; they need grad_output's {grad.shape}")
-    windows = evenly(Images(grad.shape, rank, layout, "grad_output").size)
-    return backward(grad, images, windows, windows.core(MAX), _args.addressable(where))
+    if where.shape != shape:
+        raise ValueError(f"indices have shape {where.shape}; they need {name}'s {shape}")
+    return where
+
+
+def _outside(indices: np.ndarray, images: Images) -> ValueError:
+    return ValueError(
+        f"indices reach from {indices.min()} to {indices.max()}; they need to be positions in "
+        f"planes of {images.size}, 0 to {math.prod(images.size) - 1}"
+    )
+
+
+def _flat(array: np.ndarray, images: Images) -> np.ndarray:
+    """An array of planes as (images, channels, elements of a plane); a copy where strides do not allow a view."""
+    planes = images.planes(array)
+    return planes.reshape(*planes.shape[:2], math.prod(planes.shape[2:]))
+
+
+def unpool(
+    input: Any,
+    indices: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    output_size: Any,
+    rank: int,
+    layout: str,
+) -> np.ndarray:
+    """Elements at the places that `indices` say, zeros elsewhere."""
+    array, images = input_of(input, rank, layout)
+    where = _positions(indices, array.shape, "input")
+    kernel = _args.per_axis(kernel_size, rank, "kernel_size", 1)
+    steps = kernel if stride is None else _args.per_axis(stride, rank, "stride", 1)
+    pads = _args.per_axis(padding, rank, "padding", 0)
+    plain = tuple((n - 1) * s + k - 2 * p for n, s, k, p in zip(images.size, steps, kernel, pads, strict=True))
+    size = plain
+    if output_size is not None:
+        size = _args.sizes(output_size, "output_size", 1)
+        if len(size) == rank + 2:
+            size = Images(size, rank, layout, "output_size").size
+        if len(size) != rank:
+            raise ValueError(f"output_size is {output_size}; it needs {rank} sizes, or the output's shape")
+    if min(size) < 1 or any(abs(n - m) >= s for n, m, s in zip(size, plain, steps, strict=True)):
+        raise ValueError(f"output_size is {output_size}; it needs positive sizes less than {steps} away from {plain}")
+    shape = images.pooled(size)
+    result = Images(shape, rank, layout, "the output")
+    if where.size and not 0 <= where.min() <= where.max() < math.prod(size):
+        raise _outside(where, result)
+    out = np.zeros(shape, array.dtype)
+    planes = result.planes(out)
+    flat = np.zeros((*planes.shape[:2], math.prod(size)), array.dtype)
+    np.put_along_axis(flat, _flat(where, images), _flat(array, images), axis=2)
+    planes[...] = flat.reshape(planes.shape)
+    return out
+
+
+def unpool_grad(grad_output: Any, indices: Any, rank: int, layout: str) -> np.ndarray:
+    """What lies where `indices` say."""
+    grad = _args.as_operand(grad_output, "grad_output")
+    images = Images(grad.shape, rank, layout, "grad_output")
+    where = _args.as_array(indices, "indices")
+    places = Images(where.shape, rank, layout, "indices")
+    _positions(where, where.shape, "the input")
+    if len(where.shape) != len(grad.shape) or images.planes(grad).shape[:2] != places.planes(where).shape[:2]:
+        raise ValueError(
+            f"grad_output has shape {grad.shape}; it needs the batch and channels of indices {where.shape}"
+        )
+    if where.size and not 0 <= where.min() <= where.max() < math.prod(images.size):
+        raise _outside(where, images)
+    found = np.take_along_axis(_flat(grad, images), _flat(where, places), axis=2)
+    result = np.empty(where.shape, grad.dtype)
+    planes = places.planes(result)
+    planes[...] = found.reshape(planes.shape)
+    return result

@@ -1,0 +1,631 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Maxima under a window that moves over the planes, their gradients, and the way back.
+
+The functions have `torch.nn.functional`'s names, argument order, defaults and results, on NumPy arrays of float32 or
+float64 (float16 is computed in float32 and returned as float16), along one, two or three axes. All of them are one
+problem to the C core, in which windows differ only by where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args
+from fastconv.ops import _windows
+
+__all__ = [
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_grad",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_grad",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_grad",
+    "global_max_pool",
+    "global_max_pool_grad",
+    "max_pool1d",
+    "max_pool1d_grad",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "max_pool3d",
+    "max_pool3d_grad",
+    "max_unpool1d",
+    "max_unpool1d_grad",
+    "max_unpool2d",
+    "max_unpool2d_grad",
+    "max_unpool3d",
+    "max_unpool3d_grad",
+]
+
+Size = int | Sequence[int]
+Pooled = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+
+def _max_pool(
+    rank: int,
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    dilation: Size,
+    ceil_mode: bool,
+    return_indices: bool,
+    layout: str,
+    out: np.ndarray | None,
+) -> Pooled:
+    parameters = ("max", kernel_size, stride, padding, dilation, int(bool(ceil_mode)))
+
+    def pool(images: _windows.Images) -> _windows.Pooling:
+        windows = _windows.strided(images, kernel_size, stride, padding, dilation, bool(ceil_mode))
+        return _windows.Pooling(windows, _windows.MAX)
+
+    return _windows.forward(rank, input, layout, parameters, pool, out, bool(return_indices))
+
+
+def max_pool1d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    layout: str = "NCW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element under each window.
+
+    Parameters, results and errors are those of :func:`fastconv.max_pool2d`, with 1 number where that has
+    two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.max_pool1d(np.ones((1, 2, 4)), 2).shape
+    (1, 2, 2)
+    """
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(1, input, *windows, return_indices, layout, out)
+
+
+def max_pool1d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_pool1d`: each element goes back to where it came from.
+
+    Parameters, results and errors are those of :func:`fastconv.grad.max_pool2d`, with 1 number where that has
+    two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, i = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.grad.max_pool1d(y, i, (1, 2, 4)).shape
+    (1, 2, 4)
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 1, layout)
+
+
+def max_pool2d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element under each window.
+
+    Among equals the first in row-major order counts. NaN is larger than any number, and among
+    several the last counts, as in torch.
+
+    Parameters
+    ----------
+    input : array_like, shape (N, C, H, W) or (C, H, W)
+        float32, float64, or float16. With ``layout="NHWC"`` the channels come last. Any strides.
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
+        `kernel_size` if not given.
+    padding : int or (int, int)
+        Rows and columns that never count, on both sides; at most half of `kernel_size`.
+    dilation : int or (int, int)
+        Distance of neighbouring elements of a window.
+    ceil_mode : bool
+        Round the output's size up rather than down, but start no window behind the image.
+    return_indices : bool
+        Return also where the maxima were found.
+    layout : {"NCHW", "NHWC"}
+    out : numpy.ndarray, optional
+        Takes the result; it must not overlap the input.
+
+    Returns
+    -------
+    output : numpy.ndarray, shape (N, C, OH, OW), or as `layout` and the input's rank say
+        OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1. `out`, if given.
+    indices : numpy.ndarray of int64, of the same shape
+        Positions row * W + column in the planes; only with `return_indices`.
+
+    Raises
+    ------
+    TypeError
+        If a dtype or the type of a parameter is not supported.
+    ValueError
+        If a parameter is out of range, or a window does not fit.
+
+    See Also
+    --------
+    fastconv.grad.max_pool2d : its gradient.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> image = np.arange(16.0).reshape(1, 4, 4)
+    >>> fc.max_pool2d(image, 2, return_indices=True)
+    (array([[[ 5.,  7.],
+            [13., 15.]]]), array([[[ 5,  7],
+            [13, 15]]]))
+    """
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(2, input, *windows, return_indices, layout, out)
+
+
+def max_pool2d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_pool2d`: each element goes back to where it came from.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        Gradient with respect to the output.
+    indices : array_like of int64, of the same shape
+        As the forward call returned them.
+    input_size : sequence of int
+        Shape of the input, in the order of `layout`.
+    layout : {"NCHW", "NHWC"}
+
+    Returns
+    -------
+    numpy.ndarray, of shape `input_size`
+        Sums where windows overlapped.
+
+    Raises
+    ------
+    TypeError
+        If `grad_output` is not floating point or `indices` are not int64.
+    ValueError
+        If shapes do not fit, or an index lies outside of its plane.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> image = np.array([[[1.0, 5.0, 2.0]]])
+    >>> output, indices = fc.max_pool2d(image, (1, 2), stride=1, return_indices=True)
+    >>> fc.grad.max_pool2d(np.ones_like(output), indices, image.shape)
+    array([[[0., 2., 0.]]])
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 2, layout)
+
+
+def max_pool3d(
+    input: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    layout: str = "NCDHW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element under each window.
+
+    Parameters, results and errors are those of :func:`fastconv.max_pool2d`, with 3 numbers where that has
+    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.max_pool3d(np.ones((1, 2, 4, 4, 4)), 2).shape
+    (1, 2, 2, 2, 2)
+    """
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(3, input, *windows, return_indices, layout, out)
+
+
+def max_pool3d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCDHW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_pool3d`: each element goes back to where it came from.
+
+    Parameters, results and errors are those of :func:`fastconv.grad.max_pool2d`, with 3 numbers where that has
+    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, i = fc.max_pool3d(np.ones((1, 2, 4, 4, 4)), 2, return_indices=True)
+    >>> fc.grad.max_pool3d(y, i, (1, 2, 4, 4, 4)).shape
+    (1, 2, 4, 4, 4)
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 3, layout)
+
+
+def _adaptive_max_pool(
+    rank: int, input: Any, output_size: Any, return_indices: bool, layout: str, out: np.ndarray | None
+) -> Pooled:
+    def pool(images: _windows.Images) -> _windows.Pooling:
+        return _windows.Pooling(_windows.adaptive(images, output_size), _windows.MAX)
+
+    return _windows.forward(rank, input, layout, ("max to", output_size), pool, out, bool(return_indices))
+
+
+def adaptive_max_pool1d(
+    input: Any,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    *,
+    layout: str = "NCW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element of each cell of a grid, whatever the input's size.
+
+    Parameters, results and errors are those of :func:`fastconv.adaptive_max_pool2d`, with 1 number where that has
+    two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.adaptive_max_pool1d(np.ones((1, 2, 4)), 2).shape
+    (1, 2, 2)
+    """
+    return _adaptive_max_pool(1, input, output_size, return_indices, layout, out)
+
+
+def adaptive_max_pool1d_grad(
+    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCW"
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.adaptive_max_pool1d`.
+
+    Parameters, results and errors are those of :func:`fastconv.grad.adaptive_max_pool2d`, with 1 number where that has
+    two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, i = fc.adaptive_max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.grad.adaptive_max_pool1d(y, i, (1, 2, 4)).shape
+    (1, 2, 4)
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 1, layout)
+
+
+def adaptive_max_pool2d(
+    input: Any,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    *,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element of each cell of a grid over the image, whatever the image's size.
+
+    Parameters
+    ----------
+    input : array_like, shape (N, C, H, W) or (C, H, W)
+        float32, float64, or float16. With ``layout="NHWC"`` the channels come last. Any strides.
+    output_size : int or (int or None, int or None)
+        Cell i of OH covers the rows floor(i * H / OH) to ceil((i + 1) * H / OH). None keeps the
+        input's size.
+    return_indices, layout, out
+        As for :func:`fastconv.max_pool2d`.
+
+    Returns
+    -------
+    numpy.ndarray, or a pair of them
+        As from :func:`fastconv.max_pool2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.max_pool2d`.
+
+    References
+    ----------
+    K. He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition",
+    ECCV, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.adaptive_max_pool2d(np.arange(15.0).reshape(1, 3, 5), (None, 2))
+    array([[[ 2.,  4.],
+            [ 7.,  9.],
+            [12., 14.]]])
+    """
+    return _adaptive_max_pool(2, input, output_size, return_indices, layout, out)
+
+
+def adaptive_max_pool2d_grad(
+    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCHW"
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.adaptive_max_pool2d`; all as for :func:`max_pool2d_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> image = np.array([[[1.0, 5.0, 2.0]]])
+    >>> output, indices = fc.adaptive_max_pool2d(image, (1, 2), return_indices=True)
+    >>> fc.grad.adaptive_max_pool2d(np.ones_like(output), indices, image.shape)
+    array([[[0., 2., 0.]]])
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 2, layout)
+
+
+def adaptive_max_pool3d(
+    input: Any,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    *,
+    layout: str = "NCDHW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element of each cell of a grid, whatever the input's size.
+
+    Parameters, results and errors are those of :func:`fastconv.adaptive_max_pool2d`, with 3 numbers where that has
+    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.adaptive_max_pool3d(np.ones((1, 2, 4, 4, 4)), 2).shape
+    (1, 2, 2, 2, 2)
+    """
+    return _adaptive_max_pool(3, input, output_size, return_indices, layout, out)
+
+
+def adaptive_max_pool3d_grad(
+    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCDHW"
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.adaptive_max_pool3d`.
+
+    Parameters, results and errors are those of :func:`fastconv.grad.adaptive_max_pool2d`, with 3 numbers where that has
+    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, i = fc.adaptive_max_pool3d(np.ones((1, 2, 4, 4, 4)), 2, return_indices=True)
+    >>> fc.grad.adaptive_max_pool3d(y, i, (1, 2, 4, 4, 4)).shape
+    (1, 2, 4, 4, 4)
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 3, layout)
+
+
+def global_max_pool(
+    input: Any,
+    return_indices: bool = False,
+    *,
+    layout: str = "NCHW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element of each plane, kept as an image of one pixel.
+
+    Parameters and errors are those of :func:`fastconv.adaptive_max_pool2d`; the layout says how many axes a plane has.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.global_max_pool(np.arange(8.0).reshape(2, 2, 2)).ravel()
+    array([3., 7.])
+    """
+    return _adaptive_max_pool(_args.rank_of(layout), input, 1, return_indices, layout, out)
+
+
+def global_max_pool_grad(
+    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCHW"
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.global_max_pool`; all as for :func:`max_pool2d_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> output, indices = fc.global_max_pool(np.array([[[1.0, 5.0, 2.0]]]), return_indices=True)
+    >>> fc.grad.global_max_pool(np.ones_like(output), indices, (1, 1, 3))
+    array([[[0., 1., 0.]]])
+    """
+    return _windows.max_grad(grad_output, indices, input_size, _args.rank_of(layout), layout)
+
+
+def max_unpool1d(
+    input: Any,
+    indices: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    layout: str = "NCW",
+) -> np.ndarray:
+    """Put elements back to where :func:`fastconv.max_pool1d` took them from, zeros elsewhere.
+
+    Parameters, results and errors are those of :func:`fastconv.max_unpool2d`, with 1 number where that has
+    two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.max_unpool1d(y, where, 2).shape
+    (1, 2, 4)
+    """
+    windows = (kernel_size, stride, padding, output_size)
+    return _windows.unpool(input, indices, *windows, 1, layout)
+
+
+def max_unpool1d_grad(grad_output: Any, indices: Any, *, layout: str = "NCW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_unpool1d`: what lies at the indices.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        Gradient with respect to the output.
+    indices : array_like of int64
+        Those of the forward call; the result has their shape.
+    layout : {"NCW", "NWC"}
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or an index lies outside of its plane.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.grad.max_unpool1d(np.ones((1, 2, 4)), where).shape
+    (1, 2, 2)
+    """
+    return _windows.unpool_grad(grad_output, indices, 1, layout)
+
+
+def max_unpool2d(
+    input: Any,
+    indices: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray:
+    """Put elements back to where :func:`fastconv.max_pool2d` took them from, zeros elsewhere.
+
+    Parameters
+    ----------
+    input : array_like, shape (N, C, H, W) or (C, H, W)
+    indices : array_like of int64, of the same shape
+        As :func:`fastconv.max_pool2d` returned them. Where one occurs twice the last element counts.
+    kernel_size, stride, padding : int or (int, int)
+        Those of the pooling: OH = (H - 1) * stride - 2 * padding + KH.
+    output_size : sequence of int, optional
+        The spatial size, or the whole shape, where pooling may have started from another: less than a stride away.
+    layout : {"NCHW", "NHWC"}
+
+    Returns
+    -------
+    numpy.ndarray, shape (N, C, OH, OW), or as `layout` and the input's rank say
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not supported.
+    ValueError
+        If sizes do not fit, or an index lies outside of its plane.
+
+    References
+    ----------
+    M. D. Zeiler, R. Fergus, "Visualizing and understanding convolutional networks", ECCV, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool2d(np.array([[[1.0, 5.0], [2.0, 3.0]]]), 2, return_indices=True)
+    >>> fc.max_unpool2d(y, where, 2)
+    array([[[0., 5.],
+            [0., 0.]]])
+    """
+    windows = (kernel_size, stride, padding, output_size)
+    return _windows.unpool(input, indices, *windows, 2, layout)
+
+
+def max_unpool2d_grad(grad_output: Any, indices: Any, *, layout: str = "NCHW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_unpool2d`: what lies at the indices.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        Gradient with respect to the output.
+    indices : array_like of int64
+        Those of the forward call; the result has their shape.
+    layout : {"NCHW", "NHWC"}
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or an index lies outside of its plane.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool2d(np.ones((1, 2, 4, 4)), 2, return_indices=True)
+    >>> fc.grad.max_unpool2d(np.ones((1, 2, 4, 4)), where).shape
+    (1, 2, 2, 2)
+    """
+    return _windows.unpool_grad(grad_output, indices, 2, layout)
+
+
+def max_unpool3d(
+    input: Any,
+    indices: Any,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    layout: str = "NCDHW",
+) -> np.ndarray:
+    """Put elements back to where :func:`fastconv.max_pool3d` took them from, zeros elsewhere.
+
+    Parameters, results and errors are those of :func:`fastconv.max_unpool2d`, with 3 numbers where that has
+    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool3d(np.ones((1, 2, 4, 4, 4)), 2, return_indices=True)
+    >>> fc.max_unpool3d(y, where, 2).shape
+    (1, 2, 4, 4, 4)
+    """
+    windows = (kernel_size, stride, padding, output_size)
+    return _windows.unpool(input, indices, *windows, 3, layout)
+
+
+def max_unpool3d_grad(grad_output: Any, indices: Any, *, layout: str = "NCDHW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_unpool3d`: what lies at the indices.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        Gradient with respect to the output.
+    indices : array_like of int64
+        Those of the forward call; the result has their shape.
+    layout : {"NCDHW", "NDHWC"}
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes or shapes do not fit, or an index lies outside of its plane.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool3d(np.ones((1, 2, 4, 4, 4)), 2, return_indices=True)
+    >>> fc.grad.max_unpool3d(np.ones((1, 2, 4, 4, 4)), where).shape
+    (1, 2, 2, 2, 2)
+    """
+    return _windows.unpool_grad(grad_output, indices, 3, layout)
