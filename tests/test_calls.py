@@ -8,7 +8,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import _core
-from fastconv.ops import conv
+from fastconv.ops import _convolution
 from support import poison, same_values
 
 rng = np.random.default_rng(5)
@@ -23,7 +23,7 @@ ROOM = 128
 def calls(monkeypatch):
     """An empty memory of calls for each test."""
     fresh = _core.Calls(ROOM)
-    monkeypatch.setattr(conv, "_CALLS", fresh)
+    monkeypatch.setattr(_convolution, "_CALLS", fresh)
     return fresh
 
 

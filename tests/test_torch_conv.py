@@ -290,6 +290,5 @@ def test_errors_are_of_torchs_kind(block):
         tensors = [None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
         with pytest.raises((RuntimeError, ValueError, TypeError)):
             getattr(F, p.name)(*tensors, **arguments)
-            pytest.fail(f"torch takes {change.__name__} of {p}")
         with pytest.raises(kind):
             getattr(fc, p.name)(*arrays, **arguments)

@@ -22,7 +22,8 @@ from fastconv.ops.avg_pool import (
     avg_pool3d,
     global_avg_pool,
 )
-from fastconv.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from fastconv.ops.conv import conv1d, conv2d, conv3d
+from fastconv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastconv.ops.linear import linear
 from fastconv.ops.loss import cross_entropy, mse_loss
 from fastconv.ops.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
@@ -34,10 +35,8 @@ from fastconv.ops.max_pool import (
     max_pool1d,
     max_pool2d,
     max_pool3d,
-    max_unpool1d,
-    max_unpool2d,
-    max_unpool3d,
 )
+from fastconv.ops.max_unpool import max_unpool1d, max_unpool2d, max_unpool3d
 from fastconv.ops.norm import batch_norm, local_response_norm
 from fastconv.ops.pad import pad
 

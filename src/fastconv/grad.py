@@ -25,6 +25,8 @@ from fastconv.ops.conv import (
     conv2d_weight,
     conv3d_input,
     conv3d_weight,
+)
+from fastconv.ops.conv_transpose import (
     conv_transpose1d_input,
     conv_transpose1d_weight,
     conv_transpose2d_input,
@@ -45,9 +47,9 @@ from fastconv.ops.max_pool import global_max_pool_grad as global_max_pool
 from fastconv.ops.max_pool import max_pool1d_grad as max_pool1d
 from fastconv.ops.max_pool import max_pool2d_grad as max_pool2d
 from fastconv.ops.max_pool import max_pool3d_grad as max_pool3d
-from fastconv.ops.max_pool import max_unpool1d_grad as max_unpool1d
-from fastconv.ops.max_pool import max_unpool2d_grad as max_unpool2d
-from fastconv.ops.max_pool import max_unpool3d_grad as max_unpool3d
+from fastconv.ops.max_unpool import max_unpool1d_grad as max_unpool1d
+from fastconv.ops.max_unpool import max_unpool2d_grad as max_unpool2d
+from fastconv.ops.max_unpool import max_unpool3d_grad as max_unpool3d
 from fastconv.ops.norm import batch_norm_grad as batch_norm
 from fastconv.ops.norm import local_response_norm_grad as local_response_norm
 from fastconv.ops.pad import pad_grad as pad

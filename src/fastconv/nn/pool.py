@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,27 +12,238 @@ from fastconv import functional as F
 from fastconv import grad as G
 from fastconv.nn.module import Module
 
-__all__ = ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "MaxPool2d"]
+__all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
+]
 
-Pair = int | tuple[int, int]
+Size = int | tuple[int, ...]
 
 
-def _checked(value: Pair, name: str, least: int = 1) -> Pair:
-    """`value` as it was given (torch shows an int as an int), if it is one or two whole numbers."""
-    _args.per_axis(value, 2, name, least)
-    return value
+class _Pool(Module):
+    """What all of them share: a class says its rank and the name of its functions."""
+
+    rank: ClassVar[int]
+    function: ClassVar[str]
+
+    def _set_layout(self, layout: str | None) -> None:
+        self.layout = _args.channels_first(self.rank) if layout is None else layout
+        _args.layout_axes(self.layout, self.rank)
+
+    def _checked(self, value: Size, name: str, least: int = 1) -> Size:
+        """`value` as it was given (torch shows an int as an int), if it is one whole number or one per axis."""
+        _args.per_axis(value, self.rank, name, least)
+        return value
+
+    def _set_window(self, kernel_size: Size, stride: Size | None, padding: Size = 0) -> None:
+        self.kernel_size = self._checked(kernel_size, "kernel_size")
+        self.stride = self.kernel_size if stride is None else self._checked(stride, "stride")
+        self.padding = self._checked(padding, "padding", 0)
+
+    def _checked_output(self, output_size: Any) -> Any:
+        """As `_checked`, where None, alone or for an axis, stands for the size of the input."""
+        if isinstance(output_size, (tuple, list)):
+            filled = tuple(1 if size is None else size for size in output_size)
+            _args.per_axis(filled, self.rank, "output_size", 1)
+            return tuple(output_size)
+        return None if output_size is None else self._checked(output_size, "output_size")
+
+    def _forward(self) -> Any:
+        return getattr(F, self.function)
+
+    def _gradient(self) -> Any:
+        return getattr(G, self.function)
 
 
-def _checked_output(output_size: Any) -> Any:
-    """As `_checked`, where None, alone or in a pair, stands for the size of the input."""
-    if isinstance(output_size, (tuple, list)):
-        filled = tuple(1 if size is None else size for size in output_size)
-        _args.per_axis(filled, 2, "output_size", 1)
-        return tuple(output_size)
-    return None if output_size is None else _checked(output_size, "output_size")
+class _MaxPool(_Pool):
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+        *,
+        layout: str | None = None,
+    ) -> None:
+        self._set_window(kernel_size, stride, padding)
+        self.dilation = self._checked(dilation, "dilation")
+        self.return_indices, self.ceil_mode = return_indices, ceil_mode
+        self._set_layout(layout)
+
+    def forward(self, x: Any) -> Any:
+        window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        if not (self.training or self.return_indices):
+            self.save_for_backward()
+            return self._forward()(x, *window, layout=self.layout)
+        y, indices = self._forward()(x, *window, return_indices=True, layout=self.layout)
+        self.save_for_backward(indices, np.shape(x))
+        return (y, indices) if self.return_indices else y
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        indices, input_size = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return self._gradient()(grad_output, indices, input_size, layout=self.layout)
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
 
 
-class MaxPool2d(Module):
+class _AvgPool(_Pool):
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        *,
+        layout: str | None = None,
+    ) -> None:
+        self._set_window(kernel_size, stride, padding)
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.divisor_override = divisor_override
+        self._set_layout(layout)
+
+    def _window(self) -> tuple:
+        divisor = () if self.rank == 1 else (self.divisor_override,)
+        return (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *divisor)
+
+    def forward(self, x: Any) -> np.ndarray:
+        self.save_for_backward(np.shape(x))
+        return self._forward()(x, *self._window(), layout=self.layout)
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (input_size,) = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return self._gradient()(grad_output, input_size, *self._window(), layout=self.layout)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class _AdaptiveAvgPool(_Pool):
+    def __init__(self, output_size: Any, *, layout: str | None = None) -> None:
+        self.output_size = self._checked_output(output_size)
+        self._set_layout(layout)
+
+    def forward(self, x: Any) -> np.ndarray:
+        self.save_for_backward(np.shape(x))
+        return self._forward()(x, self.output_size, layout=self.layout)
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (input_size,) = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return self._gradient()(grad_output, input_size, layout=self.layout)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class _AdaptiveMaxPool(_Pool):
+    def __init__(self, output_size: Any, return_indices: bool = False, *, layout: str | None = None) -> None:
+        self.output_size = self._checked_output(output_size)
+        self.return_indices = return_indices
+        self._set_layout(layout)
+
+    def forward(self, x: Any) -> Any:
+        y, indices = self._forward()(x, self.output_size, return_indices=True, layout=self.layout)
+        self.save_for_backward(indices, np.shape(x))
+        return (y, indices) if self.return_indices else y
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        indices, input_size = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return self._gradient()(grad_output, indices, input_size, layout=self.layout)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class _MaxUnpool(_Pool):
+    def __init__(
+        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, layout: str | None = None
+    ) -> None:
+        # torch shows one number per axis here.
+        kernel = _args.per_axis(kernel_size, self.rank, "kernel_size", 1)
+        steps = kernel if stride is None else _args.per_axis(stride, self.rank, "stride", 1)
+        self._set_window(kernel, steps, _args.per_axis(padding, self.rank, "padding", 0))
+        self._set_layout(layout)
+
+    def forward(self, x: Any, indices: Any, output_size: tuple[int, ...] | None = None) -> np.ndarray:
+        self.save_for_backward(indices)
+        window = (self.kernel_size, self.stride, self.padding, output_size)
+        return self._forward()(x, indices, *window, layout=self.layout)
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (indices,) = self.saved()
+        return self._gradient()(grad_output, indices, layout=self.layout) if self.needs_input_grad else None
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class _LPPool(_Pool):
+    def __init__(
+        self,
+        norm_type: float,
+        kernel_size: Size,
+        stride: Size | None = None,
+        ceil_mode: bool = False,
+        *,
+        layout: str | None = None,
+    ) -> None:
+        self.norm_type, self.ceil_mode = norm_type, ceil_mode
+        self.kernel_size = self._checked(kernel_size, "kernel_size")
+        self.stride = None if stride is None else self._checked(stride, "stride")
+        self._set_layout(layout)
+
+    def _window(self) -> tuple:
+        return (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+    def forward(self, x: Any) -> np.ndarray:
+        self.save_for_backward(x)
+        return self._forward()(x, *self._window(), layout=self.layout)
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+        (x,) = self.saved()
+        if not self.needs_input_grad:
+            return None
+        return self._gradient()(grad_output, x, *self._window(), layout=self.layout)
+
+    def extra_repr(self) -> str:
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxPool2d(_MaxPool):
     """The largest value of each window, as `torch.nn.MaxPool2d`.
 
     Parameters
@@ -55,49 +266,43 @@ class MaxPool2d(Module):
              [13., 15.]]]])
     """
 
-    def __init__(
-        self,
-        kernel_size: Pair,
-        stride: Pair | None = None,
-        padding: Pair = 0,
-        dilation: Pair = 1,
-        return_indices: bool = False,
-        ceil_mode: bool = False,
-        *,
-        layout: str = "NCHW",
-    ) -> None:
-        self.kernel_size = _checked(kernel_size, "kernel_size")
-        self.stride = self.kernel_size if stride is None else _checked(stride, "stride")
-        self.padding = _checked(padding, "padding", 0)
-        self.dilation = _checked(dilation, "dilation")
-        self.return_indices = return_indices
-        self.ceil_mode = ceil_mode
-        self.layout = layout
-        _args.layout_axes(layout, 2)
-
-    def forward(self, x: Any) -> Any:
-        window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        if not (self.training or self.return_indices):
-            self.save_for_backward()
-            return F.max_pool2d(x, *window, layout=self.layout)
-        y, indices = F.max_pool2d(x, *window, return_indices=True, layout=self.layout)
-        self.save_for_backward(indices, np.shape(x))
-        return (y, indices) if self.return_indices else y
-
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
-        indices, input_size = self.saved()
-        if not self.needs_input_grad:
-            return None
-        return G.max_pool2d(grad_output, indices, input_size, layout=self.layout)
-
-    def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )
+    rank = 2
+    function = "max_pool2d"
 
 
-class AvgPool2d(Module):
+class MaxPool1d(_MaxPool):
+    """The largest value of each window, as `torch.nn.MaxPool1d`.
+
+    As :class:`MaxPool2d`, with 1 number where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.MaxPool1d(2)(np.ones((1, 1, 4))).shape
+    (1, 1, 2)
+    """
+
+    rank = 1
+    function = "max_pool1d"
+
+
+class MaxPool3d(_MaxPool):
+    """The largest value of each window, as `torch.nn.MaxPool3d`.
+
+    As :class:`MaxPool2d`, with 3 numbers where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.MaxPool3d(2)(np.ones((1, 1, 4, 4, 4))).shape
+    (1, 1, 2, 2, 2)
+    """
+
+    rank = 3
+    function = "max_pool3d"
+
+
+class AvgPool2d(_AvgPool):
     """The mean of each window, as `torch.nn.AvgPool2d`.
 
     Parameters
@@ -122,51 +327,60 @@ class AvgPool2d(Module):
              [10.5, 12.5]]]])
     """
 
+    rank = 2
+    function = "avg_pool2d"
+
+
+class AvgPool1d(_AvgPool):
+    """The mean of each window, as `torch.nn.AvgPool1d`.
+
+    As :class:`AvgPool2d`, with 1 number where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.AvgPool1d(2)(np.ones((1, 1, 4))).shape
+    (1, 1, 2)
+    """
+
+    rank = 1
+    function = "avg_pool1d"
+
     def __init__(
         self,
-        kernel_size: Pair,
-        stride: Pair | None = None,
-        padding: Pair = 0,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
-        divisor_override: int | None = None,
         *,
-        layout: str = "NCHW",
+        layout: str | None = None,
     ) -> None:
-        self.kernel_size = _checked(kernel_size, "kernel_size")
-        self.stride = self.kernel_size if stride is None else _checked(stride, "stride")
-        self.padding = _checked(padding, "padding", 0)
-        self.ceil_mode = ceil_mode
-        self.count_include_pad = count_include_pad
-        self.divisor_override = divisor_override
-        self.layout = layout
-        _args.layout_axes(layout, 2)
-
-    def _window(self) -> tuple:
-        return (
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
+        # torch shows these as tuples.
+        kernel = _args.per_axis(kernel_size, 1, "kernel_size", 1)
+        steps = None if stride is None else _args.per_axis(stride, 1, "stride", 1)
+        super().__init__(
+            kernel, steps, _args.per_axis(padding, 1, "padding", 0), ceil_mode, count_include_pad, layout=layout
         )
 
-    def forward(self, x: Any) -> np.ndarray:
-        self.save_for_backward(np.shape(x))
-        return F.avg_pool2d(x, *self._window(), layout=self.layout)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
-        (input_size,) = self.saved()
-        if not self.needs_input_grad:
-            return None
-        return G.avg_pool2d(grad_output, input_size, *self._window(), layout=self.layout)
+class AvgPool3d(_AvgPool):
+    """The mean of each window, as `torch.nn.AvgPool3d`.
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+    As :class:`AvgPool2d`, with 3 numbers where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.AvgPool3d(2)(np.ones((1, 1, 4, 4, 4))).shape
+    (1, 1, 2, 2, 2)
+    """
+
+    rank = 3
+    function = "avg_pool3d"
 
 
-class AdaptiveAvgPool2d(Module):
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """Means over as many windows as give `output_size`, as `torch.nn.AdaptiveAvgPool2d`.
 
     Parameters
@@ -182,26 +396,43 @@ class AdaptiveAvgPool2d(Module):
     array([[[[7.5]]]])
     """
 
-    def __init__(self, output_size: Any, *, layout: str = "NCHW") -> None:
-        self.output_size = _checked_output(output_size)
-        self.layout = layout
-        _args.layout_axes(layout, 2)
-
-    def forward(self, x: Any) -> np.ndarray:
-        self.save_for_backward(np.shape(x))
-        return F.adaptive_avg_pool2d(x, self.output_size, layout=self.layout)
-
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
-        (input_size,) = self.saved()
-        if not self.needs_input_grad:
-            return None
-        return G.adaptive_avg_pool2d(grad_output, input_size, layout=self.layout)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+    rank = 2
+    function = "adaptive_avg_pool2d"
 
 
-class AdaptiveMaxPool2d(Module):
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """Means over as many windows as give `output_size`, as `torch.nn.AdaptiveAvgPool1d`.
+
+    As :class:`AdaptiveAvgPool2d`, with 1 number where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.AdaptiveAvgPool1d(1)(np.ones((1, 1, 4))).shape
+    (1, 1, 1)
+    """
+
+    rank = 1
+    function = "adaptive_avg_pool1d"
+
+
+class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+    """Means over as many windows as give `output_size`, as `torch.nn.AdaptiveAvgPool3d`.
+
+    As :class:`AdaptiveAvgPool2d`, with 3 numbers where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.AdaptiveAvgPool3d(1)(np.ones((1, 1, 4, 4, 4))).shape
+    (1, 1, 1, 1, 1)
+    """
+
+    rank = 3
+    function = "adaptive_avg_pool3d"
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     """Maxima over as many windows as give `output_size`, as `torch.nn.AdaptiveMaxPool2d`.
 
     Parameters
@@ -219,22 +450,153 @@ class AdaptiveMaxPool2d(Module):
     array([[[[15.]]]])
     """
 
-    def __init__(self, output_size: Any, return_indices: bool = False, *, layout: str = "NCHW") -> None:
-        self.output_size = _checked_output(output_size)
-        self.return_indices = return_indices
-        self.layout = layout
-        _args.layout_axes(layout, 2)
+    rank = 2
+    function = "adaptive_max_pool2d"
 
-    def forward(self, x: Any) -> Any:
-        y, indices = F.adaptive_max_pool2d(x, self.output_size, return_indices=True, layout=self.layout)
-        self.save_for_backward(indices, np.shape(x))
-        return (y, indices) if self.return_indices else y
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
-        indices, input_size = self.saved()
-        if not self.needs_input_grad:
-            return None
-        return G.max_pool2d(grad_output, indices, input_size, layout=self.layout)
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """Maxima over as many windows as give `output_size`, as `torch.nn.AdaptiveMaxPool1d`.
 
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+    As :class:`AdaptiveMaxPool2d`, with 1 number where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.AdaptiveMaxPool1d(1)(np.ones((1, 1, 4))).shape
+    (1, 1, 1)
+    """
+
+    rank = 1
+    function = "adaptive_max_pool1d"
+
+
+class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+    """Maxima over as many windows as give `output_size`, as `torch.nn.AdaptiveMaxPool3d`.
+
+    As :class:`AdaptiveMaxPool2d`, with 3 numbers where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.AdaptiveMaxPool3d(1)(np.ones((1, 1, 4, 4, 4))).shape
+    (1, 1, 1, 1, 1)
+    """
+
+    rank = 3
+    function = "adaptive_max_pool3d"
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool2d`.
+
+    Parameters
+    ----------
+    kernel_size : int or pair
+    stride : int or pair, optional
+        `kernel_size` if not given.
+    padding : int or pair
+    layout : {"NCHW", "NHWC"}, keyword only
+
+    It is called with the maxima and their indices, and perhaps the `output_size`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> y, where = nn.MaxPool2d(2, return_indices=True)(np.ones((1, 1, 4, 4)))
+    >>> nn.MaxUnpool2d(2)(y, where).shape
+    (1, 1, 4, 4)
+    """
+
+    rank = 2
+    function = "max_unpool2d"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool1d`.
+
+    As :class:`MaxUnpool2d`, with 1 number where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> y, where = nn.MaxPool1d(2, return_indices=True)(np.ones((1, 1, 4)))
+    >>> nn.MaxUnpool1d(2)(y, where).shape
+    (1, 1, 4)
+    """
+
+    rank = 1
+    function = "max_unpool1d"
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool3d`.
+
+    As :class:`MaxUnpool2d`, with 3 numbers where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> y, where = nn.MaxPool3d(2, return_indices=True)(np.ones((1, 1, 4, 4, 4)))
+    >>> nn.MaxUnpool3d(2)(y, where).shape
+    (1, 1, 4, 4, 4)
+    """
+
+    rank = 3
+    function = "max_unpool3d"
+
+
+class LPPool2d(_LPPool):
+    """The p-norm of each window, but for the signs, as `torch.nn.LPPool2d`.
+
+    Parameters
+    ----------
+    norm_type : float
+        p, not 0; infinite for the largest magnitude.
+    kernel_size : int or pair
+    stride : int or pair, optional
+        `kernel_size` if not given.
+    ceil_mode : bool
+        Keep the last, incomplete window.
+    layout : {"NCHW", "NHWC"}, keyword only
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.LPPool2d(2, 2)(np.ones((1, 1, 4, 4))).shape
+    (1, 1, 2, 2)
+    """
+
+    rank = 2
+    function = "lp_pool2d"
+
+
+class LPPool1d(_LPPool):
+    """The p-norm of each window, but for the signs, as `torch.nn.LPPool1d`.
+
+    As :class:`LPPool2d`, with 1 number where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.LPPool1d(2, 2)(np.ones((1, 1, 4))).shape
+    (1, 1, 2)
+    """
+
+    rank = 1
+    function = "lp_pool1d"
+
+
+class LPPool3d(_LPPool):
+    """The p-norm of each window, but for the signs, as `torch.nn.LPPool3d`.
+
+    As :class:`LPPool2d`, with 3 numbers where that has two.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.LPPool3d(2, 2)(np.ones((1, 1, 4, 4, 4))).shape
+    (1, 1, 2, 2, 2)
+    """
+
+    rank = 3
+    function = "lp_pool3d"

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every convolution does: from what callers give to the one problem of the core.
+
+The private half of `conv.py` and `conv_transpose.py`. An axis that is missing has one element, and a transposed
+convolution is the input gradient of a convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args, _config, _core
+from fastconv.plan import (
+    check_bias,
+    check_residual,
+    core_plan,
+    dense_strides,
+    geometry_of,
+    handed_over,
+    laid_out,
+    target,
+)
+
+_CALLS = _core.Calls(128)
+
+
+def _plan(
+    geometry: _args.Geometry,
+    direction: str,
+    src: np.ndarray,
+    wei: np.ndarray,
+    dst: np.ndarray,
+    algorithm: str = "auto",
+    strict: bool = False,
+    bounds: tuple[float, float] = _args.ACTIVATIONS[None],
+) -> Any:
+    """The plan for these arrays. Forward order: input, weight, output, whichever of them is the result."""
+    views = [(a.shape, a.strides if a.size else dense_strides(a.shape, a.itemsize)) for a in (src, wei, dst)]
+    fields = geometry.fields(direction, src.dtype, *(strides for _, strides in views), bounds)
+    # What is read, what is packed, and what is written.
+    order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
+    layouts = (views[i] for i in order)
+    return core_plan(fields, algorithm, strict, *layouts, src.dtype)
+
+
+def convolve(
+    rank: int,
+    transposed: bool,
+    arrays: tuple[Any, ...],
+    parameters: tuple[Any, ...],
+) -> np.ndarray:
+    """Any convolution. ``arrays`` are input, weight, bias, residual and out, ``parameters`` as ConvPlan has them."""
+    threads, call = _config.get_num_threads(), (rank, int(transposed), *parameters)
+    result = _CALLS.repeat(arrays, call, threads)
+    if result is not None:
+        return result
+    input, weight, bias, residual, out = arrays
+    stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision = parameters
+    x, w = _args.as_operand(input, "input"), _args.as_operand(weight, "weight")
+    _args.same_dtype(x, "input", w, "weight")
+    g = geometry_of(
+        rank, transposed, x.shape, w.shape, stride, padding, output_padding, dilation, groups, layout, "input"
+    )
+    shape, channels = (g.input_result_shape, g.in_channels) if transposed else (g.result_shape, g.out_channels)
+    b = check_bias(bias, channels, w)
+    r = None if residual is None else check_residual(residual, shape, x.dtype)
+    bounds, strict = _args.activation_bounds(activation), _args.is_strict(precision)
+    if out is not None:
+        _args.check_out(out, shape, x.dtype, {"input": x, "weight": w, "bias": b})
+    if transposed and x.dtype == _args.HALF:  # the core reads float16 forward only
+        wide = (None if a is None else a.astype(np.float32) for a in (x, w, b, r))
+        y = convolve(rank, True, (*wide, None), parameters).astype(x.dtype)
+        return handed_over(y, out)
+    x, w = _args.stored(x), _args.stored(w)
+    # The core writes any strides; only a residual has to be laid out like the result, and float16 has no gaps.
+    y = target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype)
+    order = (y, w, x) if transposed else (x, w, y)
+    plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, bounds)
+    plan.execute(x, None, w, b, laid_out(r, out), y, threads)
+    _CALLS.remember(arrays, call, plan)
+    return handed_over(y, out)
+
+
+def _operand_of_grad(value: Any, shape: tuple[int, ...], other: np.ndarray, name: str) -> np.ndarray:
+    grad = _args.as_operand(value, "grad_output")
+    if grad.shape != shape:
+        raise ValueError(f"grad_output has shape {grad.shape}; it needs the forward result's shape {shape}")
+    _args.same_dtype(grad, "grad_output", other, name)
+    return grad
+
+
+def input_grad(
+    rank: int,
+    input_size: Any,
+    weight: Any,
+    grad_output: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    layout: str,
+    algorithm: str,
+    precision: str,
+) -> np.ndarray:
+    w = _args.as_operand(weight, "weight")
+    shape = _args.sizes(input_size, "input_size", 0)
+    g = _args.geometry(rank, shape, w.shape, stride, padding, dilation, groups, layout, "input_size")
+    grad = _operand_of_grad(grad_output, g.result_shape, w, "weight")
+    dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
+    result = np.empty(shape, w.dtype)
+    plan = _plan(g, "input", result, w, grad, algorithm, _args.is_strict(precision))
+    plan.execute(grad, None, w, None, None, result, _config.get_num_threads())
+    return result.astype(dtype, copy=False)
+
+
+def _weight_grad_of(
+    g: _args.Geometry, x: np.ndarray, grad: np.ndarray, size: tuple[int, ...], algorithm: str, precision: str
+) -> np.ndarray:
+    """The weight gradient of the convolution that ``g`` describes, which read ``x`` and wrote what ``grad`` is of."""
+    dtype, x, grad = x.dtype, _args.computed(x), _args.computed(grad)
+    x, grad = (a if g.batched else a[None] for a in (x, grad))
+    result = np.empty(size, x.dtype)
+    plan = _plan(g, "weight", x, result, grad, algorithm, _args.is_strict(precision))
+    plan.execute(x, None, grad, None, None, result, _config.get_num_threads())
+    return result.astype(dtype, copy=False)
+
+
+def weight_grad(
+    rank: int,
+    input: Any,
+    weight_size: Any,
+    grad_output: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    layout: str,
+    algorithm: str,
+    precision: str,
+) -> np.ndarray:
+    x = _args.as_operand(input, "input")
+    size = _args.sizes(weight_size, "weight_size", 1)
+    g = _args.geometry(rank, x.shape, size, stride, padding, dilation, groups, layout)
+    grad = _operand_of_grad(grad_output, g.result_shape, x, "input")
+    return _weight_grad_of(g, x, grad, size, algorithm, precision)
+
+
+def transposed_input_grad(
+    rank: int,
+    input_size: Any,
+    weight: Any,
+    grad_output: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    layout: str,
+    algorithm: str,
+    precision: str,
+) -> np.ndarray:
+    w = _args.as_operand(weight, "weight")
+    shape = _args.sizes(input_size, "input_size", 0)
+    g = _args.transposed_geometry(
+        rank, shape, w.shape, stride, padding, output_padding, dilation, groups, layout, "input_size"
+    )
+    grad = _operand_of_grad(grad_output, g.input_result_shape, w, "weight")
+    dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
+    result = np.empty(shape, w.dtype)
+    plan = _plan(g, "forward", grad, w, result, algorithm, _args.is_strict(precision))
+    plan.execute(grad, None, w, None, None, result, _config.get_num_threads())
+    return result.astype(dtype, copy=False)
+
+
+def transposed_weight_grad(
+    rank: int,
+    input: Any,
+    weight_size: Any,
+    grad_output: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    layout: str,
+    algorithm: str,
+    precision: str,
+) -> np.ndarray:
+    x = _args.as_operand(input, "input")
+    size = _args.sizes(weight_size, "weight_size", 1)
+    g = _args.transposed_geometry(rank, x.shape, size, stride, padding, output_padding, dilation, groups, layout)
+    grad = _operand_of_grad(grad_output, g.input_result_shape, x, "input")
+    return _weight_grad_of(g, grad, x, size, algorithm, precision)
