@@ -86,6 +86,8 @@ typedef struct fc_plan fc_plan;
     X(staged)     /* and a byte of it going through memory between stages */                                           \
     X(depthwise)  /* a vector multiply-add with its loads */                                                           \
     X(reference)  /* a multiply-add of the reference */                                                                \
+    X(pack)       /* a weight on its way to where a matrix product wants it, */                                        \
+    X(pack_point) /* or to one point of Winograd's */                                                                  \
     X(fixed)      /* a stage of any algorithm */
 
 typedef struct fc_costs {
@@ -94,12 +96,12 @@ typedef struct fc_costs {
 #undef FC_COST
 } fc_costs;
 
-// How to plan: for which instruction set, by which algorithm (or FC_AUTO), and whether the error is to stay within the
-// bound of direct summation, which no Winograd keeps.
+// How to plan: for which instruction set, by which algorithm (or FC_AUTO), whether the error is to stay within the bound
+// of direct summation, which no Winograd keeps, and whether packed weights will be used once, so that packing counts.
 typedef struct fc_options {
     fc_isa isa;
     fc_algo_id algorithm;
-    int strict;
+    int strict, once;
     fc_costs costs;
 } fc_options;
 
@@ -112,6 +114,7 @@ typedef struct fc_verdict {
     const char *name;
     const char *refusal; // NULL when it can serve
     double cost;         // predicted seconds on one thread; infinite when refused
+    double packing;      // and what packing the weights takes before
 } fc_verdict;
 
 // Checks everything that memory safety rests on.  On FC_INVALID `message` says which rule is broken.

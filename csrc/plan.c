@@ -74,6 +74,17 @@ static fc_problem in_long_rows(fc_problem p) {
     return p;
 }
 
+// Each pair of an input and an output channel is packed by itself, for Winograd in all points of a tile.
+static double packing(const fc_problem *p, int tile, const fc_costs *c) {
+    const double side = (double)(tile + p->axis[2].kernel - 1);
+    const double pairs = (double)p->groups * (double)p->in_channels * (double)p->out_channels;
+    return tile ? pairs * side * side * c->pack_point : pairs * (double)fc_taps(p) * c->pack;
+}
+
+static double total(const fc_verdict *verdict, const fc_options *options) {
+    return verdict->cost + (options->once ? verdict->packing : 0);
+}
+
 void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
     if (problem->direction != FC_FORWARD) {
         fc_backward_explain(problem, options, verdicts);
@@ -85,6 +96,7 @@ void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_ve
         verdicts[id].name = algorithms[id]->name;
         verdicts[id].refusal = refusal_of(&p, kernels, id, options->strict);
         verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(&p, kernels, &options->costs);
+        verdicts[id].packing = packing(&p, algorithms[id]->tile, &options->costs);
     }
 }
 
@@ -106,7 +118,7 @@ fc_status fc_plan_make(const fc_problem *problem, const fc_options *options, fc_
         if (best == FC_AUTO) {
             best = FC_REFERENCE;
             for (int id = 0; id < FC_ALGOS; id++)
-                if (id != FC_WINOGRAD_F6 && verdicts[id].cost < verdicts[best].cost) best = id;
+                if (id != FC_WINOGRAD_F6 && total(&verdicts[id], options) < total(&verdicts[best], options)) best = id;
         }
         plan->id = (fc_algo_id)best;
         plan->algorithm = algorithms[best];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// algo.h - what an algorithm is: six verbs in the same order in every file of this folder, listed once in plan.c.
+// algo.h - what an algorithm is: a name and verbs in the same order in every file of this folder, listed once in plan.c.
 #ifndef FC_ALGO_H
 #define FC_ALGO_H
 
@@ -13,6 +13,7 @@ typedef struct fc_algorithm {
     const char *(*refuse)(const fc_problem *problem, const fc_kernels *kernels);
     // Predicted seconds of one thread.
     double (*cost)(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs);
+    int tile; // Winograd: outputs of a side of a tile; else 0
     // Fills the plan's layout; FC_UNSUPPORTED when sizes overflow.
     fc_status (*layout)(fc_plan *plan);
     size_t (*scratch)(const fc_plan *plan, int threads);

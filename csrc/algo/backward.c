@@ -119,7 +119,7 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     }
 }
 
-static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, scratch, pack, execute};
+static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, 0, NULL, scratch, pack, execute};
 
 static int64_t parts_of(const fc_problem *p) {
     int64_t count = 1;
@@ -149,6 +149,7 @@ void fc_backward_explain(const fc_problem *p, const fc_options *options, fc_verd
             if (i == 0) verdicts[id] = (fc_verdict){.name = part[id].name};
             if (taps && part[id].refusal) verdicts[id].refusal = part[id].refusal;
             verdicts[id].cost += part[taps ? id : FC_IM2COL].cost;
+            verdicts[id].packing += part[taps ? id : FC_IM2COL].packing;
         }
     }
 }

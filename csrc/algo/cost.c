@@ -23,6 +23,8 @@ fc_costs fc_costs_default(fc_isa isa) {
         .staged = 1 / 30e9,
         .depthwise = 0.3e-9,
         .reference = 3e-9,
+        .pack = 0.2e-9,
+        .pack_point = 0.3e-9,
         .fixed = 1e-6,
     };
 }

@@ -346,8 +346,8 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     static const char *refuse_f##m(const fc_problem *p, const fc_kernels *k) { return (void)k, refuse(p, r); }         \
     static double cost_f##m(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return cost(p, k, c, m); }  \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse_f##m, cost_f##m, layout_f##m,             \
-                                                     scratch,         pack,        execute};
+    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse_f##m, cost_f##m, m,                       \
+                                                     layout_f##m,     scratch,     pack,      execute};
 
 FC_WINOGRAD(2, 5)
 FC_WINOGRAD(3, 3)

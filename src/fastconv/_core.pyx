@@ -42,14 +42,14 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_verdict:
         const char *name
         const char *refusal
-        double cost
+        double cost, packing
     fc_status fc_problem_check(const fc_problem *, char *)
     ctypedef struct fc_costs:
         pass
     ctypedef struct fc_options:
         fc_isa isa
         fc_algo_id algorithm
-        int strict
+        int strict, once
         fc_costs costs
     fc_costs fc_costs_default(fc_isa)
     const char *const fc_cost_names[]
@@ -202,9 +202,9 @@ cdef int fill_problem(fc_problem *p, tuple fields) except -1:
     return 0
 
 
-cdef fc_options options_of(int isa, int algorithm, bint strict, tuple costs):
+cdef fc_options options_of(int isa, int algorithm, bint strict, bint once, tuple costs):
     cdef fc_options options
-    options.isa, options.algorithm, options.strict = isa, algorithm, strict
+    options.isa, options.algorithm, options.strict, options.once = isa, algorithm, strict, once
     for i in range(len(COST_NAMES)):
         (<double *>&options.costs)[i] = costs[i]
     return options
@@ -317,12 +317,12 @@ cdef class Plan(Prepared):
     cdef readonly size_t packed_bytes
     cdef readonly int algorithm
 
-    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, tuple costs, Layout src, Layout wei,
-                  Layout dst, dtype):
+    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, bint once, tuple costs, Layout src,
+                  Layout wei, Layout dst, dtype):
         cdef fc_problem problem
         cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
-        cdef fc_options options = options_of(isa, algorithm, strict, costs)
+        cdef fc_options options = options_of(isa, algorithm, strict, once, costs)
         cdef fc_status status = fc_plan_create(&problem, &options, &self.plan, message)
         if status != FC_OK:
             raise_status(status, message)
@@ -517,7 +517,7 @@ def explain(tuple fields, int isa, bint strict, tuple costs):
     cdef fc_status status = fc_problem_check(&problem, message)
     if status != FC_OK:
         raise_status(status, message)
-    cdef fc_options options = options_of(isa, 0, strict, costs)
+    cdef fc_options options = options_of(isa, 0, strict, False, costs)
     fc_plan_explain(&problem, &options, verdicts)
     return [(v.name.decode(), None if v.refusal is NULL else v.refusal.decode(), v.cost) for v in verdicts[:FC_ALGOS]]
 

@@ -42,7 +42,7 @@ def _plan(
     # What is read, what is packed, and what is written.
     order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
     layouts = (views[i] for i in order)
-    return core_plan(fields, algorithm, strict, *layouts, src.dtype)
+    return core_plan(fields, algorithm, strict, True, *layouts, src.dtype)
 
 
 def convolve(
