@@ -32,7 +32,7 @@ static fc_padded padded_of(const fc_problem *p) {
 static const char *refuse(const fc_problem *p, const fc_kernels *k) {
     if (channels_form(p) && p->in_channels <= k->vl) return NULL;
     if (p->in_channels != 1) return "a group has more than one input channel";
-    if (p->dst.axis[2] != 1) return "neither rows nor channels of the output are contiguous";
+    if (p->dst.axis[2] != 1 && !in_place(p)) return "neither rows nor channels of the output are contiguous";
     if (!in_place(p) && !fc_padded_fits(p, k, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
     return NULL;
 }
@@ -47,6 +47,7 @@ static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) 
         const double tasks = (double)(p->batch * p->groups * p->axis[0].out * fc_ceil_div(p->axis[1].out, s.rows));
         copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
     }
+    if (p->dst.axis[2] != 1 && !channels_form(p)) copy += fc_cost_elements(fc_macs(p) / (double)fc_taps(p), c);
     return c->fixed + c->depthwise * vectors + copy + fc_cost_runs(vectors / (double)fc_taps(p), 1, k, c);
 }
 

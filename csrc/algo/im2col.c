@@ -13,17 +13,17 @@ static const char *refuse(const fc_problem *problem, const fc_kernels *kernels) 
     return NULL;
 }
 
-// Every input element is copied once per tap, in runs of an output row or of a channel vector.
+static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
+
+// Every input element is copied once per tap, in runs of an output row, of a channel vector, or of a row of taps.
 static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
     const int channels_form = fc_gemm_channels_form(p, k);
-    const int64_t run = channels_form ? p->in_channels : p->axis[2].out;
+    const int64_t run = !channels_form ? p->axis[2].out : channel_major(p) ? p->axis[2].kernel : p->in_channels;
     const double copies = (double)p->in_channels * (double)fc_taps(p) * (double)p->batch * (double)fc_positions(p);
     return fc_cost_gemm(p, k, c, channels_form, (double)p->groups * fc_cost_runs(copies, run, k, c));
 }
 
 static const fc_gemm_source source;
-
-static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 
 // One cache line more than the block, so that the rows of a tile do not all fall into the same sets of L1.
 static int64_t panel_row(const fc_plan *plan) { return fc_round_up(plan->layout.gemm.block, 16) + 16; }

@@ -140,9 +140,19 @@ FC_INLINE void FC_NAME(depthwise_piece)(const fc_depthwise_rows *work, int64_t d
     const vec lowest = v_set1((T)p->low), highest = v_set1((T)p->high);
 #pragma GCC unroll 7
     for (int r = 0; r < rows; r++) {
-        const int64_t to = (y + r) * p->dst.axis[1] + x;
-        const vec res = work->residual ? v_load_part((const T *)work->residual + to, lanes) : v_set1(0);
-        v_store_part((T *)work->dst + to, FC_NAME(finish)(sum[r], bias, res, lowest, highest), lanes);
+        const int64_t step = p->dst.axis[2], to = (y + r) * p->dst.axis[1] + x * step;
+        T *dst = (T *)work->dst + to;
+        const T *residual = work->residual ? (const T *)work->residual + to : NULL;
+        T lane[FC_VL] = {0};
+        for (int64_t l = 0; residual && step != 1 && l < lanes; l++) lane[l] = residual[l * step];
+        const vec res = !residual ? v_set1(0) : step == 1 ? v_load_part(residual, lanes) : v_load(lane);
+        const vec value = FC_NAME(finish)(sum[r], bias, res, lowest, highest);
+        if (step == 1) {
+            v_store_part(dst, value, lanes);
+            continue;
+        }
+        v_store(lane, value); // a phase of a transposed convolution
+        for (int64_t l = 0; l < lanes; l++) dst[l * step] = lane[l];
     }
 }
 
