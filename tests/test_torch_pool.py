@@ -164,6 +164,16 @@ def test_norms_are_torchs(block):
             p.same(getattr(fc.grad, f"lp_pool{p.rank}d")(g, data, *arguments), expected)
 
 
+@pytest.mark.parametrize("power", [1, 2, 3.0])
+def test_norms_of_zeros_have_torchs_gradients(power):
+    data = np.array([[[0.0, 0.0, 0.0, 2.0, 3.0, 4.0, 0.0, 0.0]]])
+    x = leaf(data)
+    y = F.lp_pool1d(x, power, 2)
+    g = np.arange(1.0, 5).reshape(1, 1, 4)
+    y.backward(torch.from_numpy(g))
+    np.testing.assert_allclose(fc.grad.lp_pool1d(g, data, power, 2), x.grad.numpy(), rtol=1e-12)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_unpooling_is_torchs(block):
     rng = np.random.default_rng(300 + block)

@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 Size = int | Sequence[int]
-Pooled = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
 def _avg_pool(

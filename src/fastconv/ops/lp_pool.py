@@ -61,7 +61,8 @@ class _Norm:
             total = self.taps * avg_pool._avg_pool(self.rank, self._powers(x), *self.mean, self.layout, None)
             if grad.shape != total.shape:
                 raise ValueError(f"grad_output has shape {grad.shape}; it needs the output's {total.shape}")
-            inner = grad * total ** x.dtype.type(1 / self.power - 1)
+            # Where a window holds zeros only the root has no slope; it counts as flat, as in torch.
+            inner = grad * np.where(total == 0, 0, total ** x.dtype.type(1 / self.power - 1))
             shared = self.taps * avg_pool._avg_pool_grad(self.rank, inner, x.shape, *self.mean, self.layout)
             return shared * x ** x.dtype.type(self.power - 1)
 
