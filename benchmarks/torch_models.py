@@ -92,11 +92,12 @@ def prepared(net: nn.Module) -> nn.Module:
 def contenders(net: nn.Module, x: Tensor) -> dict[str, Callable[[], Tensor]]:
     last, converted = copy.deepcopy(net).to(memory_format=torch.channels_last), ft.convert(net)
     x_last = x.to(memory_format=torch.channels_last)
-    accelerated = ft.accelerate()(net)
+    accelerated, frozen = ft.accelerate()(net), ft.accelerate(frozen=True)(net)
     return {
         "torch NCHW": lambda: net(x),
         "torch channels_last": lambda: last(x_last),
         "accelerate NCHW": lambda: accelerated(x),
+        "frozen NCHW": lambda: frozen(x),
         "convert": lambda: converted(x),
     }
 
@@ -135,7 +136,8 @@ def main() -> None:
         print(f"{make.__name__:<14}" + "  ".join(f"{name} {value:.2f} ms" for name, value in row.items()))
         print(
             f"{'':<14}channels_last ÷ convert {row['torch channels_last'] / row['convert']:.2f}, "
-            f"NCHW ÷ accelerate {row['torch NCHW'] / row['accelerate NCHW']:.2f}",
+            f"NCHW ÷ accelerate {row['torch NCHW'] / row['accelerate NCHW']:.2f}, "
+            f"÷ frozen {row['torch NCHW'] / row['frozen NCHW']:.2f}",
             flush=True,
         )
     if args.json:

@@ -49,6 +49,7 @@ LAYERS = [
     ("AvgPool2d", ((2, 3),), {"divisor_override": 5}, IMAGE),
     ("AdaptiveAvgPool2d", ((3, 5),), {}, IMAGE),
     ("AdaptiveAvgPool2d", (2,), {}, IMAGE),
+    ("AvgPool2d", (2, []), {}, IMAGE),
     ("AdaptiveMaxPool2d", ((4, 3),), {}, IMAGE),
     ("MaxPool1d", (3, 2, 1), {"ceil_mode": True}, SIGNAL),
     ("MaxPool1d", (2,), {"dilation": 3}, (4, 11)),
@@ -70,6 +71,7 @@ LAYERS = [
     ("BatchNorm2d", (4,), {}, IMAGE),
     ("BatchNorm2d", (4,), {"affine": False, "momentum": None}, IMAGE),
     ("BatchNorm2d", (4,), {"track_running_stats": False}, IMAGE),
+    ("BatchNorm3d", (4,), {}, VOLUME),
     ("LocalResponseNorm", (3,), {"alpha": 0.5}, IMAGE),
     ("ReLU", (), {}, IMAGE),
     ("ReLU6", (), {}, IMAGE),
@@ -302,6 +304,8 @@ def test_rectifiers_overwrite_in_eval_mode_only():
 def test_batch_norm_ranks():
     with pytest.raises(ValueError, match=r"input has shape \(2, 3\); it needs 4 axes"):
         nn.BatchNorm2d(3)(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="it needs 5 axes"):
+        nn.BatchNorm3d(3)(np.ones((2, 3, 4, 4)))
     with pytest.raises(ValueError, match="it needs 2 or 3 axes"):
         nn.BatchNorm1d(3)(np.ones((2, 3, 1, 1)))
 

@@ -32,7 +32,7 @@ from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTransp
 from fastconv.nn.linear import Flatten, Identity, Linear
 from fastconv.nn.loss import CrossEntropyLoss, MSELoss
 from fastconv.nn.module import Buffer, LoadResult, Module, Parameter, StateDictError
-from fastconv.nn.norm import BatchNorm1d, BatchNorm2d, LocalResponseNorm
+from fastconv.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LocalResponseNorm
 from fastconv.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -67,6 +67,7 @@ __all__ = [
     "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Buffer",
     "Concat",
     "Conv1d",

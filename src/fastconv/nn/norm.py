@@ -13,7 +13,7 @@ from fastconv.nn.module import Buffer, Module, Parameter
 from fastconv.ops import norm as N
 from fastconv.ops._operand import channel_axis
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "LocalResponseNorm"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LocalResponseNorm"]
 
 
 class _BatchNorm(Module):
@@ -136,6 +136,15 @@ class BatchNorm2d(_BatchNorm):
     )
 
     _ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__.replace(
+        "Batch normalisation for the ranks that a subclass names.",
+        "Batch normalisation of inputs (N, C, D, H, W), as `torch.nn.BatchNorm3d`.",
+    )
+
+    _ranks = (5,)
 
 
 class LocalResponseNorm(Module):

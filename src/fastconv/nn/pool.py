@@ -51,18 +51,22 @@ class _Pool(Module):
         _args.per_axis(value, self.rank, name, least)
         return value
 
+    def _checked_stride(self, stride: Size) -> Size:
+        """As `_checked`; torch takes an empty one, too, which stands for the kernel's size."""
+        return stride if isinstance(stride, (list, tuple)) and not stride else self._checked(stride, "stride")
+
     def _set_window(self, kernel_size: Size, stride: Size | None, padding: Size = 0) -> None:
         self.kernel_size = self._checked(kernel_size, "kernel_size")
-        self.stride = self.kernel_size if stride is None else self._checked(stride, "stride")
+        self.stride = self.kernel_size if stride is None else self._checked_stride(stride)
         self.padding = self._checked(padding, "padding", 0)
 
     def _checked_output(self, output_size: Any) -> Any:
         """As `_checked`, where None, alone or for an axis, stands for the size of the input."""
         if isinstance(output_size, (tuple, list)):
             filled = tuple(1 if size is None else size for size in output_size)
-            _args.per_axis(filled, self.rank, "output_size", 1)
+            _args.per_axis(filled, self.rank, "output_size", 0)
             return tuple(output_size)
-        return None if output_size is None else self._checked(output_size, "output_size")
+        return None if output_size is None else self._checked(output_size, "output_size", 0)
 
     def _forward(self) -> Any:
         return getattr(F, self.function)
@@ -191,7 +195,7 @@ class _MaxUnpool(_Pool):
     ) -> None:
         # torch shows one number per axis here.
         kernel = _args.per_axis(kernel_size, self.rank, "kernel_size", 1)
-        steps = kernel if stride is None else _args.per_axis(stride, self.rank, "stride", 1)
+        steps = kernel if stride is None or stride in ([], ()) else _args.per_axis(stride, self.rank, "stride", 1)
         self._set_window(kernel, steps, _args.per_axis(padding, self.rank, "padding", 0))
         self._set_layout(layout)
 
@@ -220,7 +224,7 @@ class _LPPool(_Pool):
     ) -> None:
         self.norm_type, self.ceil_mode = norm_type, ceil_mode
         self.kernel_size = self._checked(kernel_size, "kernel_size")
-        self.stride = None if stride is None else self._checked(stride, "stride")
+        self.stride = None if stride is None else self._checked_stride(stride)
         self._set_layout(layout)
 
     def _window(self) -> tuple:
@@ -358,7 +362,7 @@ class AvgPool1d(_AvgPool):
     ) -> None:
         # torch shows these as tuples.
         kernel = _args.per_axis(kernel_size, 1, "kernel_size", 1)
-        steps = None if stride is None else _args.per_axis(stride, 1, "stride", 1)
+        steps = None if stride is None or stride in ([], ()) else _args.per_axis(stride, 1, "stride", 1)
         super().__init__(
             kernel, steps, _args.per_axis(padding, 1, "padding", 0), ceil_mode, count_include_pad, layout=layout
         )

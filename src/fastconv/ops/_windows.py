@@ -28,6 +28,7 @@ class Images:
     rank: int
     layout: str
     name: str
+    may_be_empty: bool = False
 
     def __post_init__(self) -> None:
         _args.layout_axes(self.layout, self.rank)
@@ -36,7 +37,7 @@ class Images:
                 f"{self.name} has shape {self.shape}; it needs {self.rank + 2} axes in the order "
                 f"{self.layout}, or {self.rank + 1} without the batch"
             )
-        if 0 in self.shape[len(self.shape) - self.rank - 1 :]:
+        if not self.may_be_empty and 0 in self.shape[len(self.shape) - self.rank - 1 :]:
             raise ValueError(f"{self.name} has shape {self.shape}; only the batch may be empty")
 
     @property
@@ -103,11 +104,18 @@ class Pooling:
         return _core.Pool(self.kind, w.adaptive, self.count_include_pad, self.divisor, w.axes)
 
 
+def steps_of(stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """The argument `stride`, which is the kernel's size where there is none, or an empty one."""
+    if stride is None or (isinstance(stride, (list, tuple)) and len(stride) == 0):
+        return kernel
+    return _args.per_axis(stride, len(kernel), "stride", 1)
+
+
 def strided(images: Images, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Windows:
     """Windows of one size that move by `stride`."""
     rank, size = images.rank, images.size
     kernel = _args.per_axis(kernel_size, rank, "kernel_size", 1)
-    steps = kernel if stride is None else _args.per_axis(stride, rank, "stride", 1)
+    steps = steps_of(stride, kernel)
     pads = _args.per_axis(padding, rank, "padding", 0)
     dilations = _args.per_axis(dilation, rank, "dilation", 1)
     if any(pad > k // 2 for pad, k in zip(pads, kernel, strict=True)):
@@ -142,7 +150,7 @@ def adaptive(images: Images, output_size: Any) -> Windows:
         raise ValueError(f"{name} is {output_size!r}; it needs an integer or {rank} of them")
     return evenly(
         tuple(
-            length if number is None else _args.integer(number, name, 1)
+            length if number is None else _args.integer(number, name, 0)
             for number, length in zip(wanted, images.size, strict=True)
         )
     )
@@ -216,15 +224,17 @@ def backward(
     if grad.shape != shape:
         raise ValueError(f"grad_output has shape {grad.shape}; it needs the output's {shape}")
     d_dst = _args.computed(grad)
+    if not d_dst.size:
+        return np.zeros(images.shape, grad.dtype)
     d_src = np.empty(images.shape, d_dst.dtype)
-    if d_src.size and not pooling.core.backward(
+    if not pooling.core.backward(
         images.planes(d_dst),
         None if indices is None else images.planes(indices),
         images.planes(d_src),
         _config.ISA,
         _config.get_num_threads(),
     ):
-        raise _outside(indices, images)
+        raise outside(indices, images)
     return d_src.astype(grad.dtype, copy=False)
 
 
@@ -236,12 +246,13 @@ def max_grad(grad_output: Any, indices: Any, input_size: Any, rank: int, layout:
         raise ValueError(
             f"grad_output has shape {grad.shape}; it needs {len(images.shape)} axes, as input_size {images.shape}"
         )
-    where = _positions(indices, grad.shape, "grad_output")
-    windows = evenly(Images(grad.shape, rank, layout, "grad_output").size)
+    where = positions(indices, grad.shape, "grad_output")
+    windows = evenly(Images(grad.shape, rank, layout, "grad_output", may_be_empty=True).size)
     return backward(grad, images, Pooling(windows, MAX), _args.addressable(where))
 
 
-def _positions(indices: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+def positions(indices: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """The argument `indices`, which has the shape of argument `name`."""
     where = _args.as_array(indices, "indices")
     if where.dtype != np.int64:
         raise TypeError(f"indices have dtype {where.dtype}; they need int64")
@@ -250,72 +261,9 @@ def _positions(indices: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     return where
 
 
-def _outside(indices: np.ndarray, images: Images) -> ValueError:
+def outside(indices: np.ndarray, images: Images) -> ValueError:
+    """What is wrong with indices that are not all positions in a plane."""
     return ValueError(
         f"indices reach from {indices.min()} to {indices.max()}; they need to be positions in "
         f"planes of {images.size}, 0 to {math.prod(images.size) - 1}"
     )
-
-
-def _flat(array: np.ndarray, images: Images) -> np.ndarray:
-    """An array of planes as (images, channels, elements of a plane); a copy where strides do not allow a view."""
-    planes = images.planes(array)
-    return planes.reshape(*planes.shape[:2], math.prod(planes.shape[2:]))
-
-
-def unpool(
-    input: Any,
-    indices: Any,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    output_size: Any,
-    rank: int,
-    layout: str,
-) -> np.ndarray:
-    """Elements at the places that `indices` say, zeros elsewhere."""
-    array, images = input_of(input, rank, layout)
-    where = _positions(indices, array.shape, "input")
-    kernel = _args.per_axis(kernel_size, rank, "kernel_size", 1)
-    steps = kernel if stride is None else _args.per_axis(stride, rank, "stride", 1)
-    pads = _args.per_axis(padding, rank, "padding", 0)
-    plain = tuple((n - 1) * s + k - 2 * p for n, s, k, p in zip(images.size, steps, kernel, pads, strict=True))
-    size = plain
-    if output_size is not None:
-        size = _args.sizes(output_size, "output_size", 1)
-        if len(size) == rank + 2:
-            size = Images(size, rank, layout, "output_size").size
-        if len(size) != rank:
-            raise ValueError(f"output_size is {output_size}; it needs {rank} sizes, or the output's shape")
-    if min(size) < 1 or any(abs(n - m) >= s for n, m, s in zip(size, plain, steps, strict=True)):
-        raise ValueError(f"output_size is {output_size}; it needs positive sizes less than {steps} away from {plain}")
-    shape = images.pooled(size)
-    result = Images(shape, rank, layout, "the output")
-    if where.size and not 0 <= where.min() <= where.max() < math.prod(size):
-        raise _outside(where, result)
-    out = np.zeros(shape, array.dtype)
-    planes = result.planes(out)
-    flat = np.zeros((*planes.shape[:2], math.prod(size)), array.dtype)
-    np.put_along_axis(flat, _flat(where, images), _flat(array, images), axis=2)
-    planes[...] = flat.reshape(planes.shape)
-    return out
-
-
-def unpool_grad(grad_output: Any, indices: Any, rank: int, layout: str) -> np.ndarray:
-    """What lies where `indices` say."""
-    grad = _args.as_operand(grad_output, "grad_output")
-    images = Images(grad.shape, rank, layout, "grad_output")
-    where = _args.as_array(indices, "indices")
-    places = Images(where.shape, rank, layout, "indices")
-    _positions(where, where.shape, "the input")
-    if len(where.shape) != len(grad.shape) or images.planes(grad).shape[:2] != places.planes(where).shape[:2]:
-        raise ValueError(
-            f"grad_output has shape {grad.shape}; it needs the batch and channels of indices {where.shape}"
-        )
-    if where.size and not 0 <= where.min() <= where.max() < math.prod(images.size):
-        raise _outside(where, images)
-    found = np.take_along_axis(_flat(grad, images), _flat(where, places), axis=2)
-    result = np.empty(where.shape, grad.dtype)
-    planes = places.planes(result)
-    planes[...] = found.reshape(planes.shape)
-    return result

@@ -298,7 +298,7 @@ def _adaptive_avg_pool(rank: int, input: Any, output_size: Any, layout: str, out
 def _adaptive_avg_pool_grad(rank: int, grad_output: Any, input_size: Sequence[int], layout: str) -> np.ndarray:
     images = _windows.input_size_of(input_size, rank, layout)
     grad = _args.as_operand(grad_output, "grad_output")
-    windows = _windows.evenly(_windows.Images(grad.shape, rank, layout, "grad_output").size)
+    windows = _windows.evenly(_windows.Images(grad.shape, rank, layout, "grad_output", may_be_empty=True).size)
     return _windows.backward(grad, images, _windows.Pooling(windows, _windows.AVG))
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from fastconv import _args
 from fastconv.ops import _windows
 
 __all__ = [
@@ -20,6 +22,74 @@ __all__ = [
 ]
 
 Size = int | Sequence[int]
+
+
+def _flat(array: np.ndarray, images: _windows.Images) -> np.ndarray:
+    """An array of planes as (images, channels, elements of a plane); a copy where strides do not allow a view."""
+    planes = images.planes(array)
+    return planes.reshape(*planes.shape[:2], math.prod(planes.shape[2:]))
+
+
+def _max_unpool(
+    rank: int,
+    input: Any,
+    indices: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    output_size: Any,
+    layout: str,
+) -> np.ndarray:
+    """Elements at the places that `indices` say, zeros elsewhere."""
+    array, images = _windows.input_of(input, rank, layout)
+    where = _windows.positions(indices, array.shape, "input")
+    kernel = _args.per_axis(kernel_size, rank, "kernel_size", 1)
+    steps = _windows.steps_of(stride, kernel)
+    pads = _args.per_axis(padding, rank, "padding", 0)
+    plain = tuple((n - 1) * s + k - 2 * p for n, s, k, p in zip(images.size, steps, kernel, pads, strict=True))
+    size = plain
+    if output_size is not None:
+        size = _args.sizes(output_size, "output_size", 1)
+        if len(size) == rank + 2:
+            size = _windows.Images(size, rank, layout, "output_size").size
+        if len(size) != rank:
+            raise ValueError(f"output_size is {output_size}; it needs {rank} sizes, or the output's shape")
+    if min(size) < 1 or any(abs(n - m) >= s for n, m, s in zip(size, plain, steps, strict=True)):
+        raise ValueError(f"output_size is {output_size}; it needs positive sizes less than {steps} away from {plain}")
+    return _to_size(rank, array, where, size, layout)
+
+
+def _to_size(rank: int, array: np.ndarray, where: np.ndarray, size: tuple[int, ...], layout: str) -> np.ndarray:
+    """Planes of this size, whatever the windows were."""
+    images = _windows.Images(array.shape, rank, layout, "input")
+    shape = images.pooled(size)
+    result = _windows.Images(shape, rank, layout, "the output")
+    if where.size and not 0 <= where.min() <= where.max() < math.prod(size):
+        raise _windows.outside(where, result)
+    out = np.zeros(shape, array.dtype)
+    # The rows of a plane follow each other in a new array of any layout, so that this is a view of it.
+    np.put_along_axis(_flat(out, result), _flat(where, images), _flat(array, images), axis=2)
+    return out
+
+
+def _max_unpool_grad(rank: int, grad_output: Any, indices: Any, layout: str) -> np.ndarray:
+    """What lies where `indices` say."""
+    grad = _args.as_operand(grad_output, "grad_output")
+    images = _windows.Images(grad.shape, rank, layout, "grad_output")
+    where = _args.as_array(indices, "indices")
+    places = _windows.Images(where.shape, rank, layout, "indices")
+    _windows.positions(where, where.shape, "the input")
+    if len(where.shape) != len(grad.shape) or images.planes(grad).shape[:2] != places.planes(where).shape[:2]:
+        raise ValueError(
+            f"grad_output has shape {grad.shape}; it needs the batch and channels of indices {where.shape}"
+        )
+    if where.size and not 0 <= where.min() <= where.max() < math.prod(images.size):
+        raise _windows.outside(where, images)
+    found = np.take_along_axis(_flat(grad, images), _flat(where, places), axis=2)
+    result = np.empty(where.shape, grad.dtype)
+    planes = places.planes(result)
+    planes[...] = found.reshape(planes.shape)
+    return result
 
 
 def max_unpool1d(
@@ -45,7 +115,7 @@ def max_unpool1d(
     (1, 2, 4)
     """
     windows = (kernel_size, stride, padding, output_size)
-    return _windows.unpool(input, indices, *windows, 1, layout)
+    return _max_unpool(1, input, indices, *windows, layout)
 
 
 def max_unpool1d_grad(grad_output: Any, indices: Any, *, layout: str = "NCW") -> np.ndarray:
@@ -75,7 +145,7 @@ def max_unpool1d_grad(grad_output: Any, indices: Any, *, layout: str = "NCW") ->
     >>> fc.grad.max_unpool1d(np.ones((1, 2, 4)), where).shape
     (1, 2, 2)
     """
-    return _windows.unpool_grad(grad_output, indices, 1, layout)
+    return _max_unpool_grad(1, grad_output, indices, layout)
 
 
 def max_unpool2d(
@@ -125,7 +195,7 @@ def max_unpool2d(
             [0., 0.]]])
     """
     windows = (kernel_size, stride, padding, output_size)
-    return _windows.unpool(input, indices, *windows, 2, layout)
+    return _max_unpool(2, input, indices, *windows, layout)
 
 
 def max_unpool2d_grad(grad_output: Any, indices: Any, *, layout: str = "NCHW") -> np.ndarray:
@@ -155,7 +225,7 @@ def max_unpool2d_grad(grad_output: Any, indices: Any, *, layout: str = "NCHW") -
     >>> fc.grad.max_unpool2d(np.ones((1, 2, 4, 4)), where).shape
     (1, 2, 2, 2)
     """
-    return _windows.unpool_grad(grad_output, indices, 2, layout)
+    return _max_unpool_grad(2, grad_output, indices, layout)
 
 
 def max_unpool3d(
@@ -181,7 +251,7 @@ def max_unpool3d(
     (1, 2, 4, 4, 4)
     """
     windows = (kernel_size, stride, padding, output_size)
-    return _windows.unpool(input, indices, *windows, 3, layout)
+    return _max_unpool(3, input, indices, *windows, layout)
 
 
 def max_unpool3d_grad(grad_output: Any, indices: Any, *, layout: str = "NCDHW") -> np.ndarray:
@@ -211,4 +281,4 @@ def max_unpool3d_grad(grad_output: Any, indices: Any, *, layout: str = "NCDHW") 
     >>> fc.grad.max_unpool3d(np.ones((1, 2, 4, 4, 4)), where).shape
     (1, 2, 2, 2, 2)
     """
-    return _windows.unpool_grad(grad_output, indices, 3, layout)
+    return _max_unpool_grad(3, grad_output, indices, layout)

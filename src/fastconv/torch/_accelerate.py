@@ -11,20 +11,26 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from fastconv.torch._functions import FUNCTIONS, Left
+from fastconv.torch._functions import FUNCTIONS, Left, table
+from fastconv.torch._packed import PackedWeights
 
 __all__ = ["accelerate", "report"]
 
+_PLANS = 1024  # of frozen weights
 _lock = threading.Lock()
 _served: Counter[str] = Counter()
 _left: Counter[tuple[str, str]] = Counter()
 
 
 class _Mode(TorchFunctionMode):
+    def __init__(self, functions: dict[Any, Callable[..., Any]]) -> None:
+        super().__init__()
+        self.functions = functions
+
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        ours = FUNCTIONS.get(function)
+        ours = self.functions.get(function)
         kwargs = kwargs or {}
         return function(*args, **kwargs) if ours is None else serve(ours, function, args, kwargs)
 
@@ -42,29 +48,38 @@ def serve(ours: Callable[..., Any], function: Callable[..., Any], args: tuple[An
     return result
 
 
-class Served:
-    """torch's function by ours, as the target of a node of `torch.fx`."""
+def _target(ours: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def served(*args: Any, **kwargs: Any) -> Any:
+        return serve(ours, function, args, kwargs)
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.ours = function, FUNCTIONS[function]
-        self.__name__ = self.__qualname__ = f"fastconv_{self.ours.__name__}"
-        self.__module__ = __name__
+    served.__name__ = served.__qualname__ = f"served_{ours.__name__}"
+    served.__module__ = __name__
+    return globals().setdefault(served.__name__, served)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return serve(self.ours, self.function, args, kwargs)
+
+#: torch's functions, and what takes their place in graphs, whose code names its functions by their modules.
+SERVED = {function: _target(ours, function) for function, ours in FUNCTIONS.items()}
 
 
 class accelerate:
     """Redirect convolutions, transposed convolutions and poolings on the CPU to fastconv.
 
-    A context manager, and a decorator. The code inside stays as it is: modules, functions, training with autograd. What
-    fastconv does not serve (other devices and dtypes, sparse and quantized tensors) is left to torch;
-    :func:`fastconv.torch.report` lists it.
+    A context manager, and a decorator. The code inside stays as it is: modules, functions, training with autograd,
+    gradients of gradients. What fastconv does not serve (other devices and dtypes, sparse and quantized tensors, the
+    transforms of `torch.func`) is left to torch; :func:`fastconv.torch.report` lists it.
+
+    Parameters
+    ----------
+    frozen : bool
+        Pack weights once, at the first call with each shape of input, instead of in every call, for as long as this
+        object lives. Only where no gradients are wanted. Changes that torch makes in place (an optimizer's step,
+        ``load_state_dict``) are noticed; those that go past its version counter are not: through ``.data``, through a
+        NumPy view, or inside ``torch.inference_mode()``. Packed weights take as much memory as the weights, and more
+        where Winograd's algorithm serves.
 
     Notes
     -----
-    Under ``torch.autocast`` these functions compute in float32. Weights are packed in every call:
-    :func:`fastconv.torch.convert` packs them once.
+    The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
 
     Examples
     --------
@@ -73,13 +88,18 @@ class accelerate:
     >>> with fastconv.torch.accelerate():
     ...     model(images).shape
     torch.Size([1, 8, 30, 30])
+    >>> fast = fastconv.torch.accelerate(frozen=True)(model)
+    >>> with torch.no_grad():
+    ...     fast(images).shape
+    torch.Size([1, 8, 30, 30])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, frozen: bool = False) -> None:
+        self._functions = table(PackedWeights(_PLANS).conv) if frozen else FUNCTIONS
         self._modes: list[_Mode] = []
 
     def __enter__(self) -> accelerate:
-        mode = _Mode()
+        mode = _Mode(self._functions)
         mode.__enter__()
         self._modes.append(mode)
         return self
@@ -90,7 +110,7 @@ class accelerate:
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def accelerated(*args: Any, **kwargs: Any) -> Any:
-            with _Mode():
+            with _Mode(self._functions):
                 return function(*args, **kwargs)
 
         return accelerated

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from fastconv.torch._accelerate import Served
-from fastconv.torch._functions import FUNCTIONS
+from fastconv.torch._accelerate import SERVED
 
 __all__ = ["backend"]
 
@@ -29,7 +28,7 @@ def backend(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> 
     True
     """
     for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target in FUNCTIONS:
-            node.target = Served(node.target)
+        if node.op == "call_function" and node.target in SERVED:
+            node.target = SERVED[node.target]
     graph.recompile()
     return graph.forward

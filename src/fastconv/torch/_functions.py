@@ -6,16 +6,22 @@ Each either computes or raises :class:`Left` with the reason why the call is tor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
 
-from fastconv.torch import _ops  # noqa: F401 (registers the operators)
+from fastconv.torch import _conv, _pool  # noqa: F401 (they register the operators)
 
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64, torch.float16)
+#: What tensors may be: torch's own, and those that stand for them while a graph is traced.
+TENSORS = (Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor)
 
 
 class Left(Exception):
@@ -24,13 +30,17 @@ class Left(Exception):
 
 def _served(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors, in float32 where autocast would have lowered them."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise Left("a transform of torch.func")
+    if forward_ad._current_level >= 0:
+        raise Left("derivatives in forward mode")
     autocast = torch.is_autocast_enabled("cpu")
     result = []
     for x in tensors:
         if x is None:
             result.append(None)
             continue
-        if not isinstance(x, Tensor) or (type(x) is not Tensor and type(x) is not torch.nn.Parameter):
+        if type(x) not in TENSORS:
             raise Left(f"a {type(x).__name__}")
         if x.device.type != "cpu" or x.layout is not torch.strided or x.is_quantized:
             raise Left(f"{x.device.type}, {x.layout}")
@@ -47,11 +57,9 @@ def _served(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
 
 
 def _batched(x: Tensor, rank: int) -> tuple[Tensor, bool]:
-    if x.ndim == rank + 2 and 0 not in x.shape:
-        return x, True
-    if x.ndim == rank + 1 and 0 not in x.shape:
-        return x.unsqueeze(0), False
-    raise Left(f"a tensor of shape {tuple(x.shape)}")
+    if x.ndim not in (rank + 1, rank + 2) or any(n == 0 for n in x.shape if isinstance(n, int)):
+        raise Left(f"a tensor of shape {tuple(x.shape)}")
+    return (x, True) if x.ndim == rank + 2 else (x.unsqueeze(0), False)
 
 
 def _each(value: Any, rank: int) -> list[int]:
@@ -62,7 +70,11 @@ def _each(value: Any, rank: int) -> list[int]:
     raise Left(f"an argument {value!r}")
 
 
-def _convolution(rank: int) -> Callable[..., Tensor]:
+def _steps(stride: Any, kernel: list[int]) -> list[int]:
+    return kernel if stride is None or stride in ([], ()) else _each(stride, len(kernel))
+
+
+def _convolution(rank: int, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def conv(
         input: Tensor,
         weight: Tensor,
@@ -81,13 +93,13 @@ def _convolution(rank: int) -> Callable[..., Tensor]:
             if set(steps) != {1} or any(d * (k - 1) % 2 for d, k in zip(holes, w.shape[2:], strict=True)):
                 raise Left("padding='same' that is not symmetric")
             padding = [d * (k - 1) // 2 for d, k in zip(holes, w.shape[2:], strict=True)]
-        y = torch.ops.fastconv.conv(x, w, b, steps, _each(padding, rank), holes, False, [0] * rank, groups)
+        y = run(x, w, b, steps, _each(padding, rank), holes, False, [0] * rank, groups)
         return y if batched else y.squeeze(0)
 
     return conv
 
 
-def _transposed(rank: int) -> Callable[..., Tensor]:
+def _transposed(rank: int, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def conv(
         input: Tensor,
         weight: Tensor,
@@ -101,7 +113,7 @@ def _transposed(rank: int) -> Callable[..., Tensor]:
         x, w, b = _served(input, weight, bias)
         x, batched = _batched(x, rank)
         steps, pads, holes, extra = (_each(v, rank) for v in (stride, padding, dilation, output_padding))
-        y = torch.ops.fastconv.conv(x, w, b, steps, pads, holes, True, extra, groups)
+        y = run(x, w, b, steps, pads, holes, True, extra, groups)
         return y if batched else y.squeeze(0)
 
     return conv
@@ -120,7 +132,7 @@ def _maximum(rank: int, both: bool) -> Callable[..., Any]:
         (x,) = _served(input)
         x, batched = _batched(x, rank)
         kernel = _each(kernel_size, rank)
-        steps = kernel if stride is None or stride == [] else _each(stride, rank)
+        steps = _steps(stride, kernel)
         pads, holes = _each(padding, rank), _each(dilation, rank)
         y, where = torch.ops.fastconv.max_pool(x, kernel, steps, pads, holes, ceil_mode)
         if not batched:
@@ -128,6 +140,27 @@ def _maximum(rank: int, both: bool) -> Callable[..., Any]:
         return (y, where) if both or return_indices else y
 
     return pool
+
+
+def _unpooled(rank: int) -> Callable[..., Tensor]:
+    def unpool(
+        input: Tensor,
+        indices: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        output_size: Any = None,
+    ) -> Tensor:
+        (x,) = _served(input)
+        x, batched = _batched(x, rank)
+        if type(indices) not in TENSORS or indices.shape != input.shape or indices.dtype is not torch.int64:
+            raise Left("indices of another kind")
+        kernel = _each(kernel_size, rank)
+        size = F._unpool_output_size(x, kernel, _steps(stride, kernel), _each(padding, rank), output_size)
+        y = torch.ops.fastconv.max_unpool(x, indices if batched else indices.unsqueeze(0), size)
+        return y if batched else y.squeeze(0)
+
+    return unpool
 
 
 def _mean(rank: int) -> Callable[..., Tensor]:
@@ -143,7 +176,7 @@ def _mean(rank: int) -> Callable[..., Tensor]:
         (x,) = _served(input)
         x, batched = _batched(x, rank)
         kernel = _each(kernel_size, rank)
-        steps = kernel if stride is None or stride == [] else _each(stride, rank)
+        steps = _steps(stride, kernel)
         window = (kernel, steps, _each(padding, rank), ceil_mode, count_include_pad, divisor_override)
         y = torch.ops.fastconv.avg_pool(x, *window)
         return y if batched else y.squeeze(0)
@@ -151,38 +184,77 @@ def _mean(rank: int) -> Callable[..., Tensor]:
     return pool
 
 
-def _adaptive_mean(rank: int) -> Callable[..., Tensor]:
-    def pool(input: Tensor, output_size: Any) -> Tensor:
+def _power_mean(rank: int) -> Callable[..., Tensor]:
+    def pool(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
         (x,) = _served(input)
         x, batched = _batched(x, rank)
-        wanted = [output_size] * rank if isinstance(output_size, int) or output_size is None else list(output_size)
-        if len(wanted) != rank:
-            raise Left(f"an argument {output_size!r}")
-        size = [n if m is None else m for n, m in zip(x.shape[2:], wanted, strict=True)]
-        y = torch.ops.fastconv.adaptive_avg_pool(x, size)
+        kernel = _each(kernel_size, rank)
+        window = (kernel, _steps(stride, kernel), [0] * rank, ceil_mode, True, None)
+        mean = torch.ops.fastconv.avg_pool(x.pow(norm_type), *window)
+        y = (mean.sign() * mean.abs().relu()).mul(math.prod(kernel)).pow(1.0 / norm_type)  # as torch has it
         return y if batched else y.squeeze(0)
 
     return pool
 
 
-def _table() -> dict[Any, Callable[..., Any]]:
+def _size(x: Tensor, output_size: Any) -> list[int]:
+    rank = x.ndim - 2
+    wanted = [output_size] * rank if isinstance(output_size, int) or output_size is None else list(output_size)
+    if len(wanted) != rank or not all(n is None or (isinstance(n, int) and n > 0) for n in wanted):
+        raise Left(f"an argument {output_size!r}")
+    return [n if m is None else m for n, m in zip(x.shape[2:], wanted, strict=True)]
+
+
+def _adaptive_mean(rank: int) -> Callable[..., Tensor]:
+    def pool(input: Tensor, output_size: Any) -> Tensor:
+        (x,) = _served(input)
+        x, batched = _batched(x, rank)
+        y = torch.ops.fastconv.adaptive_avg_pool(x, _size(x, output_size))
+        return y if batched else y.squeeze(0)
+
+    return pool
+
+
+def _adaptive_maximum(rank: int, both: bool) -> Callable[..., Any]:
+    def pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+        (x,) = _served(input)
+        x, batched = _batched(x, rank)
+        y, where = torch.ops.fastconv.adaptive_max_pool(x, _size(x, output_size))
+        if not batched:
+            y, where = y.squeeze(0), where.squeeze(0)
+        return (y, where) if both or return_indices else y
+
+    return pool
+
+
+def table(run: Callable[..., Tensor]) -> dict[Any, Callable[..., Any]]:
+    """What is served: torch's function, and ours, whose convolutions are those of `run`."""
     found: dict[Any, Callable[..., Any]] = {}
     for rank in (1, 2, 3):
-        served = {
-            f"conv{rank}d": _convolution(rank),
-            f"conv_transpose{rank}d": _transposed(rank),
+        anywhere = {
+            f"conv{rank}d": _convolution(rank, run),
+            f"conv_transpose{rank}d": _transposed(rank, run),
             f"max_pool{rank}d": _maximum(rank, False),
             f"max_pool{rank}d_with_indices": _maximum(rank, True),
             f"avg_pool{rank}d": _mean(rank),
             f"adaptive_avg_pool{rank}d": _adaptive_mean(rank),
         }
-        for name, function in served.items():
-            function.__name__ = name
-            for home in (F, torch, torch._C._nn):
-                if callable(original := getattr(home, name, None)):
-                    found[original] = function
+        # torch.nn.functional has switches and defaults where the functions behind it have none.
+        both = _adaptive_maximum(rank, True)
+        in_front = {
+            f"adaptive_max_pool{rank}d": _adaptive_maximum(rank, False),
+            f"adaptive_max_pool{rank}d_with_indices": both,
+            f"max_unpool{rank}d": _unpooled(rank),
+            f"lp_pool{rank}d": _power_mean(rank),
+        }
+        behind = {f"adaptive_max_pool{rank}d": both}
+        for homes, served in (((F, torch, torch._C._nn), anywhere), ((torch, torch._C._nn), behind), ((F,), in_front)):
+            for name, function in served.items():
+                function.__name__ = name
+                for home in homes:
+                    if callable(original := getattr(home, name, None)):
+                        found[original] = function
     return found
 
 
-#: What is served: torch's function, and ours.
-FUNCTIONS = _table()
+FUNCTIONS = table(torch.ops.fastconv.conv)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Convolutions whose weights are packed at the first call and found again at the next ones."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastconv.plan import ConvPlan
+from fastconv.torch._library import array, is_last, layout, tensor
+
+
+def in_graph(*tensors: Tensor | None) -> bool:
+    """Whether a result would have to know where it came from: for gradients, or because a graph is being traced."""
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+def _version(x: Tensor | None) -> int:
+    """Counts the changes that torch makes to a tensor in place. Those of `inference_mode` are not counted."""
+    return -1 if x is None or x.is_inference() else x._version
+
+
+class PackedWeights:
+    """The plans of the last convolutions, by weights and shapes of input; `room` of them."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._start()
+
+    def _start(self) -> None:
+        self.plans: OrderedDict[Any, tuple[tuple[int, int], ConvPlan, tuple[Tensor | None, ...]]] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def __getstate__(self) -> int:
+        return self.room
+
+    def __setstate__(self, room: int) -> None:
+        self.room = room
+        self._start()
+
+    def plan(
+        self,
+        shape: tuple[int, ...],
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: tuple[Any, ...],
+        last: bool,
+        activation: str | None = None,
+    ) -> ConvPlan:
+        """The plan for these weights as they are; `shape` is in the order of the axes in memory."""
+        key = (
+            shape,
+            last,
+            activation,
+            geometry,
+            weight.data_ptr(),
+            weight.shape,
+            weight.stride(),
+            0 if bias is None else bias.data_ptr(),
+        )
+        versions = (_version(weight), _version(bias))
+        with self.lock:
+            found = self.plans.get(key)
+            if found is not None and found[0] == versions:
+                self.plans.move_to_end(key)
+                return found[1]
+        stride, padding, dilation, transposed, output_padding, groups = geometry
+        plan = ConvPlan(
+            shape,
+            array(weight),
+            None if bias is None else array(bias),
+            *(stride, padding, dilation, groups),
+            layout=layout(weight.ndim - 2, last),
+            activation=activation,
+            transposed=transposed,
+            output_padding=output_padding if transposed else 0,
+        )
+        with self.lock:  # the tensors are kept, so that no others can take their addresses
+            self.plans[key] = (versions, plan, (weight, bias))
+            while len(self.plans) > self.room:
+                self.plans.popitem(last=False)
+        return plan
+
+    def conv(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        transposed: bool,
+        output_padding: Sequence[int],
+        groups: int,
+    ) -> Tensor:
+        """As ``torch.ops.fastconv.conv``, which serves what is part of a graph."""
+        if in_graph(input, weight, bias):
+            geometry = (stride, padding, dilation, transposed, output_padding, groups)
+            return torch.ops.fastconv.conv(input, weight, bias, *geometry)
+        last = is_last(input)
+        x = array(input, last)
+        geometry = (tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups)
+        return tensor(self.plan(x.shape, weight, bias, geometry, last)(x), last)
