@@ -38,13 +38,29 @@ def as_array(value: Any, name: str) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
-        device = getattr(value, "__dlpack_device__", lambda: (1, 0))()
-        if int(device[0]) != 1:
-            raise TypeError(f"{name} lives on device {tuple(map(int, device))}; move it to the CPU first")
-        if getattr(value, "requires_grad", False):
-            raise TypeError(f"{name} requires grad; pass {name}.detach()")
-        return np.from_dlpack(value)
+        return _exchanged(value, name)
     return np.asarray(value)
+
+
+def _exchanged(value: Any, name: str) -> np.ndarray:
+    """An array over the memory of an object that speaks DLPack, which says in its own ways what it cannot lend."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(f"{name} requires grad; pass {name}.detach()")
+    kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    try:
+        device = tuple(map(int, value.__dlpack_device__())) if hasattr(value, "__dlpack_device__") else (1, 0)
+    except Exception as error:
+        raise TypeError(f"{name} is a {kind} without memory on the CPU ({error}); move it to the CPU first") from None
+    if device[0] != 1:
+        raise TypeError(f"{name} is a {kind} on device {device}; move it to the CPU first")
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        dtype = getattr(value, "dtype", "unknown")
+        raise TypeError(
+            f"{name} is a {kind} of dtype {dtype}, which NumPy cannot read in place ({error}); it needs to be a dense "
+            "array of float32, float64 or float16"
+        ) from None
 
 
 def as_operand(value: Any, name: str) -> np.ndarray:

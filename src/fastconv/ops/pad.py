@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _args
+
 __all__ = ["pad", "pad_grad"]
 
 _MODES = ("constant", "reflect", "replicate", "circular")
@@ -97,7 +99,7 @@ def pad(
     >>> fc.pad(np.array([1, 2, 3]), (2, 1), mode="reflect")
     array([3, 2, 1, 2, 3, 2])
     """
-    x = np.asarray(input)
+    x = _args.as_array(input, "input")
     widths = _per_axis(pad, x.shape, mode)
     if mode == "constant":
         shape = [n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
@@ -135,7 +137,7 @@ def pad_grad(
     >>> fc.grad.pad(np.ones(6), (3,), (2, 1), mode="reflect")
     array([1., 3., 2.])
     """
-    g, shape = np.asarray(grad_output), tuple(input_size)
+    g, shape = _args.as_array(grad_output, "grad_output"), tuple(input_size)
     widths = _per_axis(pad, shape, mode)
     padded = tuple(n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(shape))
     if g.shape != padded:
