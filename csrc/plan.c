@@ -21,7 +21,7 @@ static int is_winograd(int id) { return id >= FC_WINOGRAD_F2 && id <= FC_WINOGRA
 
 static const char *refusal_of(const fc_problem *problem, const fc_kernels *kernels, int id, int strict) {
     if (problem->in_channels * fc_taps(problem) == 0 && id != FC_IM2COL) return "the kernel is empty";
-    if (is_winograd(id) && strict) return "precision='strict' asks for the error bound of direct summation";
+    if (is_winograd(id) && strict) return "precision='strict' and weight gradients keep the error bound of direct summation";
     return algorithms[id]->refuse(problem, kernels);
 }
 
@@ -75,10 +75,10 @@ static fc_problem in_long_rows(fc_problem p) {
 }
 
 // Each pair of an input and an output channel is packed by itself, for Winograd in all points of a tile.
-static double packing(const fc_problem *p, int tile, const fc_costs *c) {
-    const double side = (double)(tile + p->axis[2].kernel - 1);
+static double packing(const fc_problem *p, const fc_algorithm *algorithm, const fc_costs *c) {
     const double pairs = (double)p->groups * (double)p->in_channels * (double)p->out_channels;
-    return tile ? pairs * side * side * c->pack_point : pairs * (double)fc_taps(p) * c->pack;
+    return algorithm->points ? pairs * (double)algorithm->points(p) * c->pack_point
+                             : pairs * (double)fc_taps(p) * c->pack;
 }
 
 static double total(const fc_verdict *verdict, const fc_options *options) {
@@ -96,7 +96,7 @@ void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_ve
         verdicts[id].name = algorithms[id]->name;
         verdicts[id].refusal = refusal_of(&p, kernels, id, options->strict);
         verdicts[id].cost = verdicts[id].refusal ? INFINITY : algorithms[id]->cost(&p, kernels, &options->costs);
-        verdicts[id].packing = packing(&p, algorithms[id]->tile, &options->costs);
+        verdicts[id].packing = packing(&p, algorithms[id], &options->costs);
     }
 }
 

@@ -211,7 +211,7 @@ def _gemm_tiles() -> Iterator[Problem]:
 def _winograd_tiles() -> Iterator[Problem]:
     """Stride 1: outputs that fill their tiles and segments, or miss by one; blocks of channels."""
     dice = _Dice(2)
-    for tile, taps in ((2, 3), (3, 3), (4, 3), (6, 3), (2, 5)):
+    for tile, taps in ((2, 3), (3, 3), (4, 3), (6, 3), (2, 5), (3, 2)):
         for tiles in (1, 2, 3, 8, 9, 10, 13, 14, 15, 18, 19, 27, 28, 29):
             for rest in (-1, 0, 1):
                 for _ in range(2):
@@ -241,6 +241,39 @@ def _winograd_tiles() -> Iterator[Problem]:
                 groups=groups,
                 **dice.epilogue(),
             )
+
+
+def _winograd_blocks() -> Iterator[Problem]:
+    """Kernels of several blocks of taps, whole and cut; rows alone, under any steps from row to row."""
+    dice = _Dice(10)
+    both = ((2, 3), (3, 2), (4, 4), (4, 2), (3, 5), (6, 6), (7, 7), (5, 4), (8, 3), (2, 9))
+    rows = ((1, 2), (1, 3), (1, 4), (1, 5), (1, 7), (1, 9), (1, 13))
+    for kernel in (*both, *rows):
+        for width in (1, 2, 3, 4, 5, 6, 11, 12, 13, 24, 36, 47, 48, 49, 55, 56, 57, 58):
+            padding = tuple((dice.upto(k - 1, 0), dice.upto(k - 1, 0)) for k in kernel)
+            yield Problem(
+                _for_output((dice.upto(9), width), kernel, padding),
+                dice.one(CHANNELS),
+                dice.one(CHANNELS),
+                kernel,
+                dice.one((1, 1, 2)),
+                padding=padding,
+                **dice.epilogue(),
+            )
+    for stride, dilation in ((2, 1), (3, 1), (1, 2), (2, 3)):
+        for kernel in ((2, 2), (3, 3), (2, 5), (3, 7)):
+            for width in (5, 24, 57):
+                yield Problem(
+                    (dice.upto(20, 8), width),
+                    dice.one(CHANNELS),
+                    dice.one(CHANNELS),
+                    kernel,
+                    dice.one((1, 2)),
+                    (stride, 1),
+                    ((1, 2), (1, 0)),
+                    (dilation, 1),
+                    **dice.epilogue(),
+                )
 
 
 def _pointwise() -> Iterator[Problem]:
@@ -450,6 +483,7 @@ def _layers() -> Iterator[Problem]:
 _FAMILIES = {
     "gemm_tiles": (_gemm_tiles, LARGEST, None),
     "winograd_tiles": (_winograd_tiles, 3 * LARGEST, None),
+    "winograd_blocks": (_winograd_blocks, 3 * LARGEST, None),
     "pointwise": (_pointwise, LARGEST, None),
     "depthwise": (_depthwise, LARGEST, None),
     "grouped": (_grouped, LARGEST, None),

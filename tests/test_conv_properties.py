@@ -47,6 +47,13 @@ each_algorithm_and_dtype = pytest.mark.parametrize(
 )
 
 
+def tile(problem, algorithm):
+    """Rows and columns of outputs that are computed together."""
+    side = TILE.get(algorithm, 1)
+    both = problem.kernel[0] > 1 and problem.stride[0] == problem.dilation[0] == 1
+    return side if both else 1, side
+
+
 def rounding(algorithm, dtype, terms):
     """What two ways to the same result may differ by, as a share of the largest."""
     return {"winograd_f2": 2, "winograd_f3": 10, "winograd_f4": 10, "winograd_f6": 60}.get(algorithm, 1) * tolerance(
@@ -142,8 +149,8 @@ def test_shifted_in_shifted_out(algorithm, layout):
     """The pixels that see no border move along with the image. By a whole tile, to the last bit."""
     for name, small in served(SMALL, algorithm, layout):
         problem = replace(small, size=(51, 53))
-        steps = TILE.get(algorithm, 1)
-        sh, sw = steps * problem.stride[0], steps * problem.stride[1]
+        rows, columns = tile(problem, algorithm)
+        sh, sw = rows * problem.stride[0], columns * problem.stride[1]
         x, w, _, _ = operands(problem, "float32")
         moved = np.zeros_like(x)
         moved[:, :, sh:, sw:] = x[:, :, :-sh, :-sw]
@@ -151,11 +158,16 @@ def test_shifted_in_shifted_out(algorithm, layout):
             from_layout(plain(problem, to_layout(image, layout), w, layout, algorithm), layout) for image in (x, moved)
         )
         # Outputs whose windows, or whose Winograd tiles' windows, see no border before or after.
-        (y0, y1), (x0, x1) = ((-(-n // 3 // steps) * steps, n // 2 // steps * steps) for n in problem.out_size)
+        (y0, y1), (x0, x1) = (
+            (-(-n // 3 // steps) * steps, n // 2 // steps * steps)
+            for n, steps in zip(problem.out_size, (rows, columns), strict=True)
+        )
         assert y1 > y0, name
         assert x1 > x0, name
         np.testing.assert_array_equal(
-            after[:, :, y0 + steps : y1 + steps, x0 + steps : x1 + steps], before[:, :, y0:y1, x0:x1], err_msg=name
+            after[:, :, y0 + rows : y1 + rows, x0 + columns : x1 + columns],
+            before[:, :, y0:y1, x0:x1],
+            err_msg=name,
         )
 
 

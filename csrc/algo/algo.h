@@ -13,7 +13,8 @@ typedef struct fc_algorithm {
     const char *(*refuse)(const fc_problem *problem, const fc_kernels *kernels);
     // Predicted seconds of one thread.
     double (*cost)(const fc_problem *problem, const fc_kernels *kernels, const fc_costs *costs);
-    int tile; // Winograd: outputs of a side of a tile; else 0
+    // Packed weights for each pair of an input and an output channel; NULL: its taps.
+    int64_t (*points)(const fc_problem *problem);
     // Fills the plan's layout; FC_UNSUPPORTED when sizes overflow.
     fc_status (*layout)(fc_plan *plan);
     size_t (*scratch)(const fc_plan *plan, int threads);

@@ -119,7 +119,7 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     }
 }
 
-static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, 0, NULL, scratch, pack, execute};
+static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, NULL, scratch, pack, execute};
 
 static int64_t parts_of(const fc_problem *p) {
     int64_t count = 1;
@@ -137,6 +137,15 @@ static int part_problem(const fc_problem *p, int64_t index, fc_problem *part, pa
     return part->in_channels * fc_taps(part) > 0;
 }
 
+// A phase without taps sums nothing; every problem with taps goes by the algorithm asked for.  Where the kernel is as
+// large as the image, Winograd's transforms of it cost more than they save.
+static fc_options part_options(const fc_problem *p, const fc_options *options, int taps) {
+    fc_options part = *options;
+    if (!taps) part.algorithm = FC_AUTO;
+    if (p->direction == FC_BACKWARD_WEIGHT) part.strict = 1;
+    return part;
+}
+
 void fc_backward_explain(const fc_problem *p, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
     const int64_t count = parts_of(p);
     for (int64_t i = 0; i < count; i++) {
@@ -144,7 +153,8 @@ void fc_backward_explain(const fc_problem *p, const fc_options *options, fc_verd
         part_offsets at;
         fc_verdict part[FC_ALGOS];
         const int taps = part_problem(p, i, &problem, &at);
-        fc_plan_explain(&problem, options, part);
+        const fc_options chosen = part_options(p, options, taps);
+        fc_plan_explain(&problem, &chosen, part);
         for (int id = 0; id < FC_ALGOS; id++) {
             if (i == 0) verdicts[id] = (fc_verdict){.name = part[id].name};
             if (taps && part[id].refusal) verdicts[id].refusal = part[id].refusal;
@@ -165,10 +175,8 @@ fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char mess
         part_offsets at;
         const int taps = part_problem(p, i, &problem, &at);
         fc_part *part = &plan->parts[plan->part_count];
-        // A phase without taps sums nothing; every problem with taps goes by the algorithm asked for.
-        fc_options part_options = *options;
-        if (!taps) part_options.algorithm = FC_AUTO;
-        const fc_status status = fc_plan_make(&problem, &part_options, &part->plan, message);
+        const fc_options chosen = part_options(p, options, taps);
+        const fc_status status = fc_plan_make(&problem, &chosen, &part->plan, message);
         if (status != FC_OK) return status;
         part->wei = at.wei;
         part->dst = at.dst;

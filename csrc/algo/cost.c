@@ -56,7 +56,10 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_costs *c,
                     double copy_seconds) {
     const int64_t pixels = p->batch * fc_positions(p);
     const int64_t rows = channels_form ? pixels : p->out_channels, lanes = channels_form ? p->out_channels : pixels;
-    const double used = (double)fc_max(1, lanes) / (double)fc_max(1, fc_round_up(lanes, k->nr));
+    // A last tile of one vector takes two thirds of the time of a whole one.
+    const int64_t rest = lanes % k->nr, whole = lanes - rest;
+    const double last = rest == 0 ? 0.0 : (double)k->nr * (rest <= k->vl ? 0.65 : 1.0);
+    const double used = lanes ? (double)lanes / ((double)whole + last) : 1.0;
     // A tile of m rows takes the time of at least four: B has to be loaded and the chains of additions are serial.
     const double m = (double)fc_max(1, rows) / (double)fc_max(1, fc_ceil_div(rows, k->mr));
     const double rate = used * m / fmax(m, 4.0);

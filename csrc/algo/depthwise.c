@@ -201,4 +201,4 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     fc_parallel(planes * job.parts, threads, channels_form(p) ? channels_task : pixels_task, &job);
 }
 
-const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, 0, layout, scratch, pack, execute};
+const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, NULL, layout, scratch, pack, execute};

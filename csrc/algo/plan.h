@@ -60,9 +60,10 @@ typedef struct fc_gemm_layout {
 } fc_gemm_layout;
 
 typedef struct fc_winograd_layout {
-    int64_t m, alpha, points; // outputs per tile side; points per side, and in all
+    fc_winograd_form form;
+    int64_t depth; // of the products: blocks of taps times input channels
     int64_t tiles_h, tiles_w, tiles;
-    int64_t row;   // of V: padded input channels
+    int64_t row;   // of V: depth, padded
     int64_t parts; // blocks of nr output channels
     int64_t most;  // tiles per chunk at most
     int fused;     // a thread takes a chunk through all stages, or all threads share each stage

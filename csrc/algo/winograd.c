@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// winograd.c - convolutions of stride 1 with square kernels by F(m x m, r x r): (m + r - 1)^2 multiplications where the
-// direct sum has (m r)^2.
+// winograd.c - convolutions of stride 1 by F(m, r): m + r - 1 multiplications where the direct sum has m r, and by
+// F(m x m, r x r) the square of that.
 //
-//                F(2,3)  F(3,3)  F(4,3)  F(6,3)  F(2,5)
-//     points     16      25      36      64      36
-//     ratio      2.25    3.24    4       5.06    2.78
+//                           F(2,3)  F(3,3)  F(4,3)  F(6,3)  F(2,5)  F(3,2)
+//     one side: points      4       5       6       8       6       4
+//               ratio       1.5     1.8     2       2.25    1.67    1.5
+//     two sides: points     16      25      36      64      36      16
+//               ratio       2.25    3.24    4       5.06    2.78    2.25
 //
-//   input     V[point][tile][channel]      = B^T d B      for every tile and channel
-//   multiply  M[point][tile][out channel]  = V[point] * U[point], a GEMM per point
-//   output    dst                          = A^T M A + bias, residual, clamp
+//   input     V[point][tile][block of taps][channel] = B^T d B
+//   multiply  M[point][tile][out channel]            = V[point] * U[point], a GEMM per point
+//   output    dst                                    = A^T M A + bias, residual, clamp
+//
+// Rows and columns are transformed where the kernel has several taps along both and steps by 1, else rows alone.  All
+// other taps are more input channels: those of further axes, and the blocks of r taps that a longer kernel is cut into,
+// each of which reads the image that much further on.  Their sums meet before the output transform.
 //
 // V and M would be gigabytes for large images, so tiles are taken in chunks, in one of two ways:
 //
@@ -32,18 +38,39 @@ static int64_t odd_lines(int64_t elements) {
     return rounded / FC_LINE % 2 ? rounded : rounded + FC_LINE;
 }
 
+static int steps_by_one(const fc_axis *a) { return a->kernel > 1 && a->stride == 1 && a->dilation == 1; }
+
+// r is 3, but where a kernel of two or four taps to a side is made of 2, or one of five is 5.
+static fc_winograd_form form_of(const fc_problem *p, int64_t m) {
+    const int two = steps_by_one(&p->axis[1]);
+    const int64_t columns = p->axis[2].kernel, rows = two ? p->axis[1].kernel : columns;
+    const int even = (rows == 2 || rows == 4) && (columns == 2 || columns == 4), five = rows == 5 && columns == 5;
+    const int64_t r = m == 3 && even ? 2 : m == 2 && five ? 5 : 3;
+    const int64_t alpha = m + r - 1;
+    return (fc_winograd_form){
+        .m = m,
+        .r = r,
+        .alpha = alpha,
+        .sides = two ? 2 : 1,
+        .points = two ? alpha * alpha : alpha,
+        .blocks = {p->axis[0].kernel, two ? fc_ceil_div(rows, r) : p->axis[1].kernel, fc_ceil_div(columns, r)},
+    };
+}
+
+static int64_t blocks_of(const fc_winograd_form *form) { return form->blocks[0] * form->blocks[1] * form->blocks[2]; }
+
 static fc_winograd_layout shape_of(const fc_problem *p, const fc_kernels *k, int64_t m) {
-    fc_winograd_layout w = {.m = m, .alpha = m + p->axis[2].kernel - 1};
-    w.points = w.alpha * w.alpha;
-    w.tiles_h = fc_ceil_div(p->axis[1].out, m);
+    fc_winograd_layout w = {.form = form_of(p, m)};
+    w.depth = blocks_of(&w.form) * p->in_channels;
+    w.tiles_h = fc_ceil_div(p->axis[1].out, w.form.sides == 2 ? m : 1);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
-    w.row = odd_lines(p->in_channels);
+    w.row = odd_lines(w.depth);
     w.parts = fc_ceil_div(p->out_channels, k->nr);
-    const int64_t fused = FC_FUSED_BYTES / (w.points * (w.row + k->nr) * k->element);
+    const int64_t fused = FC_FUSED_BYTES / (w.form.points * (w.row + k->nr) * k->element);
     w.fused = fused >= k->mr;
     w.most = w.fused ? fused / k->mr * k->mr
-                     : fc_max(1, FC_STAGED_BYTES / (w.points * (w.row + w.parts * k->nr) * k->element));
+                     : fc_max(1, FC_STAGED_BYTES / (w.form.points * (w.row + w.parts * k->nr) * k->element));
     return w;
 }
 
@@ -54,32 +81,35 @@ static int64_t chunk_of(const fc_winograd_layout *w, int64_t groups, int threads
     return fc_max(1, fc_ceil_div(w->tiles, chunks));
 }
 
-static const char *refuse(const fc_problem *p, int64_t r) {
+static const char *refuse(const fc_problem *p, const fc_kernels *k) {
+    (void)k;
     if (p->dtype != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
-    if (p->axis[0].kernel != 1 || p->axis[1].kernel != p->axis[2].kernel) return "only square kernels";
-    if (p->axis[2].kernel != 3 && p->axis[2].kernel != r)
-        return r == 5 ? "only 3x3 and 5x5 kernels" : "only 3x3 kernels";
-    for (int i = 1; i < FC_AXES; i++) {
-        if (p->axis[i].stride != 1) return "only stride 1";
-        if (p->axis[i].dilation != 1) return "only dilation 1";
-    }
+    if (p->axis[2].stride != 1) return "only stride 1 along rows";
+    if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
+    if (p->axis[2].kernel == 1) return "only kernels of two columns or more";
     return NULL;
 }
 
 static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c, int64_t m) {
     const fc_winograd_layout w = shape_of(p, k, m);
-    const double points = (double)w.points, tiles = (double)(w.tiles * p->groups);
+    const double points = (double)w.form.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * k->nr);
     const double rows = (double)fc_min(w.most, k->mr), short_rows = rows / fmax(rows, 4.0);
     const double vectors =
-        points * tiles * (double)(fc_ceil_div(p->in_channels, k->vl) + fc_ceil_div(p->out_channels, k->vl));
-    const double weights = points * (double)p->in_channels * out * (double)(p->groups * k->element);
+        points * tiles *
+        (double)(blocks_of(&w.form) * fc_ceil_div(p->in_channels, k->vl) + fc_ceil_div(p->out_channels, k->vl));
+    const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
-    const double macs = fc_cost_macs(points * tiles * (double)p->in_channels * out, k, c) / short_rows;
+    const double macs = fc_cost_macs(points * tiles * (double)w.depth * out, k, c) / short_rows;
     const double products = points * tiles / fmin((double)k->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
     return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, c)) +
            c->transform * vectors + travel;
+}
+
+static int64_t points_of(const fc_problem *p, int64_t m) {
+    const fc_winograd_form form = form_of(p, m);
+    return form.points * blocks_of(&form);
 }
 
 static fc_status layout(fc_plan *plan, int64_t m) {
@@ -87,7 +117,7 @@ static fc_status layout(fc_plan *plan, int64_t m) {
     plan->layout.winograd = shape_of(p, plan->kernels, m);
     const fc_winograd_layout *w = &plan->layout.winograd;
     plan->packed_bytes =
-        (size_t)(p->groups * w->parts * plan->kernels->nr * (1 + w->points * p->in_channels) * plan->kernels->element);
+        (size_t)(p->groups * w->parts * plan->kernels->nr * (1 + w->form.points * w->depth) * plan->kernels->element);
     return FC_OK;
 }
 
@@ -97,12 +127,12 @@ static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(co
 
 static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
     const fc_winograd_layout *w = &plan->layout.winograd;
-    return fc_align((size_t)(w->points * v_point(w, chunk) * plan->kernels->element));
+    return fc_align((size_t)(w->form.points * v_point(w, chunk) * plan->kernels->element));
 }
 
 // Of one block of output channels.
 static size_t m_bytes(const fc_plan *plan, int64_t chunk) {
-    return fc_align((size_t)(plan->layout.winograd.points * m_point(plan, chunk) * plan->kernels->element));
+    return fc_align((size_t)(plan->layout.winograd.form.points * m_point(plan, chunk) * plan->kernels->element));
 }
 
 static size_t scratch(const fc_plan *plan, int threads) {
@@ -120,9 +150,12 @@ typedef struct pack_job {
     float *weights; // U [group][block of nr channels][point][k][nr]
 } pack_job;
 
-static const double *weight_transform(const fc_winograd_layout *w, int64_t r) {
-    static const double g23[] = FC_F2_3_G, g33[] = FC_F3_3_G, g43[] = FC_F4_3_G, g63[] = FC_F6_3_G, g25[] = FC_F2_5_G;
-    return r == 5 ? g25 : w->m == 2 ? g23 : w->m == 3 ? g33 : w->m == 4 ? g43 : g63;
+static const double *weight_transform(const fc_winograd_form *form) {
+    static const double g23[] = FC_F2_3_G, g33[] = FC_F3_3_G, g43[] = FC_F4_3_G, g63[] = FC_F6_3_G;
+    static const double g25[] = FC_F2_5_G, g32[] = FC_F3_2_G;
+    if (form->r == 5) return g25;
+    if (form->r == 2) return g32;
+    return form->m == 2 ? g23 : form->m == 3 ? g33 : form->m == 4 ? g43 : g63;
 }
 
 static void pack_task(void *context, int64_t task, int thread) {
@@ -136,10 +169,10 @@ static void pack_task(void *context, int64_t task, int thread) {
         .problem = p,
         .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
         .channels = fc_min(nr, p->out_channels - part * nr),
-        .alpha = w->alpha,
-        .g = weight_transform(w, p->axis[2].kernel),
-        .points = job->weights + task * w->points * p->in_channels * nr,
-        .point = p->in_channels * nr,
+        .form = w->form,
+        .g = weight_transform(&w->form),
+        .points = job->weights + task * w->form.points * w->depth * nr,
+        .point = w->depth * nr,
     };
     plan->kernels->winograd_weights(&work);
 }
@@ -153,7 +186,7 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
         for (int64_t o = 0; o < row; o++)
             *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
     pack_job job = {plan, wei, padded};
-    const double seconds = 8e-9 * (double)(p->groups * row * p->in_channels);
+    const double seconds = 8e-9 * (double)(p->groups * row * w->depth);
     fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
 }
 
@@ -172,7 +205,7 @@ static fc_winograd_tiles stage_of(const winograd_chunk *c, int64_t tile0, int64_
     const fc_winograd_layout *w = &c->plan->layout.winograd;
     return (fc_winograd_tiles){
         .problem = &c->plan->problem,
-        .m = w->m,
+        .form = w->form,
         .tiles_h = w->tiles_h,
         .tiles_w = w->tiles_w,
         .tile = c->first + tile0,
@@ -180,35 +213,39 @@ static fc_winograd_tiles stage_of(const winograd_chunk *c, int64_t tile0, int64_
     };
 }
 
-static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t channel0, int64_t channel1) {
+// Of one block of taps.
+static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t block, int64_t channel0,
+                        int64_t channel1) {
     const fc_kernels *k = c->plan->kernels;
+    const fc_problem *p = &c->plan->problem;
     const fc_winograd_layout *w = &c->plan->layout.winograd;
+    const int64_t across = block % w->form.blocks[2], down = block / w->form.blocks[2] % w->form.blocks[1];
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
     work.src = c->src;
     work.channel = channel0;
     work.channels = channel1 - channel0;
-    work.points = c->v + tile0 * w->row * k->element;
+    work.shift[0] = block / w->form.blocks[2] / w->form.blocks[1] * p->axis[0].dilation;
+    work.shift[1] = down * (w->form.sides == 2 ? w->form.r : p->axis[1].dilation);
+    work.shift[2] = across * w->form.r;
+    work.points = c->v + (tile0 * w->row + block * p->in_channels) * k->element;
     work.point = v_point(w, c->count);
     work.row = w->row;
-    const fc_winograd_fn kernels[] = {k->winograd_input_4, k->winograd_input_5, k->winograd_input_6, NULL,
-                                      k->winograd_input_8};
-    kernels[w->alpha - 4](&work);
+    k->winograd_input(&work);
 }
 
 // M[point] of one block of output channels; `m` is the block's.
 static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part, char *m) {
     const fc_kernels *k = c->plan->kernels;
-    const fc_problem *p = &c->plan->problem;
     const fc_winograd_layout *w = &c->plan->layout.winograd;
     const int64_t zero = 0, rows = fc_ceil_div(c->count, k->mr), element = k->element;
-    const int64_t block_bytes = p->in_channels * k->nr * element;
+    const int64_t block_bytes = w->depth * k->nr * element;
     const char *v = c->v + point * v_point(w, c->count) * element;
-    const char *u = c->weights + (part * w->points + point) * block_bytes;
+    const char *u = c->weights + (part * w->form.points + point) * block_bytes;
     fc_gemm_tile tile = {.columns = k->nr, .a_row = w->row, .segments = 1, .a_segment = &zero};
     tile.ahead_step = fc_ceil_div(k->nr * element, rows);
     m += point * m_point(c->plan, c->count) * element;
-    for (int64_t k0 = 0; k0 < p->in_channels; k0 += FC_WINOGRAD_BLOCK_K) {
-        tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, p->in_channels - k0);
+    for (int64_t k0 = 0; k0 < w->depth; k0 += FC_WINOGRAD_BLOCK_K) {
+        tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, w->depth - k0);
         tile.first = k0 == 0;
         tile.b = u + k0 * k->nr * element;
         tile.ahead = (const char *)tile.b + tile.depth * k->nr * element;
@@ -225,7 +262,6 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part,
 
 static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t part, const char *m) {
     const fc_kernels *k = c->plan->kernels;
-    const fc_winograd_layout *w = &c->plan->layout.winograd;
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
     work.dst = c->dst;
     work.residual = c->residual;
@@ -235,9 +271,7 @@ static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, 
     work.points = (char *)m + tile0 * k->nr * k->element;
     work.point = m_point(c->plan, c->count);
     work.row = k->nr;
-    const fc_winograd_fn of_3[] = {k->winograd_output_2_3, k->winograd_output_3_3, k->winograd_output_4_3, NULL,
-                                   k->winograd_output_6_3};
-    (w->alpha - w->m == 4 ? k->winograd_output_2_5 : of_3[w->m - 2])(&work);
+    k->winograd_output(&work);
 }
 
 // ---------------------------------------------------------------------------------------------------------- running
@@ -257,7 +291,7 @@ static winograd_chunk group_of(const winograd_job *job, int64_t group) {
     c.dst += group * p->dst.group * element;
     if (c.residual) c.residual += group * p->dst.group * element;
     c.bias += group * row * element;
-    c.weights += group * w->points * row * p->in_channels * element;
+    c.weights += group * w->form.points * row * w->depth * element;
     return c;
 }
 
@@ -271,9 +305,10 @@ static void fused_task(void *context, int64_t task, int thread) {
     c.count = fc_min(job->tiles, w->tiles - c.first);
     c.v = job->scratch + (size_t)thread * (v_bytes(plan, job->tiles) + m_bytes(plan, job->tiles));
     c.m = c.v + v_bytes(plan, job->tiles);
-    input_stage(&c, 0, c.count, 0, plan->problem.in_channels);
+    for (int64_t block = 0; block < blocks_of(&w->form); block++)
+        input_stage(&c, 0, c.count, block, 0, plan->problem.in_channels);
     for (int64_t part = 0; part < w->parts; part++) {
-        for (int64_t point = 0; point < w->points; point++) multiply_stage(&c, point, part, c.m);
+        for (int64_t point = 0; point < w->form.points; point++) multiply_stage(&c, point, part, c.m);
         output_stage(&c, 0, c.count, part, c.m);
     }
 }
@@ -281,9 +316,10 @@ static void fused_task(void *context, int64_t task, int thread) {
 static void input_task(void *context, int64_t task, int thread) {
     (void)thread;
     const winograd_chunk *c = context;
-    const int64_t t = task % c->tile_parts, channel = task / c->tile_parts * FC_INPUT_CHANNELS;
-    input_stage(c, t * c->count / c->tile_parts, (t + 1) * c->count / c->tile_parts, channel,
-                fc_min(channel + FC_INPUT_CHANNELS, c->plan->problem.in_channels));
+    const int64_t channels = c->plan->problem.in_channels, parts = fc_ceil_div(channels, FC_INPUT_CHANNELS);
+    const int64_t t = task % c->tile_parts, rest = task / c->tile_parts, channel = rest % parts * FC_INPUT_CHANNELS;
+    input_stage(c, t * c->count / c->tile_parts, (t + 1) * c->count / c->tile_parts, rest / parts, channel,
+                fc_min(channel + FC_INPUT_CHANNELS, channels));
 }
 
 static void multiply_task(void *context, int64_t task, int thread) {
@@ -316,9 +352,10 @@ static void staged(const winograd_job *job, int threads) {
             c.v = job->scratch;
             c.m = c.v + v_bytes(plan, c.count);
             c.tile_parts = fc_ceil_div(c.count, w->tiles_w);
-            c.channel_parts = w->points % threads ? fc_min(w->parts, threads) : 1;
-            fc_parallel(c.tile_parts * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS), threads, input_task, &c);
-            fc_parallel(w->points * c.channel_parts, threads, multiply_task, &c);
+            c.channel_parts = w->form.points % threads ? fc_min(w->parts, threads) : 1;
+            fc_parallel(c.tile_parts * blocks_of(&w->form) * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS), threads,
+                        input_task, &c);
+            fc_parallel(w->form.points * c.channel_parts, threads, multiply_task, &c);
             fc_parallel(c.tile_parts * w->parts, threads, output_task, &c);
         }
 }
@@ -342,14 +379,14 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     else staged(&job, threads);
 }
 
-#define FC_WINOGRAD(m, r)                                                                                              \
-    static const char *refuse_f##m(const fc_problem *p, const fc_kernels *k) { return (void)k, refuse(p, r); }         \
+#define FC_WINOGRAD(m)                                                                                                 \
     static double cost_f##m(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return cost(p, k, c, m); }  \
+    static int64_t points_f##m(const fc_problem *p) { return points_of(p, m); }                                        \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse_f##m, cost_f##m, m,                       \
-                                                     layout_f##m,     scratch,     pack,      execute};
+    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse,  cost_f##m, points_f##m,                 \
+                                                     layout_f##m,     scratch, pack,      execute};
 
-FC_WINOGRAD(2, 5)
-FC_WINOGRAD(3, 3)
-FC_WINOGRAD(4, 3)
-FC_WINOGRAD(6, 3)
+FC_WINOGRAD(2)
+FC_WINOGRAD(3)
+FC_WINOGRAD(4)
+FC_WINOGRAD(6)

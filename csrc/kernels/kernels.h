@@ -81,25 +81,36 @@ typedef struct fc_pad_copy {
     void *planes;
 } fc_pad_copy;
 
+// F(m, r) along rows alone (one side), or along rows and columns (two): m outputs, r taps and alpha = m + r - 1 points
+// to a side.  A kernel of more taps is cut into blocks of r to a side, the last of which may be filled up with zeros;
+// along the other axes every tap is a block.
+typedef struct fc_winograd_form {
+    int64_t m, r, alpha, sides;
+    int64_t points;          // of a tile: alpha for each side
+    int64_t blocks[FC_AXES]; // of taps
+} fc_winograd_form;
+
 typedef struct fc_winograd_tiles {
     const fc_problem *problem;
-    int64_t m;       // outputs per tile side
+    fc_winograd_form form;
     const void *src; // of the group
     void *dst;
     const void *residual, *bias;
     int64_t tiles_h, tiles_w;  // per plane
     int64_t tile, count;       // range of tiles, flat over (image, d, th, tw)
     int64_t channel, channels; // range of channels
-    void *points;              // [alpha * alpha][tiles][row], of input: all channels; of output: this range
+    int64_t shift[FC_AXES];    // input: from the first tap of the kernel to that of the block
+    void *points;              // [point][tiles][row], of input: all channels; of output: this range
     int64_t point, row;        // distances between points and between tiles
 } fc_winograd_tiles;
 
-// Winograd's weights of one tile of output channels, of which `channels` exist: [alpha * alpha][in channels][nr].
+// Winograd's weights of one tile of output channels, of which `channels` exist: [point][block of taps][in channels][nr].
 typedef struct fc_winograd_weights {
     const fc_problem *problem;
+    fc_winograd_form form;
     const void *wei; // of the first channel
-    int64_t channels, alpha;
-    const double *g; // [alpha][taps of a side]
+    int64_t channels;
+    const double *g; // [alpha][r]
     void *points;
     int64_t point; // distance between points
 } fc_winograd_weights;

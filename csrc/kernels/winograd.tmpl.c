@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// winograd.tmpl.c - F(m x m, r x r): the transforms of input tiles and output tiles, vectors over channels.
+// winograd.tmpl.c - F(m, r) along one side or two: the transforms of input tiles and output tiles, vectors over channels.
 //
-//   Y = A^T [ U * (B^T d B) ] A        U = G g G^T, prepared by algo/winograd.c
+//   y = A^T [ u * (B^T d) ]            u = G g, prepared by algo/winograd.c
+//   Y = A^T [ U * (B^T d B) ] A        U = G g G^T
 //
-// Both kernels work on a segment: neighbouring tiles of one tile row.  B^T is applied to whole columns of the segment,
-// which neighbouring tiles share, and then along the rows tile by tile.  Inside a channels-last image the columns are
-// read where they lie; elsewhere they are first brought into a small buffer [row][column][lane], zero-padded, whatever
-// the layout of the image (NCHW is transposed in registers on the way).  NCHW output takes the same way back.
+// Both kernels work on a segment: neighbouring tiles of one tile row.  With two sides, B^T is applied to whole columns
+// of the segment, which neighbouring tiles share, and then along the rows tile by tile.  Inside a channels-last image
+// columns and rows are read where they lie; elsewhere they are first brought into a small buffer [row][column][lane],
+// zero-padded, whatever the layout of the image (NCHW is transposed in registers on the way).  NCHW output takes the
+// same way back.
 #include "kernels/winograd_points.h"
 
 enum {
@@ -72,7 +74,12 @@ FC_INLINE void FC_NAME(winograd_at)(const int m, const int alpha, const vec *p, 
     const vec even = v_add(p[1], p[2]), odd = v_sub(p[1], p[2]);
     if (alpha == 4) {
         y[0] = v_add(p[0], even);
-        y[1] = v_fma(v_set1((T)a), odd, p[3]);
+        if (m == 2) {
+            y[1] = v_fma(v_set1((T)a), odd, p[3]);
+            return;
+        }
+        y[1] = v_mul(v_set1((T)a), odd);
+        y[2] = v_fma(v_set1((T)aa), even, p[3]);
     } else if (alpha == 5) {
         y[0] = v_add(v_add(p[0], p[3]), even);
         y[1] = v_fma(v_set1((T)a), odd, v_mul(v_set1((T)b), p[3]));
@@ -172,27 +179,34 @@ FC_INLINE void FC_NAME(winograd_down)(const int alpha, const T *in, int64_t row,
     }
 }
 
-// points [alpha * alpha][tile][row]
-FC_INLINE void FC_NAME(winograd_input)(const fc_winograd_tiles *w, const int alpha) {
+// points [alpha] or [alpha * alpha][tile][row]
+FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const int alpha, const int sides) {
     enum { PITCH = FC_NAME(winograd_columns) * FC_VL };
     const fc_problem *p = w->problem;
-    const int m = (int)w->m;
+    const int m = (int)w->form.m, rows = sides == 2 ? alpha : 1, tile_rows = sides == 2 ? m : 1;
     const int64_t step = p->src.axis[2], down = p->src.axis[1], point = w->point, pitch = w->row;
     const int64_t height = p->axis[1].in, width = p->axis[2].in;
     T buffer[FC_NAME(winograd_most) * PITCH];
     for (int64_t done = 0; done < w->count;) {
         const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
-        const int64_t columns = at.tiles * m + alpha - m, x = at.column * m - p->axis[2].pad;
-        const int64_t y = at.row * m - p->axis[1].pad, z = at.d * p->axis[0].stride - p->axis[0].pad;
+        const int64_t columns = at.tiles * m + alpha - m, x = at.column * m - p->axis[2].pad + w->shift[2];
+        const int64_t y = at.row * tile_rows * p->axis[1].stride - p->axis[1].pad + w->shift[1];
+        const int64_t z = at.d * p->axis[0].stride - p->axis[0].pad + w->shift[0];
         const int deep = z >= 0 && z < p->axis[0].in;
-        const int whole = deep && y >= 0 && y + alpha <= height && p->src.channel == 1;
+        const int whole = deep && y >= 0 && y + rows <= height && p->src.channel == 1;
         int64_t low = x < 0 ? -x : 0, high = width - x < columns ? width - x : columns;
         if (low > columns) low = columns;
         if (high < low) high = low;
         for (int64_t c = w->channel; c < w->channel + w->channels; c += FC_VL) {
             const int64_t left = p->in_channels - c, lanes = left < FC_VL ? left : FC_VL;
             const T *image = (const T *)w->src + at.image * p->src.outer + c * p->src.channel + z * p->src.axis[0];
-            if (whole && lanes == FC_VL) {
+            // Where the rows to be transformed lie, and from column to column.
+            const T *in_place = buffer;
+            int64_t in_step = FC_VL;
+            if (sides == 1 && whole && lanes == FC_VL && high - low == columns) {
+                in_place = image + y * down + x * step;
+                in_step = step;
+            } else if (sides == 2 && whole && lanes == FC_VL) {
                 for (int i = 0; i < alpha; i++) {
                     for (int64_t j = 0; j < low; j++) v_store(buffer + i * PITCH + j * FC_VL, v_set1(0));
                     for (int64_t j = high; j < columns; j++) v_store(buffer + i * PITCH + j * FC_VL, v_set1(0));
@@ -201,23 +215,28 @@ FC_INLINE void FC_NAME(winograd_input)(const fc_winograd_tiles *w, const int alp
                     FC_NAME(winograd_down)(alpha, image + y * down + (x + low) * step, down, step, buffer + low * FC_VL,
                                            high - low);
             } else {
-                for (int i = 0; i < alpha; i++) {
+                for (int i = 0; i < rows; i++) {
                     const int inside = deep && y + i >= 0 && y + i < height;
                     FC_NAME(gather_row)(buffer + i * PITCH, image + (y + i) * down, x, inside ? width : x, columns,
                                         step, p->src.channel, lanes);
                 }
-                FC_NAME(winograd_down)(alpha, buffer, PITCH, FC_VL, buffer, columns);
+                if (sides == 2) FC_NAME(winograd_down)(alpha, buffer, PITCH, FC_VL, buffer, columns);
             }
-            for (int i = 0; i < alpha; i++) {
-                const T *in = buffer + i * PITCH;
+            for (int i = 0; i < rows; i++) {
+                const T *in = in_place + i * PITCH;
                 T *out = (T *)w->points + i * alpha * point + done * pitch + c;
-                for (int64_t t = 0; t < at.tiles; t++, in += m * FC_VL, out += pitch) {
+                for (int64_t t = 0; t < at.tiles; t++, in += m * in_step, out += pitch) {
                     vec d[FC_NAME(winograd_most)], v[FC_NAME(winograd_most)];
 #pragma GCC unroll 8
-                    for (int j = 0; j < alpha; j++) d[j] = v_load(in + j * FC_VL);
+                    for (int j = 0; j < alpha; j++) d[j] = v_load(in + j * in_step);
                     FC_NAME(winograd_bt)(alpha, d, v);
+                    if (lanes == FC_VL) {
 #pragma GCC unroll 8
-                    for (int j = 0; j < alpha; j++) v_store(out + j * point, v[j]);
+                        for (int j = 0; j < alpha; j++) v_store(out + j * point, v[j]);
+                    } else { // what follows may be the next block of taps
+#pragma GCC unroll 8
+                        for (int j = 0; j < alpha; j++) v_store_part(out + j * point, v[j], lanes);
+                    }
                 }
             }
         }
@@ -266,18 +285,20 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
     }
 }
 
-// points [alpha * alpha][tile][row], of at most `row` channels
-FC_INLINE void FC_NAME(winograd_output)(const fc_winograd_tiles *w, const int m, const int alpha) {
+// points [alpha] or [alpha * alpha][tile][row], of at most `row` channels
+FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const int m, const int alpha,
+                                             const int sides) {
     enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
     const fc_problem *p = w->problem;
     const int64_t point = w->point, pitch = w->row, step = p->dst.axis[2], down = p->dst.axis[1];
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
+    const int rows = sides == 2 ? m : 1;
     T buffer[6 * PITCH];
     for (int64_t done = 0; done < w->count;) {
         const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
-        const int64_t y0 = at.row * m, x0 = at.column * m;
+        const int64_t y0 = at.row * rows, x0 = at.column * m;
         const int64_t width = p->axis[2].out - x0 < at.tiles * m ? p->axis[2].out - x0 : at.tiles * m;
-        const int64_t height = p->axis[1].out - y0 < m ? p->axis[1].out - y0 : m;
+        const int64_t height = p->axis[1].out - y0 < rows ? p->axis[1].out - y0 : rows;
         const int64_t base = at.image * p->dst.outer + at.d * p->dst.axis[0] + y0 * down + x0 * step;
         for (int64_t c = 0; c < w->channels; c += FC_VL) {
             const int64_t left = p->out_channels - w->channel - c, lanes = left < FC_VL ? left : FC_VL;
@@ -292,6 +313,10 @@ FC_INLINE void FC_NAME(winograd_output)(const fc_winograd_tiles *w, const int m,
 #pragma GCC unroll 8
                 for (int j = 0; j < alpha; j++) {
                     vec q[MOST], y[6];
+                    if (sides == 1) {
+                        half[0][j] = v_load(in + j * point);
+                        continue;
+                    }
 #pragma GCC unroll 8
                     for (int i = 0; i < alpha; i++) q[i] = v_load(in + (i * alpha + j) * point);
                     FC_NAME(winograd_at)(m, alpha, q, y);
@@ -300,7 +325,7 @@ FC_INLINE void FC_NAME(winograd_output)(const fc_winograd_tiles *w, const int m,
                 }
                 const int64_t across = width - t * m;
 #pragma GCC unroll 6
-                for (int i = 0; i < m; i++) {
+                for (int i = 0; i < rows; i++) {
                     vec y[6];
                     FC_NAME(winograd_at)(m, alpha, half[i], y);
                     if (direct) {
@@ -326,12 +351,38 @@ FC_INLINE void FC_NAME(winograd_output)(const fc_winograd_tiles *w, const int m,
     }
 }
 
-static void FC_NAME(winograd_input_4)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 4); }
-static void FC_NAME(winograd_input_5)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 5); }
-static void FC_NAME(winograd_input_6)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 6); }
-static void FC_NAME(winograd_input_8)(const fc_winograd_tiles *work) { FC_NAME(winograd_input)(work, 8); }
-static void FC_NAME(winograd_output_2_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 2, 4); }
-static void FC_NAME(winograd_output_3_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 3, 5); }
-static void FC_NAME(winograd_output_4_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 4, 6); }
-static void FC_NAME(winograd_output_6_3)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 6, 8); }
-static void FC_NAME(winograd_output_2_5)(const fc_winograd_tiles *work) { FC_NAME(winograd_output)(work, 2, 6); }
+// The bodies with their sizes as constants.
+#define FC_WINOGRAD_INPUT(points, count)                                                                               \
+    if (work->form.alpha == points && work->form.sides == count) FC_NAME(winograd_input_body)(work, points, count);
+#define FC_WINOGRAD_OUTPUT(outputs, points, count)                                                                     \
+    if (work->form.m == outputs && work->form.alpha == points && work->form.sides == count)                            \
+        FC_NAME(winograd_output_body)(work, outputs, points, count);
+
+static void FC_NAME(winograd_input)(const fc_winograd_tiles *work) {
+    FC_WINOGRAD_INPUT(4, 1)
+    FC_WINOGRAD_INPUT(5, 1)
+    FC_WINOGRAD_INPUT(6, 1)
+    FC_WINOGRAD_INPUT(8, 1)
+    FC_WINOGRAD_INPUT(4, 2)
+    FC_WINOGRAD_INPUT(5, 2)
+    FC_WINOGRAD_INPUT(6, 2)
+    FC_WINOGRAD_INPUT(8, 2)
+}
+
+static void FC_NAME(winograd_output)(const fc_winograd_tiles *work) {
+    FC_WINOGRAD_OUTPUT(2, 4, 1)
+    FC_WINOGRAD_OUTPUT(3, 4, 1)
+    FC_WINOGRAD_OUTPUT(3, 5, 1)
+    FC_WINOGRAD_OUTPUT(2, 6, 1)
+    FC_WINOGRAD_OUTPUT(4, 6, 1)
+    FC_WINOGRAD_OUTPUT(6, 8, 1)
+    FC_WINOGRAD_OUTPUT(2, 4, 2)
+    FC_WINOGRAD_OUTPUT(3, 4, 2)
+    FC_WINOGRAD_OUTPUT(3, 5, 2)
+    FC_WINOGRAD_OUTPUT(2, 6, 2)
+    FC_WINOGRAD_OUTPUT(4, 6, 2)
+    FC_WINOGRAD_OUTPUT(6, 8, 2)
+}
+
+#undef FC_WINOGRAD_INPUT
+#undef FC_WINOGRAD_OUTPUT

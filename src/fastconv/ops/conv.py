@@ -110,7 +110,7 @@ def conv2d(
     algorithm : {"auto", "direct", "im2col", "winograd", "winograd_f2", "winograd_f3", "winograd_f4", "winograd_f6", \
 "pointwise", "depthwise", "reference"}
         ``"auto"`` takes the one predicted to be fastest, but never ``"winograd_f6"``, whose error is six times that of
-        F(4).
+        F(4). Winograd's algorithms take kernels of two columns or more whose stride and dilation along rows are 1.
     precision : {"default", "strict"}
         ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
     out : numpy.ndarray, optional
