@@ -94,6 +94,18 @@ FC_INLINE void FC_NAME(depthwise_row)(vec row, const vec *taps, vec *sum, const 
             sum[(t - q) / over] = v_fma(taps[q], row, sum[(t - q) / over]);
 }
 
+// Finishes `rows` vectors of sums for dst whose columns are not neighbours: a phase of a transposed convolution.
+static __attribute__((noinline)) void FC_NAME(depthwise_apart)(const fc_depthwise_rows *work, const T *sums, vec bias,
+                                                               int64_t to, int64_t lanes, int rows) {
+    const fc_problem *p = work->problem;
+    const int64_t step = p->dst.axis[2];
+    const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
+    for (int r = 0; r < rows; r++, to += p->dst.axis[1], sums += FC_VL) {
+        const vec res = work->residual ? v_load_apart((const T *)work->residual + to, lanes, step) : v_set1(0);
+        v_store_apart((T *)work->dst + to, FC_NAME(finish)(v_load(sums), bias, res, low, high), lanes, step);
+    }
+}
+
 // `rows` rows of one vector of outputs from row y and column x on, `lanes` of which exist.  Outputs are `apart` columns of
 // the input apart.  An input row is loaded once for `reach` kernel rows, which are neighbours then, and outputs as far
 // apart in height as in width; with a reach of one nothing is asked of dilation and stride.
@@ -137,22 +149,20 @@ FC_INLINE void FC_NAME(depthwise_piece)(const fc_depthwise_rows *work, int64_t d
                 }
             }
         }
-    const vec lowest = v_set1((T)p->low), highest = v_set1((T)p->high);
+    const int64_t to = y * p->dst.axis[1] + x * p->dst.axis[2];
+    if (p->dst.axis[2] != 1) {
+        T lane[7 * FC_VL];
+#pragma GCC unroll 7
+        for (int r = 0; r < rows; r++) v_store(lane + r * FC_VL, sum[r]);
+        FC_NAME(depthwise_apart)(work, lane, bias, to, lanes, rows);
+        return;
+    }
+    const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
 #pragma GCC unroll 7
     for (int r = 0; r < rows; r++) {
-        const int64_t step = p->dst.axis[2], to = (y + r) * p->dst.axis[1] + x * step;
-        T *dst = (T *)work->dst + to;
-        const T *residual = work->residual ? (const T *)work->residual + to : NULL;
-        T lane[FC_VL] = {0};
-        for (int64_t l = 0; residual && step != 1 && l < lanes; l++) lane[l] = residual[l * step];
-        const vec res = !residual ? v_set1(0) : step == 1 ? v_load_part(residual, lanes) : v_load(lane);
-        const vec value = FC_NAME(finish)(sum[r], bias, res, lowest, highest);
-        if (step == 1) {
-            v_store_part(dst, value, lanes);
-            continue;
-        }
-        v_store(lane, value); // a phase of a transposed convolution
-        for (int64_t l = 0; l < lanes; l++) dst[l * step] = lane[l];
+        const int64_t at = to + r * p->dst.axis[1];
+        const vec res = work->residual ? v_load_part((const T *)work->residual + at, lanes) : v_set1(0);
+        v_store_part((T *)work->dst + at, FC_NAME(finish)(sum[r], bias, res, low, high), lanes);
     }
 }
 
@@ -200,10 +210,11 @@ typedef struct FC_NAME(tap_range) {
 // A group of several channels adds up `size` products per tap: input q of each group is spread over the group's outputs.
 //
 // `pixels` neighbouring output pixels by `count` vectors of channels from c on, all of which see the taps of `r`; only a
-// single vector may be partial (`lanes`).
+// single vector may be partial (`lanes`).  Where the taps and the stride of a row are known (`taps` > 0) and all of them
+// inside, its columns are loaded once for all of the pixels.
 FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, const T *src,
                                         T *dst, const T *residual, int64_t c, int64_t lanes, const int pixels,
-                                        const int count, const int one) {
+                                        const int count, const int one, const int taps, const int apart) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int size = one ? 1 : (int)p->in_channels;
@@ -219,6 +230,26 @@ FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_
             const T *at =
                 src + i * d->dilation * p->src.axis[0] + j * h->dilation * p->src.axis[1] + r->low[2] * step + c;
             const T *tap = weights + ((i * h->kernel + j) * w->kernel + r->low[2]) * size * channels;
+            if (taps) {
+#pragma GCC unroll 4
+                for (int v = 0; v < count; v++) {
+                    vec in[11];
+#pragma GCC unroll 11
+                    for (int x = 0; x < (pixels - 1) * apart + taps; x++) {
+                        const T *from = at + x * step + v * FC_VL;
+                        in[x] = whole ? v_load(from) : v_load_part(from, lanes);
+                    }
+#pragma GCC unroll 5
+                    for (int k = 0; k < taps; k++) {
+                        const T *of = tap + k * channels + v * FC_VL;
+                        const vec weight = whole ? v_load(of) : v_load_part(of, lanes);
+#pragma GCC unroll 4
+                        for (int x = 0; x < pixels; x++)
+                            sum[x * count + v] = v_fma(weight, in[x * apart + k], sum[x * count + v]);
+                    }
+                }
+                continue;
+            }
             for (int64_t k = r->low[2]; k < r->high[2]; k++, at += step, tap += size * channels)
 #pragma GCC unroll 4
                 for (int v = 0; v < count; v++) {
@@ -253,7 +284,8 @@ FC_INLINE void FC_NAME(depthwise_block)(const fc_depthwise_rows *work, const FC_
     }
 }
 
-FC_INLINE void FC_NAME(depthwise_channels_body)(const fc_depthwise_rows *work, const int one) {
+FC_INLINE void FC_NAME(depthwise_channels_body)(const fc_depthwise_rows *work, const int one, const int taps,
+                                                const int apart) {
     const fc_problem *p = work->problem;
     const int64_t channels = p->groups * (one ? 1 : p->in_channels);
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
@@ -280,14 +312,14 @@ FC_INLINE void FC_NAME(depthwise_channels_body)(const fc_depthwise_rows *work, c
             // No more than four pixels: where channels are a power of two, pixels share few sets of L1.
             if (pixels == 1)
                 for (; c + 4 * FC_VL <= channels; c += 4 * FC_VL)
-                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 1, 4, one);
+                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 1, 4, one, 0, 0);
             else
                 for (; c + 2 * FC_VL <= channels; c += 2 * FC_VL)
-                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 4, 2, one);
+                    FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, FC_VL, 4, 2, one, taps, apart);
             for (; c < channels; c += FC_VL) {
                 const int64_t left = channels - c, lanes = left < FC_VL ? left : FC_VL;
-                if (pixels == 1) FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 1, 1, one);
-                else FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 4, 1, one);
+                if (pixels == 1) FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 1, 1, one, 0, 0);
+                else FC_NAME(depthwise_block)(work, &r, src, dst, residual, c, lanes, 4, 1, one, taps, apart);
             }
             x += pixels;
         }
@@ -295,6 +327,15 @@ FC_INLINE void FC_NAME(depthwise_channels_body)(const fc_depthwise_rows *work, c
 }
 
 static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
-    if (work->problem->in_channels == 1) FC_NAME(depthwise_channels_body)(work, 1);
-    else FC_NAME(depthwise_channels_body)(work, 0);
-}
+    const fc_axis *w = &work->problem->axis[2];
+    if (work->problem->in_channels > 1) FC_NAME(depthwise_channels_body)(work, 0, 0, 0);
+#define FC_DEPTHWISE(taps, apart)                                                                                      \
+    else if (w->kernel == taps && w->stride == apart && w->dilation == 1)                                              \
+        FC_NAME(depthwise_channels_body)(work, 1, taps, apart);
+    FC_DEPTHWISE(2, 1)
+    FC_DEPTHWISE(3, 1)
+    FC_DEPTHWISE(3, 2)
+    FC_DEPTHWISE(5, 1)
+    FC_DEPTHWISE(5, 2)
+#undef FC_DEPTHWISE
+    else FC_NAME(depthwise_channels_body)(work, 1, 0, 0); }

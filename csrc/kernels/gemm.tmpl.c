@@ -16,6 +16,16 @@ FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec hi
     return FC_NAME(clamp)(v_add(v_add(value, bias), residual), low, high);
 }
 
+// n elements of a row of dst, or of the residual, `step` apart: 1, or more where it is a phase of something.
+FC_INLINE vec FC_NAME(load_row)(const T *p, int64_t n, int64_t step) {
+    return step == 1 ? v_load_part(p, n) : v_load_apart(p, n, step);
+}
+
+FC_INLINE void FC_NAME(store_row)(T *p, vec value, int64_t n, int64_t step) {
+    if (step == 1) v_store_part(p, value, n);
+    else v_store_apart(p, value, n, step);
+}
+
 // Whether the rows of a tile (its pixels, in the channels form) are neighbours in dst.
 FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
     for (int64_t i = 1; i < t->m; i++)
@@ -61,18 +71,9 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
                 const int64_t column = run.column + j, left = run.length - j, n = left < FC_VL ? left : FC_VL;
                 const vec b = bias_per_row ? v_set1(bias[i]) : v_load_part(bias + column, n);
                 vec v = v_add(v_load_part(sums + i * FC_NR + column, n), b);
-                if (residual) {
-                    T gathered[FC_VL];
-                    for (int64_t l = 0; step != 1 && l < n; l++) gathered[l] = residual[offset + (j + l) * step];
-                    v = v_add(v, v_load_part(step == 1 ? residual + offset + j : gathered, n));
-                }
-                v = FC_NAME(clamp)(v, low, high);
-                if (step == 1) v_store_part(dst + offset + j, v, n);
-                else {
-                    T lanes[FC_VL];
-                    v_store(lanes, v);
-                    for (int64_t l = 0; l < n; l++) dst[offset + (j + l) * step] = lanes[l];
-                }
+                const int64_t at = offset + j * step;
+                if (residual) v = v_add(v, FC_NAME(load_row)(residual + at, n, step));
+                FC_NAME(store_row)(dst + at, FC_NAME(clamp)(v, low, high), n, step);
             }
         }
     }

@@ -271,16 +271,9 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
         for (int64_t l = 0; l < lanes; l++) {
             T *out = dst + l * channel + j * step;
             const T *res = residual ? residual + l * channel + j * step : NULL;
-            if (step == 1) {
-                vec v = block[l];
-                if (res) v = v_add(v, v_load_part(res, n));
-                v_store_part(out, v_min(high, v_max(low, v)), n);
-            } else {
-                T lane[FC_VL], extra[FC_VL] = {0};
-                for (int64_t i = 0; res && i < n; i++) extra[i] = res[i * step];
-                v_store(lane, v_min(high, v_max(low, v_add(block[l], v_load(extra)))));
-                for (int64_t i = 0; i < n; i++) out[i * step] = lane[i];
-            }
+            vec v = block[l];
+            if (res) v = v_add(v, FC_NAME(load_row)(res, n, step));
+            FC_NAME(store_row)(out, v_min(high, v_max(low, v)), n, step);
         }
     }
 }

@@ -11,6 +11,9 @@
 //   v_load2(p)                  elements 0, 2, 4, ... of 2 * FC_VL - 1 contiguous ones
 //   v_load2_part(p, n)          the first n of them, as v_load_part
 //   v_even(a, b) v_odd(a, b)    elements 0, 2, 4, ... or 1, 3, 5, ... of a and b in a row
+//   v_load_apart(p, n, step)    lane l: p[l * step] for the first n lanes, the rest zero
+//   v_store_apart(p, a, n, step)
+//                               p[l * step] = a[l] for the first n lanes; nothing in between is touched
 //   v_div                       elementwise
 //   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
 //   v_select(mask, x, a)        x where the mask is set, else a
@@ -60,6 +63,13 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return a < b ? a : b; }                                          \
     static inline v_##S v_load2_##S(const T *p) { return *p; }                                                         \
     static inline v_##S v_load2_part_##S(const T *p, int64_t n) { return n > 0 ? *p : (T)0; }                          \
+    static inline v_##S v_load_apart_##S(const T *p, int64_t n, int64_t step) {                                        \
+        return (void)step, n > 0 ? *p : (T)0;                                                                          \
+    }                                                                                                                  \
+    static inline void v_store_apart_##S(T *p, v_##S a, int64_t n, int64_t step) {                                     \
+        (void)step;                                                                                                    \
+        if (n > 0) *p = a;                                                                                             \
+    }                                                                                                                  \
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return (void)b, a; }                                            \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return (void)a, b; }                                             \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return a / b; }                                                  \
