@@ -163,14 +163,18 @@ def buildable_parts(machine: str | None, compiler: list[str], disabled: set[str]
     return built
 
 
-def core_sources(isas: list[Part]) -> dict[Path, tuple[str, ...]]:
-    """Every C file of the core that is to be compiled, with the flags that it alone needs."""
+def core_sources(isas: list[Part]) -> list[tuple[Path, tuple[str, ...], str]]:
+    """Every C file of the core that is to be compiled, the flags that it alone needs, and the name of its object.
+
+    The kernels take longest and so come first, each dtype by itself.
+    """
+    kernels = [(isa.name, isa.flags) for isa in reversed(isas)] + [("scalar", ())]
     files = sorted([*CSRC.glob("*.c"), *CSRC.glob("algo/*.c")])
-    sources = {path: () for path in files if not path.name.endswith(".tmpl.c")}
-    sources[CSRC / "kernels/isa_scalar.c"] = ()
-    for isa in isas:
-        sources[CSRC / f"kernels/isa_{isa.name}.c"] = isa.flags
-    return sources
+    return [
+        (CSRC / f"kernels/isa_{name}.c", (*flags, f"-DFC_BITS={bits}"), f"kernels/isa_{name}_f{bits}.o")
+        for bits in (32, 64)
+        for name, flags in kernels
+    ] + [(path, (), str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
 
 
 def core_command(compiler: list[str], machine: str | None, isas: list[Part], openmp: list[str]) -> list[str]:
@@ -201,8 +205,7 @@ class BuildCore(build_ext):
         objects = BUILD / f"objects-{self.plat_name}"
         command = core_command(compiler, machine, isas, openmp)
         jobs = [
-            Compilation((*command, *flags), source, objects / source.with_suffix(".o"))
-            for source, flags in core_sources(isas).items()
+            Compilation((*command, *flags), source, objects / CSRC / name) for source, flags, name in core_sources(isas)
         ]
         jobs.append(self.binding(compiler, ext.name, objects / "_core.o"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -161,7 +161,9 @@ typedef struct fc_kernels {
     fc_dtype dtype;
     int64_t element, vl, mr, nr; // bytes, lanes, and the GEMM tile: rows x columns
 #define FC_KERNEL(type, name) type name;
+#define FC_SINGLE_KERNEL FC_KERNEL
 #include "kernels/kernels.inc"
+#undef FC_SINGLE_KERNEL
 #undef FC_KERNEL
 } fc_kernels;
 

@@ -11,8 +11,10 @@
 #include "kernels/pool_bands.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
 #include "kernels/stencil.tmpl.c"
+#if FC_BITS == 32
 #include "kernels/winograd.tmpl.c"
 #include "kernels/winograd_weights.tmpl.c"
+#endif
 
 _Static_assert(FC_MR <= FC_MAX_MR && FC_NR <= FC_MAX_NR, "the tile exceeds what the algorithms set aside for it");
 
@@ -24,6 +26,12 @@ const fc_kernels FC_NAME(kernels) = {
     .mr = FC_MR,
     .nr = FC_NR,
 #define FC_KERNEL(type, name) .name = FC_NAME(name),
+#if FC_BITS == 32
+#define FC_SINGLE_KERNEL(type, name) .name = FC_NAME(name),
+#else
+#define FC_SINGLE_KERNEL(type, name) .name = NULL,
+#endif
 #include "kernels/kernels.inc"
+#undef FC_SINGLE_KERNEL
 #undef FC_KERNEL
 };

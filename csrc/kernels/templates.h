@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// templates.h - instantiates every kernel template for both dtypes of one ISA.  The including isa_*.c has included a
-// simd header and defined FC_ISA (its name), FC_ISA_ID, FC_MR (rows of the GEMM tile) and FC_NV (vectors per row).
+// templates.h - instantiates every kernel template for one ISA and the dtype of FC_BITS, 32 or 64, which setup.py defines.
+// The including isa_*.c has included a simd header and defined FC_ISA (its name), FC_ISA_ID, FC_MR (rows of the GEMM
+// tile) and FC_NV (vectors per row).
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -49,15 +50,13 @@
 
 #define FC_INLINE static inline __attribute__((always_inline))
 
+#if FC_BITS == 32
 #define FC_T float
 #define FC_S f32
 #define FC_DTYPE FC_F32
-#include "kernels/table.tmpl.c"
-#undef FC_T
-#undef FC_S
-#undef FC_DTYPE
-
+#else
 #define FC_T double
 #define FC_S f64
 #define FC_DTYPE FC_F64
+#endif
 #include "kernels/table.tmpl.c"
