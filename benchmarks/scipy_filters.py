@@ -10,8 +10,10 @@ Everything takes and gives NumPy arrays. OpenCV is left out where it is not inst
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -80,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1024, help="side of the image (1024)")
     parser.add_argument("--budget", type=float, default=0.5, help="seconds per contender and row (0.5)")
+    parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     image = rng.standard_normal((arguments.size, arguments.size), dtype=np.float32)
@@ -98,9 +101,11 @@ def main() -> None:
     print(f"{arguments.size}×{arguments.size} float32, {fc.get_num_threads()} threads, milliseconds\n")
     print("| filter |", " | ".join(names), "| GFLOP/s | ÷ peak |")
     print("| :-- |", " | ".join(["--:"] * (len(names) + 2)), "|")
+    rows = {}
     for title, reach, flops, contenders in cases:
         check({name: run() for name, run in contenders.items()}, reach)
         times = {name: seconds(run, arguments.budget) for name, run in contenders.items()}
+        rows[title] = {name: 1e3 * value for name, value in times.items()}
         ours = times["fastconv ndimage"]
         cells = []
         for name in names:
@@ -112,6 +117,9 @@ def main() -> None:
             f"| {flops / ours / 1e9:.0f} | {flops / ours / 1e9 / peak.fma_peak():.2f} |",
         )
     print("\nIn brackets: times of fastconv ndimage. GFLOP/s: of the sums as the engine takes them.")
+    if arguments.json:
+        about = {"isa": fc.isa(), "threads": fc.get_num_threads(), "cpu": fc.config()["cpu"]}
+        Path(arguments.json).write_text(json.dumps({**about, "milliseconds": rows}, indent=1))
 
 
 if __name__ == "__main__":
