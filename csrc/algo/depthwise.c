@@ -71,26 +71,34 @@ static size_t panel_bytes(const fc_plan *plan) {
 
 static size_t scratch(const fc_plan *plan, int threads) { return (size_t)threads * panel_bytes(plan); }
 
+// The taps of one output and one input channel, `step` elements apart in `out`.
+static inline void pack_taps(const fc_problem *p, const char *wei, char *out, int64_t step, const int64_t element) {
+    for (int64_t d = 0; d < p->axis[0].kernel; d++)
+        for (int64_t h = 0; h < p->axis[1].kernel; h++) {
+            const char *in = wei + (d * p->wei.axis[0] + h * p->wei.axis[1]) * element;
+            for (int64_t w = 0; w < p->axis[2].kernel; w++, out += step * element)
+                memcpy(out, in + w * p->wei.axis[2] * element, (size_t)element);
+        }
+}
+
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     (void)threads;
     const fc_problem *p = &plan->problem;
     const int64_t element = plan->kernels->element, outs = p->groups * p->out_channels, taps = fc_taps(p);
+    const int channels = channels_form(p);
     char *out = packed;
     if (bias) memcpy(out, bias, (size_t)(outs * element));
     else memset(out, 0, (size_t)(outs * element));
     out += outs * element;
     for (int64_t o = 0; o < outs; o++)
-        for (int64_t t = 0; t < taps; t++) {
-            const int64_t w = t % p->axis[2].kernel, h = t / p->axis[2].kernel % p->axis[1].kernel;
-            const int64_t d = t / p->axis[2].kernel / p->axis[1].kernel;
-            const int64_t from = o / p->out_channels * p->wei.group + o % p->out_channels * p->wei.outer +
-                                 d * p->wei.axis[0] + h * p->wei.axis[1] + w * p->wei.axis[2];
-            if (!channels_form(p))
-                memcpy(out + (o * taps + t) * element, fc_at(wei, from, plan->kernels), (size_t)element);
-            else
-                for (int64_t q = 0; q < p->in_channels; q++)
-                    memcpy(out + ((t * p->in_channels + q) * outs + o) * element,
-                           fc_at(wei, from + q * p->wei.channel, plan->kernels), (size_t)element);
+        for (int64_t q = 0; q < p->in_channels; q++) {
+            const int64_t from =
+                o / p->out_channels * p->wei.group + o % p->out_channels * p->wei.outer + q * p->wei.channel;
+            const char *in = fc_at(wei, from, plan->kernels);
+            char *first = out + (channels ? q * outs + o : o * taps) * element;
+            const int64_t step = channels ? p->in_channels * outs : 1;
+            if (element == sizeof(float)) pack_taps(p, in, first, step, sizeof(float));
+            else pack_taps(p, in, first, step, sizeof(double));
         }
 }
 
