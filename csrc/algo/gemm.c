@@ -16,7 +16,7 @@
 // The strip is as wide as panel and sums leave room for in half an L2 (FC_STRIP_BYTES).
 #include "algo/plan.h"
 
-enum { FC_BLOCK_K = 256, FC_STRIP_BYTES = 448 << 10, FC_TARGETS_BYTES = 1 << 20 };
+enum { FC_BLOCK_K = 256, FC_STRIP_BYTES = 448 << 10, FC_TARGETS_BYTES = 1 << 20, FC_PLACES = 4096 };
 
 int fc_gemm_channels_form(const fc_problem *p, const fc_kernels *kernels) {
     const int enough = p->out_channels * 4 >= kernels->nr;
@@ -75,8 +75,24 @@ typedef struct pack_job {
     const fc_plan *plan;
     const char *wei;
     char *weights;
+    int64_t channels; // input channels of a task, where weights are packed in the order of the source
 } pack_job;
 
+static fc_weight_order order_of(const fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    return (fc_weight_order){
+        .out_channels = p->out_channels,
+        .channels = p->in_channels,
+        .block = g->order,
+        .taps = {p->axis[0].kernel, p->axis[1].kernel, p->axis[2].kernel},
+        .view = p->wei,
+        .tile = g->out_tile,
+        .padded = g->channels_form,
+    };
+}
+
+// A tile by a block of k.
 static void pack_task(void *context, int64_t task, int thread) {
     (void)thread;
     const pack_job *job = context;
@@ -87,18 +103,46 @@ static void pack_task(void *context, int64_t task, int thread) {
     const int64_t group = task / g->out_tiles / g->blocks;
     int64_t k0, k1;
     block_of(g, block, &k0, &k1);
-    const fc_weight_order order = {
-        .out_channels = p->out_channels,
-        .channels = p->in_channels,
-        .block = g->order,
-        .taps = {p->axis[0].kernel, p->axis[1].kernel, p->axis[2].kernel},
-        .view = p->wei,
-        .tile = g->out_tile,
-        .padded = g->channels_form,
-    };
+    const fc_weight_order order = order_of(plan);
     const int64_t offset = group * g->group_packed + k0 * packed_channels(plan) + tile * g->out_tile * (k1 - k0);
     plan->kernels->pack_weights(&order, job->wei + group * p->wei.group * plan->kernels->element,
                                 job->weights + offset * plan->kernels->element, k0, k1, tile);
+}
+
+// Whether k is tap-major, while the taps of a channel are neighbours in memory, and the channels of an output.
+static int lies_channel_major(const fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    int64_t stride = 1;
+    for (int i = FC_AXES - 1; i >= 0; stride *= p->axis[i].kernel, i--)
+        if (p->axis[i].kernel > 1 && p->wei.axis[i] != stride) return 0;
+    return plan->layout.gemm.order == p->in_channels && p->in_channels > 1 && stride > 1 && p->wei.channel == stride;
+}
+
+// A tile by some input channels with all of their taps, read once and in order.
+static void pack_channels_task(void *context, int64_t task, int thread) {
+    (void)thread;
+    const pack_job *job = context;
+    const fc_plan *plan = job->plan;
+    const fc_gemm_layout *g = &plan->layout.gemm;
+    const fc_problem *p = &plan->problem;
+    const int64_t parts = fc_ceil_div(p->in_channels, job->channels), taps = fc_taps(p);
+    const int64_t tile = task % g->out_tiles, part = task / g->out_tiles % parts, group = task / g->out_tiles / parts;
+    const int64_t c0 = part * job->channels, c1 = fc_min(p->in_channels, c0 + job->channels);
+    const int64_t per_span = fc_max(1, g->blocks / fc_max(1, g->depth / g->span));
+    int64_t places[FC_PLACES];
+    for (int64_t tap = 0; tap < taps; tap++)
+        for (int64_t c = c0, k0, k1; c < c1;) {
+            const int64_t k = tap * p->in_channels + c;
+            block_of(g, k / g->span * per_span + k % g->span / g->block, &k0, &k1);
+            const int64_t end = fc_min(c1, c + k1 - k);
+            int64_t at = k0 * packed_channels(plan) + (tile * (k1 - k0) + k - k0) * g->out_tile;
+            for (; c < end; c++, at += g->out_tile) places[(c - c0) * taps + tap] = at;
+        }
+    fc_weight_order order = order_of(plan);
+    order.places = places;
+    plan->kernels->pack_weights(&order, job->wei + group * p->wei.group * plan->kernels->element,
+                                job->weights + group * g->group_packed * plan->kernels->element, c0 * taps, c1 * taps,
+                                tile);
 }
 
 void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
@@ -109,10 +153,15 @@ void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *
     for (int64_t g = 0; bias && g < p->groups; g++)
         memcpy((char *)packed + g * out * element, (const char *)bias + (size_t)g * row, row);
     if (plan->layout.gemm.depth == 0) return;
-    pack_job job = {plan, wei, (char *)packed + fc_align((size_t)(p->groups * out * element))};
+    pack_job job = {
+        .plan = plan, .wei = wei, .weights = (char *)packed + fc_align((size_t)(p->groups * out * element))};
     const fc_gemm_layout *g = &plan->layout.gemm;
-    const double seconds = 0.2e-9 * (double)(g->depth * out * p->groups);
-    fc_parallel(p->groups * g->blocks * g->out_tiles, fc_worthwhile_threads(seconds, threads), pack_task, &job);
+    const int worthwhile = fc_worthwhile_threads(0.2e-9 * (double)(g->depth * out * p->groups), threads);
+    if (lies_channel_major(plan) && fc_taps(p) <= FC_PLACES) {
+        job.channels = fc_max(1, fc_min(64, FC_PLACES / fc_taps(p)));
+        const int64_t parts = fc_ceil_div(p->in_channels, job.channels);
+        fc_parallel(p->groups * parts * g->out_tiles, worthwhile, pack_channels_task, &job);
+    } else fc_parallel(p->groups * g->blocks * g->out_tiles, worthwhile, pack_task, &job);
 }
 
 // ---------------------------------------------------------------------------------------------------------- running

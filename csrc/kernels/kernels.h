@@ -58,6 +58,8 @@ typedef struct fc_weight_order {
     int64_t taps[FC_AXES];
     fc_view view; // strides of the source, elements
     int64_t tile, padded;
+    // Or NULL: k runs through the weights as they lie in memory, and the m of each k go to packed + places[k - k0].
+    const int64_t *places;
 } fc_weight_order;
 
 // A range of output pixels, flat over (image, d, h, w), and the depth range [k0, k1) of its im2col panel.

@@ -5,8 +5,10 @@
 
 // ---------------------------------------------------------------------------------------------------------- weights
 
-// out[j][i] = in[i][j] for columns j side by side; rows from `rows` to `pitch` are zeros.
-FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const T *in, int64_t outer, int64_t rows, int64_t columns) {
+// out[j][i] = in[i][j] for columns j side by side; rows from `rows` to `pitch` are zeros.  With `places`, out[j] is
+// out + places[j].
+FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const int64_t *places, const T *in, int64_t outer,
+                                   int64_t rows, int64_t columns) {
     for (int64_t j = 0; j < columns; j += FC_VL)
         for (int64_t i = 0; i < pitch; i += FC_VL) {
             const int64_t width = columns - j < FC_VL ? columns - j : FC_VL, height = pitch - i;
@@ -20,10 +22,11 @@ FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const T *in, int64_t o
             v_transpose(v);
             if (width == FC_VL && height >= FC_VL) {
 #pragma GCC unroll 16
-                for (int64_t c = 0; c < FC_VL; c++) v_store(out + (j + c) * pitch + i, v[c]);
+                for (int64_t c = 0; c < FC_VL; c++) v_store(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c]);
             } else
                 for (int64_t c = 0; c < width; c++)
-                    v_store_part(out + (j + c) * pitch + i, v[c], height < FC_VL ? height : FC_VL);
+                    v_store_part(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c],
+                                 height < FC_VL ? height : FC_VL);
         }
 }
 
@@ -41,9 +44,13 @@ static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights,
     const int64_t first = tile * o->tile, left = o->out_channels - first;
     const int64_t rows = left < o->tile ? left : o->tile, pitch = o->padded ? o->tile : rows;
     T *out = packed;
+    const T *in = (const T *)weights + first * o->view.outer + k0;
+    if (o->places) {
+        FC_NAME(transposed)(out, pitch, o->places, in, o->view.outer, rows, k1 - k0);
+        return;
+    }
     if (FC_NAME(is_in_order)(o)) {
-        const T *in = (const T *)weights + first * o->view.outer + k0;
-        FC_NAME(transposed)(out, pitch, in, o->view.outer, rows, k1 - k0);
+        FC_NAME(transposed)(out, pitch, NULL, in, o->view.outer, rows, k1 - k0);
         return;
     }
     int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
@@ -52,10 +59,10 @@ static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights,
         while (k < k1 && rest < size * per_channel) { // the channels of one tap
             const int64_t tap = rest / size, skip = rest % size, count = size - skip < k1 - k ? size - skip : k1 - k;
             const int64_t x = tap % taps[2], y = tap / taps[2] % taps[1], z = tap / taps[2] / taps[1];
-            const T *in = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
-                          z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
+            const T *from = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
+                            z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
             for (int64_t i = 0; i < rows; i++)
-                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = in[i * o->view.outer + c * o->view.channel];
+                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = from[i * o->view.outer + c * o->view.channel];
             for (int64_t i = rows; i < pitch; i++)
                 for (int64_t c = 0; c < count; c++) out[c * pitch + i] = 0;
             out += count * pitch;
