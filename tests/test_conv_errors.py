@@ -179,6 +179,15 @@ CASES = {
     "winograd 1x1": (conv(w=W[..., :1, :1], algorithm="winograd"), NotImplementedError, r"'winograd'.*two columns"),
     "winograd strided": (conv(stride=2, algorithm="winograd_f4"), NotImplementedError, r"'winograd_f4'.*stride 1"),
     "winograd dilated": (conv(dilation=2, algorithm="winograd_f2"), NotImplementedError, r"'winograd_f2'.*dilation 1"),
+    "winograd far too deep": (
+        conv(
+            np.broadcast_to(X[:, :1], (2, 1 << 20, 9, 8)),
+            np.broadcast_to(W[:, :1], (6, 1 << 20, 3, 3)),
+            algorithm="winograd_f4",
+        ),
+        NotImplementedError,
+        r"'winograd_f4'.*12 MiB",
+    ),
     "winograd float64": (
         conv(X.astype(float), W.astype(float), algorithm="winograd"),
         NotImplementedError,
@@ -442,7 +451,7 @@ def test_extremes_are_served_or_refused(name, algorithm):
         "fc.conv2d(one((1, 1, 1 << 20, 1 << 20)), one((1, 1, 1 << 20, 1 << 20)))",  # the packed weights
         "fc.conv2d(one((1, 1 << 40, 1, 1)), one((1, 1 << 40, 1, 1)), algorithm='im2col')",
         "fc.conv2d(one((1, 1, 1, 1)), one((1 << 40, 1, 1, 1)), algorithm='pointwise')",
-        "fc.conv2d(one((1, 1 << 36, 3, 3)), one((1, 1 << 36, 3, 3)), algorithm='winograd_f4')",
+        "fc.conv2d(one((1, 1 << 14, 3, 3)), one((1 << 14, 1 << 14, 3, 3)), algorithm='winograd_f4')",
         "fc.conv2d(one((1, 1 << 40, 1, 1)), one((1 << 40, 1, 1, 1)), groups=1 << 40, algorithm='depthwise')",
         "fc.conv2d(one((1 << 44, 1, 1, 1)), one((1, 1, 1, 1)))",
         "fc.ConvPlan((1, 1 << 40, 1, 1), one((1, 1 << 40, 1, 1)))",

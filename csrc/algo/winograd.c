@@ -59,6 +59,11 @@ static fc_winograd_form form_of(const fc_problem *p, int64_t m) {
 
 static int64_t blocks_of(const fc_winograd_form *form) { return form->blocks[0] * form->blocks[1] * form->blocks[2]; }
 
+// A tile on its way through the stages: V, and M of all output channels.
+static int64_t tile_bytes(const fc_winograd_layout *w, const fc_kernels *k) {
+    return w->form.points * (w->row + w->parts * k->nr) * k->element;
+}
+
 static fc_winograd_layout shape_of(const fc_problem *p, const fc_kernels *k, int64_t m) {
     fc_winograd_layout w = {.form = form_of(p, m)};
     w.depth = blocks_of(&w.form) * p->in_channels;
@@ -69,8 +74,7 @@ static fc_winograd_layout shape_of(const fc_problem *p, const fc_kernels *k, int
     w.parts = fc_ceil_div(p->out_channels, k->nr);
     const int64_t fused = FC_FUSED_BYTES / (w.form.points * (w.row + k->nr) * k->element);
     w.fused = fused >= k->mr;
-    w.most = w.fused ? fused / k->mr * k->mr
-                     : fc_max(1, FC_STAGED_BYTES / (w.form.points * (w.row + w.parts * k->nr) * k->element));
+    w.most = w.fused ? fused / k->mr * k->mr : fc_max(1, FC_STAGED_BYTES / tile_bytes(&w, k));
     return w;
 }
 
@@ -81,12 +85,13 @@ static int64_t chunk_of(const fc_winograd_layout *w, int64_t groups, int threads
     return fc_max(1, fc_ceil_div(w->tiles, chunks));
 }
 
-static const char *refuse(const fc_problem *p, const fc_kernels *k) {
-    (void)k;
+static const char *refuse(const fc_problem *p, const fc_kernels *k, int64_t m) {
     if (p->dtype != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
     if (p->axis[2].stride != 1) return "only stride 1 along rows";
     if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
     if (p->axis[2].kernel == 1) return "only kernels of two columns or more";
+    const fc_winograd_layout w = shape_of(p, k, m);
+    if (!w.fused && tile_bytes(&w, k) > FC_STAGED_BYTES) return "one tile of so many taps and channels exceeds 12 MiB";
     return NULL;
 }
 
@@ -380,11 +385,12 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
 }
 
 #define FC_WINOGRAD(m)                                                                                                 \
+    static const char *refuse_f##m(const fc_problem *p, const fc_kernels *k) { return refuse(p, k, m); }               \
     static double cost_f##m(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return cost(p, k, c, m); }  \
     static int64_t points_f##m(const fc_problem *p) { return points_of(p, m); }                                        \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse,  cost_f##m, points_f##m,                 \
-                                                     layout_f##m,     scratch, pack,      execute};
+    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse_f##m, cost_f##m, points_f##m,             \
+                                                     layout_f##m,     scratch,     pack,      execute};
 
 FC_WINOGRAD(2)
 FC_WINOGRAD(3)

@@ -4,17 +4,13 @@
 // once.  Lanes are output channels, in plain loops of fixed length: products and sums are rounded one by one, so that U
 // is the same on every instruction set.
 
-// One block of taps of one input channel: r to a side, `rows` x `columns` of which lie inside the kernel.
-FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, const T *taps, int64_t rows,
-                                               int64_t columns, double g[FC_MAX_TAPS][FC_MAX_TAPS][FC_NR], T *out,
-                                               const int r, const int sides) {
-    const fc_view *view = &work->problem->wei;
+typedef double FC_NAME(taps)[FC_MAX_TAPS][FC_MAX_TAPS][FC_NR];
+
+// One block of taps of one input channel, r to a side.
+FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, FC_NAME(taps) g, T *out, const int r,
+                                               const int sides) {
     const int64_t alpha = work->form.alpha;
     double half[FC_MAX_ALPHA][FC_MAX_TAPS][FC_NR];
-    for (int64_t o = 0; o < work->channels; o++)
-        for (int64_t y = 0; y < rows; y++)
-            for (int64_t x = 0; x < columns; x++)
-                g[y][x][o] = (double)taps[o * view->outer + y * view->axis[1] + x * view->axis[2]];
     double (*lines)[FC_MAX_TAPS][FC_NR] = sides == 2 ? half : g;
     if (sides == 2) {
         for (int64_t i = 0; i < alpha; i++) {
@@ -41,19 +37,56 @@ FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, 
         }
 }
 
+enum { FC_NAME(winograd_channels) = 16 }; // whose taps are read at a time
+
+// All input channels of a kernel that is one block, and whose taps lie one after the other: read by transposes.
+FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, T *out, const int r, const int sides) {
+    enum { CHANNELS = FC_NAME(winograd_channels) };
+    const fc_problem *p = work->problem;
+    const int rows = sides == 2 ? r : 1, taps = rows * r;
+    FC_NAME(taps) g;
+    T lanes[CHANNELS * FC_MAX_TAPS * FC_MAX_TAPS * FC_NR];
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHANNELS) {
+        const int64_t count = p->in_channels - c0 < CHANNELS ? p->in_channels - c0 : CHANNELS;
+        FC_NAME(transposed)(lanes, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
+                            count * taps);
+        const T *tap = lanes;
+        for (int64_t c = 0; c < count; c++, out += FC_NR) {
+            for (int64_t y = 0; y < rows; y++)
+                for (int64_t x = 0; x < r; x++, tap += FC_NR)
+                    for (int64_t o = 0; o < FC_NR; o++) g[y][x][o] = (double)tap[o];
+            FC_NAME(winograd_weights_block)(work, g, out, r, sides);
+        }
+    }
+}
+
+// Any kernel: block by block, tap by tap.
 FC_INLINE void FC_NAME(winograd_weights_body)(const fc_winograd_weights *work, const int r, const int sides) {
     const fc_problem *p = work->problem;
+    const fc_view *view = &p->wei;
     const int64_t down = sides == 2 ? r : 1, height = p->axis[1].kernel, width = p->axis[2].kernel;
-    double g[FC_MAX_TAPS][FC_MAX_TAPS][FC_NR];
     T *out = work->points;
+    if (p->axis[0].kernel == 1 && height == down && width == r && view->axis[2] == 1 && view->channel == down * r &&
+        (height == 1 || view->axis[1] == r)) {
+        FC_NAME(winograd_weights_whole)(work, out, r, sides);
+        return;
+    }
+    FC_NAME(taps) g;
     for (int64_t z = 0; z < work->form.blocks[0]; z++)
         for (int64_t y = 0; y < work->form.blocks[1] * down; y += down)
             for (int64_t x = 0; x < work->form.blocks[2] * r; x += r) {
-                const T *taps = (const T *)work->wei + z * p->wei.axis[0] + y * p->wei.axis[1] + x * p->wei.axis[2];
+                const T *first = (const T *)work->wei + z * view->axis[0] + y * view->axis[1] + x * view->axis[2];
                 const int64_t rows = height - y < down ? height - y : down, columns = width - x < r ? width - x : r;
                 memset(g, 0, sizeof g); // taps outside of the kernel, channels behind the last one
-                for (int64_t c = 0; c < p->in_channels; c++, out += FC_NR)
-                    FC_NAME(winograd_weights_block)(work, taps + c * p->wei.channel, rows, columns, g, out, r, sides);
+                for (int64_t c = 0; c < p->in_channels; c++, out += FC_NR) {
+                    for (int64_t o = 0; o < work->channels; o++) {
+                        const T *tap = first + c * view->channel + o * view->outer;
+                        for (int64_t i = 0; i < rows; i++)
+                            for (int64_t j = 0; j < columns; j++)
+                                g[i][j][o] = (double)tap[i * view->axis[1] + j * view->axis[2]];
+                    }
+                    FC_NAME(winograd_weights_block)(work, g, out, r, sides);
+                }
             }
 }
 
