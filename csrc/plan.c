@@ -21,7 +21,8 @@ static int is_winograd(int id) { return id >= FC_WINOGRAD_F2 && id <= FC_WINOGRA
 
 static const char *refusal_of(const fc_problem *problem, const fc_kernels *kernels, int id, int strict) {
     if (problem->in_channels * fc_taps(problem) == 0 && id != FC_IM2COL) return "the kernel is empty";
-    if (is_winograd(id) && strict) return "precision='strict' and weight gradients keep the error bound of direct summation";
+    if (is_winograd(id) && strict)
+        return "precision='strict' and weight gradients keep the error bound of direct summation";
     return algorithms[id]->refuse(problem, kernels);
 }
 
