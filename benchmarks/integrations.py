@@ -4,21 +4,22 @@
     python benchmarks/integrations.py --json integrations.json
 
 Operators beside torch, ONNX Runtime and OpenVINO; networks under PyTorch; image filters beside SciPy and OpenCV; and an
-image larger than the memory that dask filters it in. Each part runs in a process of its own, which says what is not
-installed: `python -m pip install "fastconv[bench,torch,scipy,dask]"`. Takes five minutes on a quiet machine.
+image larger than the memory that dask filters it in. Each part runs in a process of its own; one whose library is not
+installed is left out by name (`python -m pip install "fastconv[bench,torch,scipy,dask]"`), one that fails ends the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import fastconv as fc
 
@@ -40,18 +41,27 @@ class Row(NamedTuple):
         return self.peer_milliseconds / self.milliseconds
 
 
-def measured(script: str, arguments: list[str]) -> dict[str, Any] | None:
-    """What a script of this folder finds; None where a library that it is about is not installed."""
+def installed(*libraries: str) -> bool:
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        print("not installed:", ", ".join(missing), file=sys.stderr)
+    return not missing
+
+
+def output(script: Path, *arguments: str) -> str:
+    """What a script prints, shown as it ends."""
+    print(f"{script.name} ...", file=sys.stderr, flush=True)
+    printed = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(printed, file=sys.stderr, flush=True)
+    return printed
+
+
+def measured(script: str, arguments: list[str]) -> dict[str, dict[str, float]]:
+    """Milliseconds by case and contender."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, str(HERE / script), *arguments, "--json", str(result)]
-        print(f"{script} ...", file=sys.stderr, flush=True)
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        print(ended.stdout, file=sys.stderr, flush=True)
-        if ended.returncode == 0:
-            return json.loads(result.read_text())["milliseconds"]
-    print(f"{script}: left out, see above", file=sys.stderr)
-    return None
+        output(HERE / script, *arguments, "--json", str(result))
+        return json.loads(result.read_text())["milliseconds"]
 
 
 def beside_the_best(found: dict[str, dict[str, float]]) -> Iterator[Row]:
@@ -82,18 +92,27 @@ def beside_each(found: dict[str, dict[str, float]]) -> Iterator[Row]:
                 yield Row(case, "ndimage", times["fastconv ndimage"], peer, times[peer])
 
 
-PARTS = {
-    "operators.py": beside_the_best,
-    "torch_models.py": under_torch,
-    "scipy_filters.py": beside_each,
-}
+class Part(NamedTuple):
+    """A script of this folder: the libraries it cannot do without, its rows, and its arguments when in a hurry."""
+
+    script: str
+    needs: tuple[str, ...]
+    rows: Callable[[dict[str, dict[str, float]]], Iterator[Row]]
+    quick: list[str]
 
 
-def huge_image(size: int) -> str | None:
+PARTS = (
+    Part("operators.py", (), beside_the_best, ["--rounds", "1"]),
+    Part("torch_models.py", ("torch",), under_torch, ["--rounds", "1", "--calls", "3"]),
+    Part("scipy_filters.py", ("scipy",), beside_each, ["--budget", "0.1"]),
+)
+
+
+def huge_image(size: int) -> str:
+    """What the example says of its time and memory."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(EXAMPLE), "--size", str(size), "--output", str(Path(folder) / "filtered.npy")]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    return ended.stdout.splitlines()[-2] if ended.returncode == 0 else None
+        printed = output(EXAMPLE, "--size", str(size), "--output", str(Path(folder) / "filtered.npy"))
+    return next(line for line in printed.splitlines() if "peak memory" in line)
 
 
 def main() -> None:
@@ -101,16 +120,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one turn each, a smaller image")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    quick = {
-        "operators.py": ["--rounds", "1"],
-        "torch_models.py": ["--rounds", "1", "--calls", "3"],
-        "scipy_filters.py": ["--budget", "0.1"],
-    }
     rows: list[Row] = []
-    for script, rows_of in PARTS.items():
-        found = measured(script, quick[script] if args.quick else [])
-        rows += rows_of(found) if found else []
-    image = huge_image(2_000 if args.quick else 20_000)
+    for part in PARTS:
+        if installed(*part.needs):
+            rows += part.rows(measured(part.script, part.quick if args.quick else []))
+    image = huge_image(2_000 if args.quick else 20_000) if installed("dask") else None
 
     machine = f"{fc.config()['cpu']}, {fc.isa()}, {fc.get_num_threads()} threads, {date.today()}"
     print(f"{machine}; milliseconds\n")

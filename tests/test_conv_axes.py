@@ -32,7 +32,7 @@ def summed(x, w, stride, padding, dilation, groups):
 
 
 def problems(rank):
-    """(image, out channels, kernel, stride, padding, dilation, groups, batch)"""
+    """(image, kernel, stride, padding, dilation), each along every axis."""
     dice = np.random.default_rng(rank)
 
     def one(choices):

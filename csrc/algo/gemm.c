@@ -64,11 +64,18 @@ static int64_t packed_channels(const fc_plan *plan) {
 
 // ---------------------------------------------------------------------------------------------------------- packing
 
+static int64_t blocks_per_span(const fc_gemm_layout *g) { return fc_max(1, g->blocks / fc_max(1, g->depth / g->span)); }
+
 // The depths [k0, k1) of a block.
 static void block_of(const fc_gemm_layout *g, int64_t block, int64_t *k0, int64_t *k1) {
-    const int64_t per_span = fc_max(1, g->blocks / fc_max(1, g->depth / g->span)), start = block / per_span * g->span;
+    const int64_t per_span = blocks_per_span(g), start = block / per_span * g->span;
     *k0 = start + block % per_span * g->block;
     *k1 = fc_min(start + g->span, *k0 + g->block);
+}
+
+// Where a tile of the block [k0, k1) starts in the packed weights of a group.
+static int64_t tile_start(const fc_plan *plan, int64_t tile, int64_t k0, int64_t k1) {
+    return k0 * packed_channels(plan) + tile * plan->layout.gemm.out_tile * (k1 - k0);
 }
 
 typedef struct pack_job {
@@ -89,6 +96,7 @@ static fc_weight_order order_of(const fc_plan *plan) {
         .view = p->wei,
         .tile = g->out_tile,
         .padded = g->channels_form,
+        .in_order = (g->order == 1 || fc_taps(p) == 1) && fc_weights_adjoin(p),
     };
 }
 
@@ -104,18 +112,9 @@ static void pack_task(void *context, int64_t task, int thread) {
     int64_t k0, k1;
     block_of(g, block, &k0, &k1);
     const fc_weight_order order = order_of(plan);
-    const int64_t offset = group * g->group_packed + k0 * packed_channels(plan) + tile * g->out_tile * (k1 - k0);
+    const int64_t offset = group * g->group_packed + tile_start(plan, tile, k0, k1);
     plan->kernels->pack_weights(&order, job->wei + group * p->wei.group * plan->kernels->element,
                                 job->weights + offset * plan->kernels->element, k0, k1, tile);
-}
-
-// Whether k is tap-major, while the taps of a channel are neighbours in memory, and the channels of an output.
-static int lies_channel_major(const fc_plan *plan) {
-    const fc_problem *p = &plan->problem;
-    int64_t stride = 1;
-    for (int i = FC_AXES - 1; i >= 0; stride *= p->axis[i].kernel, i--)
-        if (p->axis[i].kernel > 1 && p->wei.axis[i] != stride) return 0;
-    return plan->layout.gemm.order == p->in_channels && p->in_channels > 1 && stride > 1 && p->wei.channel == stride;
 }
 
 // A tile by some input channels with all of their taps, read once and in order.
@@ -128,14 +127,13 @@ static void pack_channels_task(void *context, int64_t task, int thread) {
     const int64_t parts = fc_ceil_div(p->in_channels, job->channels), taps = fc_taps(p);
     const int64_t tile = task % g->out_tiles, part = task / g->out_tiles % parts, group = task / g->out_tiles / parts;
     const int64_t c0 = part * job->channels, c1 = fc_min(p->in_channels, c0 + job->channels);
-    const int64_t per_span = fc_max(1, g->blocks / fc_max(1, g->depth / g->span));
     int64_t places[FC_PLACES];
     for (int64_t tap = 0; tap < taps; tap++)
         for (int64_t c = c0, k0, k1; c < c1;) {
             const int64_t k = tap * p->in_channels + c;
-            block_of(g, k / g->span * per_span + k % g->span / g->block, &k0, &k1);
+            block_of(g, k / g->span * blocks_per_span(g) + k % g->span / g->block, &k0, &k1);
             const int64_t end = fc_min(c1, c + k1 - k);
-            int64_t at = k0 * packed_channels(plan) + (tile * (k1 - k0) + k - k0) * g->out_tile;
+            int64_t at = tile_start(plan, tile, k0, k1) + (k - k0) * g->out_tile;
             for (; c < end; c++, at += g->out_tile) places[(c - c0) * taps + tap] = at;
         }
     fc_weight_order order = order_of(plan);
@@ -157,7 +155,7 @@ void fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *
         .plan = plan, .wei = wei, .weights = (char *)packed + fc_align((size_t)(p->groups * out * element))};
     const fc_gemm_layout *g = &plan->layout.gemm;
     const int worthwhile = fc_worthwhile_threads(0.2e-9 * (double)(g->depth * out * p->groups), threads);
-    if (lies_channel_major(plan) && fc_taps(p) <= FC_PLACES) {
+    if (g->order > 1 && fc_taps(p) > 1 && fc_taps(p) <= FC_PLACES && fc_weights_adjoin(p)) {
         job.channels = fc_max(1, fc_min(64, FC_PLACES / fc_taps(p)));
         const int64_t parts = fc_ceil_div(p->in_channels, job.channels);
         fc_parallel(p->groups * parts * g->out_tiles, worthwhile, pack_channels_task, &job);

@@ -112,6 +112,13 @@ static inline int64_t fc_even(int64_t whole, int64_t most) {
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
 static inline int64_t fc_taps(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }
+// Whether the weights of an output channel lie in memory as [channel][tap], without gaps.
+static inline int fc_weights_adjoin(const fc_problem *p) {
+    int64_t stride = 1;
+    for (int i = FC_AXES - 1; i >= 0; stride *= p->axis[i].kernel, i--)
+        if (p->axis[i].kernel > 1 && p->wei.axis[i] != stride) return 0;
+    return p->in_channels == 1 || p->wei.channel == stride;
+}
 // Of one group.
 static inline int64_t fc_weights(const fc_problem *p) { return p->out_channels * p->in_channels * fc_taps(p); }
 static inline int64_t fc_positions(const fc_problem *p) { return p->axis[0].out * p->axis[1].out * p->axis[2].out; }

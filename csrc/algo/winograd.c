@@ -174,6 +174,8 @@ static void pack_task(void *context, int64_t task, int thread) {
         .problem = p,
         .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
         .channels = fc_min(nr, p->out_channels - part * nr),
+        .whole = blocks_of(&w->form) == 1 && fc_taps(p) == (w->form.sides == 2 ? w->form.r * w->form.r : w->form.r) &&
+                 fc_weights_adjoin(p),
         .form = w->form,
         .g = weight_transform(&w->form),
         .points = job->weights + task * w->form.points * w->depth * nr,

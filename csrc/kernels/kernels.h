@@ -58,7 +58,8 @@ typedef struct fc_weight_order {
     int64_t taps[FC_AXES];
     fc_view view; // strides of the source, elements
     int64_t tile, padded;
-    // Or NULL: k runs through the weights as they lie in memory, and the m of each k go to packed + places[k - k0].
+    int in_order; // k runs through the weights of an output channel as they lie in memory
+    // Or NULL: k does so although the order is another one, and the m of each k go to packed + places[k - k0].
     const int64_t *places;
 } fc_weight_order;
 
@@ -112,6 +113,7 @@ typedef struct fc_winograd_weights {
     fc_winograd_form form;
     const void *wei; // of the first channel
     int64_t channels;
+    int whole;       // the kernel is one block without zeros, and weights adjoin: [in channels][taps]
     const double *g; // [alpha][r]
     void *points;
     int64_t point; // distance between points

@@ -30,27 +30,16 @@ FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const int64_t *places,
         }
 }
 
-// Whether k runs through the weights of an output channel as they lie.
-FC_INLINE int FC_NAME(is_in_order)(const fc_weight_order *o) {
-    const int64_t *taps = o->taps, row = taps[2], plane = taps[1] * row, all = taps[0] * plane;
-    return (o->block == 1 || all == 1) && (row == 1 || o->view.axis[2] == 1) &&
-           (taps[1] == 1 || o->view.axis[1] == row) && (taps[0] == 1 || o->view.axis[0] == plane) &&
-           (o->channels == 1 || o->view.channel == all);
-}
-
 static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *packed, int64_t k0, int64_t k1,
                                   int64_t tile) {
     const int64_t *taps = o->taps, per_channel = taps[0] * taps[1] * taps[2];
     const int64_t first = tile * o->tile, left = o->out_channels - first;
     const int64_t rows = left < o->tile ? left : o->tile, pitch = o->padded ? o->tile : rows;
     T *out = packed;
-    const T *in = (const T *)weights + first * o->view.outer + k0;
-    if (o->places) {
-        FC_NAME(transposed)(out, pitch, o->places, in, o->view.outer, rows, k1 - k0);
-        return;
-    }
-    if (FC_NAME(is_in_order)(o)) {
-        FC_NAME(transposed)(out, pitch, NULL, in, o->view.outer, rows, k1 - k0);
+    if (o->in_order || o->places) {
+        const T *in = (const T *)weights + first * o->view.outer + k0;
+        if (o->places) FC_NAME(transposed)(out, pitch, o->places, in, o->view.outer, rows, k1 - k0);
+        else FC_NAME(transposed)(out, pitch, NULL, in, o->view.outer, rows, k1 - k0); // a loop of its own
         return;
     }
     int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
@@ -59,10 +48,10 @@ static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights,
         while (k < k1 && rest < size * per_channel) { // the channels of one tap
             const int64_t tap = rest / size, skip = rest % size, count = size - skip < k1 - k ? size - skip : k1 - k;
             const int64_t x = tap % taps[2], y = tap / taps[2] % taps[1], z = tap / taps[2] / taps[1];
-            const T *from = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
-                            z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
+            const T *in = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
+                          z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
             for (int64_t i = 0; i < rows; i++)
-                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = from[i * o->view.outer + c * o->view.channel];
+                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = in[i * o->view.outer + c * o->view.channel];
             for (int64_t i = rows; i < pitch; i++)
                 for (int64_t c = 0; c < count; c++) out[c * pitch + i] = 0;
             out += count * pitch;

@@ -345,36 +345,31 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
 }
 
 // The bodies with their sizes as constants.
-#define FC_WINOGRAD_INPUT(points, count)                                                                               \
-    if (work->form.alpha == points && work->form.sides == count) FC_NAME(winograd_input_body)(work, points, count);
-#define FC_WINOGRAD_OUTPUT(outputs, points, count)                                                                     \
-    if (work->form.m == outputs && work->form.alpha == points && work->form.sides == count)                            \
-        FC_NAME(winograd_output_body)(work, outputs, points, count);
+#define FC_WINOGRAD_INPUT(points)                                                                                      \
+    if (w->form.alpha == points) {                                                                                     \
+        if (w->form.sides == 1) FC_NAME(winograd_input_body)(w, points, 1);                                            \
+        else FC_NAME(winograd_input_body)(w, points, 2);                                                               \
+    }
+#define FC_WINOGRAD_OUTPUT(outputs, points)                                                                            \
+    if (w->form.m == outputs && w->form.alpha == points) {                                                             \
+        if (w->form.sides == 1) FC_NAME(winograd_output_body)(w, outputs, points, 1);                                  \
+        else FC_NAME(winograd_output_body)(w, outputs, points, 2);                                                     \
+    }
 
-static void FC_NAME(winograd_input)(const fc_winograd_tiles *work) {
-    FC_WINOGRAD_INPUT(4, 1)
-    FC_WINOGRAD_INPUT(5, 1)
-    FC_WINOGRAD_INPUT(6, 1)
-    FC_WINOGRAD_INPUT(8, 1)
-    FC_WINOGRAD_INPUT(4, 2)
-    FC_WINOGRAD_INPUT(5, 2)
-    FC_WINOGRAD_INPUT(6, 2)
-    FC_WINOGRAD_INPUT(8, 2)
+static void FC_NAME(winograd_input)(const fc_winograd_tiles *w) {
+    FC_WINOGRAD_INPUT(4)
+    FC_WINOGRAD_INPUT(5)
+    FC_WINOGRAD_INPUT(6)
+    FC_WINOGRAD_INPUT(8)
 }
 
-static void FC_NAME(winograd_output)(const fc_winograd_tiles *work) {
-    FC_WINOGRAD_OUTPUT(2, 4, 1)
-    FC_WINOGRAD_OUTPUT(3, 4, 1)
-    FC_WINOGRAD_OUTPUT(3, 5, 1)
-    FC_WINOGRAD_OUTPUT(2, 6, 1)
-    FC_WINOGRAD_OUTPUT(4, 6, 1)
-    FC_WINOGRAD_OUTPUT(6, 8, 1)
-    FC_WINOGRAD_OUTPUT(2, 4, 2)
-    FC_WINOGRAD_OUTPUT(3, 4, 2)
-    FC_WINOGRAD_OUTPUT(3, 5, 2)
-    FC_WINOGRAD_OUTPUT(2, 6, 2)
-    FC_WINOGRAD_OUTPUT(4, 6, 2)
-    FC_WINOGRAD_OUTPUT(6, 8, 2)
+static void FC_NAME(winograd_output)(const fc_winograd_tiles *w) {
+    FC_WINOGRAD_OUTPUT(2, 4)
+    FC_WINOGRAD_OUTPUT(3, 4)
+    FC_WINOGRAD_OUTPUT(3, 5)
+    FC_WINOGRAD_OUTPUT(2, 6)
+    FC_WINOGRAD_OUTPUT(4, 6)
+    FC_WINOGRAD_OUTPUT(6, 8)
 }
 
 #undef FC_WINOGRAD_INPUT

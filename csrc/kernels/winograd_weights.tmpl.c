@@ -40,11 +40,12 @@ FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, 
 enum { FC_NAME(winograd_channels) = 16 }; // whose taps are read at a time
 
 // All input channels of a kernel that is one block, and whose taps lie one after the other: read by transposes.
-FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, T *out, const int r, const int sides) {
+FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, const int r, const int sides) {
     enum { CHANNELS = FC_NAME(winograd_channels) };
     const fc_problem *p = work->problem;
     const int rows = sides == 2 ? r : 1, taps = rows * r;
     FC_NAME(taps) g;
+    T *out = work->points;
     T lanes[CHANNELS * FC_MAX_TAPS * FC_MAX_TAPS * FC_NR];
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHANNELS) {
         const int64_t count = p->in_channels - c0 < CHANNELS ? p->in_channels - c0 : CHANNELS;
@@ -61,16 +62,11 @@ FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, 
 }
 
 // Any kernel: block by block, tap by tap.
-FC_INLINE void FC_NAME(winograd_weights_body)(const fc_winograd_weights *work, const int r, const int sides) {
+FC_INLINE void FC_NAME(winograd_weights_blocks)(const fc_winograd_weights *work, const int r, const int sides) {
     const fc_problem *p = work->problem;
     const fc_view *view = &p->wei;
     const int64_t down = sides == 2 ? r : 1, height = p->axis[1].kernel, width = p->axis[2].kernel;
     T *out = work->points;
-    if (p->axis[0].kernel == 1 && height == down && width == r && view->axis[2] == 1 && view->channel == down * r &&
-        (height == 1 || view->axis[1] == r)) {
-        FC_NAME(winograd_weights_whole)(work, out, r, sides);
-        return;
-    }
     FC_NAME(taps) g;
     for (int64_t z = 0; z < work->form.blocks[0]; z++)
         for (int64_t y = 0; y < work->form.blocks[1] * down; y += down)
@@ -90,16 +86,21 @@ FC_INLINE void FC_NAME(winograd_weights_body)(const fc_winograd_weights *work, c
             }
 }
 
-#define FC_WINOGRAD_WEIGHTS(taps, count)                                                                               \
-    if (work->form.r == taps && work->form.sides == count) FC_NAME(winograd_weights_body)(work, taps, count);
+FC_INLINE void FC_NAME(winograd_weights_any)(const fc_winograd_weights *work, const int r, const int sides) {
+    if (work->whole) FC_NAME(winograd_weights_whole)(work, r, sides);
+    else FC_NAME(winograd_weights_blocks)(work, r, sides);
+}
+
+#define FC_WINOGRAD_WEIGHTS(taps)                                                                                      \
+    if (work->form.r == taps) {                                                                                        \
+        if (work->form.sides == 1) FC_NAME(winograd_weights_any)(work, taps, 1);                                       \
+        else FC_NAME(winograd_weights_any)(work, taps, 2);                                                             \
+    }
 
 static void FC_NAME(winograd_weights)(const fc_winograd_weights *work) {
-    FC_WINOGRAD_WEIGHTS(2, 1)
-    FC_WINOGRAD_WEIGHTS(3, 1)
-    FC_WINOGRAD_WEIGHTS(5, 1)
-    FC_WINOGRAD_WEIGHTS(2, 2)
-    FC_WINOGRAD_WEIGHTS(3, 2)
-    FC_WINOGRAD_WEIGHTS(5, 2)
+    FC_WINOGRAD_WEIGHTS(2)
+    FC_WINOGRAD_WEIGHTS(3)
+    FC_WINOGRAD_WEIGHTS(5)
 }
 
 #undef FC_WINOGRAD_WEIGHTS

@@ -159,22 +159,9 @@ static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
     return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v), half));
 }
 
-// One by one, but for the loads of every second element.
-#define FC_AVX2_APART(T, S)                                                                                            \
-    static inline v_##S v_load_apart_##S(const T *p, int64_t n, int64_t step) {                                        \
-        if (step == 2) return v_load2_part_##S(p, n);                                                                  \
-        T lane[FC_VL_##S] = {0};                                                                                       \
-        for (int64_t l = 0; l < n; l++) lane[l] = p[l * step];                                                         \
-        return v_load_##S(lane);                                                                                       \
-    }                                                                                                                  \
-    static inline void v_store_apart_##S(T *p, v_##S a, int64_t n, int64_t step) {                                     \
-        T lane[FC_VL_##S];                                                                                             \
-        v_store_##S(lane, a);                                                                                          \
-        for (int64_t l = 0; l < n; l++) p[l * step] = lane[l];                                                         \
-    }
+#include "simd/apart.h"
 
-FC_AVX2_APART(float, f32)
-FC_AVX2_APART(double, f64)
-#undef FC_AVX2_APART
+#define v_store_apart_f32 fc_store_each_f32
+#define v_store_apart_f64 fc_store_each_f64
 
 #endif

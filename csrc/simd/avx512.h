@@ -171,24 +171,18 @@ static inline void v_transpose_f64(v_f64 v[8]) {
     for (int i = 0; i < 8; i++) v[i] = t[i];
 }
 
+#include "simd/apart.h"
+
 // Every second element by two masked stores, which leave those in between alone; other steps one by one.
 #define FC_AVX512_APART(T, S, M, N, I, permute, low, high)                                                             \
-    static inline v_##S v_load_apart_##S(const T *p, int64_t n, int64_t step) {                                        \
-        if (step == 2) return v_load2_part_##S(p, n);                                                                  \
-        T lane[N] = {0};                                                                                               \
-        for (int64_t l = 0; l < n; l++) lane[l] = p[l * step];                                                         \
-        return v_load_##S(lane);                                                                                       \
-    }                                                                                                                  \
     static inline void v_store_apart_##S(T *p, v_##S a, int64_t n, int64_t step) {                                     \
-        if (step == 2) {                                                                                               \
-            const uint32_t lanes = (uint32_t)((UINT64_C(1) << 2 * n) - 1) & 0x55555555u;                               \
-            _mm512_mask_storeu_##I(p, (__mmask##M)lanes, permute(low, a));                                             \
-            _mm512_mask_storeu_##I(p + N, (__mmask##M)(lanes >> N), permute(high, a));                                 \
+        if (step != 2) {                                                                                               \
+            fc_store_each_##S(p, a, n, step);                                                                          \
             return;                                                                                                    \
         }                                                                                                              \
-        T lane[N];                                                                                                     \
-        v_store_##S(lane, a);                                                                                          \
-        for (int64_t l = 0; l < n; l++) p[l * step] = lane[l];                                                         \
+        const uint32_t lanes = (uint32_t)((UINT64_C(1) << 2 * n) - 1) & 0x55555555u;                                   \
+        _mm512_mask_storeu_##I(p, (__mmask##M)lanes, permute(low, a));                                                 \
+        _mm512_mask_storeu_##I(p + N, (__mmask##M)(lanes >> N), permute(high, a));                                     \
     }
 
 FC_AVX512_APART(float, f32, 16, 16, ps, _mm512_permutexvar_ps,

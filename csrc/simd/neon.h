@@ -116,21 +116,9 @@ static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
     return vreinterpretq_f64_u8(fc_spread(vreinterpretq_u8_f64(v), 8, size, i));
 }
 
-// One by one.
-#define FC_NEON_APART(T, S)                                                                                            \
-    static inline v_##S v_load_apart_##S(const T *p, int64_t n, int64_t step) {                                        \
-        T lane[FC_VL_##S] = {0};                                                                                       \
-        for (int64_t l = 0; l < n; l++) lane[l] = p[l * step];                                                         \
-        return v_load_##S(lane);                                                                                       \
-    }                                                                                                                  \
-    static inline void v_store_apart_##S(T *p, v_##S a, int64_t n, int64_t step) {                                     \
-        T lane[FC_VL_##S];                                                                                             \
-        v_store_##S(lane, a);                                                                                          \
-        for (int64_t l = 0; l < n; l++) p[l * step] = lane[l];                                                         \
-    }
+#include "simd/apart.h"
 
-FC_NEON_APART(float, f32)
-FC_NEON_APART(double, f64)
-#undef FC_NEON_APART
+#define v_store_apart_f32 fc_store_each_f32
+#define v_store_apart_f64 fc_store_each_f64
 
 #endif
