@@ -184,24 +184,22 @@ class TestTwoProcesses:
         np.testing.assert_allclose(result, model(digits), rtol=1e-4, atol=1e-6)
 
     def test_threads_do_not_oversubscribe(self, client):
-        lazy = fd.map_model(_threads_of, da.ones((8, 1), chunks=(1, 1), dtype=np.float32))
+        def threads_of(block):  # here, not in the module: workers cannot import the tests
+            return np.full((len(block), 1), fc.get_num_threads(), np.float32)
+
+        lazy = fd.map_model(threads_of, da.ones((8, 1), chunks=(1, 1), dtype=np.float32))
         assert client.compute(lazy).result(timeout=60).ravel().tolist() == [1.0] * 8
 
     def test_a_worker_that_dies_loses_nothing(self, client):
+        def slowly(block):
+            time.sleep(0.1)
+            return block
+
         x, lazy = image()
         weight = np.ones((1, 3, 3, 3), np.float32)
-        future = client.compute(fd.conv2d(lazy.map_blocks(_slowly, dtype=lazy.dtype), weight))
+        future = client.compute(fd.conv2d(lazy.map_blocks(slowly, dtype=lazy.dtype), weight))
         time.sleep(0.5)
         victim = next(iter(client.scheduler_info()["workers"]))
         pid = client.run(os.getpid, workers=[victim])[victim]
         os.kill(pid, signal.SIGKILL)
         np.testing.assert_allclose(future.result(timeout=120), fc.conv2d(x, weight, precision="strict"), rtol=1e-4)
-
-
-def _threads_of(block):
-    return np.full((len(block), 1), fc.get_num_threads(), np.float32)
-
-
-def _slowly(block):
-    time.sleep(0.1)
-    return block
