@@ -51,11 +51,14 @@ static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) 
     return c->fixed + c->depthwise * vectors + copy + fc_cost_runs(vectors / (double)fc_taps(p), 1, k, c);
 }
 
-// Packed: bias, then weights: [tap][input of the group][channel] in the channels form, [group * out][tap] in the pixels form.
+// Packed: bias, then weights: [vector of channels][tap][input of the group][lane] in the channels form,
+// [group * out][tap] in the pixels form.
 static fc_status layout(fc_plan *plan) {
     const fc_problem *p = &plan->problem;
-    plan->packed_bytes =
-        (size_t)(p->groups * p->out_channels * (1 + p->in_channels * fc_taps(p)) * plan->kernels->element);
+    const int64_t outs = p->groups * p->out_channels, vl = plan->kernels->vl;
+    const int64_t rows = channels_form(p) ? fc_round_up(outs, vl) : outs;
+    plan->packed_bytes = fc_align((size_t)(outs * plan->kernels->element)) +
+                         (size_t)(rows * p->in_channels * fc_taps(p) * plan->kernels->element);
     if (channels_form(p) || in_place(p)) return FC_OK;
     plan->table = malloc(sizeof(int64_t) * (size_t)fc_taps(p));
     if (!plan->table) return FC_NO_MEMORY;
@@ -71,8 +74,16 @@ static size_t panel_bytes(const fc_plan *plan) {
 
 static size_t scratch(const fc_plan *plan, int threads) { return (size_t)threads * panel_bytes(plan); }
 
-// The taps of one output and one input channel, `step` elements apart in `out`.
-static inline void pack_taps(const fc_problem *p, const char *wei, char *out, int64_t step, const int64_t element) {
+static const char *weights_of(const fc_plan *plan, const void *packed) {
+    const fc_problem *p = &plan->problem;
+    return (const char *)packed + fc_align((size_t)(p->groups * p->out_channels * plan->kernels->element));
+}
+
+// The taps of output `o` for input channel `q` of its group, `step` elements apart in `out`.
+static inline void pack_taps(const fc_plan *plan, const char *wei, int64_t o, int64_t q, char *out, int64_t step,
+                             const int64_t element) {
+    const fc_problem *p = &plan->problem;
+    wei += (o / p->out_channels * p->wei.group + o % p->out_channels * p->wei.outer + q * p->wei.channel) * element;
     for (int64_t d = 0; d < p->axis[0].kernel; d++)
         for (int64_t h = 0; h < p->axis[1].kernel; h++) {
             const char *in = wei + (d * p->wei.axis[0] + h * p->wei.axis[1]) * element;
@@ -81,25 +92,32 @@ static inline void pack_taps(const fc_problem *p, const char *wei, char *out, in
         }
 }
 
+static inline void pack_weights(const fc_plan *plan, const char *wei, char *out, const int64_t element) {
+    const fc_problem *p = &plan->problem;
+    const int64_t outs = p->groups * p->out_channels, taps = fc_taps(p), size = p->in_channels, vl = plan->kernels->vl;
+    if (!channels_form(p)) {
+        for (int64_t o = 0; o < outs; o++) pack_taps(plan, wei, o, 0, out + o * taps * element, 1, element);
+        return;
+    }
+    const int64_t block_bytes = taps * size * vl * element;
+    for (int64_t first = 0; first < outs; first += vl, out += block_bytes) {
+        const int64_t lanes = fc_min(vl, outs - first);
+        if (lanes < vl) memset(out, 0, (size_t)block_bytes);
+        for (int64_t lane = 0; lane < lanes; lane++)
+            for (int64_t q = 0; q < size; q++)
+                pack_taps(plan, wei, first + lane, q, out + (q * vl + lane) * element, size * vl, element);
+    }
+}
+
 static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     (void)threads;
-    const fc_problem *p = &plan->problem;
-    const int64_t element = plan->kernels->element, outs = p->groups * p->out_channels, taps = fc_taps(p);
-    const int channels = channels_form(p);
-    char *out = packed;
-    if (bias) memcpy(out, bias, (size_t)(outs * element));
-    else memset(out, 0, (size_t)(outs * element));
-    out += outs * element;
-    for (int64_t o = 0; o < outs; o++)
-        for (int64_t q = 0; q < p->in_channels; q++) {
-            const int64_t from =
-                o / p->out_channels * p->wei.group + o % p->out_channels * p->wei.outer + q * p->wei.channel;
-            const char *in = fc_at(wei, from, plan->kernels);
-            char *first = out + (channels ? q * outs + o : o * taps) * element;
-            const int64_t step = channels ? p->in_channels * outs : 1;
-            if (element == sizeof(float)) pack_taps(p, in, first, step, sizeof(float));
-            else pack_taps(p, in, first, step, sizeof(double));
-        }
+    const int64_t element = plan->kernels->element;
+    const size_t bytes = (size_t)(plan->problem.groups * plan->problem.out_channels * element);
+    char *weights = (char *)packed + fc_align(bytes);
+    if (bias) memcpy(packed, bias, bytes);
+    else memset(packed, 0, bytes);
+    if (element == sizeof(float)) pack_weights(plan, wei, weights, sizeof(float));
+    else pack_weights(plan, wei, weights, sizeof(double));
 }
 
 typedef struct depthwise_job {
@@ -117,7 +135,7 @@ static fc_depthwise_rows rows_of(const depthwise_job *job, int64_t part) {
     const fc_problem *p = &job->plan->problem;
     fc_depthwise_rows work = {.problem = p, .bias = job->packed, .taps = fc_taps(p)};
     work.h = part * p->axis[1].out / job->parts;
-    work.weights = fc_at(job->packed, p->groups * p->out_channels, job->plan->kernels);
+    work.weights = weights_of(job->plan, job->packed);
     work.rows = (part + 1) * p->axis[1].out / job->parts - work.h;
     return work;
 }

@@ -48,6 +48,9 @@
 #define v_load_where FC_CAT(v_load_where, FC_S)
 #define v_store_indices FC_CAT(v_store_indices, FC_S)
 
+// An address that is walked: without this the compiler keeps each multiple of a step in a register of its own, and spills.
+#define FC_WALK(p) __asm__("" : "+r"(p))
+
 #define FC_INLINE static inline __attribute__((always_inline))
 
 #if FC_BITS == 32

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// depthwise_channels.tmpl.c - rows of a convolution whose groups have as many outputs as inputs, vectors along the channels.
+//
+// Weights lie in blocks of a vector of channels, [block][tap][input of the group][FC_VL], so that those of a vector follow
+// each other.  All taps are summed in one order, so a pixel's bits do not depend on where it stands.
+
+// Where the inputs of output (y, x) lie from tap (i, j, k) on, in the planes that belong to work->d.
+FC_INLINE const T *FC_NAME(depthwise_input)(const fc_depthwise_rows *work, int64_t y, int64_t x, int64_t i, int64_t j,
+                                            int64_t k) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    return (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0] +
+           (y * h->stride - h->pad + j * h->dilation) * p->src.axis[1] +
+           (x * w->stride - w->pad + k * w->dilation) * p->src.axis[2];
+}
+
+// What every output is finished with, and where it goes.
+typedef struct FC_NAME(depthwise_end) {
+    T *dst;
+    const T *residual;
+    int64_t next; // elements from pixel to pixel
+    vec low, high;
+} FC_NAME(depthwise_end);
+
+// At output (y, x).
+FC_INLINE FC_NAME(depthwise_end) FC_NAME(depthwise_end_at)(const fc_depthwise_rows *work, int64_t y, int64_t x) {
+    const fc_problem *p = work->problem;
+    const int64_t at = y * p->dst.axis[1] + x * p->dst.axis[2];
+    return (FC_NAME(depthwise_end)){
+        .dst = (T *)work->dst + at,
+        .residual = work->residual ? (const T *)work->residual + at : NULL,
+        .next = p->dst.axis[2],
+        .low = v_set1((T)p->low),
+        .high = v_set1((T)p->high),
+    };
+}
+
+// Writes `lanes` channels of the first `some` of `pixels` neighbours, `at` elements from there on; their sums are `apart`
+// vectors apart.
+FC_INLINE void FC_NAME(depthwise_finish)(const FC_NAME(depthwise_end) * end, int64_t at, const vec *sum, vec bias,
+                                         const int pixels, int64_t some, const int apart, int64_t lanes) {
+    T *to = end->dst + at;
+    const T *from = end->residual;
+    if (from) from += at;
+#pragma GCC unroll 4
+    for (int q = 0; q < pixels; q++) {
+        if (q >= some) break;
+        vec residual = v_set1(0);
+        if (from) {
+            residual = v_load_part(from, lanes);
+            from += end->next;
+        }
+        const vec value = FC_NAME(finish)(sum[q * apart], bias, residual, end->low, end->high);
+        if (lanes == FC_VL) v_store(to, value);
+        else v_store_part(to, value, lanes);
+        to += end->next;
+        FC_WALK(to);
+    }
+}
+
+// -------------------------------------------------------------------------- patches: taps x taps without dilation
+
+enum { FC_PATCH_ROWS = 2, FC_PATCH_PIXELS = 4, FC_PATCH_COLUMNS = 11 }; // the last: of the input, at most
+
+// `vectors` vectors of `lanes` channels from c on of a patch of `height` x `width` outputs from (y, x) on.  Each input is
+// loaded once for all of the patch.  It is at the `border` where not all of it and of what it reads exists, or a vector is
+// not whole; inputs outside are zero.
+FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, int64_t y, int64_t x,
+                                        int64_t height, int64_t width, int64_t c, int64_t vectors, int64_t lanes,
+                                        const int border, const int taps, const int apart) {
+    const fc_problem *p = work->problem;
+    const int rows = (FC_PATCH_ROWS - 1) * apart + taps, columns = (FC_PATCH_PIXELS - 1) * apart + taps;
+    const int64_t step = p->src.axis[2], down = p->src.axis[1], below = p->dst.axis[1];
+    const int64_t deeper = p->axis[0].dilation * p->src.axis[0];
+    const int64_t top = y * apart - p->axis[1].pad, left = x * apart - p->axis[2].pad;
+    const FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
+    const T *src = FC_NAME(depthwise_input)(work, y, x, d0, 0, 0);
+    const T *weights = (const T *)work->weights + c * work->taps + d0 * taps * taps * FC_VL;
+    vmask within[FC_PATCH_COLUMNS];
+    for (int q = 0; q < columns; q++) within[q] = v_lanes(0, left + q >= 0 && left + q < p->axis[2].in ? lanes : 0);
+    for (const int64_t last = c + (vectors - 1) * FC_VL; c <= last; c += FC_VL, weights += work->taps * FC_VL) {
+        const T *plane = src + c, *tap = weights;
+        vec sum[FC_PATCH_ROWS * FC_PATCH_PIXELS];
+#pragma GCC unroll 8
+        for (int i = 0; i < FC_PATCH_ROWS * FC_PATCH_PIXELS; i++) sum[i] = v_set1(0);
+        for (int64_t i = d0; i < d1; i++, plane += deeper, tap += taps * taps * FC_VL) {
+            const T *row = plane;
+#pragma GCC unroll 9
+            for (int t = 0; t < rows; t++) {
+                const T *from = row;
+                row += down;
+                FC_WALK(row);
+                if (border && (top + t < 0 || top + t >= p->axis[1].in)) continue;
+                vec in[FC_PATCH_COLUMNS];
+#pragma GCC unroll 11
+                for (int q = 0; q < columns; q++) {
+                    in[q] = border ? v_load_where(within[q], from, v_set1(0)) : v_load(from);
+                    from += step;
+                    FC_WALK(from);
+                }
+#pragma GCC unroll 2
+                for (int r = 0; r < FC_PATCH_ROWS; r++) {
+                    const int j = t - r * apart;
+                    if (j < 0 || j >= taps) continue;
+#pragma GCC unroll 7
+                    for (int k = 0; k < taps; k++) {
+                        const vec weight = v_load(tap + (j * taps + k) * FC_VL);
+#pragma GCC unroll 4
+                        for (int q = 0; q < FC_PATCH_PIXELS; q++)
+                            sum[r * FC_PATCH_PIXELS + q] =
+                                v_fma(weight, in[q * apart + k], sum[r * FC_PATCH_PIXELS + q]);
+                    }
+                }
+            }
+        }
+        const vec bias = v_load_part((const T *)work->bias + c, lanes);
+#pragma GCC unroll 2
+        for (int r = 0; r < FC_PATCH_ROWS; r++) {
+            if (border && r >= height) break;
+            FC_NAME(depthwise_finish)(&end, r * below + c, sum + r * FC_PATCH_PIXELS, bias, FC_PATCH_PIXELS,
+                                      border ? width : FC_PATCH_PIXELS, 1, lanes);
+        }
+    }
+}
+
+FC_INLINE void FC_NAME(depthwise_patches)(const fc_depthwise_rows *work, const int taps, const int apart) {
+    const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
+    const int rows = (FC_PATCH_ROWS - 1) * apart + taps, columns = (FC_PATCH_PIXELS - 1) * apart + taps;
+    const int64_t channels = work->problem->groups, end = work->h + work->rows;
+    int64_t d0, d1;
+    FC_NAME(taps_inside)(&work->problem->axis[0], work->d, &d0, &d1);
+    for (int64_t y = work->h; y < end; y += FC_PATCH_ROWS)
+        for (int64_t x = 0; x < w->out; x += FC_PATCH_PIXELS) {
+            const int64_t height = end - y, width = w->out - x;
+            const int64_t top = y * apart - h->pad, left = x * apart - w->pad;
+            const int inside = height >= FC_PATCH_ROWS && width >= FC_PATCH_PIXELS && top >= 0 && left >= 0 &&
+                               top + rows <= h->in && left + columns <= w->in;
+#define FC_PATCH(c, vectors, lanes, border)                                                                            \
+    FC_NAME(depthwise_patch)(work, d0, d1, y, x, height, width, c, vectors, lanes, border, taps, apart)
+            if (inside) FC_PATCH(0, channels / FC_VL, FC_VL, 0);
+            else FC_PATCH(0, channels / FC_VL, FC_VL, 1);
+            if (channels % FC_VL) FC_PATCH(channels / FC_VL * FC_VL, 1, channels % FC_VL, 1);
+#undef FC_PATCH
+        }
+}
+
+// --------------------------------------------------------------------------------------------------- runs: the others
+
+typedef struct FC_NAME(tap_range) {
+    int64_t low[FC_AXES], high[FC_AXES];
+} FC_NAME(tap_range);
+
+// A group of several channels adds up `size` products per tap: input q of each group is spread over the group's outputs.
+//
+// `columns` neighbouring output pixels from (y, x) on, a multiple of `pixels`, by `count` vectors of channels from c on; all
+// of them see the taps of `r`.  Only a single vector may be partial (`lanes`).
+FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, int64_t y, int64_t x,
+                                      int64_t columns, int64_t c, int64_t lanes, const int pixels, const int count,
+                                      const int one) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int size = one ? 1 : (int)p->in_channels;
+    const int64_t across = w->stride * p->src.axis[2], step = w->dilation * p->src.axis[2];
+    const int64_t down = h->dilation * p->src.axis[1], deeper = d->dilation * p->src.axis[0];
+    const int64_t tap_row = w->kernel * size * FC_VL, tap_plane = h->kernel * tap_row;
+    const int64_t block = work->taps * size * FC_VL;
+    const int64_t depth = r->high[0] - r->low[0], rows = r->high[1] - r->low[1], wide = r->high[2] - r->low[2];
+    const T *weights = (const T *)work->weights + c / FC_VL * block + r->low[0] * tap_plane + r->low[1] * tap_row +
+                       r->low[2] * size * FC_VL;
+    const T *src = FC_NAME(depthwise_input)(work, y, x, r->low[0], r->low[1], r->low[2]) + c;
+    const FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
+    vec bias[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) bias[v] = v_load_part((const T *)work->bias + c + v * FC_VL, lanes);
+    for (int64_t first = 0; first < columns; first += pixels) {
+        vec sum[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < pixels * count; i++) sum[i] = v_set1(0);
+        for (int64_t i = 0; i < depth; i++)
+            for (int64_t j = 0; j < rows; j++) {
+                const T *column = src + first * across + i * deeper + j * down;
+                const T *tap = weights + i * tap_plane + j * tap_row;
+                for (int64_t k = 0; k < wide; k++, column += step, tap += size * FC_VL) {
+                    vec in[8];
+                    const T *from = column;
+#pragma GCC unroll 4
+                    for (int q = 0; q < pixels; q++) {
+#pragma GCC unroll 4
+                        for (int v = 0; v < count; v++)
+                            in[q * count + v] =
+                                lanes == FC_VL ? v_load(from + v * FC_VL) : v_load_part(from + v * FC_VL, lanes);
+                        from += across;
+                        FC_WALK(from);
+                    }
+                    for (int s = 0; s < size; s++) {
+                        const T *of = tap + s * FC_VL;
+#pragma GCC unroll 4
+                        for (int v = 0; v < count; v++) {
+                            const vec weight = v_load(of);
+                            of += block;
+#pragma GCC unroll 4
+                            for (int q = 0; q < pixels; q++) {
+                                const vec input = in[q * count + v];
+                                sum[q * count + v] =
+                                    v_fma(weight, one ? input : v_spread(input, size, s), sum[q * count + v]);
+                            }
+                        }
+                    }
+                }
+            }
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++)
+            FC_NAME(depthwise_finish)(&end, first * end.next + c + v * FC_VL, sum + v, bias[v], pixels, pixels, count,
+                                      lanes);
+    }
+}
+
+// The same by all channels.
+FC_INLINE void FC_NAME(depthwise_columns)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, int64_t y,
+                                          int64_t x, int64_t columns, const int pixels, const int count,
+                                          const int one) {
+    const int64_t channels = work->problem->groups * (one ? 1 : work->problem->in_channels);
+    int64_t c = 0;
+    for (; c + count * FC_VL <= channels; c += count * FC_VL)
+        FC_NAME(depthwise_run)(work, r, y, x, columns, c, FC_VL, pixels, count, one);
+    for (; c < channels; c += FC_VL) {
+        const int64_t left = channels - c, lanes = left < FC_VL ? left : FC_VL;
+        FC_NAME(depthwise_run)(work, r, y, x, columns, c, lanes, pixels, 1, one);
+    }
+}
+
+FC_INLINE void FC_NAME(depthwise_runs)(const fc_depthwise_rows *work, const int one) {
+    const fc_axis *w = &work->problem->axis[2];
+    // Columns [first, last) see all taps.
+    const int64_t reach = w->pad + w->in - 1 - (w->kernel - 1) * w->dilation;
+    int64_t first = w->pad > 0 ? (w->pad + w->stride - 1) / w->stride : 0;
+    if (first > w->out) first = w->out;
+    int64_t last = reach < 0 ? 0 : reach / w->stride + 1;
+    if (last > w->out) last = w->out;
+    if (last < first) last = first;
+    FC_NAME(tap_range) r;
+    FC_NAME(taps_inside)(&work->problem->axis[0], work->d, &r.low[0], &r.high[0]);
+    for (int64_t y = work->h; y < work->h + work->rows; y++) {
+        FC_NAME(taps_inside)(&work->problem->axis[1], y, &r.low[1], &r.high[1]);
+        for (int64_t x = 0; x < w->out;) {
+            const int64_t fours = x == first ? (last - first) / 4 * 4 : 0;
+            FC_NAME(taps_inside)(w, x, &r.low[2], &r.high[2]);
+            if (fours) FC_NAME(depthwise_columns)(work, &r, y, x, fours, 4, 2, one);
+            else FC_NAME(depthwise_columns)(work, &r, y, x, 1, 1, 4, one);
+            x += fours ? fours : 1;
+        }
+    }
+}
+
+static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
+    const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
+    const int even = h->kernel == w->kernel && h->stride == w->stride && h->dilation == 1 && w->dilation == 1;
+    if (work->problem->in_channels > 1) FC_NAME(depthwise_runs)(work, 0);
+#define FC_DEPTHWISE(taps, apart)                                                                                      \
+    else if (even && w->kernel == taps && w->stride == apart) FC_NAME(depthwise_patches)(work, taps, apart);
+    FC_DEPTHWISE(2, 1)
+    FC_DEPTHWISE(3, 1)
+    FC_DEPTHWISE(3, 2)
+    FC_DEPTHWISE(5, 1)
+    FC_DEPTHWISE(5, 2)
+    FC_DEPTHWISE(7, 1)
+#undef FC_DEPTHWISE
+    else FC_NAME(depthwise_runs)(work, 1); }
