@@ -10,6 +10,13 @@
 // do not depend on who runs which.
 typedef void (*fc_task_fn)(void *context, int64_t task, int thread);
 
+// Tasks that wait to be run, and the context they need.
+typedef struct fc_tasks {
+    int64_t count;
+    fc_task_fn run;
+    _Alignas(16) char context[256];
+} fc_tasks;
+
 // How many threads `seconds` of predicted work deserve: waking one costs about 10 us, so under 20 us there is one.
 int fc_worthwhile_threads(double seconds, int threads);
 

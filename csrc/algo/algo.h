@@ -6,6 +6,7 @@
 
 #include "fastconv.h"
 #include "kernels/kernels.h"
+#include "parallel.h"
 
 typedef struct fc_algorithm {
     const char *name;
@@ -21,6 +22,9 @@ typedef struct fc_algorithm {
     void (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
     void (*execute)(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
                     void *scratch, int threads);
+    // The tasks that execute runs, all independent; NULL where there are stages that wait for each other.
+    void (*tasks)(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                  void *scratch, int threads, fc_tasks *tasks);
 } fc_algorithm;
 
 #endif

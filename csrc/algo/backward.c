@@ -108,18 +108,47 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
     }
 }
 
+// Parts without scratch and stages run side by side: a task is one of each part.  The phases of a stride write the same
+// lines of dst, and read the same rows of src.
+enum { FC_TOGETHER = 16 };
+
+typedef struct together_job {
+    int64_t parts;
+    fc_tasks tasks[FC_TOGETHER];
+} together_job;
+
+static void together_task(void *context, int64_t task, int thread) {
+    together_job *job = context;
+    for (int64_t i = 0; i < job->parts; i++)
+        if (task < job->tasks[i].count) job->tasks[i].run(job->tasks[i].context, task, thread);
+}
+
+static int together(const fc_plan *plan, int threads) {
+    int all = plan->part_count > 1 && plan->part_count <= FC_TOGETHER && scratch(plan, threads) == 0;
+    for (int64_t i = 0; i < plan->part_count; i++) all = all && plan->parts[i].plan->algorithm->tasks;
+    return all;
+}
+
 static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
                     void *scratch_memory, int threads) {
     const int64_t element = plan->kernels->element;
+    const int side_by_side = together(plan, threads);
+    together_job job = {.parts = plan->part_count};
+    int64_t most = 0;
     for (int64_t i = 0; i < plan->part_count; i++) {
         const fc_part *part = &plan->parts[i];
-        part->plan->algorithm->execute(part->plan, src, (const char *)packed + part->packed,
-                                       residual ? (const char *)residual + part->dst * element : NULL,
-                                       (char *)dst + part->dst * element, scratch_memory, threads);
+        const void *weights = (const char *)packed + part->packed;
+        const void *rest = residual ? (const char *)residual + part->dst * element : NULL;
+        void *to = (char *)dst + part->dst * element;
+        if (side_by_side) {
+            part->plan->algorithm->tasks(part->plan, src, weights, rest, to, NULL, threads, &job.tasks[i]);
+            most = fc_max(most, job.tasks[i].count);
+        } else part->plan->algorithm->execute(part->plan, src, weights, rest, to, scratch_memory, threads);
     }
+    if (side_by_side) fc_parallel(most, threads, together_task, &job);
 }
 
-static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, NULL, scratch, pack, execute};
+static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, NULL, scratch, pack, execute, NULL};
 
 static int64_t parts_of(const fc_problem *p) {
     int64_t count = 1;

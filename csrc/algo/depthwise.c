@@ -197,8 +197,8 @@ static void pixels_task(void *context, int64_t index, int thread) {
     }
 }
 
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
+static void tasks(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                  void *scratch_memory, int threads, fc_tasks *tasks) {
     const fc_problem *p = &plan->problem;
     depthwise_job job = {.plan = plan,
                          .src = src,
@@ -224,7 +224,17 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     }
     job.parts = fc_ceil_div(p->axis[1].out, fc_max(1, fc_min(p->axis[1].out, rows)));
     if (planes * job.parts < 8 * threads) job.parts = fc_min(p->axis[1].out, fc_round_up(job.parts, threads));
-    fc_parallel(planes * job.parts, threads, channels_form(p) ? channels_task : pixels_task, &job);
+    tasks->count = planes * job.parts;
+    tasks->run = channels_form(p) ? channels_task : pixels_task;
+    _Static_assert(sizeof job <= sizeof tasks->context, "the context is too small");
+    memcpy(tasks->context, &job, sizeof job);
 }
 
-const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, NULL, layout, scratch, pack, execute};
+static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
+                    void *scratch_memory, int threads) {
+    fc_tasks all;
+    tasks(plan, src, packed, residual, dst, scratch_memory, threads, &all);
+    fc_parallel(all.count, threads, all.run, all.context);
+}
+
+const fc_algorithm fc_algorithm_depthwise = {"depthwise", refuse, cost, NULL, layout, scratch, pack, execute, tasks};

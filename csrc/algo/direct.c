@@ -186,5 +186,5 @@ static const fc_gemm_source source = {
     .begin = begin,
 };
 
-const fc_algorithm fc_algorithm_direct = {"direct", refuse,          cost,         NULL,
-                                          layout,   fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};
+const fc_algorithm fc_algorithm_direct = {"direct",     refuse,          cost, NULL, layout, fc_gemm_scratch,
+                                          fc_gemm_pack, fc_gemm_execute, NULL};

@@ -144,7 +144,7 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
         for (int64_t block = 0; block < blocks; block++) run_block(&job, block, 0, threads);
 }
 
-static const fc_algorithm half_algorithm = {"float16", NULL, NULL, NULL, NULL, scratch, pack, execute};
+static const fc_algorithm half_algorithm = {"float16", NULL, NULL, NULL, NULL, scratch, pack, execute, NULL};
 
 // ---------------------------------------------------------------------------------------------------------- layout
 

@@ -5,7 +5,6 @@
 #define FC_PLAN_H
 
 #include "algo/algo.h"
-#include "parallel.h"
 
 #include <math.h>
 #include <stdlib.h>

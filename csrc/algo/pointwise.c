@@ -112,5 +112,5 @@ static const fc_gemm_source source = {
     .begin = begin,
 };
 
-const fc_algorithm fc_algorithm_pointwise = {"pointwise", refuse,          cost,         NULL,
-                                             layout,      fc_gemm_scratch, fc_gemm_pack, fc_gemm_execute};
+const fc_algorithm fc_algorithm_pointwise = {"pointwise",  refuse,          cost, NULL, layout, fc_gemm_scratch,
+                                             fc_gemm_pack, fc_gemm_execute, NULL};

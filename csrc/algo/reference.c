@@ -113,4 +113,4 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     fc_parallel(p->groups * p->batch * p->out_channels, threads, task, &job);
 }
 
-const fc_algorithm fc_algorithm_reference = {"reference", refuse, cost, NULL, layout, scratch, pack, execute};
+const fc_algorithm fc_algorithm_reference = {"reference", refuse, cost, NULL, layout, scratch, pack, execute, NULL};

@@ -391,8 +391,8 @@ static void execute(const fc_plan *plan, const void *src, const void *packed, co
     static double cost_f##m(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return cost(p, k, c, m); }  \
     static int64_t points_f##m(const fc_problem *p) { return points_of(p, m); }                                        \
     static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {"winograd_f" #m, refuse_f##m, cost_f##m, points_f##m,             \
-                                                     layout_f##m,     scratch,     pack,      execute};
+    const fc_algorithm fc_algorithm_winograd_f##m = {                                                                  \
+        "winograd_f" #m, refuse_f##m, cost_f##m, points_f##m, layout_f##m, scratch, pack, execute, NULL};
 
 FC_WINOGRAD(2)
 FC_WINOGRAD(3)
