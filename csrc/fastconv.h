@@ -235,6 +235,9 @@ typedef struct fc_array {
 int fc_array_describe(const fc_array *array, int64_t out[FC_DESCRIPTION]);
 // Whether one array ends before the other begins.
 int fc_arrays_apart(const fc_array *a, const fc_array *b);
+// 64 bits that tell memory with other contents: every word goes through a bijection that depends on all before it in its
+// part of the memory.  Not against an adversary.
+uint64_t fc_fingerprint(const void *memory, size_t bytes, int threads);
 
 // Memory at 64-byte boundaries, in large pages where that pays; NULL when there is none (scratch.c).
 void *fc_memory_acquire(size_t bytes);

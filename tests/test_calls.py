@@ -240,3 +240,29 @@ def test_from_many_threads(calls):
             for result, right in zip(results, expected[first:] + expected[:first], strict=True):
                 np.testing.assert_array_equal(result, right)
     assert len(calls) <= ROOM
+
+
+@pytest.mark.parametrize("count", [1, 7, 63, 64, 65, 1000, 300_000])
+def test_fingerprints_tell_contents_apart(count):
+    memory = np.random.default_rng(count).integers(0, 256, count, np.uint8)
+    marks = {_core.fingerprint(memory, 1)}
+    assert {_core.fingerprint(memory.copy(), threads) for threads in (1, 2)} == marks
+    changed = [np.append(memory, np.uint8(0)), memory[:-1]]
+    for at in {0, count // 2, count - 1}:
+        for bit in range(8):
+            other = memory.copy()
+            other[at] ^= 1 << bit
+            changed.append(other)
+    if count > 64:
+        changed.append(np.roll(memory, 8))  # words in another order
+        signs = memory.copy()
+        signs[7:64:8] ^= 0x80  # the highest bits of neighbours
+        changed.append(signs)
+    if count == 300_000:
+        changed.append(np.concatenate([memory[1 << 18 :], memory[: 1 << 18]]))
+        changed.append(np.concatenate([memory[64:128], memory[:64], memory[128:]]))
+    for other in changed:
+        marks.add(_core.fingerprint(other, 2))
+    assert len(marks) == 1 + len(changed)
+    with pytest.raises(ValueError, match="not contiguous"):
+        _core.fingerprint(np.zeros((4, 4))[:, ::2], 1)

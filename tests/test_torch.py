@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""fastconv under PyTorch: operators, the switch, converted and compiled models, and the company that they keep."""
+"""fastconv under PyTorch: operators, the switch, compiled models, and the company that they keep."""
 
 import copy
-import operator as op
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -21,22 +19,10 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fastconv.torch as ft  # noqa: E402
+from torch_nets import Net, close, images, laid_out, seeded  # noqa: E402, F401
 
 O = torch.ops.fastconv  # noqa: E741
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'", "ignore::DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-    ft.report(reset=True)
-
-
-def close(a, b, terms=600):
-    a, b = a.detach(), b.detach()
-    scale = max(1.0, float(b.abs().max()))
-    assert a.shape == b.shape
-    assert float((a - b).abs().max()) <= 2**-22 * terms**0.5 * 4 * scale
 
 
 # ------------------------------------------------------------------------------------------------------- operators
@@ -49,11 +35,6 @@ CONVS = [
     ((2, 4, 5, 6), (4, 3, 3, 3), ([2, 2], [1, 1], [1, 1], True, [1, 0], 2)),
     ((1, 2, 3, 4, 3), (2, 2, 2, 2, 2), ([2, 2, 2], [0, 0, 0], [1, 1, 1], True, [0, 0, 0], 1)),
 ]
-
-
-def laid_out(x, last):
-    forms = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return x.to(memory_format=forms[x.ndim]) if last and x.ndim in forms else x
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -132,29 +113,6 @@ def test_gradients_of_gradients_of_pooling():
 
 
 # ------------------------------------------------------------------------------------------------------ the switch
-
-
-class Net(nn.Module):
-    """Convolutions of several kinds with batch norm, a residual, pooling and a classifier."""
-
-    def __init__(self, depthwise=True):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.one, self.norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.two = nn.Conv2d(8, 8, 3, padding=1, groups=8 if depthwise else 1)
-        self.up = nn.ConvTranspose2d(8, 6, 2, 2)
-        self.head = nn.Linear(6, 5)
-
-    def forward(self, x):
-        x = self.pool(self.first(x))
-        x = F.relu(self.two(F.relu(self.norm(self.one(x)))) + x)
-        x = F.avg_pool2d(self.up(x), 2)
-        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
-
-
-def images(n=2):
-    return torch.randn(n, 3, 32, 32)
 
 
 def test_unchanged_code_is_redirected():
@@ -254,28 +212,6 @@ def test_transforms_of_torch_func_are_torchs():
     assert ft.report()["served"] == {}
 
 
-def test_frozen_weights_are_packed_once_and_anew_when_they_change(monkeypatch):
-    packed = []
-    plan = ft._packed.ConvPlan
-    monkeypatch.setattr(ft._packed, "ConvPlan", lambda *args, **kwargs: packed.append(1) or plan(*args, **kwargs))
-    net, x = Net().eval(), images()
-    fast = ft.accelerate(frozen=True)(net)
-    with torch.no_grad():
-        for image in (x, x, laid_out(x, True)):
-            close(fast(image), net(image))
-        assert len(packed) == 4 + 4  # in each layout
-        net.one.weight.mul_(2)
-        net.load_state_dict({**net.state_dict(), "two.bias": torch.ones(8)})
-        close(fast(x), net(x))
-    assert ft.report()["left"] == {}
-    before = len(packed)
-    x.requires_grad_()
-    with ft.accelerate(frozen=True):
-        (ours,) = torch.autograd.grad(net(x).sum(), x)
-    close(ours, torch.autograd.grad(net(x).sum(), x)[0])
-    assert len(packed) == before  # what wants gradients is not packed
-
-
 def test_export_under_the_switch():
     net, x = Net().eval(), images()
     with torch.no_grad():
@@ -327,163 +263,6 @@ def test_inference_mode_and_autocast():
 
 
 # --------------------------------------------------------------------------------------------- converted and compiled
-
-
-@pytest.mark.parametrize("depthwise", [False, True])
-def test_convert_fuses_and_keeps_the_result(depthwise):
-    net, x = Net(depthwise), images()
-    with torch.no_grad():
-        for _ in range(3):
-            net(images(4))  # so that batch norm has something to fold in
-    net.eval()
-    before = copy.deepcopy(net.state_dict())
-    ours = ft.convert(net)
-    with torch.inference_mode():
-        close(ours(x), net(x))
-        close(ours(laid_out(x, True)), net(x))
-    names = [type(m).__name__ for m in ours.modules()]
-    assert "BatchNorm2d" not in names
-    assert "ReLU" not in names
-    packed = [m for m in ours.modules() if type(m).__name__ == "PackedConv"]
-    assert [m.activation for m in packed] == ["relu", "relu", "relu", None]
-    assert not any(p.requires_grad for p in ours.parameters())
-    for key, value in net.state_dict().items():
-        assert torch.equal(value, before[key])  # the original is as it was
-
-
-def test_convert_copes_with_what_fx_cannot_trace():
-    class Untraceable(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 2, 3)
-
-        def forward(self, x):
-            return self.conv(x) if x.sum() > 0 else x
-
-    net, x = Untraceable().eval(), torch.ones(1, 1, 6, 6)
-    with torch.no_grad():
-        close(ft.convert(net)(x), net(x))
-    assert type(ft.convert(net).conv).__name__ == "PackedConv"
-    assert type(ft.convert(nn.Conv2d(1, 2, 3))).__name__ == "PackedConv"
-    with pytest.raises(TypeError, match=r"it needs to be a torch\.nn\.Module"):
-        ft.convert(len)
-
-
-def packed_layers(net):
-    return [m for m in net.modules() if type(m).__name__ == "PackedConv"]
-
-
-def test_converted_models_are_pickled_and_keep_few_plans():
-    layer = ft.convert(nn.Conv2d(3, 4, 3))
-    for size in range(5, 20):
-        layer(torch.ones(1, 3, size, size))
-    assert len(layer.packed.plans) == 8
-    assert len(copy.deepcopy(layer).packed.plans) == 0
-    net, x = ft.convert(Net()), images()
-    close(pickle.loads(pickle.dumps(net))(x), net(x))  # torch.nn.Linear rounds by where its weights lie
-
-
-def test_changed_weights_of_a_converted_model_are_packed_anew():
-    layer, other, x = ft.convert(nn.Conv2d(3, 4, 3)), nn.Conv2d(3, 4, 3).requires_grad_(False), images()
-    assert not torch.allclose(layer(x), other(x))
-    layer.layer.load_state_dict(other.state_dict())
-    close(layer(x), other(x))
-    assert len(layer.packed.plans) == 1
-
-
-def test_a_converted_model_that_needs_gradients_goes_by_torch():
-    layer, x = ft.convert(nn.Conv2d(3, 4, 3)), images().requires_grad_()
-    layer(x).sum().backward()
-    assert x.grad is not None
-
-
-class Hooked(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm, self.relu, self.pool = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
-        self.inner = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
-
-    def forward(self, x):
-        return self.inner(self.pool(self.relu(self.norm(self.conv(x)))))
-
-
-@pytest.mark.parametrize("name", ["conv", "norm", "relu", "pool", "inner"])
-def test_hooks_of_a_converted_model_are_called(name):
-    net, x, seen = Hooked().eval().requires_grad_(False), images(), []
-    net.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.append(1) or output + 1)
-    expected, ours = net(x), ft.convert(net)
-    seen.clear()
-    close(ours(x), expected)
-    close(ours(x), expected)
-    assert len(seen) == 2
-    assert packed_layers(ours)
-
-
-class Residual(nn.Module):
-    """A convolution, something that happens, and a sum."""
-
-    def __init__(self, between, add):
-        super().__init__()
-        self.conv, self.other = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
-        self.between, self.add = between, add
-
-    def forward(self, x):
-        h = self.other(x)
-        y = self.conv(h)
-        self.between(h)
-        return F.relu(self.add(y, h)) * 1
-
-
-@pytest.mark.parametrize(
-    ("between", "add", "fused"),
-    [
-        (lambda h: None, lambda y, h: y + h, True),
-        (lambda h: None, lambda y, h: h + y, True),
-        (lambda h: None, lambda y, h: y.add_(h), True),
-        (lambda h: None, lambda y, h: op.iadd(h, y), False),
-        (lambda h: h.add_(1), lambda y, h: y + h, False),
-        (lambda h: op.imul(h, 2), lambda y, h: y + h, False),
-        (lambda h: F.relu(h, True), lambda y, h: y + h, False),
-        (lambda h: torch.neg(h, out=h), lambda y, h: y + h, False),
-        (lambda h: op.setitem(h, 0, 1), lambda y, h: y + h, False),
-        (lambda h: h * 2, lambda y, h: y + h, True),
-    ],
-)
-def test_residuals_are_fused_where_nothing_changes_in_between(between, add, fused):
-    net, x = Residual(between, add).eval().requires_grad_(False), images()
-    expected, ours = net(x.clone()), ft.convert(net)
-    close(ours(x.clone()), expected)
-    assert any(node.kwargs.get("residual") is not None for node in ours.graph.nodes) is fused
-
-
-@pytest.mark.parametrize("shape", [(2, 4, 6, 6), (1, 4, 6, 6), (4, 1, 1), (3, 2, 4, 6, 6), (), (2, 4, 1, 6)])
-def test_sums_that_broadcast(shape):
-    class Sum(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3)
-
-        def forward(self, x, other):
-            return F.relu(self.conv(x) + other)
-
-    net, x, other = Sum().eval().requires_grad_(False), torch.randn(2, 3, 8, 8), torch.randn(shape)
-    ours = ft.convert(net)
-    close(ours(x, other), net(x, other))
-    assert packed_layers(ours)[0].activation == "relu"
-
-
-def test_transposed_convolutions_are_packed():
-    net = nn.Sequential(
-        *(nn.ConvTranspose2d(3, 4, 3, 2, 1, output_padding=1), nn.BatchNorm2d(4), nn.ReLU()),
-        *(nn.ConvTranspose2d(4, 4, 2, 2, groups=2, bias=False), nn.BatchNorm2d(4), nn.ReLU6()),
-    )
-    net(torch.randn(8, 3, 5, 5))
-    net, x = net.eval().requires_grad_(False), torch.randn(2, 3, 5, 6)
-    ours = ft.convert(net)
-    close(ours(x), net(x))
-    assert [m.activation for m in packed_layers(ours)] == ["relu", None]  # norms of groups are torch's to fold
-    layer = ft.convert(nn.ConvTranspose2d(3, 4, 3, 2))
-    close(layer(x, output_size=(11, 14)), layer.layer(x, output_size=(11, 14)))
 
 
 def installed():

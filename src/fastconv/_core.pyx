@@ -2,10 +2,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """The binding: hands arrays to the C core and turns its status into exceptions. No arithmetic, no policy."""
 
-from cpython.buffer cimport PyBUF_RECORDS_RO, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_ANY_CONTIGUOUS,
+    PyBUF_RECORDS_RO,
+    PyBUF_STRIDED_RO,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, int32_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcmp
 
 from numpy import dtype as numpy_dtype, empty, int64 as INT64, ndarray
@@ -102,6 +109,7 @@ cdef extern from "fastconv.h" nogil:
         const ptrdiff_t *strides
     int fc_array_describe(const fc_array *, int64_t *)
     int fc_arrays_apart(const fc_array *, const fc_array *)
+    uint64_t fc_fingerprint(const void *, size_t, int) nogil
     void *fc_scratch_acquire(size_t)
     void fc_scratch_release(void *)
 
@@ -116,6 +124,17 @@ cdef fc_array seen(const Py_buffer *view) noexcept:
 cdef bint apart(const Py_buffer *a, const Py_buffer *b) noexcept:
     cdef fc_array first = seen(a), second = seen(b)
     return fc_arrays_apart(&first, &second)
+
+
+def fingerprint(object array, int threads):
+    """64 bits that tell the contents of an array without gaps from others."""
+    cdef Py_buffer view
+    cdef uint64_t found
+    PyObject_GetBuffer(array, &view, PyBUF_ANY_CONTIGUOUS)
+    with nogil:
+        found = fc_fingerprint(view.buf, view.len, threads)
+    release(&view)
+    return found
 
 
 cdef class Layout:

@@ -12,11 +12,13 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from fastconv.torch._functions import FUNCTIONS, Left, table
-from fastconv.torch._packed import PackedWeights
+from fastconv.torch._packed import CheckedWeights, PackedWeights
 
 __all__ = ["accelerate", "report"]
 
 _PLANS = 1024  # of frozen weights
+CHECKED = CheckedWeights()
+_FUNCTIONS = table(CHECKED.conv)
 _lock = threading.Lock()
 _served: Counter[str] = Counter()
 _left: Counter[tuple[str, str]] = Counter()
@@ -71,15 +73,19 @@ class accelerate:
     Parameters
     ----------
     frozen : bool
-        Pack weights once, at the first call with each shape of input, instead of in every call, for as long as this
-        object lives. Only where no gradients are wanted. Changes that torch makes in place (an optimizer's step,
-        ``load_state_dict``) are noticed; those that go past its version counter are not: through ``.data``, through a
-        NumPy view, or inside ``torch.inference_mode()``. Packed weights take as much memory as the weights, and more
-        where Winograd's algorithm serves.
+        Trust that weights stay as they are, and do not look at them in every call (see Notes). Only where no gradients
+        are wanted. Weights are packed at the first call with each shape of input, for as long as this object lives.
+        Changes that torch makes in place (an optimizer's step, ``load_state_dict``) are noticed; those that go past its
+        version counter are not: through ``.data``, through a NumPy view, or inside ``torch.inference_mode()``.
 
     Notes
     -----
     The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
+
+    Where no gradients are wanted, weights that come unchanged for the second time in a row are packed and kept so, as long
+    as they live. Every call compares a 64-bit fingerprint of all of their contents, so that no change goes unnoticed,
+    however it was made; that takes as long as reading them, a fraction of packing them. Packed weights take as much
+    memory as the weights, and more where Winograd's algorithm serves.
 
     Examples
     --------
@@ -95,7 +101,7 @@ class accelerate:
     """
 
     def __init__(self, *, frozen: bool = False) -> None:
-        self._functions = table(PackedWeights(_PLANS).conv) if frozen else FUNCTIONS
+        self._functions = table(PackedWeights(_PLANS).conv) if frozen else _FUNCTIONS
         self._modes: list[_Mode] = []
 
     def __enter__(self) -> accelerate:
