@@ -82,10 +82,10 @@ class accelerate:
     -----
     The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
 
-    Where no gradients are wanted, weights that come unchanged for the second time in a row are packed and kept so, as long
-    as they live. Every call compares a 64-bit fingerprint of all of their contents, so that no change goes unnoticed,
-    however it was made; that takes as long as reading them, a fraction of packing them. Packed weights take as much
-    memory as the weights, and more where Winograd's algorithm serves.
+    Where no gradients are wanted, weights that come unchanged for the second time in a row are packed and kept so, as
+    long as they live. Every call compares a 64-bit fingerprint of all of their contents, so that no change goes
+    unnoticed, however it was made; that takes as long as reading them, a fraction of packing them. Packed weights take
+    as much memory as the weights, and more where Winograd's algorithm serves.
 
     Examples
     --------
