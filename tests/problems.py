@@ -342,6 +342,28 @@ def _depthwise() -> Iterator[Problem]:
                 groups=2,
                 **dice.epilogue(),
             )
+        taps = dice.one((2, 3, 4, 9))
+        yield Problem(
+            (dice.one((1, 2, 3)), width), 3, 3, (1, taps), 1, (1, dice.one((1, 2))), ((0, 0), (2, 1)), groups=3
+        )
+    # kernels that are unrolled, on patches of two by four pixels and of seven rows by a vector, with some more or less
+    for kernel in (2, 3, 5, 7):
+        for stride in (1, 2):
+            for rows in (1, 2, 3, 6, 7, 8, 13, 14, 15):
+                size = (stride * rows, stride * dice.one((1, 3, 4, 5, 8, 9, 15, 17, 33)))
+                padding = ((dice.upto(kernel - 1, 0), kernel - 1), (dice.upto(kernel - 1, 0), kernel - 1))
+                channels = dice.one((1, 3, 7, 8, 9, 15, 16, 17, 31, 33))
+                yield Problem(
+                    size,
+                    channels,
+                    channels,
+                    (kernel, kernel),
+                    1,
+                    (stride, stride),
+                    padding,
+                    groups=channels,
+                    **dice.epilogue(),
+                )
 
 
 def _grouped() -> Iterator[Problem]:

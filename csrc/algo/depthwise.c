@@ -48,7 +48,8 @@ static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) 
         copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
     }
     if (p->dst.axis[2] != 1 && !channels_form(p)) copy += fc_cost_elements(fc_macs(p) / (double)fc_taps(p), c);
-    return c->fixed + c->depthwise * vectors + copy + fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
+    return c->fixed + c->depthwise * vectors + copy +
+           fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }
 
 // Packed: bias, then weights: [vector of channels][tap][input of the group][lane] in the channels form,

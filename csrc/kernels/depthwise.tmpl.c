@@ -197,59 +197,118 @@ FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int t
     }
 }
 
-// The same for any kernel, `apart` columns of the input from output to output.
-FC_INLINE void FC_NAME(plane_piece)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
-                                    int64_t y, int64_t x, int64_t lanes, const int rows, const int apart) {
+// What `reach` rows of taps, the first of which sees row `top` of a plane, add to seven rows of a vector of outputs from
+// column x on.  Outputs are `apart` columns of the input apart.  An input row is loaded once for all of the taps, which are
+// neighbours then, and outputs as far apart in height as in width; with a reach of one nothing is asked of dilation and
+// stride.
+FC_INLINE void FC_NAME(plane_taps)(const fc_depthwise_rows *work, const T *plane, const T *tap, int64_t top, int64_t x,
+                                   vec *sum, const int reach, const int apart) {
     const fc_problem *p = work->problem;
-    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    const int64_t down = h->stride * p->src.axis[1];
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const int over = reach == 1 ? 1 : apart;            // input rows from output to output
+    const int64_t further = reach == 1 ? h->stride : 1; // what an input row is here
+    const int64_t down = further * p->src.axis[1];
+    const int rows = (FC_PLANE_ROWS - 1) * over + reach;
+    const int rows_inside = top >= 0 && top + (rows - 1) * further < h->in;
+    for (int64_t k = 0; k < w->kernel; k++) {
+        const int64_t at = x * apart - w->pad + k * w->dilation;
+        const int inside = rows_inside && at >= 0 && at + (FC_VL - 1) * apart < w->in;
+        const vmask low = v_lanes(-at, w->in - at), high = v_lanes(-at - FC_VL, w->in - at - FC_VL);
+        const T *in = plane + top * p->src.axis[1] + at;
+        vec weight[3];
+#pragma GCC unroll 3
+        for (int q = 0; q < reach; q++) weight[q] = v_set1(tap[q * w->kernel + k]);
+#pragma GCC unroll 15
+        for (int t = 0; t < rows; t++, in += down) {
+            if (!inside && (top + t * further < 0 || top + t * further >= h->in)) continue;
+            const vec row = inside ? FC_NAME(row_load)(in, apart) : FC_NAME(row_masked)(in, low, high, apart);
+#pragma GCC unroll 7
+            for (int r = 0; r < FC_PLANE_ROWS; r++) {
+                const int q = t - r * over;
+                if (q >= 0 && q < reach) sum[r] = v_fma(weight[q], row, sum[r]);
+            }
+        }
+    }
+}
+
+// Seven rows of a vector by any kernel.
+FC_INLINE void FC_NAME(plane_rows)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
+                                   int64_t y, int64_t x, int64_t lanes, const int apart) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1];
+    const int near = h->dilation == 1 && h->stride == apart;
     vec sum[FC_PLANE_ROWS];
 #pragma GCC unroll 7
-    for (int r = 0; r < rows; r++) sum[r] = v_set1(0);
+    for (int r = 0; r < FC_PLANE_ROWS; r++) sum[r] = v_set1(0);
+    for (int64_t i = d0; i < d1; i++) {
+        const T *plane = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
+        const T *tap = weights + i * h->kernel * p->axis[2].kernel;
+        const int64_t top = y * h->stride - h->pad;
+        int64_t j = 0;
+        for (; near && j + 3 <= h->kernel; j += 3, tap += 3 * p->axis[2].kernel)
+            FC_NAME(plane_taps)(work, plane, tap, top + j, x, sum, 3, apart);
+        for (; j < h->kernel; j++, tap += p->axis[2].kernel)
+            FC_NAME(plane_taps)(work, plane, tap, top + j * h->dilation, x, sum, 1, apart);
+    }
+    FC_NAME(depthwise_store)(work, sum, bias, y, x, FC_PLANE_ROWS, lanes, FC_PLANE_ROWS);
+}
+
+// `count` vectors of one row by any kernel.
+FC_INLINE void FC_NAME(plane_row)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
+                                  int64_t y, int64_t x, int64_t lanes, const int count, const int apart) {
+    const fc_problem *p = work->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
+    const int64_t across = FC_VL * apart;
+    int64_t h0, h1;
+    FC_NAME(taps_inside)(h, y, &h0, &h1);
+    vec sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) sum[v] = v_set1(0);
     for (int64_t i = d0; i < d1; i++)
-        for (int64_t j = 0; j < h->kernel; j++) {
-            const int64_t top = y * h->stride - h->pad + j * h->dilation;
-            const T *plane = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
+        for (int64_t j = h0; j < h1; j++) {
+            const T *row = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0] +
+                           (y * h->stride - h->pad + j * h->dilation) * p->src.axis[1];
             const T *tap = weights + (i * h->kernel + j) * w->kernel;
-            const int rows_inside = top >= 0 && top + (rows - 1) * h->stride < h->in;
             for (int64_t k = 0; k < w->kernel; k++) {
                 const int64_t at = x * apart - w->pad + k * w->dilation;
-                const T *in = plane + top * p->src.axis[1] + at;
+                const int inside = at >= 0 && at + (count * FC_VL - 1) * apart < w->in;
                 const vec weight = v_set1(tap[k]);
-                if (rows_inside && at >= 0 && at + (FC_VL - 1) * apart < w->in) {
-#pragma GCC unroll 7
-                    for (int r = 0; r < rows; r++) {
-                        sum[r] = v_fma(weight, FC_NAME(row_load)(in, apart), sum[r]);
-                        in += down;
-                        FC_WALK(in);
-                    }
-                    continue;
-                }
-                const vmask low = v_lanes(-at, w->in - at), high = v_lanes(-at - FC_VL, w->in - at - FC_VL);
-#pragma GCC unroll 7
-                for (int r = 0; r < rows; r++, in += down) {
-                    if (top + r * h->stride < 0 || top + r * h->stride >= h->in) continue;
-                    sum[r] = v_fma(weight, FC_NAME(row_masked)(in, low, high, apart), sum[r]);
+#pragma GCC unroll 4
+                for (int v = 0; v < count; v++) {
+                    const int64_t from = at + v * across;
+                    const vmask low = v_lanes(-from, w->in - from);
+                    const vmask high = v_lanes(-from - FC_VL, w->in - from - FC_VL);
+                    const vec in = inside ? FC_NAME(row_load)(row + from, apart)
+                                          : FC_NAME(row_masked)(row + from, low, high, apart);
+                    sum[v] = v_fma(weight, in, sum[v]);
                 }
             }
         }
-    FC_NAME(depthwise_store)(work, sum, bias, y, x, rows, lanes, rows);
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) FC_NAME(depthwise_store)(work, sum + v, bias, y, x + v * FC_VL, 1, lanes, 1);
 }
 
-FC_INLINE void FC_NAME(plane_pieces)(const fc_depthwise_rows *work, const int apart) {
+FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart) {
     const fc_problem *p = work->problem;
     const T *weights = (const T *)work->weights + work->channel * work->taps;
     const vec bias = v_set1(((const T *)work->bias)[work->channel]);
+    const int64_t end = work->h + work->rows;
     int64_t d0, d1;
     FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
-    for (int64_t y = work->h; y < work->h + work->rows;) {
-        const int rows = work->h + work->rows - y < FC_PLANE_ROWS ? 1 : FC_PLANE_ROWS;
+    int64_t y = work->h;
+    for (; y + FC_PLANE_ROWS <= end; y += FC_PLANE_ROWS)
         for (int64_t x = 0; x < p->axis[2].out; x += FC_VL) {
             const int64_t left = p->axis[2].out - x, lanes = left < FC_VL ? left : FC_VL;
-            if (rows == 1) FC_NAME(plane_piece)(work, d0, d1, weights, bias, y, x, lanes, 1, apart);
-            else FC_NAME(plane_piece)(work, d0, d1, weights, bias, y, x, lanes, FC_PLANE_ROWS, apart);
+            FC_NAME(plane_rows)(work, d0, d1, weights, bias, y, x, lanes, apart);
         }
-        y += rows;
+    for (; y < end; y++) {
+        int64_t x = 0;
+        for (; x + 4 * FC_VL <= p->axis[2].out; x += 4 * FC_VL)
+            FC_NAME(plane_row)(work, d0, d1, weights, bias, y, x, FC_VL, 4, apart);
+        for (; x < p->axis[2].out; x += FC_VL) {
+            const int64_t left = p->axis[2].out - x, lanes = left < FC_VL ? left : FC_VL;
+            FC_NAME(plane_row)(work, d0, d1, weights, bias, y, x, lanes, 1, apart);
+        }
     }
 }
 
@@ -270,6 +329,6 @@ static void FC_NAME(depthwise_planes)(const fc_depthwise_rows *work) {
     FC_DEPTHWISE(7, 1)
 #undef FC_DEPTHWISE
 any:
-    if (w->stride == 1) FC_NAME(plane_pieces)(work, 1);
-    else FC_NAME(plane_pieces)(work, 2);
+    if (w->stride == 1) FC_NAME(plane_any)(work, 1);
+    else FC_NAME(plane_any)(work, 2);
 }
