@@ -34,6 +34,7 @@ LARGE = {
     "tall": Problem((1200, 3), 4, 9, (3, 3), padding=SAME, bias=True),
     "depthwise": Problem((57, 59), 67, 67, (3, 3), 2, padding=SAME, groups=67, bias=True, residual=True),
     "multiplier": Problem((57, 59), 30, 60, (5, 5), 1, (2, 2), ((2, 2), (2, 2)), groups=30, bias=True),
+    "many taps": Problem((57, 59), 3, 3, (11, 9), padding=((5, 5), (4, 4)), groups=3),
 }
 EXACT = tuple(a for a in fc.ALGORITHMS if not a.startswith("winograd"))
 TILE = {"winograd_f2": 2, "winograd_f3": 3, "winograd_f4": 4, "winograd_f6": 6}

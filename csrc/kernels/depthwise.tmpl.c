@@ -231,12 +231,16 @@ FC_INLINE void FC_NAME(plane_taps)(const fc_depthwise_rows *work, const T *plane
     }
 }
 
+// How many rows of taps go together from row j on: tap by tap along the row, and down the rows for each.
+FC_INLINE int FC_NAME(plane_reach)(const fc_axis *h, int64_t j, const int apart) {
+    return h->dilation == 1 && h->stride == apart && j + 3 <= h->kernel ? 3 : 1;
+}
+
 // Seven rows of a vector by any kernel.
 FC_INLINE void FC_NAME(plane_rows)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
                                    int64_t y, int64_t x, int64_t lanes, const int apart) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1];
-    const int near = h->dilation == 1 && h->stride == apart;
     vec sum[FC_PLANE_ROWS];
 #pragma GCC unroll 7
     for (int r = 0; r < FC_PLANE_ROWS; r++) sum[r] = v_set1(0);
@@ -245,7 +249,7 @@ FC_INLINE void FC_NAME(plane_rows)(const fc_depthwise_rows *work, int64_t d0, in
         const T *tap = weights + i * h->kernel * p->axis[2].kernel;
         const int64_t top = y * h->stride - h->pad;
         int64_t j = 0;
-        for (; near && j + 3 <= h->kernel; j += 3, tap += 3 * p->axis[2].kernel)
+        for (; FC_NAME(plane_reach)(h, j, apart) == 3; j += 3, tap += 3 * p->axis[2].kernel)
             FC_NAME(plane_taps)(work, plane, tap, top + j, x, sum, 3, apart);
         for (; j < h->kernel; j++, tap += p->axis[2].kernel)
             FC_NAME(plane_taps)(work, plane, tap, top + j * h->dilation, x, sum, 1, apart);
@@ -253,37 +257,51 @@ FC_INLINE void FC_NAME(plane_rows)(const fc_depthwise_rows *work, int64_t d0, in
     FC_NAME(depthwise_store)(work, sum, bias, y, x, FC_PLANE_ROWS, lanes, FC_PLANE_ROWS);
 }
 
-// `count` vectors of one row by any kernel.
+// What the taps `k` to `end` of a row of taps add to `count` vectors of outputs from column x on, whose inputs are in `row`.
+FC_INLINE void FC_NAME(row_taps)(const fc_axis *w, const T *row, const T *tap, int64_t k, int64_t end, int64_t x,
+                                 vec *sum, const int count, const int apart) {
+    for (; k < end; k++) {
+        const int64_t at = x * apart - w->pad + k * w->dilation;
+        const vec weight = v_set1(tap[k]);
+        if (at >= 0 && at + (count * FC_VL - 1) * apart < w->in) {
+#pragma GCC unroll 4
+            for (int v = 0; v < count; v++)
+                sum[v] = v_fma(weight, FC_NAME(row_load)(row + at + v * FC_VL * apart, apart), sum[v]);
+            continue;
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) {
+            const int64_t from = at + v * FC_VL * apart;
+            const vmask low = v_lanes(-from, w->in - from), high = v_lanes(-from - FC_VL, w->in - from - FC_VL);
+            sum[v] = v_fma(weight, FC_NAME(row_masked)(row + from, low, high, apart), sum[v]);
+        }
+    }
+}
+
+// `count` vectors of one row by any kernel, summed in the order of plane_rows: how rows are shared out changes no bit.
 FC_INLINE void FC_NAME(plane_row)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
                                   int64_t y, int64_t x, int64_t lanes, const int count, const int apart) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    const int64_t across = FC_VL * apart;
+    const int64_t down = h->dilation * p->src.axis[1];
     int64_t h0, h1;
     FC_NAME(taps_inside)(h, y, &h0, &h1);
     vec sum[4];
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) sum[v] = v_set1(0);
-    for (int64_t i = d0; i < d1; i++)
-        for (int64_t j = h0; j < h1; j++) {
-            const T *row = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0] +
-                           (y * h->stride - h->pad + j * h->dilation) * p->src.axis[1];
-            const T *tap = weights + (i * h->kernel + j) * w->kernel;
-            for (int64_t k = 0; k < w->kernel; k++) {
-                const int64_t at = x * apart - w->pad + k * w->dilation;
-                const int inside = at >= 0 && at + (count * FC_VL - 1) * apart < w->in;
-                const vec weight = v_set1(tap[k]);
-#pragma GCC unroll 4
-                for (int v = 0; v < count; v++) {
-                    const int64_t from = at + v * across;
-                    const vmask low = v_lanes(-from, w->in - from);
-                    const vmask high = v_lanes(-from - FC_VL, w->in - from - FC_VL);
-                    const vec in = inside ? FC_NAME(row_load)(row + from, apart)
-                                          : FC_NAME(row_masked)(row + from, low, high, apart);
-                    sum[v] = v_fma(weight, in, sum[v]);
-                }
-            }
-        }
+    for (int64_t i = d0; i < d1; i++) {
+        const T *plane = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
+        const T *top = plane + (y * h->stride - h->pad) * p->src.axis[1], *taps = weights + i * h->kernel * w->kernel;
+        int64_t j = 0;
+        for (; FC_NAME(plane_reach)(h, j, apart) == 3; j += 3)
+            for (int64_t k = 0; k < w->kernel; k++)
+                for (int64_t q = j; q < j + 3; q++)
+                    if (q >= h0 && q < h1)
+                        FC_NAME(row_taps)(w, top + q * down, taps + q * w->kernel, k, k + 1, x, sum, count, apart);
+        for (; j < h->kernel; j++)
+            if (j >= h0 && j < h1)
+                FC_NAME(row_taps)(w, top + j * down, taps + j * w->kernel, 0, w->kernel, x, sum, count, apart);
+    }
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) FC_NAME(depthwise_store)(work, sum + v, bias, y, x + v * FC_VL, 1, lanes, 1);
 }
