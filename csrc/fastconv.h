@@ -135,8 +135,8 @@ size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads);
 double fc_plan_flops(const fc_plan *plan); // of direct convolution, a multiply-add counting two
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
-// must be 64-byte aligned.  FC_BACKWARD_INPUT is a transposed convolution: its bias is [groups * in_channels].  For FC_BACKWARD_WEIGHT the "weights" are the output's gradient.  FC_NO_MEMORY for float16
-// only, which is widened first.
+// must be 64-byte aligned.  FC_BACKWARD_INPUT is a transposed convolution: its bias is [groups * in_channels].  For
+// FC_BACKWARD_WEIGHT the "weights" are the output's gradient.  FC_NO_MEMORY for float16 only, which is widened first.
 fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
 
 // Runs the plan on packed weights.  residual is NULL or laid out exactly as dst.  scratch is 64-byte aligned and holds

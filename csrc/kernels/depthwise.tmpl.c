@@ -75,6 +75,14 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
     if (*high < *low) *high = *low;
 }
 
+// The kernels that are unrolled: taps x taps without dilation, their outputs `apart` inputs apart.
+#define FC_DEPTHWISE_KERNELS(X) X(2, 1) X(3, 1) X(3, 2) X(5, 1) X(5, 2) X(7, 1)
+FC_INLINE int FC_NAME(depthwise_is)(const fc_problem *p, int taps, int apart) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    return h->kernel == taps && w->kernel == taps && h->stride == apart && w->stride == apart && h->dilation == 1 &&
+           w->dilation == 1;
+}
+
 // ------------------------------------------------------------------------------- planes: rows read where they lie
 
 enum { FC_PLANE_ROWS = 7 };
@@ -331,22 +339,13 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
 }
 
 static void FC_NAME(depthwise_planes)(const fc_depthwise_rows *work) {
-    const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
-    const int even = h->kernel == w->kernel && h->stride == w->stride && h->dilation == 1 && w->dilation == 1;
-    if (!even) goto any;
 #define FC_DEPTHWISE(taps, apart)                                                                                      \
-    if (w->kernel == taps && w->stride == apart) {                                                                     \
+    if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
         FC_NAME(plane_patches)(work, taps, apart);                                                                     \
         return;                                                                                                        \
     }
-    FC_DEPTHWISE(2, 1)
-    FC_DEPTHWISE(3, 1)
-    FC_DEPTHWISE(3, 2)
-    FC_DEPTHWISE(5, 1)
-    FC_DEPTHWISE(5, 2)
-    FC_DEPTHWISE(7, 1)
+    FC_DEPTHWISE_KERNELS(FC_DEPTHWISE)
 #undef FC_DEPTHWISE
-any:
-    if (w->stride == 1) FC_NAME(plane_any)(work, 1);
+    if (work->problem->axis[2].stride == 1) FC_NAME(plane_any)(work, 1);
     else FC_NAME(plane_any)(work, 2);
 }

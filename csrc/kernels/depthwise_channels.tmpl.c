@@ -254,16 +254,16 @@ FC_INLINE void FC_NAME(depthwise_runs)(const fc_depthwise_rows *work, const int 
 }
 
 static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
-    const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
-    const int even = h->kernel == w->kernel && h->stride == w->stride && h->dilation == 1 && w->dilation == 1;
-    if (work->problem->in_channels > 1) FC_NAME(depthwise_runs)(work, 0);
+    if (work->problem->in_channels > 1) {
+        FC_NAME(depthwise_runs)(work, 0);
+        return;
+    }
 #define FC_DEPTHWISE(taps, apart)                                                                                      \
-    else if (even && w->kernel == taps && w->stride == apart) FC_NAME(depthwise_patches)(work, taps, apart);
-    FC_DEPTHWISE(2, 1)
-    FC_DEPTHWISE(3, 1)
-    FC_DEPTHWISE(3, 2)
-    FC_DEPTHWISE(5, 1)
-    FC_DEPTHWISE(5, 2)
-    FC_DEPTHWISE(7, 1)
+    if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
+        FC_NAME(depthwise_patches)(work, taps, apart);                                                                 \
+        return;                                                                                                        \
+    }
+    FC_DEPTHWISE_KERNELS(FC_DEPTHWISE)
 #undef FC_DEPTHWISE
-    else FC_NAME(depthwise_runs)(work, 1); }
+    FC_NAME(depthwise_runs)(work, 1);
+}
