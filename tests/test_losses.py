@@ -103,11 +103,52 @@ def test_cross_entropy_does_not_overflow():
     )
 
 
-def test_cross_entropy_of_nothing_is_nan(rng):
+def test_a_mean_of_nothing_is_nan_and_moves_nothing(rng):
     x = rng.standard_normal((2, 3))
-    assert np.isnan(L.cross_entropy(x, np.array([-100, -100])))
-    assert np.isnan(L.cross_entropy_grad(1.0, x, np.array([-100, -100]))).all()
-    assert L.cross_entropy(x, np.array([-100, -100]), reduction="sum") == 0
+    none = np.array([-100, -100])
+    assert np.isnan(L.cross_entropy(x, none))
+    assert L.cross_entropy(x, none, reduction="sum") == 0
+    np.testing.assert_array_equal(L.cross_entropy_grad(1.0, x, none), np.zeros_like(x))
+    # The same where every label has weight 0; torch makes NaN of this.
+    for smoothing in (0.0, 0.1):
+        y, weight, x[0, 0] = np.array([1, 1]), np.array([1.0, 0.0, 2.0]), np.nan
+        assert np.isnan(L.cross_entropy(x, y, weight, label_smoothing=smoothing))
+        np.testing.assert_array_equal(
+            L.cross_entropy_grad(1.0, x, y, weight, label_smoothing=smoothing), np.zeros_like(x)
+        )
+
+
+@options
+@pytest.mark.parametrize("share", [0.3, 1.0], ids=["some", "all"])
+@pytest.mark.parametrize("shape", [(9, 5), (4, 3, 2, 3), (2, 4, 1, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_ignored_rows_count_for_nothing(torch, rng, dtype, shape, share, reduction, weighted, smoothing):
+    """As torch where scores are finite; and scores of ignored rows may be anything, which in torch they may not."""
+    x = rng.standard_normal(shape).astype(dtype)
+    target = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    ignored = rng.random(target.shape) < share
+    ignored.flat[0] = True
+    target[ignored] = 255
+    weight = rng.uniform(0.5, 2, shape[1]).astype(dtype) if weighted else None
+    if weighted:
+        weight[1] = 0
+    settings = {"ignore_index": 255, "reduction": reduction, "label_smoothing": smoothing}
+    wide = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    expected = torch.nn.functional.cross_entropy(
+        wide, torch.from_numpy(target), torch.from_numpy(weight.astype(np.float64)) if weighted else None, **settings
+    )
+    g = rng.standard_normal(tuple(expected.shape))
+    expected.backward(torch.as_tensor(g))
+    bound = tolerance(dtype, x.size)
+    for poison in (None, np.nan, np.inf, -np.inf):
+        if poison is not None:
+            np.moveaxis(x, 1, -1)[ignored] = poison
+        assert max_error(L.cross_entropy(x, target, weight, **settings), expected.detach().numpy()) < bound
+        if reduction == "none":
+            g[ignored] = np.nan
+        d = L.cross_entropy_grad(g, x, target, weight, **settings)
+        assert max_error(d, wide.grad.numpy()) < bound
+        assert not np.moveaxis(d, 1, -1)[ignored].any()
     assert np.isnan(L.cross_entropy(np.zeros((0, 3)), np.zeros(0, int)))
 
 

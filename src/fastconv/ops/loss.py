@@ -35,7 +35,7 @@ def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tu
     if g.shape != wanted:
         raise ValueError(f"grad_output has shape {g.shape}; with reduction={reduction!r} it needs {wanted}")
     if reduction == "mean":
-        return g / divisor if divisor else g * np.nan
+        return g / divisor if divisor else np.zeros_like(g)  # a mean of nothing is NaN, and moves nothing
     return g
 
 
@@ -86,7 +86,7 @@ def _target_weights(
                 f"target holds {label[wrong][0]}; class indices go from 0 to {classes - 1} "
                 f"(or ignore_index, {ignore_index})"
             )
-        divisor = float(kept.sum() if weight is None else (weight[label] * kept).sum())
+        divisor = float(kept.sum() if weight is None else weight[label].sum(dtype=np.float64, where=kept))
         spread = np.full_like(x, label_smoothing / classes)
         chosen = np.expand_dims(label, axis)
         top = 1 - label_smoothing + label_smoothing / classes
@@ -168,7 +168,9 @@ def cross_entropy_grad(
     """Gradient of `cross_entropy` with respect to `input`: ``softmax(x)·ΣW − W`` per row.
 
     `grad_output` is a number (1 for the plain gradient), or with ``reduction="none"`` one number
-    per row; the other arguments are those of `cross_entropy`.
+    per row; the other arguments are those of `cross_entropy`. A row that is ignored, or whose
+    classes all have weight 0, gets zeros, whatever its scores and the other rows are; so does
+    every row where the mean is one of nothing.
 
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.cross_entropy(1.0, np.zeros((1, 2)), np.array([0]))
@@ -184,7 +186,11 @@ def cross_entropy_grad(
     np.exp(d, out=d)
     d *= spread.sum(axis=axis, keepdims=True)
     d -= spread
-    d *= np.expand_dims(g, axis) if g.ndim else g
+    counts = spread.any(axis=axis, keepdims=True)
+    if reduction == "mean" and not divisor:
+        counts[...] = False
+    np.multiply(d, np.expand_dims(g, axis) if g.ndim else g, out=d, where=counts)
+    np.copyto(d, 0, where=~counts)
     return like(d, input)
 
 
