@@ -191,6 +191,18 @@ class FakeClock:
         self.now += seconds
 
 
+def test_a_ceiling_that_varies_or_falls_with_more_threads_is_no_ceiling():
+    values = {1: iter([100.0, 90.0, 95.0]), 2: iter([200.0, 190.0, 139.0])}
+    found = peak.readings({n: lambda n=n: next(values[n]) for n in values}, "GFLOP/s", rounds=3)
+    assert (found[1].low, found[1].high, found[1].quiet) == (90.0, 100.0, True)
+    assert not found[2].quiet
+    assert "NOT A QUIET MACHINE: it varied from 139 to 200 GFLOP/s" in found[2].warning
+    steady = peak.readings({1: lambda: 100.0, 2: lambda: 5.0}, "GFLOP/s")  # two threads that others always disturb
+    assert steady[2].high == 5.0
+    assert not steady[2].quiet
+    assert "from 5.00 to 100 GFLOP/s" in steady[2].warning
+
+
 def test_ceilings_are_measured():
     limits = peak.ceilings("float64", 1)
     assert limits.fma > 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: what it prints and writes, its exit statuses, and what it says when it cannot."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import types
 import pytest
 
 import fastconv as fc
-from fastconv.bench import environment, report
+from fastconv.bench import environment, peak, report
 from fastconv.cli import main
 
 QUICK = ["bench", "--network", "lenet5", "--quick", "--threads", "1"]
@@ -92,6 +93,17 @@ def test_info_as_json(capsys):
     for figures in (*info["fma_peak_gflops"].values(), info["memory_bandwidth_gb_per_second"]):
         assert set(figures) == threads
         assert all(figure > 0 for figure in figures.values())
+
+
+@pytest.mark.parametrize(("figures", "quiet"), [([100.0], True), ([100.0, 5.0], False)])
+def test_info_warns_where_bench_does(figures, quiet, monkeypatch, capsys):
+    endless = itertools.cycle(figures)
+    monkeypatch.setattr(peak, "fma_peak", lambda dtype, num_threads: next(endless))
+    monkeypatch.setattr(peak.Memory, "bandwidth", lambda self: 20.0)
+    assert main(["info"]) == 0
+    assert ("NOT A QUIET MACHINE" in capsys.readouterr().out) == (not quiet)
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quiet"] == quiet
 
 
 def test_info_needs_numpy_alone():

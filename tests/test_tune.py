@@ -193,6 +193,48 @@ def test_a_fit_finds_the_costs_of_a_made_up_machine():
     assert outcome.tuned_right > 0.9
 
 
+def judged(chosen_by_tuned, error=1.0, count=tune.ENOUGH):
+    """The outcome of held-out samples of two algorithms, A of 1 s and B of 2 s, of which the nominal costs choose B.
+
+    The nominal costs predict the clock; the tuned ones are wrong by a factor of ``error``.
+    """
+    nominal, tuned = (1.0,), (2.0,)
+    first = {"A": (1.0, 2.0), "B": (2.0, 1.0)}[chosen_by_tuned]
+
+    def predict(costs):
+        return {"A": 2.0, "B": 1.0} if costs == nominal else dict(zip("AB", (t * error for t in first), strict=True))
+
+    samples = [tune.Sample(predict, {"A": 1.0, "B": 2.0})] * count
+    return tune._verdict(samples, tune.HELD_OUT * count, nominal, tuned)
+
+
+def test_what_chooses_better_is_kept():
+    assert judged("A").better
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (judged("B"), "choose as well"),
+        (judged("B", error=5.0), "choose as well"),
+        (judged("A", error=5.0), "predict better"),
+        (judged("A", count=tune.ENOUGH - 1), "prove nothing"),
+        (tune.Outcome(300, 1.1, 1.2, 0.9, 0.9, 1.5, 1.1), "choose better"),
+    ],
+)
+def test_without_proof_the_nominal_constants_stay(outcome, reason):
+    assert not outcome.better
+    assert reason in outcome.objection
+
+
+def test_few_samples_keep_the_nominal_constants(monkeypatch):
+    monkeypatch.setattr(tune, "fit", lambda samples, start: tuple(s * 2 for s in start))
+    monkeypatch.setattr(tune, "_sample", lambda problem, rng: tune.Sample(lambda costs: {"direct": 1.0}, {"direct": 1}))
+    costs, outcome = tune.run(1e-9)
+    assert costs == nominal()
+    assert "prove nothing" in outcome.objection
+
+
 # ----------------------------------------------------------------------------------------------------- the command
 
 
@@ -206,10 +248,11 @@ def test_tune_keeps_what_it_measured(file, capsys):
     assert outcome["samples"] >= 6
     assert min(outcome["loss"], outcome["tuned_loss"], outcome["error"], outcome["tuned_error"]) >= 1
     kept = _costs.load()
-    assert kept.tuned
+    assert kept.source == file
     assert dict(zip(_core.COST_NAMES, kept.seconds, strict=True)) == report["costs"]
-    if outcome["tuned_loss"] > outcome["loss"]:
+    if outcome["tuned_loss"] >= outcome["loss"] or outcome["tuned_error"] > outcome["error"]:
         assert kept.seconds == nominal()
+    assert kept.tuned == (kept.seconds != nominal())
     assert main(["tune", "--reset"]) == 0
     assert "removed" in capsys.readouterr().out
     assert not file.exists()

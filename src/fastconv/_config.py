@@ -193,8 +193,10 @@ def fma_peak(dtype: str = "float32", num_threads: int | None = None, *, seconds:
         raise ValueError(f"dtype is {dtype!r}; it needs 'float32' or 'float64'")
     count = get_num_threads() if num_threads is None else _checked(num_threads)
     rounds, best = 100_000, 0.0
-    elapsed, flops = _core.fma_burn(ISA, kinds[dtype], count, rounds)  # wakes threads and clock
-    rounds = max(1000, int(rounds * seconds / 5 / max(elapsed, 1e-6)))
+    # On a busy machine threads that have to be woken take far longer than these rounds: one alone sets the length.
+    alone = min(_core.fma_burn(ISA, kinds[dtype], 1, rounds)[0] for _ in range(2))
+    rounds = max(rounds, int(rounds * seconds / 5 / max(alone, 1e-6)))
+    _core.fma_burn(ISA, kinds[dtype], count, rounds)  # wakes threads and clock
     for _ in range(5):
         elapsed, flops = _core.fma_burn(ISA, kinds[dtype], count, rounds)
         best = max(best, flops / elapsed)

@@ -38,7 +38,8 @@ class Costs:
 
     @property
     def tuned(self) -> bool:
-        return self.source is not None
+        """Whether they were measured here: a file may also say that the nominal ones are as good."""
+        return self.source is not None and self.seconds != nominal().seconds
 
 
 def nominal() -> Costs:
@@ -106,7 +107,11 @@ def _checked(found: Any) -> tuple[float, ...]:
 
 def origin() -> str:
     """Where the constants in use come from, for a reader."""
-    return f"From {COSTS.source}." if COSTS.tuned else "A nominal machine's: `fastconv tune` measures this one's."
+    if COSTS.tuned:
+        return f"From {COSTS.source}."
+    if COSTS.source:
+        return f"A nominal machine's: what {COSTS.source} knows of this one is no better."
+    return "A nominal machine's: `fastconv tune` measures this one's."
 
 
 def _warn(file: Path, reason: str) -> None:

@@ -127,12 +127,19 @@ def _seconds(text: str) -> float:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from functools import partial
+
     import fastconv as fc
     from fastconv.bench import peak
 
     counts = sorted({1, fc.get_num_threads()})
-    peaks = {dtype: {count: fc.fma_peak(dtype, count) for count in counts} for dtype in ("float32", "float64")}
-    bandwidths = {count: peak.Memory(count).bandwidth() for count in counts}
+    dtypes = ("float32", "float64")
+    seen = {d: peak.readings({n: partial(peak.fma_peak, d, n) for n in counts}, "GFLOP/s") for d in dtypes}
+    memory = peak.readings({n: peak.Memory(n).bandwidth for n in counts}, "GB/s", rounds=3)
+    peaks = {dtype: {n: seen[dtype][n].high for n in counts} for dtype in dtypes}
+    bandwidths = {n: memory[n].high for n in counts}
+    ranges = [found for by_threads in (*seen.values(), memory) for found in by_threads.values()]
+    disturbed = [found.warning for found in ranges if not found.quiet][:1]
     if args.json:
         print(
             json.dumps(
@@ -140,6 +147,7 @@ def _info(args: argparse.Namespace) -> int:
                     **fc.config(),
                     "fma_peak_gflops": peaks,
                     "memory_bandwidth_gb_per_second": bandwidths,
+                    "quiet": not disturbed,
                 },
                 indent=1,
             )
@@ -152,7 +160,7 @@ def _info(args: argparse.Namespace) -> int:
     heads = [Column("threads"), Column("float32\nGFLOP/s"), Column("float64\nGFLOP/s")]
     rows = [[str(n), *(f"{peaks[dtype][n]:.0f}" for dtype in peaks), f"{bandwidths[n]:.1f}"] for n in counts]
     title = "What this machine can do, measured now"
-    show(Table(title, [*heads, Column("memory\nGB/s")], rows))
+    show(Table(title, [*heads, Column("memory\nGB/s")], rows, notes=disturbed))
     return 0
 
 
@@ -197,7 +205,7 @@ def _tune(args: argparse.Namespace) -> int:
             f"typical factor between prediction and clock {outcome.error:.2f} -> {outcome.tuned_error:.2f},",
             f"choices within a tenth of the fastest {outcome.right:.0%} -> {outcome.tuned_right:.0%},",
             f"time against the fastest algorithm's {outcome.loss:.3f} -> {outcome.tuned_loss:.3f}.",
-            *([] if outcome.better else ["The nominal constants choose better and were kept."]),
+            *([] if outcome.better else [f"The nominal constants were kept: {outcome.objection}."]),
             f"Written to {file}; processes that start from now on use it.",
         ]
     if args.json:

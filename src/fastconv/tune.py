@@ -25,6 +25,7 @@ SEED = 20261125
 HELD_OUT = 3  # every third sample
 MULTIPLY_ADDS = (3e5, 2.5e8)  # of a problem: several per millisecond at the least
 TOLERANCE = 1.1  # a choice within a tenth of the fastest is right
+ENOUGH = 10  # held-out samples, of which fewer prove nothing
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Outcome:
     error, tuned_error : float
         Typical factor between prediction and clock.
     better : bool
-        Whether the tuned constants choose no worse; only then are they kept.
+        Whether the tuned constants are kept: enough samples say that they choose better and predict no worse.
     """
 
     samples: int
@@ -76,7 +77,21 @@ class Outcome:
 
     @property
     def better(self) -> bool:
-        return self.tuned_loss <= self.loss
+        return self.objection is None
+
+    @property
+    def objection(self) -> str | None:
+        """Why the nominal constants are kept, if they are: whoever asks for a change has to show that it pays."""
+        held_out = math.ceil(self.samples / HELD_OUT)
+        if held_out < ENOUGH:
+            return f"{held_out} held-out convolutions prove nothing, it takes {ENOUGH}: measure for longer"
+        if self.tuned_loss > self.loss:
+            return "they choose better"
+        if self.tuned_loss == self.loss:
+            return "they choose as well"
+        if self.tuned_error > self.error:
+            return "they predict better"
+        return None
 
 
 # ------------------------------------------------------------------------------------------------------ measuring

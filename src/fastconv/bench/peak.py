@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import fastconv as fc
+from fastconv.bench.terminal import figure
 
-__all__ = ["QUIET", "Ceilings", "Memory", "Patient", "ceilings", "fma_peak"]
+__all__ = ["QUIET", "Ceilings", "Memory", "Patient", "Range", "ceilings", "fma_peak", "readings"]
 
 #: A ceiling that falls below this share of its highest has been disturbed.
 QUIET = 0.7
@@ -82,6 +83,51 @@ class Memory:
         return time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Range:
+    """The lowest and the highest of several measurements of one ceiling.
+
+    Attributes
+    ----------
+    low, high : float
+    unit : str
+    could : float
+        What the machine is known to be capable of, if that is more than ``high``.
+    """
+
+    low: float
+    high: float
+    unit: str
+    could: float = 0.0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the machine had nothing else to do, as far as this tells."""
+        return self.low >= QUIET * max(self.high, self.could)
+
+    @property
+    def warning(self) -> str:
+        """What a reader has to know of a machine that was not quiet."""
+        span = f"{figure(self.low)} to {figure(max(self.high, self.could))} {self.unit}"
+        return f"NOT A QUIET MACHINE: it varied from {span}, so none of these figures can be relied on."
+
+
+def readings(measures: dict[int, Callable[[], float]], unit: str, rounds: int = 6) -> dict[int, Range]:
+    """Measure a ceiling for several numbers of threads, in turns.
+
+    What few threads can do, more can do too: where they seem to do less, the machine is not quiet all the same.
+    """
+    found: dict[int, list[float]] = {threads: [] for threads in measures}
+    for _ in range(rounds):
+        for threads, measure in measures.items():
+            found[threads].append(measure())
+    ranges, high = {}, 0.0
+    for threads in sorted(found):
+        high = max(high, *found[threads])
+        ranges[threads] = Range(min(found[threads]), max(found[threads]), unit, could=high)
+    return ranges
+
+
 class Patient:
     """A ceiling that waits for a disturbance to pass, but not for ever.
 
@@ -108,9 +154,9 @@ class Patient:
         return found
 
 
-def fma_peak(dtype: str = "float32") -> float:
-    """A brief :func:`fastconv.fma_peak` with the current number of threads, to call often."""
-    return fc.fma_peak(dtype, seconds=0.02)
+def fma_peak(dtype: str = "float32", num_threads: int | None = None) -> float:
+    """A brief :func:`fastconv.fma_peak`, to call often."""
+    return fc.fma_peak(dtype, num_threads, seconds=0.02)
 
 
 def ceilings(dtype: str = "float32", num_threads: int | None = None) -> Ceilings:

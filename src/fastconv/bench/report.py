@@ -16,7 +16,7 @@ import numpy as np
 
 import fastconv as fc
 from fastconv.bench.layers import Refusal, Row
-from fastconv.bench.peak import QUIET, Ceilings
+from fastconv.bench.peak import Ceilings, Range
 from fastconv.bench.terminal import Column, Table, figure
 
 __all__ = [
@@ -88,10 +88,8 @@ def peak_note(rows: Sequence[Row]) -> list[str]:
     """What the ceiling was, and whether it stayed there."""
     kind, limits = rows[0].kind, sorted(row.ceiling for row in rows)
     notes = [_NOTES[kind].format(figure(float(np.median(limits))))]
-    if limits[0] < QUIET * limits[-1]:
-        span = f"{figure(limits[0])} to {figure(limits[-1])} {_UNITS[kind][1]}"
-        notes.append(f"NOT A QUIET MACHINE: it varied from {span}, so none of these figures can be relied on.")
-    return notes
+    seen = Range(limits[0], limits[-1], _UNITS[kind][1])
+    return notes if seen.quiet else [*notes, seen.warning]
 
 
 def _table(rows: list[Row]) -> Table:

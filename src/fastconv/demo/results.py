@@ -153,12 +153,8 @@ class Results:
             "each NumPy column takes from the other what it has not.",
             "Difference: max|y - NumPy's y| ÷ max|NumPy's y|, the largest of both forms and all photographs.",
         ]
-        if not run.was_quiet:
-            lowest = min(layer.ceiling for layer in run.layers)
-            notes.append(
-                f"NOT A QUIET MACHINE: the peak varied from {figure(lowest)} to {figure(run.peak)} GFLOP/s, so none of "
-                "these times can be relied on."
-            )
+        if not run.ceilings.quiet:
+            notes.append(run.ceilings.warning)
         slowed = [name for name in HANDICAPS if name in os.environ]
         if slowed:
             notes.append(f"{' and '.join(slowed)} set: NumPy's BLAS may be slower than it could be.")

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 import fastconv as fc
 from fastconv import nn, reference
 from fastconv.bench import peak, timing
-from fastconv.bench.peak import QUIET
+from fastconv.bench.peak import Range
 from fastconv.bench.timing import Effort
 
 __all__ = ["PHOTOGRAPHS", "Layer", "Run", "Step", "photograph", "pixels", "run", "steps"]
@@ -131,9 +131,9 @@ class Run:
         return max(layer.difference for layer in self.layers)
 
     @property
-    def was_quiet(self) -> bool:
-        """Whether the machine had nothing else to do: the peak was about the same all the time."""
-        return min(layer.ceiling for layer in self.layers) >= QUIET * self.peak
+    def ceilings(self) -> Range:
+        """Between what the peak varied."""
+        return Range(min(layer.ceiling for layer in self.layers), self.peak, "GFLOP/s")
 
     def record(self) -> dict[str, Any]:
         """For JSON; without pictures."""
