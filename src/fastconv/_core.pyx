@@ -8,7 +8,6 @@ from cpython.buffer cimport (
     PyBUF_STRIDED_RO,
     PyBUF_WRITABLE,
     PyBuffer_Release,
-    PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport ptrdiff_t
@@ -16,6 +15,9 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcmp
 
 from numpy import dtype as numpy_dtype, empty, int64 as INT64, ndarray
+
+cdef extern from "Python.h":
+    int PyObject_GetBuffer(object, Py_buffer *, int) noexcept  # -1 with the exception set; look() hands it on
 
 cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_status:
@@ -114,6 +116,21 @@ cdef extern from "fastconv.h" nogil:
     void fc_scratch_release(void *)
 
 
+cdef int look(object array, Py_buffer *view, int flags) except -1:
+    """Opens a buffer, or raises and leaves it closed, so that release() may be called either way."""
+    cdef int status = PyObject_GetBuffer(array, view, flags)
+    if status < 0:
+        view.buf = NULL
+    return status
+
+
+cdef void release(Py_buffer *view) noexcept:
+    """Closes a buffer, if it is open."""
+    if view.buf is not NULL:
+        PyBuffer_Release(view)
+        view.buf = NULL
+
+
 cdef fc_array seen(const Py_buffer *view) noexcept:
     cdef fc_array a
     a.data, a.format, a.itemsize, a.ndim = view.buf, view.format, view.itemsize, view.ndim
@@ -130,7 +147,7 @@ def fingerprint(object array, int threads):
     """64 bits that tell the contents of an array without gaps from others."""
     cdef Py_buffer view
     cdef uint64_t found
-    PyObject_GetBuffer(array, &view, PyBUF_ANY_CONTIGUOUS)
+    look(array, &view, PyBUF_ANY_CONTIGUOUS)
     with nogil:
         found = fc_fingerprint(view.buf, view.len, threads)
     release(&view)
@@ -168,7 +185,7 @@ cdef class Layout:
 
     cdef int take(self, object array, Py_buffer *view, bint writable, str name) except -1:
         """Opens the array's buffer; the caller releases it."""
-        PyObject_GetBuffer(array, view, PyBUF_RECORDS_RO | (PyBUF_WRITABLE if writable else 0))
+        look(array, view, PyBUF_RECORDS_RO | (PyBUF_WRITABLE if writable else 0))
         if not self.fits(view):
             release(view)
             raise ValueError(f"{name} does not have the shape and strides that the plan was made for")
@@ -195,13 +212,6 @@ cdef void *acquire(size_t nbytes) except NULL:
     if memory is NULL:
         raise MemoryError(f"{nbytes} bytes of scratch memory could not be allocated")
     return memory
-
-
-cdef void release(Py_buffer *view) noexcept:
-    """Closes a buffer that may not have been opened, or that failed to be what was wanted."""
-    if view.buf is not NULL:
-        PyBuffer_Release(view)
-        view.buf = NULL
 
 
 cdef void fill_view(fc_view *view, tuple strides):
@@ -264,9 +274,10 @@ cdef class Views:
     cdef bint opened[ARRAYS]
 
     def __dealloc__(self):
+        cdef int i
         for i in range(ARRAYS):
             if self.opened[i]:
-                PyBuffer_Release(&self.views[i])
+                release(&self.views[i])
 
     cdef const void *data(self, int which) noexcept:
         return self.views[which].buf if self.opened[which] else NULL
@@ -278,11 +289,21 @@ cdef class Views:
         if type(array) is not ndarray:
             return False
         try:
-            PyObject_GetBuffer(array, &self.views[which], PyBUF_RECORDS_RO)
-        except Exception:
+            look(array, &self.views[which], PyBUF_RECORDS_RO)
+        except MemoryError:
+            raise
+        except Exception:  # a dtype that has no buffers: its error is told by who understands the arguments
             return False
         self.opened[which] = True
         return True
+
+    cdef object result(self, object out, tuple shape, object dtype):
+        """What OUT is opened for: `out`, or a new array if that is None."""
+        if out is None:
+            out = empty(shape, dtype)
+            look(out, &self.views[OUT], PyBUF_RECORDS_RO | PyBUF_WRITABLE)
+            self.opened[OUT] = True
+        return out
 
     cdef bint safe(self) noexcept:
         """Whether OUT may be written while the others are read; only RESIDUAL may be OUT itself."""
@@ -390,7 +411,7 @@ cdef class Plan(Prepared):
         try:
             self.wei.take(wei, &w, False, "weight")
             if bias is not None:
-                PyObject_GetBuffer(bias, &b, 0)
+                look(bias, &b, 0)
             self.pack_into(w.buf, b.buf, packed.data, threads)
         finally:
             release(&b)
@@ -413,7 +434,7 @@ cdef class Plan(Prepared):
                 return
             self.wei.take(wei, &w, False, "weight")
             if bias is not None:
-                PyObject_GetBuffer(bias, &b, 0)
+                look(bias, &b, 0)
             self.run_once(s.buf, w.buf, b.buf, r.buf, d.buf, threads)
         finally:
             release(&s)
@@ -426,16 +447,14 @@ cdef class Plan(Prepared):
         cdef int i
         if not self.src.fits(&v.views[INPUT]) or not v.opened[WEIGHT] or not self.wei.fits(&v.views[WEIGHT]):
             return False
-        for i in (RESIDUAL, OUT):
+        for i in range(RESIDUAL, ARRAYS):
             if v.opened[i] and not self.dst.fits(&v.views[i]):
                 return False
         bias = &v.views[BIAS]
         return not (v.opened[BIAS] and bias.shape[0] > 1 and bias.strides[0] != bias.itemsize)
 
     cdef object again(self, Views v, object out, int threads):
-        if out is None:
-            out = empty(self.dst.shape, self.dtype)
-            v.open(OUT, out)
+        out = v.result(out, self.dst.shape, self.dtype)
         self.run_once(v.data(INPUT), v.data(WEIGHT), v.data(BIAS), v.data(RESIDUAL), v.views[OUT].buf, threads)
         return out
 
@@ -450,9 +469,7 @@ cdef class Plan(Prepared):
             return None
         if v.opened[OUT] and not self.dst.fits(&v.views[OUT]) or not v.safe():
             return None
-        if out is None:
-            out = empty(self.dst.shape, self.dtype)
-            v.open(OUT, out)
+        out = v.result(out, self.dst.shape, self.dtype)
         self.run(v.data(INPUT), packed.data, v.data(RESIDUAL), v.views[OUT].buf, threads)
         return out
 
@@ -520,11 +537,18 @@ cdef class Calls:
         return plan.again(v, arrays[OUT], threads)
 
     def remember(self, tuple arrays, tuple parameters, Prepared plan):
-        """Keep the plan of a call that has succeeded, if its arrays went into the plan as they stand."""
-        cdef Views v = Views.__new__(Views)
-        key = self.key(v, arrays, parameters)
-        if key is not None and v.opened[INPUT] and plan.suits(v):
-            self.keep(key, plan)
+        """Keep the plan of a call that has succeeded, if its arrays went into the plan as they stand.
+
+        One that could not be kept has succeeded all the same.
+        """
+        cdef Views v
+        try:
+            v = Views.__new__(Views)
+            key = self.key(v, arrays, parameters)
+            if key is not None and v.opened[INPUT] and plan.suits(v):
+                self.keep(key, plan)
+        except MemoryError:
+            pass
 
 
 def explain(tuple fields, int isa, bint strict, tuple costs):
@@ -543,13 +567,13 @@ def explain(tuple fields, int isa, bint strict, tuple costs):
 
 cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writable, str name) except -1:
     """Opens a buffer of axes (images, channels, one to three spatial); the caller releases it."""
-    PyObject_GetBuffer(array, buffer, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
+    look(array, buffer, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
     cdef int i, first = 5 - buffer.ndim  # missing axes have one element
     cdef bint whole = 3 <= buffer.ndim <= 5 and buffer.itemsize in (4, 8)
     for i in range(buffer.ndim if whole else 0):
         whole = whole and buffer.strides[i] % buffer.itemsize == 0
     if not whole:
-        PyBuffer_Release(buffer)
+        release(buffer)
         raise ValueError(f"{name} is no batch of planes with strides in whole elements")
     view.group, view.outer, view.channel = 0, buffer.strides[0] // buffer.itemsize, buffer.strides[1] // buffer.itemsize
     for i in range(3):
@@ -574,22 +598,18 @@ cdef class PoolCall(Prepared):
 
     cdef object again(self, Views v, object out, int threads):
         cdef Py_buffer i
-        cdef int64_t *where = NULL
-        indices = None
-        if out is None:
-            out = empty(self.shape, self.dtype)
-            v.open(OUT, out)
+        i.buf = NULL
+        out = v.result(out, self.shape, self.dtype)
+        answer = out
         if self.positions:
             indices = empty(self.shape, INT64)
-            PyObject_GetBuffer(indices, &i, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
-            where = <int64_t *>i.buf
+            answer = out, indices
+            look(indices, &i, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
         src, dst = <const char *>v.views[INPUT].buf, <char *>v.views[OUT].buf
         with nogil:
-            fc_pool_forward(&self.pool, self.isa, src, dst, where, threads)
-        if not self.positions:
-            return out
-        PyBuffer_Release(&i)
-        return out, indices
+            fc_pool_forward(&self.pool, self.isa, src, dst, <int64_t *>i.buf, threads)
+        release(&i)
+        return answer
 
 
 cdef class Pool:
@@ -635,23 +655,20 @@ cdef class Pool:
         """dst from src, and the positions of the maxima unless ``indices`` is None; what it takes to do so again."""
         cdef PoolCall call = PoolCall.__new__(PoolCall)
         cdef Py_buffer s, d, i
-        i.buf = NULL
+        s.buf = d.buf = i.buf = NULL
         call.pool, call.isa, call.positions = self.pool, isa, indices is not None
-        take_planes(src, &s, &call.pool.src, False, "input")
         try:
+            take_planes(src, &s, &call.pool.src, False, "input")
             take_planes(dst, &d, &call.pool.dst, True, "out")
-            try:
-                if indices is not None:
-                    take_planes(indices, &i, &call.pool.index, True, "indices")
-                self.fill(&call.pool, &s, &d, &i)
-                with nogil:
-                    fc_pool_forward(&call.pool, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
-            finally:
-                if i.buf is not NULL:
-                    PyBuffer_Release(&i)
-                PyBuffer_Release(&d)
+            if indices is not None:
+                take_planes(indices, &i, &call.pool.index, True, "indices")
+            self.fill(&call.pool, &s, &d, &i)
+            with nogil:
+                fc_pool_forward(&call.pool, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
         finally:
-            PyBuffer_Release(&s)
+            release(&s)
+            release(&d)
+            release(&i)
         return call
 
     def backward(self, d_dst, indices, d_src, int isa, int threads):
@@ -659,24 +676,21 @@ cdef class Pool:
         cdef fc_pool p = self.pool
         cdef Py_buffer s, d, i
         cdef fc_status status
-        i.buf = NULL
-        take_planes(d_src, &s, &p.src, True, "d_src")
+        s.buf = d.buf = i.buf = NULL
         try:
+            take_planes(d_src, &s, &p.src, True, "d_src")
             take_planes(d_dst, &d, &p.dst, False, "grad_output")
-            try:
-                if indices is not None:
-                    take_planes(indices, &i, &p.index, False, "indices")
-                elif p.kind == 0:
-                    raise ValueError("the gradient of a maximum needs indices")
-                self.fill(&p, &s, &d, &i)
-                with nogil:
-                    status = fc_pool_backward(&p, isa, d.buf, <const int64_t *>i.buf, s.buf, threads)
-            finally:
-                if i.buf is not NULL:
-                    PyBuffer_Release(&i)
-                PyBuffer_Release(&d)
+            if indices is not None:
+                take_planes(indices, &i, &p.index, False, "indices")
+            elif p.kind == 0:
+                raise ValueError("the gradient of a maximum needs indices")
+            self.fill(&p, &s, &d, &i)
+            with nogil:
+                status = fc_pool_backward(&p, isa, d.buf, <const int64_t *>i.buf, s.buf, threads)
         finally:
-            PyBuffer_Release(&s)
+            release(&s)
+            release(&d)
+            release(&i)
         return status == FC_OK
 
 
@@ -716,7 +730,7 @@ cdef class Stencil:
 
     cdef int take(self, object array, Py_buffer *buffer, bint writable, str name) except -1:
         """Opens a buffer of the stencil's sizes and notes its strides; the caller releases it."""
-        PyObject_GetBuffer(array, buffer, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
+        look(array, buffer, PyBUF_STRIDED_RO | (PyBUF_WRITABLE if writable else 0))
         cdef int i
         cdef bint whole = buffer.ndim == self.stencil.rank and buffer.itemsize == (8 if self.stencil.dtype else 4)
         for i in range(buffer.ndim if whole else 0):
@@ -740,7 +754,7 @@ cdef class Stencil:
         try:
             self.take(src, &x, False, "input")
             self.take(dst, &y, True, "output")
-            PyObject_GetBuffer(weights, &w, 0)
+            look(weights, &w, 0)
             if w.len != self.taps * x.itemsize:
                 raise ValueError("weights do not have the size that the stencil was made for")
             for i in range(s.rank):
