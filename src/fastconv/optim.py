@@ -3,7 +3,8 @@
 
 An optimiser updates its parameters in place. It walks through large arrays in blocks that stay in
 the cache, so that an update reads and writes the memory of parameter, gradient and state once and
-needs no temporary array of their size.
+needs no temporary array of their size. Parameters of float16 are updated in float32 and rounded once
+per step; what is remembered for them is float32.
 
 >>> import numpy as np
 >>> from fastconv import nn, optim
@@ -23,17 +24,31 @@ from typing import Any
 import numpy as np
 
 from fastconv.nn.module import Parameter, zero_gradients
+from fastconv.ops._operand import widened
 
 __all__ = ["SGD", "Adam", "AdamW", "CosineAnnealingLR", "Optimizer", "StepLR"]
 
 _BLOCK = 1 << 14  # elements; a handful of float32 blocks fit in a level-2 cache
 
 
-def _blocks(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """The same stretch of every array, stretch by stretch, as one-dimensional views."""
-    flat = [array.reshape(-1) for array in arrays]
+def _blocks(parameter: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The same stretch of every array, stretch by stretch, as one-dimensional views to compute with.
+
+    A stretch of float16 comes as a copy in float32; that of the parameter is rounded back when the
+    next one is asked for.
+    """
+    flat = [array.reshape(-1) for array in (parameter, *arrays)]
     for start in range(0, flat[0].size, _BLOCK):
-        yield tuple(array[start : start + _BLOCK] for array in flat)
+        parts = [array[start : start + _BLOCK] for array in flat]
+        wide = tuple(map(widened, parts))
+        yield wide
+        if wide[0] is not parts[0]:
+            parts[0][...] = wide[0]
+
+
+def _memory_dtype(parameter: Parameter) -> np.dtype:
+    """Of what is remembered for a parameter: its own dtype, float32 for float16."""
+    return np.result_type(parameter.dtype, np.float32)
 
 
 def _at_least(value: float, name: str, least: float = 0.0) -> float:
@@ -138,7 +153,7 @@ class Optimizer:
                         f"it needs {parameter.shape}"
                     )
             state[parameter] = {
-                name: np.array(value, parameter.dtype, order="C") if np.ndim(value) else value
+                name: np.array(value, _memory_dtype(parameter), order="C") if np.ndim(value) else value
                 for name, value in entry.items()
             }
         for group, loaded in zip(self.param_groups, groups, strict=True):
@@ -220,7 +235,7 @@ class SGD(Optimizer):
         arrays = [parameter.data, parameter.grad]
         first = momentum and "momentum_buffer" not in state
         if first:
-            state["momentum_buffer"] = np.empty_like(arrays[0])
+            state["momentum_buffer"] = np.empty(parameter.shape, _memory_dtype(parameter))
         if momentum:
             arrays.append(state["momentum_buffer"])
         for p, g, *velocity in _blocks(*arrays):
@@ -303,7 +318,7 @@ class Adam(Optimizer):
         names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * settings["amsgrad"]
         for name in names:
             if name not in state:
-                state[name] = np.zeros_like(parameter.value)
+                state[name] = np.zeros(parameter.shape, _memory_dtype(parameter))
         state["step"] = step = state.get("step", 0) + 1
         size = lr / (1 - beta1**step)
         root = math.sqrt(1 - beta2**step)

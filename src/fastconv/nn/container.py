@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.nn.module import Module
-from fastconv.ops._operand import axis_index
+from fastconv.ops._operand import axis_index, widened
 
 __all__ = ["Add", "Concat", "Sequential"]
 
@@ -116,10 +116,10 @@ class Add(Module):
             if array.shape != arrays[0].shape:
                 raise ValueError(f"input {i} has shape {array.shape}; it needs that of input 0, {arrays[0].shape}")
         self.save_for_backward(len(arrays))
-        total = arrays[0] + arrays[1]
+        total = widened(arrays[0]) + arrays[1]
         for array in arrays[2:]:
             total += array
-        return total
+        return total.astype(np.result_type(*arrays), copy=False)
 
     def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
         """One gradient per input; they are the same array, so do not write into them."""

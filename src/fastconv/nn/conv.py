@@ -13,7 +13,7 @@ from fastconv import grad as G
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
-from fastconv.ops._operand import channel_sum
+from fastconv.ops._operand import channel_sum, like, widened
 from fastconv.ops.pad import pad_grad
 from fastconv.plan import ConvPlan
 
@@ -135,10 +135,11 @@ class _Conv(Module):
             self.bias.accumulate(total.astype(grad_output.dtype))
         if not self.needs_input_grad:
             return None
-        d_input = self._function("input")(x.shape, self.weight.value, grad_output, **arguments)
+        input_grad, weight = self._function("input"), self.weight.value
         if border is None:
-            return d_input
-        return pad_grad(d_input, shape, border, self.padding_mode)
+            return input_grad(x.shape, weight, grad_output, **arguments)
+        d_input = input_grad(x.shape, widened(weight), widened(grad_output), **arguments)
+        return like(pad_grad(d_input, shape, border, self.padding_mode), grad_output)
 
     def _release(self) -> None:
         self._packed.clear()

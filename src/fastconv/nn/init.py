@@ -47,10 +47,10 @@ def _fill(tensor: Target, draw: str, scale: float, shift: float, rng: RNG) -> Ta
     sample = getattr(np.random.default_rng(rng), draw)
     if array.dtype in (np.float32, np.float64) and array.flags.c_contiguous:
         sample(dtype=array.dtype, out=array)
+        array *= scale
+        array += shift
     else:
-        array[...] = sample(array.shape)
-    array *= scale
-    array += shift
+        array[...] = scale * sample(array.shape) + shift
     return tensor
 
 

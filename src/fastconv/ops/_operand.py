@@ -10,13 +10,17 @@ import numpy as np
 from fastconv import _args
 
 
+def widened(array: np.ndarray) -> np.ndarray:
+    """The array to compute with: float16 as a copy in float32, anything else as it is."""
+    return array.astype(np.float32) if array.dtype == _args.HALF else array
+
+
 def operand(value: Any, name: str = "input") -> np.ndarray:
     """`value` as an array to compute with: float32 and float64 as they are, float16 as float32.
 
     Nothing is copied except a float16 argument.
     """
-    array = _args.as_operand(value, name)
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    return widened(_args.as_operand(value, name))
 
 
 def like(array: np.ndarray, original: Any) -> np.ndarray:
@@ -61,7 +65,7 @@ def channel_sum(array: np.ndarray, axis: int) -> np.ndarray:
     """
     if axis == 1:
         # Pairwise summation inside each channel of each image, float64 across images.
-        array = array.sum(axis=tuple(range(2, array.ndim)))
+        array = array.sum(axis=tuple(range(2, array.ndim)), dtype=np.result_type(array, np.float32))
     return array.sum(axis=tuple(range(array.ndim - 1)), dtype=np.float64)
 
 

@@ -7,6 +7,7 @@ Powers and roots are NumPy's, the sums between them those of :func:`fastconv.avg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from fastconv import _args
 from fastconv.ops import _windows, avg_pool, max_pool
+from fastconv.ops._operand import like, operand
 
 __all__ = [
     "lp_pool1d",
@@ -38,21 +40,26 @@ class _Norm:
         if norm_type == 0 or norm_type != norm_type:
             raise ValueError(f"norm_type is {norm_type!r}; it needs a number other than 0")
         self.rank, self.power, self.layout = rank, norm_type, layout
-        self.taps = int(np.prod(_args.per_axis(kernel_size, rank, "kernel_size", 1)))
+        self.taps = math.prod(_args.per_axis(kernel_size, rank, "kernel_size", 1))
         self.mean = (kernel_size, stride, 0, ceil_mode, True, None)
         self.peak = (kernel_size, stride, 0, 1, ceil_mode)
 
     def forward(self, input: Any) -> np.ndarray:
-        x = _args.as_operand(input, "input")
+        return like(self._forward(operand(input)), input)
+
+    def backward(self, grad_output: Any, input: Any) -> np.ndarray:
+        given = _args.as_operand(input, "input")
+        _args.same_dtype(_args.as_operand(grad_output, "grad_output"), "grad_output", given, "input")
+        return like(self._backward(operand(grad_output, "grad_output"), operand(given)), given)
+
+    def _forward(self, x: np.ndarray) -> np.ndarray:
         if np.isinf(self.power):
             sign = x.dtype.type(np.sign(self.power))
             return sign * max_pool._max_pool(self.rank, sign * np.abs(x), *self.peak, False, self.layout, None)
         with np.errstate(all="ignore"):  # roots of negative sums are NaN, and zeros to negative powers infinite
             return self._root(avg_pool._avg_pool(self.rank, self._powers(x), *self.mean, self.layout, None))
 
-    def backward(self, grad_output: Any, input: Any) -> np.ndarray:
-        x, grad = _args.as_operand(input, "input"), _args.as_operand(grad_output, "grad_output")
-        _args.same_dtype(grad, "grad_output", x, "input")
+    def _backward(self, grad: np.ndarray, x: np.ndarray) -> np.ndarray:
         if np.isinf(self.power):
             sign = x.dtype.type(np.sign(self.power))
             _, where = max_pool._max_pool(self.rank, sign * np.abs(x), *self.peak, True, self.layout, None)

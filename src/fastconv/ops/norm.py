@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def _channels_of(x: np.ndarray, layout: str) -> tuple[int, int]:
     if not 2 <= x.ndim <= 5:
         raise ValueError(f"input has shape {x.shape}; it needs 2 to 5 axes, batch included")
     axis = channel_axis(layout, x.ndim)
-    values = int(np.prod([n for i, n in enumerate(x.shape) if i != axis]))
+    values = math.prod(n for i, n in enumerate(x.shape) if i != axis)
     return axis, values
 
 
@@ -58,8 +59,7 @@ def _check_updatable(running: Any, name: str, channels: int) -> None:
 def _blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float) -> None:
     """Move a running statistic towards the batch's, in place."""
     if running is not None:
-        running *= 1 - momentum
-        running += (momentum * fresh).astype(running.dtype)
+        running[...] = (1 - momentum) * running.astype(np.float64) + momentum * fresh
 
 
 def batch_norm(
@@ -173,7 +173,8 @@ def batch_norm_grad(
     Returns
     -------
     d_input, d_weight, d_bias : numpy.ndarray
-        Shapes ``input.shape``, ``(C,)`` and ``(C,)``.
+        Shapes ``input.shape``, ``(C,)`` and ``(C,)``; the last two in the dtype of `weight`, if
+        there is one.
 
     Examples
     --------
@@ -211,7 +212,8 @@ def batch_norm_grad(
             h[...] = g
         h *= spread(gain * rsigma)
         d_input = like(h, grad_output)
-    return d_input, like(d_weight, grad_output), like(d_bias, grad_output)
+    parameter = grad_output if weight is None else weight
+    return d_input, like(d_weight, parameter), like(d_bias, parameter)
 
 
 # --- local response normalisation -----------------------------------------------------------------

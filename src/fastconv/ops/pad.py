@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv.ops._operand import widened
 
 __all__ = ["pad", "pad_grad"]
 
@@ -60,6 +61,20 @@ def _overlap(length: int, before: int, after: int) -> tuple[slice, slice]:
     low, high = min(max(before, 0), size), max(min(before + length, size), 0)
     high = max(low, high)
     return slice(low, high), slice(low - before, high - before)
+
+
+def _add_back(d: np.ndarray, g: np.ndarray, index: np.ndarray, before: int, after: int, same: bool) -> None:
+    """Add every row of g to the row of d that it repeats; those of a border are all the `same`, or no two are."""
+    first = min(max(before, 0), len(g))
+    last = max(first, len(g) - max(after, 0))
+    d[index[first:last]] = g[first:last]
+    for border in (slice(0, first), slice(last, len(g))):
+        if not same:
+            d[index[border]] += g[border]
+        elif border.start < border.stop:
+            wide = np.result_type(g, np.float64) if g.dtype.kind in "fc" else None
+            place = index[border.start]
+            d[place] = d[place] + g[border].sum(axis=0, dtype=wide)
 
 
 def pad(
@@ -137,7 +152,8 @@ def pad_grad(
     >>> fc.grad.pad(np.ones(6), (3,), (2, 1), mode="reflect")
     array([1., 3., 2.])
     """
-    g, shape = _args.as_array(grad_output, "grad_output"), tuple(input_size)
+    given, shape = _args.as_array(grad_output, "grad_output"), tuple(input_size)
+    g = widened(given)
     widths = _per_axis(pad, shape, mode)
     padded = tuple(n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(shape))
     if g.shape != padded:
@@ -145,10 +161,10 @@ def pad_grad(
     for axis, (before, after) in widths.items():
         g = np.moveaxis(g, axis, 0)
         d = np.zeros((shape[axis], *g.shape[1:]), g.dtype)
-        spot, part = _overlap(shape[axis], before, after)
         if mode == "constant":
+            spot, part = _overlap(shape[axis], before, after)
             d[part] = g[spot]
         else:
-            np.add.at(d, _source_index(shape[axis], before, after, mode), g)
+            _add_back(d, g, _source_index(shape[axis], before, after, mode), before, after, mode == "replicate")
         g = np.moveaxis(d, 0, axis)
-    return np.ascontiguousarray(g) if widths else g.copy()
+    return np.array(g, given.dtype, order="C")
