@@ -175,8 +175,8 @@ for n in (1, 2, 3):
         ]
 
 
+VALUES = (300, -300, 5, -5, 2.5, -2.5, 1, 0.01, -0.01, 1e-4, 60_000, -60_000)
 for name in ("relu", "relu6", "leaky_relu", "silu", "sigmoid", "tanh", "hardswish"):
-    VALUES = (300, -300, 5, -5, 2.5, -2.5, 1, 0.01, -0.01, 1e-4, 60_000, -60_000)
 
     @row(name)
     def _(cast, name=name):
@@ -383,9 +383,12 @@ def unpooled(n):
 
 
 for n in (1, 2, 3):
-    same = {"dtype": HALF, "rng": 0}
-    layer(f"Conv{n}d", lambda n=n: getattr(nn, f"Conv{n}d")(4, 6, 3, padding=1, **same), image(n))
-    layer(f"ConvTranspose{n}d", lambda n=n: getattr(nn, f"ConvTranspose{n}d")(4, 6, 3, padding=1, **same), image(n))
+    layer(f"Conv{n}d", lambda n=n: getattr(nn, f"Conv{n}d")(4, 6, 3, padding=1, dtype=HALF, rng=0), image(n))
+    layer(
+        f"ConvTranspose{n}d",
+        lambda n=n: getattr(nn, f"ConvTranspose{n}d")(4, 6, 3, padding=1, dtype=HALF, rng=0),
+        image(n),
+    )
     layer(f"BatchNorm{n}d", lambda n=n: getattr(nn, f"BatchNorm{n}d")(4, dtype=HALF), image(n))
     layer(f"MaxPool{n}d", lambda n=n: getattr(nn, f"MaxPool{n}d")(3, 1), image(n))
     layer(f"MaxUnpool{n}d", lambda n=n: unpooled(n), image(n))
