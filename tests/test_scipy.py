@@ -273,18 +273,124 @@ def _borders(i):
     return list(_engine.BORDERS)[i % len(_engine.BORDERS)]
 
 
+SIGNAL = ("direct", "separable", "fft")  # as signal.convolve and correlate may choose
+
+
+def chosen(x, kernel, engines):
+    problem = Problem(x, kernel, x.shape, tuple(-(k // 2) for k in kernel.shape), "constant")
+    return _engine.choose(problem, engines)[0]
+
+
 def test_choice():
-    """Small kernels are summed directly, outer products by axes, and large kernels without structure by FFT."""
+    """Small kernels are summed directly, outer products by axes, and large kernels without structure by FFT if need be
+    of sums that are whole numbers."""
     rng = np.random.default_rng(9)
-    x = np.zeros((1024, 1024), np.float32)
+    x, dense = rng.random((1024, 1024), np.float32), rng.standard_normal((301, 301)).astype("f4")
+    for engines in (SIGNAL, _engine.SUMS):
+        assert chosen(x, dense[:7, :7], engines) == "direct"
+        assert chosen(x, np.ones((15, 15), np.float32), engines) == "separable"
+    assert chosen(x, dense, SIGNAL) == "fft"
+    assert chosen(x, dense, _engine.SUMS) == "direct"
+    counts, disk = np.rint(x * 9), np.rint(dense)
+    assert chosen(counts, disk, _engine.SUMS) == "rounded"
+    assert chosen(counts, dense, _engine.SUMS) == "direct"
+    counts[0, 0] = 2.0**40
+    assert chosen(counts, disk, _engine.SUMS) == "direct"  # more digits than an FFT keeps
+    counts[0, 0] = np.nan
+    assert chosen(counts, disk, _engine.SUMS) == "direct"
 
-    def chosen(kernel):
-        shape = kernel.shape
-        return _engine.choose(Problem(x, kernel, x.shape, tuple(-(k // 2) for k in shape), "reflect"))[0]
 
-    assert chosen(rng.standard_normal((7, 7)).astype("f4")) == "direct"
-    assert chosen(np.ones((15, 15), np.float32)) == "separable"
-    assert chosen(rng.standard_normal((301, 301)).astype("f4")) == "fft"
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_an_fft_needs_even_data(dtype):
+    """One element may not make all others noise; zeros, however many, do not count."""
+    x, kernel = np.random.default_rng(18).random((900, 900)).astype(dtype), np.random.default_rng(19).random((201, 201))
+    kernel = kernel.astype(dtype)
+    sparse = np.where(x < 0.01, x, 0)
+    assert chosen(x, kernel, SIGNAL) == chosen(sparse, kernel, SIGNAL) == chosen(x * 0, kernel, SIGNAL) == "fft"
+    for outlier in (1e20, -1e38):
+        x[3, 4] = outlier
+        assert chosen(x, kernel, SIGNAL) == "direct"
+        assert chosen(x, kernel, ("fft",)) == "fft"
+
+
+PADS = {"constant": "constant", "nearest": "edge", "reflect": "symmetric", "mirror": "reflect", "wrap": "wrap"}
+
+
+def padded(x, kernel, border, cval):
+    """A centred correlation of what NumPy extends: SciPy 1.17 reflects short axes under long kernels wrongly."""
+    extra = {"constant_values": cval} if border == "constant" else {}
+    x = np.pad(x, [(k // 2, k - 1 - k // 2) for k in kernel.shape], PADS[border], **extra)
+    return scipy.signal.correlate(x, kernel, "valid", "direct")
+
+
+def disk(radius):
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return (y**2 + x**2 <= radius**2).astype(float)
+
+
+SUMMED = [
+    (ndimage, "convolve", {"mode": "constant"}),
+    (ndimage, "correlate", {"mode": "constant"}),
+    (signal, "convolve2d", {"mode": "same"}),
+    (signal, "correlate2d", {"mode": "same"}),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "mode"), SUMMED)
+@pytest.mark.parametrize("outlier", [1e20, 9.969209968386869e36])
+def test_an_outlier_reaches_as_far_as_the_kernel(module, name, mode, outlier):
+    """What a fill value's windows do not see is what it was without it, bit for bit."""
+    x, kernel = np.random.default_rng(20).random((150, 140)), disk(25)
+    clean = getattr(module, name)(x, kernel, **mode)
+    x[3, 4] = outlier
+    filled = getattr(module, name)(x, kernel, **mode)
+    assert filled[:20, :20].max() > 1e19
+    np.testing.assert_array_equal(filled[29:], clean[29:])
+    np.testing.assert_array_equal(filled[:, 30:], clean[:, 30:])
+    np.testing.assert_allclose(filled[29:40], getattr(PAIRS[module], name)(x, kernel, **mode)[29:40], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("module", "name", "mode"), SUMMED)
+def test_zeros_stay_zeros(module, name, mode, dtype):
+    """Counts and weighted means over masks: what sees nothing is zero, and nothing is negative."""
+    rng = np.random.default_rng(21)
+    mask = np.zeros((300, 250), dtype)
+    mask[:60] = 1
+    for kernel, x in ((disk(40), mask), (disk(40) * rng.random((81, 81)), mask * rng.random(mask.shape))):
+        y = getattr(module, name)(x.astype(dtype), kernel.astype(dtype), **mode)
+        assert y.min() == 0
+        assert not y[101:].any()
+        assert (y[:99] > 0).all()
+
+
+def test_whole_numbers_are_exact(caplog):
+    """An FFT of whole numbers, rounded, is what direct sums are: exact, in every rank and border."""
+    caplog.set_level(logging.DEBUG, "fastconv.scipy")
+    rng = np.random.default_rng(22)
+    for i in range(60):
+        rank = 1 + i % 3
+        n, k = rng.integers(1, (1500, 50, 12)[rank - 1], rank), rng.integers(1, (900, 40, 9)[rank - 1], rank)
+        x = rng.integers(-9, 9, n, endpoint=True).astype(("f4", "f8")[i % 2])
+        w = rng.integers(-9, 9, k, endpoint=True).astype(x.dtype)
+        border, offset = _borders(i), tuple(-(int(k) // 2) for k in w.shape)
+        problem = Problem(x, w, x.shape, offset, border, 2.0)
+        y = _engine.correlate(problem, ("rounded",))
+        assert y.dtype == x.dtype
+        np.testing.assert_array_equal(y, padded(x, w, border, 2.0))
+    assert sum("rounded" in message for message in caplog.messages) == 60
+
+
+def test_factors_of_whole_numbers_are_whole():
+    """So that sums along axes that cancel give zero, as the direct ones do."""
+    third = np.array([1.0, -3.0, 3.0, -1.0])
+    for kernel in (np.outer(third, [3, 6, 7]), np.outer([6, 10], third) / 4, np.einsum("i,j,k", third, third, third)):
+        factors = _engine.factorised(kernel)
+        assert all((4 * f == np.rint(4 * f)).all() for f in factors)
+        np.testing.assert_array_equal(np.einsum("i,j", *factors[:2]) if kernel.ndim == 2 else kernel, kernel)
+        x = np.full((20,) * kernel.ndim, 0.1 * 2**50 // 1)
+        problem = Problem(x, kernel, x.shape, (-1,) * kernel.ndim, "nearest")
+        assert not _engine.correlate(problem, ("separable",)).any()
 
 
 def test_rank_one_is_recognised_by_every_element():

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One problem, three engines: ``direct``, ``separable`` for kernels of rank one, and ``fft``; the cheapest serves.
+"""One problem, four engines, of which the cheapest that may serve does: ``direct``; ``separable`` for kernels of rank
+one; ``fft``; and ``rounded``, an FFT of whole numbers whose rounding errors are taken off again.
 
 The problem is a correlation of real arrays, ``y[o] = sum over k of kernel[k] * ext(x)[o + offset + k]``, where ``ext``
 continues x beyond its borders (csrc/fastconv.h has the equation).
+
+The error of a sum is relative to its own terms, that of an FFT to the whole array: zeros do not stay zeros, sums of
+what is not negative become negative, and one element of 1e20 makes all others noise. So who promises sums (``SUMS``)
+gets sums, or their exact values.
 """
 
 from __future__ import annotations
@@ -15,12 +20,14 @@ import numpy as np
 import scipy.fft
 
 from fastconv import _args, _config, _core
-from fastconv.scipy._numbers import Unserved, log
+from fastconv.scipy._numbers import Unserved, log, whole
 
 #: The core's number of each border.
 BORDERS = {"constant": 0, "nearest": 1, "reflect": 2, "mirror": 3, "wrap": 4}
-ENGINES = ("direct", "separable", "fft")
+ENGINES = ("direct", "separable", "fft", "rounded")
+SUMS = ("direct", "separable", "rounded")
 _MOST_AXES = 8  # of the core
+_BINARY = 2.0**20  # fractions of whole numbers with this denominator are factorised into such
 _NARROW = 64  # columns: fewer make short vectors
 _SMALL = 20e-6  # seconds: as long as it takes to look for another engine than the direct one
 
@@ -39,8 +46,8 @@ class Problem:
     unfused: bool = False  # round each product, as compilers do for CPUs without fused multiply-adds
 
 
-def correlate(p: Problem, engines: Sequence[str] = ENGINES) -> np.ndarray:
-    """The result by the cheapest of these engines; x and kernel are of the dtype to compute in."""
+def correlate(p: Problem, engines: Sequence[str]) -> np.ndarray:
+    """The result by the cheapest of these engines that may serve; x and kernel are of the dtype to compute in."""
     if p.x.ndim > _MOST_AXES or not p.x.size or not p.kernel.size or 0 in p.out_shape:
         raise Unserved(f"an array of shape {p.x.shape} and a kernel of shape {p.kernel.shape}")
     p = replace(p, x=_args.addressable(p.x))
@@ -52,6 +59,8 @@ def correlate(p: Problem, engines: Sequence[str] = ENGINES) -> np.ndarray:
         return np.ascontiguousarray(correlate(_permuted(p, order), engines).transpose(inverse))
     name, factors = choose(p, engines)
     log.debug("%s on %s by %s: %s", p.x.dtype, p.x.shape, p.kernel.shape, name)
+    if name == "rounded":
+        return _rounded(p)
     if name == "fft":
         y = _fft(p)
         rest = [e for e in engines if e != "fft"]
@@ -60,8 +69,8 @@ def correlate(p: Problem, engines: Sequence[str] = ENGINES) -> np.ndarray:
     return _direct(p) if name == "direct" else _separable(p, factors)
 
 
-def choose(p: Problem, engines: Sequence[str] = ENGINES) -> tuple[str, list[np.ndarray] | None]:
-    """The cheapest engine, and the kernel's factors if it is the separable one."""
+def choose(p: Problem, engines: Sequence[str]) -> tuple[str, list[np.ndarray] | None]:
+    """The cheapest engine that may serve, and the kernel's factors if it is the separable one."""
     costs = {}
     if "direct" in engines:
         costs["direct"] = _stencil(p).cost(_config.ISA)
@@ -71,9 +80,13 @@ def choose(p: Problem, engines: Sequence[str] = ENGINES) -> tuple[str, list[np.n
     if factors is not None:
         costs["separable"] = _separable_cost(p, factors)
     if "fft" in engines:
-        costs["fft"] = _fft_cost(p)
-    name = min(costs, key=costs.__getitem__)
-    return name, factors if name == "separable" else None
+        costs["fft"] = _fft_cost(p, p.x.itemsize)
+    if "rounded" in engines:
+        costs["rounded"] = _fft_cost(p, 8)
+    for name in sorted(costs, key=costs.__getitem__):
+        if (name != "rounded" or _is_exact(p)) and (name != "fft" or len(engines) == 1 or _is_even(p.x)):
+            return name, factors if name == "separable" else None
+    raise Unserved("an FFT of numbers beyond its precision")
 
 
 # ------------------------------------------------------------------------------------------- arrangement of axes
@@ -123,7 +136,10 @@ def _direct(p: Problem) -> np.ndarray:
 
 
 def factorised(kernel: np.ndarray) -> list[np.ndarray] | None:
-    """Factors whose outer product is the kernel, every element to a few units in its last place; or None."""
+    """Factors whose outer product is the kernel, every element to a few units in its last place; or None.
+
+    Those of whole numbers, and of binary fractions of them, are such too: what is exact by direct sums stays so.
+    """
     if sum(n > 1 for n in kernel.shape) < 2:
         return None
     kernel64 = kernel.astype(np.float64)
@@ -131,10 +147,16 @@ def factorised(kernel: np.ndarray) -> list[np.ndarray] | None:
     top = kernel64[pivot]
     if not np.isfinite(top) or top == 0:
         return None
-    factors = []
+    binary = abs(top) < 2.0**40 and whole(kernel64 * _BINARY)
+    factors, scale = [], 1.0
     for axis in range(kernel.ndim):
         fibre = kernel64[tuple(slice(None) if i == axis else at for i, at in enumerate(pivot))]
-        factors.append(fibre if axis == kernel.ndim - 1 else fibre / top)
+        if axis == kernel.ndim - 1:
+            factors.append(fibre / scale)
+        else:
+            unit = np.gcd.reduce((fibre * _BINARY).astype(np.int64)) / _BINARY if binary else top
+            factors.append(fibre / unit)
+            scale *= top / unit
     product = factors[0]
     for factor in factors[1:]:
         product = product[..., None] * factor
@@ -264,11 +286,11 @@ def _fft_sizes(p: Problem) -> tuple[Sequence[int], ...]:
     return extended, p.kernel.shape, (0,) * p.x.ndim, p.out_shape
 
 
-def _fft_cost(p: Problem) -> float:
+def _fft_cost(p: Problem, itemsize: int) -> float:
     """On the nominal core of csrc/algo/cost.c: three transforms by pocketfft, which has vectors along no more than
     one axis."""
     n = math.prod(_fft_lengths(p))
-    return 40e-6 + 3 * n * (4.0 + math.log2(n)) * (0.16e-9 if p.x.itemsize == 4 else 0.25e-9)
+    return 40e-6 + 3 * n * (4.0 + math.log2(n)) * (0.16e-9 if itemsize == 4 else 0.25e-9)
 
 
 def _fft(p: Problem) -> np.ndarray:
@@ -282,6 +304,40 @@ def _fft(p: Problem) -> np.ndarray:
     full = scipy.fft.irfftn(product, lengths, axes, overwrite_x=True, workers=workers)
     starts = [o + k - 1 for o, k in zip(offsets, p.kernel.shape, strict=True)]
     return np.ascontiguousarray(full[tuple(slice(s, s + m) for s, m in zip(starts, p.out_shape, strict=True))])
+
+
+def _rounded(p: Problem) -> np.ndarray:
+    y = _fft(replace(p, x=p.x.astype(np.float64, copy=False), kernel=p.kernel.astype(np.float64, copy=False)))
+    y = np.rint(y, out=y)
+    y += 0.0  # no zero is negative
+    return y.astype(p.x.dtype, copy=False)
+
+
+def _is_exact(p: Problem) -> bool:
+    """Whether the sums are whole numbers, and a transform in float64 errs by less than a quarter.
+
+    No element of a convolution of length N by transforms errs by more than about 4 eps log2(N) |x|_2 |kernel|_2.
+    """
+    lengths = _fft_lengths(p)
+    most = max(abs(p.fill), float(p.x.max()), -float(p.x.min()))
+    norms = most * math.sqrt(math.prod(lengths)) * float(np.linalg.norm(p.kernel.ravel().astype(np.float64)))
+    if not 4 * np.finfo(np.float64).eps * math.log2(2 + math.prod(lengths)) * norms < 0.25:  # or there is a NaN
+        return False
+    return p.fill == round(p.fill) and whole(p.kernel) and whole(p.x)
+
+
+def _is_even(x: np.ndarray) -> bool:
+    """Whether rounding errors relative to the largest elements leave a typical one that is not zero its first digits.
+
+    An FFT spreads about eps times the root mean square over every output.
+    """
+    sample = np.abs(x.ravel()[:: max(1, x.size // 4096)]).astype(np.float64)
+    sample = sample[sample > 0]
+    if not sample.size:
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.square(x, dtype=np.float64).mean())
+    return not math.sqrt(square) * np.finfo(x.dtype).eps > 2.0**-12 * float(np.median(sample))
 
 
 def _extended(p: Problem) -> np.ndarray:

@@ -17,8 +17,8 @@ log = logging.getLogger("fastconv.scipy")
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _COMPUTED = {FLOAT32: FLOAT32, FLOAT64: FLOAT64, np.dtype("c8"): FLOAT32, np.dtype("c16"): FLOAT64}
-#: Whole numbers up to here are exact in float64, and an FFT's rounding errors stay below a half up to there.
-EXACT, EXACT_FFT = 2**53, 2**45
+#: Whole numbers up to here are exact in float64.
+EXACT = 2**53
 
 
 class Unserved(Exception):

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from fastconv import _args
 from fastconv.scipy import _numbers
-from fastconv.scipy._engine import ENGINES, Pass, Problem, run_passes
+from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
 from fastconv.scipy._engine import correlate as _correlate
 from fastconv.scipy._numbers import EXACT, FLOAT64, Unserved, hand_over
 
@@ -353,7 +353,7 @@ def _filtered(
             x.astype(compute, copy=False), w.astype(compute), x.shape, tuple(offset), border, cval,
             unfused=_numbers.is_integer(dtype),
         )  # fmt: skip
-        y = _correlate(problem, ("direct",) if problem.unfused else ENGINES)
+        y = _correlate(problem, ("direct",) if problem.unfused else SUMS)
         if not w.all() and not np.isfinite(np.vdot(y, y)) and not np.isfinite(x).all():
             raise Unserved("NaN or infinity under weights of zero, which SciPy passes over")
         return y

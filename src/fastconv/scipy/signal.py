@@ -9,15 +9,15 @@ import numpy as np
 import scipy.signal
 
 from fastconv.scipy import _numbers
-from fastconv.scipy._engine import ENGINES, Pass, Problem, run_passes
+from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
 from fastconv.scipy._engine import correlate as _correlate
-from fastconv.scipy._numbers import EXACT, EXACT_FFT, Unserved, hand_over
+from fastconv.scipy._numbers import EXACT, Unserved, hand_over
 
 __all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "sepfir2d"]
 
 _BORDERS = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "reflect"}
 _BORDERS["symmetric"] = "reflect"
-_METHODS = {"auto": ENGINES, "direct": ("direct", "separable"), "fft": ("fft",)}
+_METHODS = {"auto": ("direct", "separable", "fft"), "direct": ("direct", "separable"), "fft": ("fft",)}
 
 
 def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> np.ndarray:
@@ -29,7 +29,8 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> np
         Of the same number of axes.
     mode : {"full", "valid", "same"}
     method : {"auto", "direct", "fft"}
-        ``"auto"`` takes what is predicted to be fastest here, which may be another method than SciPy's choice.
+        ``"auto"`` takes what is predicted to be fastest here, which may be another method than SciPy's choice; an FFT
+        only if the range of in1 leaves typical sums their digits.
 
     Returns
     -------
@@ -140,7 +141,7 @@ def _convolved2d(a: np.ndarray, b: np.ndarray, mode: str, boundary: str, fill: A
     ):
         raise Unserved("a kernel larger than the array")  # SciPy's result is turned round, but not conjugated
     b = _reversed(b).conj() if correlated else b
-    return _convolved(a, b, mode, _BORDERS[boundary], fill, ENGINES, late=correlated)
+    return _convolved(a, b, mode, _BORDERS[boundary], fill, SUMS, late=correlated)
 
 
 def _hashable(value: Any) -> Any:
@@ -178,9 +179,8 @@ def _convolved(
         bound = max(_numbers.largest(a), abs(fill)) * _numbers.largest(b) * b.size
         if bound >= EXACT:
             raise Unserved("sums of integers beyond 2**53")
-        engines = tuple(e for e in engines if e == "direct" or (e == "fft" and bound < EXACT_FFT))
-        if not engines:
-            raise Unserved("an FFT of integers beyond its precision")
+        # A kernel's factors need not be whole.
+        engines = tuple({"fft": "rounded"}.get(e, e) for e in engines if e != "separable")
     elif a.dtype.kind not in "iufc" or b.dtype.kind not in "iufc":
         raise Unserved(f"numbers of dtype {a.dtype} and {b.dtype}")
     sums = _complex_parts(a, _reversed(b), dtype, compute, _window(a.shape, b.shape, mode, late), border, fill, engines)
