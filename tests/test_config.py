@@ -95,6 +95,8 @@ COUNT = "import fastconv; print(fastconv.get_num_threads())"
         ({"OMP_NUM_THREADS": "4,2"}, 4),
         ({"OMP_NUM_THREADS": " 4 "}, 4),
         ({"FASTCONV_NUM_THREADS": "100000"}, 256),
+        ({"FASTCONV_NUM_THREADS": "0003"}, 3),
+        ({"OMP_NUM_THREADS": "9" * 5000}, 256),
         ({"FASTCONV_NUM_THREADS": "", "OMP_NUM_THREADS": "6"}, 6),
     ],
 )
@@ -102,7 +104,7 @@ def test_threads_from_the_environment(environment, expected):
     assert run(COUNT, **environment) == str(expected)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "²", "٣", "1_0"])
 def test_bad_numbers_in_our_variable_are_errors(value):
     result = run(COUNT, check=False, FASTCONV_NUM_THREADS=value)
     assert result.returncode == 1
@@ -110,7 +112,33 @@ def test_bad_numbers_in_our_variable_are_errors(value):
 
 
 def test_bad_numbers_in_openmps_variable_are_not_ours_to_judge():
-    assert run(COUNT, OMP_NUM_THREADS="many") == str(_config.available_cpus())
+    for value in ("many", "²", "0", "-2", "1_0"):
+        assert run(COUNT, OMP_NUM_THREADS=value) == str(_config.available_cpus())
+
+
+@pytest.mark.parametrize("optimised", ["-O", "-OO"])
+def test_without_assertions_and_docstrings(optimised):
+    """Every module that needs no extra is imported, and something is computed."""
+    script = """
+    import importlib, pkgutil, sys, numpy as np, fastconv as fc
+    sys.modules |= dict.fromkeys(("PIL", "dask", "matplotlib", "rich", "scipy", "sklearn", "torch"))
+    for module in pkgutil.walk_packages(fc.__path__, "fastconv.", onerror=lambda name: None):
+        if module.name != "fastconv.__main__":
+            try:
+                importlib.import_module(module.name)
+            except ImportError as error:
+                assert "halted; None in sys.modules" in str(error) or "pip install" in str(error), error
+    net = fc.nn.Sequential(fc.nn.Conv2d(3, 4, 3), fc.nn.BatchNorm2d(4), fc.nn.Flatten(), fc.nn.Linear(36, 2))
+    net(np.ones((2, 3, 5, 5), np.float32))
+    net.backward(np.ones((2, 2), np.float32))
+    fc.optim.SGD(net.parameters(), lr=0.1).step()
+    print(net.eval()(np.ones((2, 3, 5, 5), np.float32)).shape)
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("FASTCONV_", "OMP_NUM"))}
+    command = [sys.executable, optimised, "-c", textwrap.dedent(script)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "(2, 2)"
 
 
 @on_linux

@@ -4,6 +4,7 @@
 import copy
 import gc
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -198,13 +199,63 @@ def test_load_lists_every_problem_and_changes_nothing(error):
 def test_load_not_strict():
     net = small_net()
     result = net.load_state_dict({"0.bias": np.ones(3), "extra": 1.0}, strict=False)
-    assert result.missing_keys == [k for k in KEYS if k != "0.bias"]
+    assert result.missing_keys == [k for k in KEYS if k not in ("0.bias", "2.num_batches_tracked")]
     assert result.unexpected_keys == ["extra"]
     np.testing.assert_array_equal(net[0].bias.value, 1)
     with pytest.raises(nn.StateDictError, match=r"shape of 0\.bias"):
         net.load_state_dict({"0.bias": np.ones(4)}, strict=False)
     with pytest.raises(TypeError, match=r"state_dict\['0.bias'\] has dtype <U1"):
         net.load_state_dict({"0.bias": np.array(["a"] * 3)}, strict=False)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_checkpoints_from_before_batches_were_counted(strict):
+    """torch takes them too: the count stays what it is."""
+    torch = pytest.importorskip("torch")
+    ours = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    theirs = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4))
+    old = {k: v.numpy() + 1 for k, v in theirs.state_dict().items() if "num_batches" not in k}
+    ours[1].num_batches_tracked.data[...] = 7
+    for net, state in ((ours, old), (theirs, {k: torch.from_numpy(v) for k, v in old.items()})):
+        assert net.load_state_dict(state, strict=strict) == ([], [])
+    assert [int(ours[i].num_batches_tracked.value) for i in (1, 2)] == [7, 0]
+    for key, value in old.items():
+        np.testing.assert_array_equal(ours.state_dict()[key], value)
+        np.testing.assert_array_equal(theirs.state_dict()[key], value)
+    copied = pickle.loads(pickle.dumps(ours))
+    copied.load_state_dict(old)
+    del old["1.running_mean"]
+    with pytest.raises(nn.StateDictError, match=r"missing keys: 1\.running_mean$"):
+        ours.load_state_dict(old)
+
+
+def test_load_bfloat16():
+    torch = pytest.importorskip("torch")
+    net, values = nn.Linear(3, 2), torch.tensor([[1.0, -2.5, 3e30], [0.0, 1e-20, -1.0]]).bfloat16()
+    wanted = values.float().numpy()
+    net.load_state_dict({"weight": torch.nn.Parameter(values), "bias": np.zeros(2)})
+    np.testing.assert_array_equal(net.weight.value, wanted)
+    dtypes = pytest.importorskip("ml_dtypes")
+    net.load_state_dict({"weight": -wanted.astype(dtypes.bfloat16), "bias": torch.ones(2, requires_grad=True)})
+    np.testing.assert_array_equal(net.weight.value, -wanted)
+
+
+def test_what_is_no_array_is_named():
+    torch = pytest.importorskip("torch")
+    net = nn.Linear(3, 2)
+    before = net.weight.value.copy()
+    eighth = torch.ones(2, 3).to(torch.float8_e4m3fn)
+    for value, reason in (
+        (eighth, "is a Tensor of dtype torch.float8_e4m3fn, which NumPy cannot read"),
+        (torch.ones(2, 3, device="meta"), "is a Tensor of dtype torch.float32, which NumPy cannot read"),
+        (torch.ones(2, 3).to_sparse(), "is a Tensor of dtype torch.float32, which NumPy cannot read"),
+        ([[1.0, 2.0, 3.0], [4.0]], "is a list, which NumPy cannot read"),
+        (torch.ones(2, 3, dtype=torch.complex64), "has dtype complex64; it needs to hold real numbers"),
+        (None, "has dtype object; it needs to hold real numbers"),
+    ):
+        with pytest.raises(TypeError, match=r"state_dict\['weight'\] " + re.escape(reason)):
+            net.load_state_dict({"bias": np.ones(2), "weight": value})
+    np.testing.assert_array_equal(net.weight.value, before)
 
 
 def test_modes():

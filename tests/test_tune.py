@@ -84,6 +84,14 @@ def broken(change):
         (broken(lambda c: c.update(isa="other")), "made for isa 'other'"),
         (broken(lambda c: c.update(fastconv="0.0.0")), "made for fastconv '0.0.0'"),
         (broken(lambda c: c.update(cpu="another")), "made for cpu 'another'"),
+        (broken(lambda c: c.update(cpu="x" * 9000)), "made for cpu 'x{5,20}...x{5,20}'"),
+        (broken(lambda c: c["costs"].update(mac=10**400)), "is of no use here"),
+        (broken(lambda c: c.update(costs=[1])), "is of no use here"),
+        (broken(lambda c: None).replace(",", "", 1), "is of no use here"),
+        ("[" * 100_000, "is of no use here"),
+        ('{"a":' * 100_000, "is of no use here"),
+        ("9" * 100_000, "is of no use here"),
+        (" " * (1 << 21), "is of no use here"),
     ],
 )
 def test_a_file_of_no_use_is_warned_of(file, text, reason):
@@ -91,6 +99,37 @@ def test_a_file_of_no_use_is_warned_of(file, text, reason):
     file.write_text(text)
     with pytest.warns(RuntimeWarning, match=reason):
         assert _costs.load() == _costs.Costs(nominal())
+
+
+def test_damage_of_any_kind_is_warned_of(file):
+    file.parent.mkdir()
+    whole, rng = broken(lambda c: None).encode(), np.random.default_rng(3)
+    file.touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for _ in range(500):
+            data = bytearray(whole)
+            for place in rng.integers(0, len(data), rng.integers(1, 9)):
+                data[place : place + rng.integers(1, 4)] = rng.bytes(rng.integers(0, 4))
+            with open(file, "r+b") as f:
+                f.write(data)
+                f.truncate()
+            assert all(math.isfinite(s) and s > 0 for s in _costs.load().seconds)
+
+
+def test_a_failed_save_leaves_the_old_file(file, monkeypatch):
+    _costs.save(file, faster(), {})
+    with pytest.raises(TypeError):
+        _costs.save(file, nominal(), {"about": object()})
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        _costs.save(file, nominal(), {})
+    assert _costs.load() == _costs.Costs(faster(), file)
+    assert [p.name for p in file.parent.iterdir()] == ["costs.json"]
 
 
 def test_a_named_file_that_is_missing_is_warned_of(file):

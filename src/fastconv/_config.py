@@ -78,8 +78,9 @@ def _default_threads() -> int:
         text = os.environ.get(variable, "").split(",")[0].strip()
         if not text:
             continue
-        if text.isdigit() and int(text) > 0:
-            return min(int(text), _MAX_THREADS)
+        digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""  # "²" is a digit, but no number
+        if digits:
+            return min(int(digits[:9]), _MAX_THREADS)
         if variable.startswith("FASTCONV"):
             raise ImportError(f"{variable} is {text!r}; it needs a positive number")
     return available_cpus()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from fastconv import _config, _core
 from fastconv._version import __version__
 
 __all__ = ["COSTS", "Costs", "load", "path", "save"]
+
+_LONGEST = 1 << 20  # characters of a file; what `save` writes has some two thousand
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,11 @@ def save(file: Path, seconds: tuple[float, ...], about: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     costs = dict(zip(_core.COST_NAMES, seconds, strict=True))
     partial = file.with_name(f"{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps({**_origin(), "costs": costs, **about}, indent=1) + "\n")
-    partial.replace(file)
+    try:
+        partial.write_text(json.dumps({**_origin(), "costs": costs, **about}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load() -> Costs:
@@ -80,7 +86,8 @@ def load() -> Costs:
     if file is None:
         return nominal()
     try:
-        text = file.read_text()
+        with file.open(encoding="utf-8") as lines:
+            text = lines.read(_LONGEST)
     except FileNotFoundError:
         if os.environ.get("FASTCONV_TUNE"):
             _warn(file, "does not exist; `fastconv tune` makes it")
@@ -90,7 +97,7 @@ def load() -> Costs:
         return nominal()
     try:
         return Costs(_checked(json.loads(text)), file)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         _warn(file, f"is of no use here ({error}); `fastconv tune` makes a new one")
         return nominal()
 
@@ -98,7 +105,7 @@ def load() -> Costs:
 def _checked(found: Any) -> tuple[float, ...]:
     for key, wanted in _origin().items():
         if found[key] != wanted:
-            raise ValueError(f"it was made for {key} {found[key]!r}, this is {wanted!r}")
+            raise ValueError(f"it was made for {key} {reprlib.repr(found[key])}, this is {wanted!r}")
     seconds = tuple(float(found["costs"][name]) for name in _core.COST_NAMES)
     if not all(math.isfinite(s) and s > 0 for s in seconds):
         raise ValueError("its costs are not positive numbers")

@@ -154,13 +154,15 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 class Buffer:
     """An array that belongs to a module's state but is not learnt, such as a running mean.
 
-    `data` is a writable array; nobody keeps packed copies of it.
+    `data` is a writable array; nobody keeps packed copies of it. A state dict may lack a buffer that
+    is `optional`, which then keeps its value.
     """
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "optional")
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, optional: bool = False) -> None:
         self.data = np.array(data)
+        self.optional = optional
 
     @property
     def value(self) -> np.ndarray:
@@ -394,7 +396,9 @@ class Module:
         Parameters
         ----------
         state_dict : mapping of str to array-like
-            Values are converted to the dtype of the parameter they go to.
+            Values are converted to the dtype of the parameter they go to; bfloat16, which NumPy lacks,
+            is taken from torch, JAX and ml_dtypes. As in torch, checkpoints from before batch
+            normalisation counted its batches may lack ``num_batches_tracked``.
         strict : bool
             Whether keys that are missing or unexpected are errors. A shape that does not fit
             always is.
@@ -409,10 +413,11 @@ class Module:
         StateDictError
             With every problem listed; no parameter has been changed.
         TypeError
-            A value is not an array of real numbers.
+            A value is not an array of real numbers; its key is named.
         """
         entries = dict(self._state())
-        missing = [key for key in entries if key not in state_dict]
+        absent = {key for key in entries if key not in state_dict}
+        missing = [key for key in entries if key in absent and not getattr(entries[key], "optional", False)]
         unexpected = [key for key in state_dict if key not in entries]
         problems = []
         if strict and missing:
@@ -421,11 +426,9 @@ class Module:
             problems.append(f"unexpected keys: {', '.join(unexpected)}")
         values = {}
         for key, entry in entries.items():
-            if key in missing:
+            if key in absent:
                 continue
-            values[key] = value = np.asarray(state_dict[key])
-            if value.dtype.kind not in "fiub":
-                raise TypeError(f"state_dict[{key!r}] has dtype {value.dtype}; it needs to hold real numbers")
+            values[key] = value = _real_numbers(state_dict[key], key)
             if value.shape != entry.shape:
                 problems.append(f"shape of {key}: {value.shape} given, {entry.shape} needed")
         if problems:
@@ -451,6 +454,24 @@ class Module:
             return f"{type(self).__name__}({extra})"
         lines = [extra, *children] if extra else children
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _real_numbers(value: Any, key: str) -> np.ndarray:
+    """What a state dict holds under `key`, as an array; bfloat16 as float32."""
+    dtype = str(getattr(value, "dtype", ""))
+    try:
+        if hasattr(value, "detach"):  # a tensor of torch, which lends no memory that requires grad
+            value = value.detach()
+            value = value.float() if dtype == "torch.bfloat16" else value
+        array = np.asarray(value)
+    except Exception as error:  # whatever it is, it has its own ways to say that it is no array
+        kind = f"{type(value).__name__} of dtype {dtype}" if dtype else type(value).__name__
+        raise TypeError(f"state_dict[{key!r}] is a {kind}, which NumPy cannot read ({error})") from error
+    if array.dtype.name == "bfloat16":  # ml_dtypes'
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"state_dict[{key!r}] has dtype {array.dtype}; it needs to hold real numbers")
+    return array
 
 
 def zero_gradients(parameters: Iterable[Parameter], set_to_none: bool = True) -> None:

@@ -69,7 +69,7 @@ class _BatchNorm(Module):
         tracked = track_running_stats
         self.running_mean = Buffer(np.zeros(shape, dtype)) if tracked else None
         self.running_var = Buffer(np.ones(shape, dtype)) if tracked else None
-        self.num_batches_tracked = Buffer(np.zeros((), np.int64)) if tracked else None
+        self.num_batches_tracked = Buffer(np.zeros((), np.int64), optional=True) if tracked else None
 
     def _affine(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         return (self.weight.value, self.bias.value) if self.affine else (None, None)
@@ -121,7 +121,7 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__.replace(
+    __doc__ = (_BatchNorm.__doc__ or "").replace(
         "Batch normalisation for the ranks that a subclass names.",
         "Batch normalisation of inputs (N, C) or (N, C, L), as `torch.nn.BatchNorm1d`.",
     )
@@ -130,7 +130,7 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__.replace(
+    __doc__ = (_BatchNorm.__doc__ or "").replace(
         "Batch normalisation for the ranks that a subclass names.",
         "Batch normalisation of inputs (N, C, H, W), as `torch.nn.BatchNorm2d`.",
     )
@@ -139,7 +139,7 @@ class BatchNorm2d(_BatchNorm):
 
 
 class BatchNorm3d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__.replace(
+    __doc__ = (_BatchNorm.__doc__ or "").replace(
         "Batch normalisation for the ranks that a subclass names.",
         "Batch normalisation of inputs (N, C, D, H, W), as `torch.nn.BatchNorm3d`.",
     )
