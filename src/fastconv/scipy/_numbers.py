@@ -8,8 +8,6 @@ their sums are whole numbers below 2**53, where float64 is exact. bool, float16,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +21,6 @@ EXACT = 2**53
 
 class Unserved(Exception):
     """Why a call is SciPy's."""
-
-
-def hand_over(function: Callable[..., Any], reason: object, *args: Any, **kwargs: Any) -> Any:
-    """SciPy's own result, or SciPy's own error. Keywords that are None are left out: older releases lack some."""
-    log.debug("%s: handed over to SciPy: %s", function.__name__, reason)
-    return function(*args, **{name: value for name, value in kwargs.items() if value is not None})
 
 
 def is_integer(dtype: np.dtype) -> bool:

@@ -16,9 +16,10 @@ from numpy.typing import DTypeLike
 
 from fastconv import _args
 from fastconv.scipy import _numbers
+from fastconv.scipy._accelerate import in_place_of
 from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
 from fastconv.scipy._engine import correlate as _correlate
-from fastconv.scipy._numbers import EXACT, FLOAT64, Unserved, hand_over
+from fastconv.scipy._numbers import EXACT, FLOAT64, Unserved
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "uniform_filter"]
 
@@ -28,6 +29,7 @@ _BORDERS |= {"grid-mirror": "reflect", "grid-constant": "constant", "grid-wrap":
 _RUNNING_SUMS = 512
 
 
+@in_place_of(scipy.ndimage)
 def correlate(
     input: Any,
     weights: Any,
@@ -65,12 +67,10 @@ def correlate(
     >>> ndimage.correlate(np.array([1, 2, 3, 4]), [1, 0, 2])
     array([ 5,  7, 10, 11])
     """
-    try:
-        return _filtered(input, weights, output, mode, cval, origin, axes, False)
-    except Unserved as reason:
-        return hand_over(scipy.ndimage.correlate, reason, input, weights, output, mode, cval, origin, axes=axes)
+    return _filtered(input, weights, output, mode, cval, origin, axes, False)
 
 
+@in_place_of(scipy.ndimage)
 def convolve(
     input: Any,
     weights: Any,
@@ -90,12 +90,10 @@ def convolve(
     >>> ndimage.convolve(np.array([1, 2, 3, 4]), [1, 0, 2])
     array([ 4,  5,  8, 10])
     """
-    try:
-        return _filtered(input, weights, output, mode, cval, origin, axes, True)
-    except Unserved as reason:
-        return hand_over(scipy.ndimage.convolve, reason, input, weights, output, mode, cval, origin, axes=axes)
+    return _filtered(input, weights, output, mode, cval, origin, axes, True)
 
 
+@in_place_of(scipy.ndimage)
 def correlate1d(
     input: Any,
     weights: Any,
@@ -114,12 +112,10 @@ def correlate1d(
     >>> ndimage.correlate1d(np.array([[1, 2, 3, 4]]), [1, 0, 2])
     array([[ 5,  7, 10, 11]])
     """
-    try:
-        return _along(input, np.asarray(weights), axis, output, mode, cval, origin)
-    except Unserved as reason:
-        return hand_over(scipy.ndimage.correlate1d, reason, input, weights, axis, output, mode, cval, origin)
+    return _along(input, np.asarray(weights), axis, output, mode, cval, origin)
 
 
+@in_place_of(scipy.ndimage)
 def convolve1d(
     input: Any,
     weights: Any,
@@ -130,15 +126,13 @@ def convolve1d(
     origin: int = 0,
 ) -> np.ndarray:
     """Convolve along one axis, as :func:`scipy.ndimage.convolve1d`; the parameters of :func:`correlate`."""
-    try:
-        kernel, shift = np.asarray(weights), _index(origin)
-        if kernel.ndim != 1:
-            raise Unserved("weights")
-        return _along(input, kernel[::-1].conj(), axis, output, mode, cval, -shift - (len(kernel) % 2 == 0))
-    except Unserved as reason:
-        return hand_over(scipy.ndimage.convolve1d, reason, input, weights, axis, output, mode, cval, origin)
+    kernel, shift = np.asarray(weights), _index(origin)
+    if kernel.ndim != 1:
+        raise Unserved("weights")
+    return _along(input, kernel[::-1].conj(), axis, output, mode, cval, -shift - (len(kernel) % 2 == 0))
 
 
+@in_place_of(scipy.ndimage)
 def gaussian_filter(
     input: Any,
     sigma: float | Sequence[float],
@@ -180,15 +174,10 @@ def gaussian_filter(
            [0.32, 0.35, 0.32],
            [0.08, 0.32, 0.6 ]])
     """
-    try:
-        return _smoothed(input, sigma, order, output, mode, cval, truncate, radius, axes)
-    except Unserved as reason:
-        return hand_over(
-            scipy.ndimage.gaussian_filter, reason, input, sigma, order, output, mode, cval, truncate, radius=radius,
-            axes=axes,
-        )  # fmt: skip
+    return _smoothed(input, sigma, order, output, mode, cval, truncate, radius, axes)
 
 
+@in_place_of(scipy.ndimage)
 def uniform_filter(
     input: Any,
     size: int | Sequence[int] = 3,
@@ -210,10 +199,7 @@ def uniform_filter(
     >>> ndimage.uniform_filter(np.array([0.0, 3.0, 6.0, 0.0]), 3)
     array([1., 3., 3., 2.])
     """
-    try:
-        return _averaged(input, size, output, mode, cval, origin, axes)
-    except Unserved as reason:
-        return hand_over(scipy.ndimage.uniform_filter, reason, input, size, output, mode, cval, origin, axes=axes)
+    return _averaged(input, size, output, mode, cval, origin, axes)
 
 
 # ------------------------------------------------------------------------------------------------- arguments

@@ -9,9 +9,10 @@ import numpy as np
 import scipy.signal
 
 from fastconv.scipy import _numbers
+from fastconv.scipy._accelerate import in_place_of
 from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
 from fastconv.scipy._engine import correlate as _correlate
-from fastconv.scipy._numbers import EXACT, Unserved, hand_over
+from fastconv.scipy._numbers import EXACT, Unserved
 
 __all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "sepfir2d"]
 
@@ -20,6 +21,7 @@ _BORDERS["symmetric"] = "reflect"
 _METHODS = {"auto": ("direct", "separable", "fft"), "direct": ("direct", "separable"), "fft": ("fft",)}
 
 
+@in_place_of(scipy.signal)
 def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> np.ndarray:
     """Convolve two N-dimensional arrays, as :func:`scipy.signal.convolve`.
 
@@ -43,12 +45,10 @@ def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> np
     >>> signal.convolve([1, 2, 3], [0, 1, 0.5])
     array([0. , 1. , 2.5, 4. , 1.5])
     """
-    try:
-        return _convolved(np.asarray(in1), np.asarray(in2), mode, "constant", 0, _METHODS.get(method))
-    except Unserved as reason:
-        return hand_over(scipy.signal.convolve, reason, in1, in2, mode, method)
+    return _convolved(np.asarray(in1), np.asarray(in2), mode, "constant", 0, _METHODS.get(method))
 
 
+@in_place_of(scipy.signal)
 def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> np.ndarray:
     """Cross-correlate two N-dimensional arrays, as :func:`scipy.signal.correlate`; the parameters of :func:`convolve`.
 
@@ -58,13 +58,11 @@ def correlate(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> n
     >>> signal.correlate([1, 2, 3], [0, 1, 0.5])
     array([0.5, 2. , 3.5, 3. , 0. ])
     """
-    try:
-        kernel = _reversed(np.asarray(in2)).conj()
-        return _convolved(np.asarray(in1), kernel, mode, "constant", 0, _METHODS.get(method))
-    except Unserved as reason:
-        return hand_over(scipy.signal.correlate, reason, in1, in2, mode, method)
+    kernel = _reversed(np.asarray(in2)).conj()
+    return _convolved(np.asarray(in1), kernel, mode, "constant", 0, _METHODS.get(method))
 
 
+@in_place_of(scipy.signal)
 def convolve2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0) -> np.ndarray:
     """Convolve two 2-dimensional arrays, as :func:`scipy.signal.convolve2d`.
 
@@ -89,21 +87,17 @@ def convolve2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", f
            [0., 1., 2.],
            [2., 0., 1.]])
     """
-    try:
-        return _convolved2d(np.asarray(in1), np.asarray(in2), mode, boundary, fillvalue, False)
-    except Unserved as reason:
-        return hand_over(scipy.signal.convolve2d, reason, in1, in2, mode, boundary, fillvalue)
+    return _convolved2d(np.asarray(in1), np.asarray(in2), mode, boundary, fillvalue, False)
 
 
+@in_place_of(scipy.signal)
 def correlate2d(in1: Any, in2: Any, mode: str = "full", boundary: str = "fill", fillvalue: Any = 0) -> np.ndarray:
     """Cross-correlate two 2-dimensional arrays, as :func:`scipy.signal.correlate2d`; the parameters of
     :func:`convolve2d`."""
-    try:
-        return _convolved2d(np.asarray(in1), np.asarray(in2), mode, boundary, fillvalue, True)
-    except Unserved as reason:
-        return hand_over(scipy.signal.correlate2d, reason, in1, in2, mode, boundary, fillvalue)
+    return _convolved2d(np.asarray(in1), np.asarray(in2), mode, boundary, fillvalue, True)
 
 
+@in_place_of(scipy.signal)
 def sepfir2d(input: Any, hrow: Any, hcol: Any) -> np.ndarray:
     """Filter an image by a row and a column of odd length, as :func:`scipy.signal.sepfir2d`.
 
@@ -119,10 +113,7 @@ def sepfir2d(input: Any, hrow: Any, hcol: Any) -> np.ndarray:
            [1., 2., 1.],
            [0., 1., 3.]], dtype=float32)
     """
-    try:
-        return _sepfir2d(np.asarray(input), np.asarray(hrow), np.asarray(hcol))
-    except Unserved as reason:
-        return hand_over(scipy.signal.sepfir2d, reason, input, hrow, hcol)
+    return _sepfir2d(np.asarray(input), np.asarray(hrow), np.asarray(hcol))
 
 
 def _reversed(array: np.ndarray) -> np.ndarray:
