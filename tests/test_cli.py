@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: what it prints and writes, its exit statuses, and what it says when it cannot."""
 
+import io
 import itertools
 import json
 import os
@@ -11,7 +12,8 @@ import types
 import pytest
 
 import fastconv as fc
-from fastconv.bench import environment, peak, report
+from fastconv.bench import environment, peak, report, shapes, terminal
+from fastconv.bench.names import PEERS, REFERENCES
 from fastconv.cli import main
 
 QUICK = ["bench", "--network", "lenet5", "--quick", "--threads", "1"]
@@ -36,12 +38,150 @@ def test_version():
     assert (result.returncode, result.stdout) == (0, f"fastconv {fc.__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["info", "--help"], ["demo", "--help"], ["bench", "--help"]])
-def test_help(arguments, capsys):
+COMMANDS = ("info", "demo", "bench", "tune")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
-        main(arguments)
+        main([command, "--help"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("usage: fastconv")
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: fastconv {command} ")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_help_names_the_commands_and_gives_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"  {command}  " in text and f"fastconv {command}" in text for command in COMMANDS if command != "demo")
+    assert "examples:" in text
+
+
+def test_help_of_bench_explains_every_name_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    options, _, names = capsys.readouterr().out.partition("names:")
+    assert "examples:" in options
+    words = names.replace(":", " ").split()
+    for name in (*shapes.NETWORKS, *fc.ALGORITHMS, *PEERS, *REFERENCES):
+        assert name in words
+        assert options.count(f"{name},") == 0
+    assert all(meaning.split()[0] in names for meaning in shapes.LISTS.values())
+
+
+WRONG = [("FASTCONV_ISA", "avx1024"), ("FASTCONV_NUM_THREADS", "many")]
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG)
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], *([command, "--help"] for command in COMMANDS)])
+def test_help_and_version_do_not_depend_on_the_environment(arguments, variable, value):
+    result = run(*arguments, **{variable: value})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(("usage: fastconv", f"fastconv {fc.__version__}"))
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_environment_that_cannot_be_had_is_one_line(command, variable, value):
+    result = run(command, **{variable: value})
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"fastconv: {variable} is '{value}'; ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_installed_script_is_the_command_line_too(tmp_path):
+    script = tmp_path / "fastconv"
+    script.write_text("import sys\nfrom fastconv.cli import main\nsys.exit(main())\n")
+    for name, status in (("--version", 0), ("info", 1)):
+        command = [sys.executable, str(script), name]
+        result = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "FASTCONV_ISA": "?"}, cwd=tmp_path
+        )
+        assert result.returncode == status, result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("given", [["script.py", "-m", "fastconv"], ["-m", "other"]])
+def test_no_other_program_is_spared_the_error(given, tmp_path):
+    (tmp_path / "script.py").write_text("import fastconv\n")
+    (tmp_path / "other.py").write_text("import fastconv\n")
+    result = subprocess.run(
+        [sys.executable, *given], capture_output=True, text=True, env={**os.environ, "FASTCONV_ISA": "?"}, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "ImportError: FASTCONV_ISA is '?'" in result.stderr
+
+
+# ---------------------------------------------------------------------------- terminals of all kinds
+
+
+@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
+def test_an_ascii_terminal_gets_every_character_spelled(variables):
+    variables = {"PYTHONUTF8": "0", **variables}
+    result = run(*ALONE, "--layers", "c1", **variables)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1>6 5x5 @32" in result.stdout
+    assert "?" not in result.stdout
+    assert result.stdout.isascii()
+
+
+def test_streams_are_left_as_they_were():
+    before = sys.stdout.errors
+    with terminal.spelled():
+        assert sys.stdout.errors != before
+    assert sys.stdout.errors == before
+
+
+def test_what_has_no_spelling_is_a_question_mark():
+    assert "3×3 → ☃".encode("ascii", "fastconv.spell") == b"3x3 > ?"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("ascii", "fastconv.spell")
+
+
+def test_tables_follow_columns_into_a_pipe():
+    wide, narrow = (run(*ALONE, "--layers", "c*", COLUMNS=columns).stdout for columns in ("", "60"))
+    assert max(map(len, narrow.splitlines())) <= 60 < max(map(len, wide.splitlines()))
+    assert "algorithm" in narrow
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("rich", [False, True])
+def test_progress_with_rich_and_without(rich, monkeypatch):
+    if rich:
+        pytest.importorskip("rich")
+    monkeypatch.setattr(terminal, "_rich", lambda: rich)
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    assert list(terminal.track("abc", "letters")) == ["a", "b", "c"]
+    assert "letters" in screen.getvalue()
+    assert "3/3" in screen.getvalue()
+
+
+def test_progress_without_rich_is_one_line_for_each_stage(monkeypatch):
+    monkeypatch.setattr(terminal, "_rich", lambda: False)
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    with terminal.stages() as begin:
+        for label in ("one", "two"):
+            tick = begin(label, 2)
+            tick()
+            tick()
+    assert screen.getvalue().replace("\r", "|") == "|one 0/2|one 1/2|one 2/2\n|two 0/2|two 1/2|two 2/2\n"
+
+
+def test_progress_in_a_file_is_a_line_for_each_stage(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", file := io.StringIO())
+    with terminal.stages() as begin:
+        begin("one", 2)()
+    assert list(terminal.track("ab", "letters")) == ["a", "b"]
+    assert file.getvalue() == "one\n"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +300,7 @@ def raising(error):
         (
             ModuleNotFoundError("No module named 'sklearn.datasets'", name="sklearn.datasets"),
             1,
-            'fastconv: demo needs sklearn, which is not installed: python -m pip install "fastconv[demo]"\n',
+            "fastconv: demo needs sklearn, which is not installed: python -m pip install scikit-learn\n",
         ),
     ],
 )

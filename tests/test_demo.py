@@ -15,7 +15,6 @@ from support import tolerance
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
-pytest.importorskip("rich")
 image_module = pytest.importorskip("PIL.Image")
 
 from fastconv import demo, models, nn  # noqa: E402

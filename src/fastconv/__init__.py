@@ -8,21 +8,30 @@
 (1, 8, 32, 32)
 """
 
-from fastconv import functional, grad, models, nn, optim, reference
-from fastconv._config import (
-    config,
-    fma_peak,
-    get_num_threads,
-    isa,
-    set_num_threads,
-    show_config,
-    threads,
-)
-from fastconv._version import __version__
-from fastconv.functional import *  # noqa: F403
-from fastconv.functional import __all__ as _functions
-from fastconv.io import load, save
-from fastconv.plan import ALGORITHMS, ConvPlan, algorithms
+#: Why there is nothing here but the command line, which tells it in one line.
+_failure: ImportError | None = None
+try:
+    from fastconv import functional, grad, models, nn, optim, reference
+    from fastconv._config import (
+        config,
+        fma_peak,
+        get_num_threads,
+        isa,
+        set_num_threads,
+        show_config,
+        threads,
+    )
+    from fastconv._version import __version__
+    from fastconv.functional import *  # noqa: F403
+    from fastconv.functional import __all__ as _functions
+    from fastconv.io import load, save
+    from fastconv.plan import ALGORITHMS, ConvPlan, algorithms
+except ImportError as error:  # FASTCONV_ISA is unknown, or the like
+    from fastconv.cli import started_this_process
+
+    if not started_this_process():
+        raise
+    _failure, _functions = error, []
 
 __all__ = [
     *_functions,

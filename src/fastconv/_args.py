@@ -27,6 +27,18 @@ _LAYOUTS = {
     3: {"NCDHW": (0, 1, 2, 3, 4), "NDHWC": (0, 4, 1, 2, 3)},
 }
 ACTIVATIONS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+#: Algorithms of convolution, as numbered by the C core.
+ALGORITHMS = (
+    "direct",
+    "im2col",
+    "winograd_f2",
+    "winograd_f3",
+    "winograd_f4",
+    "winograd_f6",
+    "pointwise",
+    "depthwise",
+    "reference",
+)
 DIRECTIONS = {"forward": 0, "input": 1, "weight": 2}
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: ``fastconv info``, ``demo``, ``bench`` and ``tune``.
 
-A command is loaded only when it is called, and those that need more than NumPy say which extra
-brings it.
+A command is loaded only when it is called, and those that need more than NumPy say what to install.
+Nothing here needs the C core before that: ``--help`` and ``--version`` answer whatever the environment
+asks for.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fastconv._version import __version__
+from fastconv.bench import terminal
+
 __all__ = ["main"]
 
-#: Packages that not everybody has, and the extra that brings them.
-EXTRAS = dict.fromkeys(("matplotlib", "PIL", "rich", "safetensors", "sklearn"), "demo")
+#: Packages that not everybody has, and what to install for them.
+INSTALL = {
+    "matplotlib": "matplotlib",
+    "PIL": "pillow",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,9 +54,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     fastconv ...
     0
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    with terminal.spelled():
+        return _run(sys.argv[1:] if argv is None else list(argv))
+
+
+def started_this_process() -> bool:
+    """Whether this process is ``fastconv`` or ``python -m fastconv``."""
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # while the module is looked for
+        given = " ".join(sys.orig_argv[1:]) + " "
+        return "-m fastconv " in given or "-mfastconv " in given
+    return os.path.splitext(os.path.basename(program))[0] == "fastconv"
+
+
+def _run(argv: list[str]) -> int:
+    import fastconv
+
     args = _parser(argv).parse_args(argv)
     args.argv = argv
+    if fastconv._failure is not None:
+        return _failed(str(fastconv._failure))
     try:
         status = args.command(args) or 0
         sys.stdout.flush()  # a reader who has gone away is to be noticed here
@@ -58,11 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if package not in INSTALL:
             raise
-        return _failed(
-            f'{argv[0]} needs {package}, which is not installed: python -m pip install "fastconv[{EXTRAS[package]}]"'
-        )
+        return _failed(f"{argv[0]} needs {package}, which is not installed: python -m pip install {INSTALL[package]}")
     except (OSError, ValueError) as error:
         return _failed(str(error))
 
@@ -72,18 +97,38 @@ def _failed(message: str) -> int:
     return 1
 
 
+EXAMPLES = """examples:
+  fastconv info              what runs here, and how fast the machine could be
+  fastconv bench --quick     VGG-16 layer by layer, beside NumPy
+  fastconv bench --help      what else there is to measure
+  fastconv tune              let this machine choose its algorithms better
+
+Every command takes --help and --json. The environment variables
+FASTCONV_NUM_THREADS and FASTCONV_ISA (scalar, avx2, avx512, neon) limit what
+is used."""
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    from fastconv import __version__
-
-    parser = argparse.ArgumentParser(prog="fastconv", description="Fast convolutional networks on the CPU.")
+    parser = argparse.ArgumentParser(
+        prog="fastconv",
+        usage="fastconv COMMAND [options]",
+        description="Fast convolutional networks on the CPU.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND", prog="fastconv")
 
-    info = commands.add_parser("info", help="what runs the kernels, and how fast it could")
+    text = "what runs the kernels, and how fast it could"
+    info = commands.add_parser("info", help=text, description=f"Show {text}.")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(command=_info)
 
-    demo = commands.add_parser("demo", help="learn handwriting, and run VGG-16 on a photograph")
+    demo = commands.add_parser(
+        "demo",
+        help="learn handwriting, and run VGG-16 on a photograph",
+        description="Let two networks learn handwriting, and run VGG-16 on a photograph.",
+    )
     demo.add_argument(
         "--output",
         metavar="DIR",
@@ -96,13 +141,14 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time layers of well-known networks")
     if "bench" in argv:
-        from fastconv.bench.command import add_arguments
+        from fastconv.bench.arguments import add_arguments
 
         add_arguments(bench)
     bench.set_defaults(command=_bench)
 
     tune = commands.add_parser(
         "tune",
+        usage="fastconv tune [--seconds S | --show | --reset] [--json]",
         help="measure what this machine's choice of algorithms rests on",
         description="Measure on one thread what the choice of algorithms rests on, and keep it for this version, "
         "instruction set and processor: in the file that FASTCONV_TUNE names, or in the user's cache.",

@@ -9,19 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args, _config, _core, _costs
+from fastconv._args import ALGORITHMS
 
-# As numbered by the C core.
-ALGORITHMS = (
-    "direct",
-    "im2col",
-    "winograd_f2",
-    "winograd_f3",
-    "winograd_f4",
-    "winograd_f6",
-    "pointwise",
-    "depthwise",
-    "reference",
-)
 _AUTO = -1
 #: Less accurate than the rest: taken by name only.
 _BY_NAME = ("winograd_f6",)

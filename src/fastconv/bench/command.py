@@ -26,12 +26,12 @@ from fastconv.bench import peak, report, terminal, versus
 from fastconv.bench.cases import case_of
 from fastconv.bench.contenders import (
     PEERS,
+    REFERENCES,
     Contender,
     FastConv,
     FastConvCall,
-    NumpyIm2col,
-    NumpyLoops,
     find_peers,
+    plain_numpy,
     versions,
 )
 from fastconv.bench.environment import fair_environment, unheld
@@ -40,74 +40,10 @@ from fastconv.bench.memory import PeakMemory
 from fastconv.bench.shapes import NETWORKS, Layer, layers
 from fastconv.bench.timing import Effort
 
-__all__ = ["add_arguments", "main"]
+__all__ = ["main"]
 
 QUICK = Effort(rounds=2, slice_time=0.01)
 MANY = Effort(rounds=5, slice_time=0.025)  # a dozen contenders
-REFERENCES = {"loops": NumpyLoops, "im2col": NumpyIm2col}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``fastconv bench``."""
-    what = parser.add_argument_group("what to measure")
-    what.add_argument(
-        "--network",
-        nargs="+",
-        choices=(*NETWORKS, "all"),
-        default=["vgg16"],
-        help="networks whose layers to run (vgg16)",
-    )
-    what.add_argument("--layers", nargs="+", metavar="GLOB", default=["*"], help="only layers of such names")
-    what.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"], help="both")
-    what.add_argument("--batch", nargs="+", type=_positive, default=[1], metavar="N", help="images at a time (1)")
-    what.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    what.add_argument(
-        "--algorithm",
-        nargs="+",
-        choices=("auto", "winograd", *fc.ALGORITHMS, "all"),
-        default=["auto"],
-        help="convolution algorithms; all: auto and, beside it, all but the reference (auto)",
-    )
-    what.add_argument(
-        "--reference",
-        nargs="+",
-        choices=(*REFERENCES, "none"),
-        help="forms of the NumPy reference to compare with (both; with --peers none)",
-    )
-    what.add_argument(
-        "--peers",
-        nargs="*",
-        choices=(*PEERS, "all"),
-        help="other libraries to compare with, and fastconv.conv2d beside fastconv.ConvPlan (all)",
-    )
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--threads",
-        type=_positive,
-        default=fc.get_num_threads(),
-        metavar="N",
-        help="threads of fastconv and of NumPy's BLAS (%(default)s)",
-    )
-    how.add_argument("--quick", action="store_true", help="short and rough")
-    how.add_argument("--cold", action="store_true", help="also calls that find the caches flushed")
-    how.add_argument("--memory", action="store_true", help="also peak memory, each in a process of its own (Linux)")
-    show = parser.add_argument_group("what to do with the result")
-    for name, text in (("json", "keep as JSON"), ("markdown", "write as Markdown")):
-        show.add_argument(f"--{name}", nargs="?", const="-", metavar="FILE", help=f"{text} (standard output)")
-    show.add_argument("--html", metavar="FILE", help="write a page with tables and plots (needs --peers)")
-    show.add_argument("--plot", metavar="FILE", help="draw bars (png, svg or pdf; one per network)")
-    show.add_argument(
-        "--compare",
-        nargs=2,
-        metavar=("A", "B"),
-        help="measure nothing, but set two JSON files side by side",
-    )
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
-        raise argparse.ArgumentTypeError(f"it is {text!r}; it needs a number from 1 to 256")
-    return int(text)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -132,13 +68,13 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("--html shows fastconv against its peers; it needs --peers")
     if args.plot or args.html:
         from fastconv.bench import plot  # says what is missing before the time is spent
-    field = _field(args)
+    field, threads = _field(args), args.threads or fc.get_num_threads()
     if field.foreign:
-        environment = fair_environment(args.threads, peers=args.peers is not None)
+        environment = fair_environment(threads, peers=args.peers is not None)
         if environment is not None:
             command = [sys.executable, "-m", "fastconv", *args.argv]
             return subprocess.run(command, env=environment).returncode
-    with fc.threads(args.threads):
+    with fc.threads(threads):
         run, rows, refusals = _measure(args, chosen, field)
     _write(args.json, json.dumps(run, indent=1) + "\n")
     if args.markdown:
@@ -192,9 +128,9 @@ def _measure(
     command = shlex.join(["fastconv", *args.argv])
     peers = versions(field.contenders)
     if tables:
-        print(report.summary(report.document([], limits, command, peers=peers)))
+        terminal.say(report.summary(report.document([], limits, command, peers=peers)))
         for name, reason in field.missing.items():
-            print(f"not installed: {name} ({reason})")
+            terminal.say(f"not installed: {name} ({reason})")
     memory, arithmetic = peak.Memory(), peak.Patient(lambda: peak.fma_peak(args.dtype))
     rows: list[Row] = []
     refusals: list[Refusal] = []
@@ -239,7 +175,7 @@ def _field(args: argparse.Namespace) -> _Field:
     references = args.reference
     if references is None:
         references = list(REFERENCES) if args.peers is None else []
-    others: list[Contender] = [form() for name, form in REFERENCES.items() if name in references]
+    others: list[Contender] = [getattr(plain_numpy, form)() for name, form in REFERENCES.items() if name in references]
     if args.peers is None:
         return _Field([*others, *ours], {}, against_peers=False)
     names = list(PEERS) if "all" in (args.peers or ["all"]) else args.peers

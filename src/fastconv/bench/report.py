@@ -17,6 +17,7 @@ import numpy as np
 import fastconv as fc
 from fastconv.bench.layers import Refusal, Row
 from fastconv.bench.peak import Ceilings, Range
+from fastconv.bench.shapes import LISTS
 from fastconv.bench.terminal import Column, Table, figure
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
 
 SCHEMA = 2
 OURS = "fastconv"
-LISTS = ("table", "untuned")  # whose layers make no network, so that a sum says nothing
 BEGIN, END = "<!-- fastconv bench: begin -->", "<!-- fastconv bench: end -->"
 
 _TITLES = {
@@ -120,7 +120,7 @@ def _table(rows: list[Row]) -> Table:
         heading(first),
         [column for column, _ in columns],
         [[cell(line) for _, cell in columns] for line in lines],
-        _totals(columns, lines, len(by_layer)) if first.network not in LISTS else [],
+        _totals(columns, lines, len(by_layer)) if first.network not in LISTS else [],  # no network has this sum
         notes,
     )
 

@@ -14,11 +14,15 @@ import numpy as np
 
 from fastconv import _args
 
-__all__ = ["NETWORKS", "ConvLayer", "Layer", "PoolLayer", "conv_layers", "layers", "pool_layers"]
+__all__ = ["LISTS", "NETWORKS", "ConvLayer", "Layer", "PoolLayer", "conv_layers", "layers", "pool_layers"]
 
-#: The names that :func:`layers` knows: six networks, layers of many in ``"table"``, and layers of
-#: none, which nobody tunes for, in ``"untuned"``.
-NETWORKS = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet50", "mobilenet_v1", "table", "untuned")
+#: Lists of layers that make no network, and what they are for.
+LISTS = {
+    "table": "one layer of each sort that real networks have",
+    "untuned": "layers of odd sizes, kernels, strides and groups, which libraries seldom tune for",
+}
+#: The names that :func:`layers` knows: six networks, and the lists.
+NETWORKS = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet50", "mobilenet_v1", *LISTS)
 
 Pair = tuple[int, int]
 Padding = Pair | tuple[Pair, Pair]

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import itertools
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["Column", "Table", "figure", "show", "track"]
+__all__ = ["Column", "Table", "Tick", "figure", "say", "show", "spelled", "stages", "track"]
 
 T = TypeVar("T")
 
@@ -63,8 +68,8 @@ class Table:
             table = table._only([i for i in range(len(table.columns)) if i != last])
         return table
 
-    def plain(self) -> str:
-        """As text with blanks between the columns."""
+    def plain(self, width: int = sys.maxsize) -> str:
+        """As text with blanks between the columns; title and notes are wrapped to the width."""
         widths = self._widths()
 
         def line(cells: Sequence[str]) -> str:
@@ -75,12 +80,12 @@ class Table:
             return (" " * GAP).join(padded).rstrip()
 
         heads = [column.head.split("\n") for column in self.columns]
-        stacked = zip_longest(*(reversed(head) for head in heads), fillvalue="")
+        stacked = itertools.zip_longest(*(reversed(head) for head in heads), fillvalue="")
         rule = "-" * self._width()
-        lines = [self.title, *map(line, reversed(list(stacked))), rule, *map(line, self.rows)]
+        lines = [_wrapped(self.title, width), *map(line, reversed(list(stacked))), rule, *map(line, self.rows)]
         if self.totals:
             lines += [rule, *map(line, self.totals)]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *(_wrapped(note, width) for note in self.notes)])
 
     def markdown(self) -> str:
         """As a Markdown table under a heading of the third level."""
@@ -135,6 +140,10 @@ class Table:
         )
 
 
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False) if len(text) > width else text
+
+
 def figure(value: float | None, unit: str = "") -> str:
     """A number with three digits that count, or nothing for None.
 
@@ -153,15 +162,12 @@ def figure(value: float | None, unit: str = "") -> str:
 
 
 def show(*tables: Table) -> None:
-    """Print tables: into a terminal as wide as it is, elsewhere as plain text with all columns."""
-    if not sys.stdout.isatty():
-        print(*("\n" + table.fitted(sys.maxsize).plain() for table in tables), sep="\n")
-        return
-    width = shutil.get_terminal_size().columns
+    """Print tables: as wide as ``COLUMNS`` says or the terminal is, elsewhere as plain text with all columns."""
+    width = _width()
     for table in tables:
         fitted = table.fitted(width)
-        if not _rich():
-            print("\n" + fitted.plain())
+        if not (sys.stdout.isatty() and _rich()):
+            print("\n" + fitted.plain(width))
             continue
         from rich.console import Console
         from rich.text import Text
@@ -170,15 +176,125 @@ def show(*tables: Table) -> None:
         console.print(Text("\n" + table.title, "bold"), fitted.rich(), *([notes] if table.notes else []), sep="\n")
 
 
-def track(items: Sequence[T], label: str) -> Iterator[T]:
-    """The items, with a progress bar on stderr if that is a terminal and rich is installed."""
-    if not (_rich() and sys.stderr.isatty()):
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track as rich_track
+def say(text: str) -> None:
+    """Print a line, wrapped as tables are fitted."""
+    print(_wrapped(text, _width()))
 
-    yield from rich_track(items, label, console=Console(stderr=True), transient=True)
+
+def _width() -> int:
+    text = os.environ.get("COLUMNS", "")
+    if text.isascii() and text.isdigit() and int(text):
+        return int(text)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+# ---------------------------------------------------------------------------------------- progress
+
+Tick = Callable[[], None]
+
+
+@contextmanager
+def stages(*, lasting: bool = True) -> Iterator[Callable[[str, int], Tick]]:
+    """A function that begins a stage of so many steps and returns what to call after each of them.
+
+    Progress goes to stderr: bars where rich is installed and a counter where it is not, on a terminal; elsewhere a
+    line for each stage.
+
+    Parameters
+    ----------
+    lasting : bool
+        Leave what was shown on the terminal, and show it elsewhere at all.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines().begin if lasting else lambda label, steps: lambda: None
+    elif not _rich():
+        with _Counter(lasting) as counter:
+            yield counter.begin
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=not lasting) as progress:
+            yield lambda label, steps: partial(progress.advance, progress.add_task(label, total=steps))
+
+
+def track(items: Sequence[T], label: str) -> Iterator[T]:
+    """The items, with progress on stderr while it is a terminal."""
+    with stages(lasting=False) as begin:
+        tick = begin(label, len(items))
+        for item in items:
+            yield item
+            tick()
+
+
+class _Lines:
+    """A line for each stage."""
+
+    def begin(self, label: str, steps: int) -> Tick:
+        print(label, file=sys.stderr, flush=True)
+        return lambda: None
+
+
+class _Counter:
+    """One line for each stage, written over and over: ``label 3/10``."""
+
+    def __init__(self, lasting: bool) -> None:
+        self._lasting, self._shown = lasting, ""
+
+    def __enter__(self) -> _Counter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._end()
+
+    def begin(self, label: str, steps: int) -> Tick:
+        self._end()
+        done = itertools.count()
+
+        def tick() -> None:
+            self._shown = f"{label} {next(done)}/{steps}"
+            print(f"\r{self._shown}", end="", file=sys.stderr, flush=True)
+
+        tick()
+        return tick
+
+    def _end(self) -> None:
+        if self._shown:
+            blank = "\n" if self._lasting else "\r" + " " * len(self._shown) + "\r"
+            print(end=blank, file=sys.stderr, flush=True)
+        self._shown = ""
+
+
+# ------------------------------------------------------------------------------ poorer alphabets
+
+_SPELLED = {"÷": "/", "×": "x", "→": ">", "·": "|", "—": "-", "–": "-", "…": "~", "³": "3", "²": "2", "µ": "u"}
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """In place of what an encoding has not, one character each, so that columns stay columns."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_SPELLED.get(letter, "?") for letter in missing), error.end
+
+
+codecs.register_error("fastconv.spell", _spell)
+
+
+@contextmanager
+def spelled() -> Iterator[None]:
+    """Standard output and error take every text, whatever their encoding has."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="fastconv.spell")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
 
 
 def _rich() -> bool:

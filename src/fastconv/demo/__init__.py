@@ -10,16 +10,13 @@ from __future__ import annotations
 import json as json_format
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fastconv import _args, models, nn
 from fastconv.bench import terminal
@@ -29,8 +26,6 @@ from fastconv.demo import digits, page, plots, vgg
 from fastconv.demo.results import BAR, Results
 
 __all__ = ["Settings", "main"]
-
-Tick = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def main(
     settings, output = settings or Settings(), Path(output)
     output.mkdir(parents=True, exist_ok=True)  # complains before the time is spent
     start = time.perf_counter()
-    with _stages() as stage:
+    with terminal.stages() as stage:
         data = digits.load()
         convnet, dense = digits.convnet(seed), digits.dense_net(seed)
         before = digits.first_filters(convnet)
@@ -121,7 +116,7 @@ def _write(
     data: digits.Digits,
     before: np.ndarray,
     convnet: nn.Sequential,
-    stage: Callable[[str, int], Tick],
+    stage: Callable[[str, int], terminal.Tick],
 ) -> None:
     ours = results.convnet
     example = int(np.flatnonzero(data.held_out_labels == ours.predictions)[0])
@@ -159,27 +154,3 @@ def _tell(results: Results, output: Path, json: bool) -> None:
     for check in results.checks:
         if not check.kept:
             print(f"fastconv: the demo failed: {check.promise}; {check.finding}", file=sys.stderr)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int], Tick]]:
-    """A function that begins a stage of so many steps and returns what to call after each of them.
-
-    Progress goes to stderr: bars on a terminal, else a line for each stage.
-    """
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def plain(label: str, steps: int) -> Tick:
-            print(label, file=sys.stderr, flush=True)
-            return lambda: None
-
-        yield plain
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-
-        def bar(label: str, steps: int) -> Tick:
-            return partial(progress.advance, progress.add_task(label, total=steps))
-
-        yield bar

@@ -6,11 +6,13 @@ Peers are other libraries, which not everybody has: their files are imported by 
 
 from fastconv.bench.contenders.base import Contender, Prepared
 from fastconv.bench.contenders.ours import FastConv, FastConvCall
-from fastconv.bench.contenders.peers import PEERS, find_peers, versions
+from fastconv.bench.contenders.peers import find_peers, versions
 from fastconv.bench.contenders.plain_numpy import NumpyIm2col, NumpyLoops
+from fastconv.bench.names import PEERS, REFERENCES
 
 __all__ = [
     "PEERS",
+    "REFERENCES",
     "Contender",
     "FastConv",
     "FastConvCall",

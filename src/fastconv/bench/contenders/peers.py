@@ -7,17 +7,9 @@ from collections.abc import Iterable
 from importlib import import_module, metadata
 
 from fastconv.bench.contenders.base import Contender
+from fastconv.bench.names import PEERS
 
-__all__ = ["PEERS", "find_peers", "versions"]
-
-#: By the name of the package that has to be there, the module here whose ``contenders`` makes them.
-PEERS = {
-    "torch": "torch",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "numpy": "plain_numpy",
-}
+__all__ = ["find_peers", "versions"]
 
 
 def find_peers(names: Iterable[str]) -> tuple[list[Contender], dict[str, str]]:
@@ -26,7 +18,7 @@ def find_peers(names: Iterable[str]) -> tuple[list[Contender], dict[str, str]]:
     Parameters
     ----------
     names : iterable of str
-        Keys of :data:`PEERS`.
+        Keys of :data:`~fastconv.bench.names.PEERS`.
     """
     found, missing = [], {}
     for name in names:
