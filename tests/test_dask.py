@@ -72,11 +72,66 @@ def test_blocks_make_what_one_piece_makes(seed, layout, mode):
     np.testing.assert_allclose(result, expected, rtol=0, atol=8 * np.sqrt(terms) * terms**0.5 * 2**-23)
 
 
+def any_problem(seed):
+    """Images down to one element under kernels and paddings far larger, and chunks down to one element."""
+    rng = np.random.default_rng(seed)
+    rank, mode = 2 + seed % 2, list(PADS)[seed // 2 % 5]
+    size, kernel, dilation = (
+        rng.integers(1, (14, 8)[rank - 2], rank),
+        rng.integers(1, 6, rank),
+        rng.integers(1, 4, rank),
+    )
+    reach = (kernel - 1) * dilation + 1
+    pads = rng.integers(0, 2 + rng.choice([3, 30]) // rank, (rank, 2))
+    pads[:, 1] += np.maximum(0, reach - size - pads.sum(axis=1))
+    shape = (int(rng.integers(0, 3)), 2, *map(int, size))
+    chunks = [tuple(cut(rng, n, int(rng.choice([1, 2, 5, 20])))) for n in shape]
+    weight = rng.standard_normal((3, 2, *kernel), np.float32)
+    geometry = rng.integers(1, 5, rank).tolist(), pads.tolist(), dilation.tolist(), 1
+    return rng.standard_normal(shape, np.float32), weight, geometry, mode, chunks
+
+
+def cut(rng, n, most):
+    """Pieces of any size up to `most`, and empty ones among them."""
+    pieces = []
+    while n:
+        pieces.append(min(n, int(rng.integers(0, most + 1))))
+        n -= pieces[-1]
+    return pieces or [0]
+
+
+@pytest.mark.parametrize("first", range(0, 320, 40))
+def test_small_images_under_large_windows(first):
+    for seed in range(first, first + 40):
+        x, weight, geometry, mode, chunks = any_problem(seed)
+        bias = np.array([0.5, -1, 2], np.float32)
+        expected = whole(x, weight, bias, *geometry, mode, 1.5)
+        convolve = fd.conv2d if x.ndim == 4 else fd.conv3d
+        lazy = convolve(da.from_array(x, chunks=chunks), weight, bias, *geometry, mode=mode, cval=1.5)
+        assert lazy.shape == expected.shape, seed
+        result = lazy.compute(scheduler="synchronous")
+        assert result.shape == expected.shape, seed
+        bound = 8 * 2**-23 * weight[0].size * float(np.abs(weight).max()) * (float(np.abs(x).max(initial=0)) + 1.5)
+        assert np.abs(result - expected).max(initial=0) <= bound, seed
+
+
+def test_wrapping_does_not_gather_what_blocks_can_do():
+    """Padding that fits takes the other end; the graph does not grow with padding that does not."""
+    x, weight = da.ones((1, 1, 90, 100), chunks=(1, 1, 30, 25), dtype=np.float32), np.ones((1, 1, 3, 3), np.float32)
+    assert max(fd.conv2d(x, weight, padding=30, mode="wrap").chunks[2]) <= 60
+    assert len(fd.conv2d(x[:, :, :2], weight, padding=((0, 10**6), (0, 0)), mode="wrap").dask) < 100
+
+
 def test_an_image_without_a_batch():
     x = np.random.default_rng(0).random((3, 30, 30), np.float32)
     weight = np.random.default_rng(1).random((2, 3, 3, 3), np.float32)
     lazy = fd.conv2d(da.from_array(x, chunks=(1, 7, 11)), weight, padding="same", activation="relu")
     np.testing.assert_allclose(lazy.compute(), fc.conv2d(x, weight, padding="same", activation="relu"), rtol=1e-5)
+
+
+SMALL = da.ones((1, 3, 8, 8), dtype=np.float32)
+UNKNOWN = SMALL[..., SMALL[0, 0, 0] > 0.5]
+MASKED = da.ma.masked_greater(SMALL, 2)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +142,12 @@ def test_an_image_without_a_batch():
         ({"weight": np.ones((2, 4, 3, 3), np.float32)}, ValueError, "weight has shape"),
         ({"bias": np.ones(3, np.float32)}, ValueError, "bias has shape"),
         ({"mode": "symmetric"}, ValueError, "mode is 'symmetric'"),
+        ({"mode": ["wrap"]}, ValueError, r"mode is \['wrap'\]"),
+        ({"cval": "a"}, TypeError, "cval is 'a'; it needs a real number"),
+        ({"cval": None}, TypeError, "cval is None; it needs a real number"),
+        ({"x": UNKNOWN}, ValueError, r"x has shape \(1, 3, 8, nan\), with chunks of unknown sizes"),
+        ({"x": MASKED}, TypeError, "x has blocks of type MaskedArray; it needs numpy.ndarray; fill it first"),
+        ({"x": da.ones((1, 3, 0, 8), dtype=np.float32), "padding": 2, "mode": "wrap"}, ValueError, "x has shape"),
         ({"activation": "tanhh"}, ValueError, "activation is 'tanhh'"),
         ({"precision": "low"}, ValueError, "precision is 'low'"),
         ({"num_threads": 0}, ValueError, "num_threads is 0"),
@@ -144,6 +205,8 @@ def test_models_make_a_row_of_each_image():
         fd.map_model(None, x)
     with pytest.raises(TypeError, match=r"it needs to be a dask\.array\.Array"):
         fd.map_model(len, np.ones(3))
+    with pytest.raises(ValueError, match="unknown sizes"):
+        fd.map_model(len, UNKNOWN)
 
 
 # ---------------------------------------------------------------------------------------------------- two processes

@@ -7,6 +7,7 @@ runs on one thread unless told otherwise, because dask already keeps every core 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -132,9 +133,9 @@ def map_model(model: Callable[[np.ndarray], np.ndarray], x: da.Array, *, num_thr
     Raises
     ------
     TypeError
-        If ``x`` is no dask array.
+        If ``x`` is no dask array of NumPy arrays.
     ValueError
-        If the model does not make one result per image.
+        If the model does not make one result per image, or their sizes are unknown.
 
     Examples
     --------
@@ -144,7 +145,7 @@ def map_model(model: Callable[[np.ndarray], np.ndarray], x: da.Array, *, num_thr
     >>> fc.dask.map_model(model, digits).shape
     (100, 10)
     """
-    _needs_dask(x)
+    _needs_dask(x, slice(1, None))
     if x.ndim < 1:
         raise ValueError(f"x has shape {x.shape}; it needs a batch of images")
     task = _Model(model, num_threads)
@@ -282,12 +283,13 @@ class _Side:
 def _convolved(
     rank: int, x: da.Array, weight: Any, bias: Any, parameters: Sequence[Any], options: dict[str, Any]
 ) -> da.Array:
-    _needs_dask(x)
+    _needs_dask(x, slice(None))
     stride, padding, dilation, groups, layout = parameters
     _args.activation_bounds(options["activation"])
     _args.is_strict(options["precision"])
-    if options["mode"] not in _MODES:
+    if not isinstance(options["mode"], str) or options["mode"] not in _MODES:
         raise ValueError(f"mode is {options['mode']!r}; it needs one of {', '.join(map(repr, _MODES))}")
+    options["cval"] = _number(options["cval"], "cval")
     options["num_threads"] = _args.integer(options["num_threads"], "num_threads", 1)
     w = np.array(_args.as_operand(weight, "weight"))
     b = None if bias is None else np.array(_args.as_operand(bias, "bias"))
@@ -298,15 +300,15 @@ def _convolved(
     missing = 0 if g.batched else 1
     channel, *spatial = (axis - missing for axis in _args.layout_axes(g.layout, rank)[1:])
     if options["mode"] == "wrap":  # the other end may be far away: it is brought here first
-        pads = [(0, 0)] * x.ndim
-        for axis, pair in zip(spatial, g.padding, strict=True):
-            pads[axis] = pair
-        x = da.pad(x, pads, mode="wrap")
-        g = _args.geometry(rank, x.shape, w.shape, g.stride, 0, g.dilation, g.groups, g.layout, "x")
+        pads = list(g.padding)
+        for i, axis in enumerate(spatial):
+            if max(pads[i]) <= x.shape[axis]:  # else the axis is one block, which has it all
+                x, pads[i] = _wrapped(x, axis, *pads[i]), (0, 0)
+        g = _args.geometry(rank, x.shape, w.shape, g.stride, pads, g.dilation, g.groups, g.layout, "x")
     sides = {axis: _Side(x.chunks[axis], g, i) for i, axis in enumerate(spatial)}
     task = _Convolution(w, b, g, options, sides)
     x = x.rechunk({channel: -1, **{axis: side.chunks for axis, side in sides.items()}})
-    depth = {axis: (0, side.reach - 1) for axis, side in sides.items()}
+    depth = {axis: (0, side.reach - 1 if len(side.starts) > 1 else 0) for axis, side in sides.items()}
     overlapped = da.overlap.overlap(x, depth, "none", allow_rechunk=False)
     chunks = list(x.chunks)
     chunks[channel] = (g.out_channels,)
@@ -322,6 +324,27 @@ def _convolved(
     )
 
 
-def _needs_dask(x: Any) -> None:
+def _wrapped(x: da.Array, axis: int, before: int, after: int) -> da.Array:
+    """Between its other ends; ``dask.array.pad`` is wrong for some amounts."""
+    n = x.shape[axis]
+    ahead, behind = (x[(slice(None),) * axis + (part,)] for part in (slice(n - before, n), slice(0, after)))
+    parts = [part for part in (ahead, x, behind) if part.shape[axis]]
+    return da.concatenate(parts, axis) if len(parts) > 1 else x
+
+
+def _needs_dask(x: Any, known: slice) -> None:
+    """Whether it is a dask array of NumPy arrays whose sizes are known along these axes."""
     if not isinstance(x, da.Array):
         raise TypeError(f"x is a {type(x).__name__}; it needs to be a dask.array.Array")
+    if type(x._meta) is not np.ndarray:
+        what = "; fill it first, such as by dask.array.ma.filled" if isinstance(x._meta, np.ma.MaskedArray) else ""
+        raise TypeError(f"x has blocks of type {type(x._meta).__name__}; it needs numpy.ndarray{what}")
+    if any(math.isnan(n) for n in x.shape[known]):
+        raise ValueError(f"x has shape {x.shape}, with chunks of unknown sizes; call x.compute_chunk_sizes() first")
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; it needs a real number") from None
