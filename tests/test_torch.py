@@ -212,17 +212,6 @@ def test_transforms_of_torch_func_are_torchs():
     assert ft.report()["served"] == {}
 
 
-def test_export_under_the_switch():
-    net, x = Net().eval(), images()
-    with torch.no_grad():
-        with ft.accelerate():
-            program = torch.export.export(net, (x,))
-        close(program.module()(x), net(x))
-    targets = [str(node.target) for node in program.graph.nodes]
-    assert sum("fastconv.conv" in target for target in targets) == 4
-    assert not any("aten.conv" in target or ("pool" in target and "aten" in target) for target in targets)
-
-
 def train(net, accelerated, steps=6):
     net = copy.deepcopy(net)
     rng = torch.Generator().manual_seed(1)

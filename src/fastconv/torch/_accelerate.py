@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from fastconv.torch._functions import FUNCTIONS, Left, table
+from fastconv.torch._lock import LOCK
 from fastconv.torch._packed import CheckedWeights, PackedWeights
 
 __all__ = ["accelerate", "report"]
@@ -19,35 +21,60 @@ __all__ = ["accelerate", "report"]
 _PLANS = 1024  # of frozen weights
 CHECKED = CheckedWeights()
 _FUNCTIONS = table(CHECKED.conv)
-_lock = threading.Lock()
 _served: Counter[str] = Counter()
 _left: Counter[tuple[str, str]] = Counter()
+
+
+# From torch 2.8 on.
+_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+
+
+def _checkpoint() -> Any:
+    """The thread's innermost activation checkpoint: what it runs it will run again, outside of our mode perhaps."""
+    hooks = None if is_dynamo_compiling() else _hooks(False)
+    return hooks[0] if hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint" else None
 
 
 class _Mode(TorchFunctionMode):
     def __init__(self, functions: dict[Any, Callable[..., Any]]) -> None:
         super().__init__()
-        self.functions = functions
+        self.functions, self.checkpoint = functions, _checkpoint()
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        ours = self.functions.get(function)
         kwargs = kwargs or {}
-        return function(*args, **kwargs) if ours is None else serve(ours, function, args, kwargs)
+        ours = self.functions.get(function)
+        if ours is None or is_dynamo_compiling():
+            return function(*args, **kwargs)
+        # The second run needs to save what the first one does. One that begins in the checkpoint begins anew in each.
+        if _checkpoint() is not self.checkpoint:
+            return leave(ours, "an activation checkpoint", function, args, kwargs)
+        return serve(ours, function, args, kwargs)
 
 
 def serve(ours: Callable[..., Any], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of `ours`, or of torch's own `function` where the call is left to it; either is counted."""
+    if is_dynamo_compiling():  # in its graphs nothing is counted
+        return function(*args, **kwargs)
     try:
         result = ours(*args, **kwargs)
-    except (Left, TypeError, ValueError) as reason:  # what is wrong is torch's to say, too
-        with _lock:
-            _left[ours.__name__, str(reason)] += 1
-        return function(*args, **kwargs)
-    with _lock:
-        _served[ours.__name__] += 1
-    return result
+    except (Left, TypeError, ValueError) as error:  # what is wrong is torch's to say, too
+        reason = str(error)
+    else:
+        with LOCK:
+            _served[ours.__name__] += 1
+        return result
+    return leave(ours, reason, function, args, kwargs)
+
+
+def leave(
+    ours: Callable[..., Any], reason: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The result of torch's own `function`, counted with the reason."""
+    with LOCK:
+        _left[ours.__name__, reason] += 1
+    return function(*args, **kwargs)
 
 
 def _target(ours: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,14 +88,18 @@ def _target(ours: Callable[..., Any], function: Callable[..., Any]) -> Callable[
 
 #: torch's functions, and what takes their place in graphs, whose code names its functions by their modules.
 SERVED = {function: _target(ours, function) for function, ours in FUNCTIONS.items()}
+#: And back; of several that are served as one, the first.
+ORIGINALS = {served: function for function, served in reversed(SERVED.items())}
 
 
 class accelerate:
     """Redirect convolutions, transposed convolutions and poolings on the CPU to fastconv.
 
     A context manager, and a decorator. The code inside stays as it is: modules, functions, training with autograd,
-    gradients of gradients. What fastconv does not serve (other devices and dtypes, sparse and quantized tensors, the
-    transforms of `torch.func`) is left to torch; :func:`fastconv.torch.report` lists it.
+    gradients of gradients. What fastconv does not serve (other devices and dtypes, sparse and quantized tensors) and
+    what runs while operators are recorded (tracers, exporters, the transforms of `torch.func`) is left to torch;
+    :func:`fastconv.torch.report` lists it. So is what `torch.utils.checkpoint` runs inside of the switch: accelerate
+    the function that is checkpointed instead.
 
     Parameters
     ----------
@@ -145,7 +176,7 @@ def report(reset: bool = False) -> dict[str, Any]:
     >>> ft.report()
     {'served': {'conv2d': 1}, 'left': {'conv2d': {'int32': 1}}}
     """
-    with _lock:
+    with LOCK:
         left: dict[str, dict[str, int]] = {}
         for (name, reason), count in _left.items():
             left.setdefault(name, {})[reason] = count

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fastconv.torch._accelerate import SERVED, accelerate
+from fastconv.torch._accelerate import ORIGINALS, SERVED, accelerate
 from fastconv.torch._functions import Left, _batched, _each, _served
 from fastconv.torch._library import FORMATS, array, tensor
-from fastconv.torch._packed import PackedWeights, in_graph
+from fastconv.torch._packed import PackedWeights, has_gradients
 
 __all__ = ["convert"]
 
@@ -51,14 +51,14 @@ class PackedConv(nn.Module):
         self.geometry = (*sizes, transposed, extra, layer.groups)
         self.packed = PackedWeights(_PLANS)
 
-    def forward(self, input: Tensor, output_size: Any = None, *, residual: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: Any = None, residual: Tensor | None = None) -> Tensor:
         layer, rank = self.layer, self.layer.weight.ndim - 2
         if output_size is not None:
             return self._finished(layer(input, output_size), residual)
         try:
             x, weight, bias, other = _served(input, layer.weight, layer.bias, residual)
             x, batched = _batched(x, rank)
-            if not batched or in_graph(x, weight, bias, other):
+            if not batched or has_gradients(x, weight, bias, other):
                 raise Left("not a batch for inference")
         except Left:
             return self._finished(layer(input), residual)
@@ -81,6 +81,9 @@ class PackedConv(nn.Module):
         y = y if residual is None else y + residual
         return y if self.activation is None else getattr(nn.functional, self.activation)(y)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        return self.layer  # nothing is finished outside of a _Converted
+
     def extra_repr(self) -> str:
         return f"activation={self.activation!r}"
 
@@ -95,6 +98,34 @@ class _Accelerated(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with accelerate():
             return self.layer(*args, **kwargs)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        return self.layer
+
+
+class _Converted(fx.GraphModule):
+    """A model of fused convolutions."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """The model in torch's own operators, for what reads code instead of running it."""
+        graph, modules = fx.Graph(), dict(self.named_modules())
+        graph.set_codegen(self.graph._codegen)
+        nodes: dict[fx.Node, fx.Node] = {}
+        for node in self.graph.nodes:
+            copied = nodes[node] = graph.node_copy(node, nodes.__getitem__)
+            copied.target = ORIGINALS.get(node.target, node.target)
+            layer = modules[node.target] if node.op == "call_module" else None
+            if isinstance(layer, PackedConv):
+                copied.target += ".layer"
+                copied.kwargs = {name: value for name, value in copied.kwargs.items() if name != "residual"}
+                if "residual" in node.kwargs:
+                    nodes[node] = graph.call_function(operator.add, (copied, nodes[node.kwargs["residual"]]))
+                if layer.activation is not None:
+                    finish = getattr(nn.functional, layer.activation)
+                    nodes[node] = graph.call_function(finish, (nodes[node],))
+            elif isinstance(layer, _Accelerated):
+                copied.target += ".layer"
+        return fx.GraphModule(self, graph)
 
 
 def convert(module: nn.Module) -> nn.Module:
@@ -125,7 +156,8 @@ def convert(module: nn.Module) -> nn.Module:
     version counter are not: through ``.data``, through a NumPy view, or inside ``torch.inference_mode()``. After such,
     convert again.
 
-    A converted model is traced and exported with torch's own convolutions: packed weights are no part of a graph.
+    A converted model is traced, scripted and exported with torch's own convolutions: packed weights are no part of a
+    graph.
 
     Examples
     --------
@@ -145,7 +177,7 @@ def convert(module: nn.Module) -> nn.Module:
     if any(_has_hooks(child) for child in module.modules() if not _is_torchs(child)):
         return _layer_by_layer(module)
     try:
-        traced = fx.GraphModule(module, _Tracer().trace(module))
+        traced = _Converted(module, _Tracer().trace(module))
     except Exception:  # what fx cannot trace says so in many ways
         return _layer_by_layer(module)
     return _Fusion(traced).run()

@@ -13,27 +13,43 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch._subclasses.functional_tensor import FunctionalTensor
+from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included, _is_tracing, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from fastconv.torch import _conv, _pool  # noqa: F401 (they register the operators)
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
-#: What tensors may be: torch's own, and those that stand for them while a graph is traced.
-TENSORS = (Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor)
+TENSORS = (Tensor, torch.nn.Parameter)
+_BEFORE_DISPATCH = DispatchKey.PreDispatch
 
 
 class Left(Exception):
     """Why a call is left to torch."""
 
 
+def recorder() -> str | None:
+    """What looks at the operators that run, if anything does: those are to be torch's own then.
+
+    A graph that is recorded is read by others and elsewhere, where no operator of fastconv's is known; what is computed
+    past the recorder would be a constant in it.
+    """
+    if is_dynamo_compiling():  # dynamo, which takes this for True, follows no further
+        return "torch.compile"
+    if _is_tracing():
+        return "torch.jit.trace"
+    if _len_torch_dispatch_stack() or _dispatch_tls_is_dispatch_key_included(_BEFORE_DISPATCH):
+        return "a dispatch mode"  # of make_fx, torch.export, fake tensors
+    if peek_interpreter_stack() is not None:
+        return "a transform of torch.func"
+    return None if forward_ad._current_level < 0 else "derivatives in forward mode"
+
+
 def _served(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors, in float32 where autocast would have lowered them."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        raise Left("a transform of torch.func")
-    if forward_ad._current_level >= 0:
-        raise Left("derivatives in forward mode")
+    if (reason := recorder()) is not None:
+        raise Left(reason)
     autocast = torch.is_autocast_enabled("cpu")
     result = []
     for x in tensors:

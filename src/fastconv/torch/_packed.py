@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +15,11 @@ from fastconv import _core
 from fastconv._config import get_num_threads
 from fastconv.plan import ConvPlan
 from fastconv.torch._library import array, is_last, layout, tensor
+from fastconv.torch._lock import LOCK
 
 
-def in_graph(*tensors: Tensor | None) -> bool:
-    """Whether a result would have to know where it came from: for gradients, or because a graph is being traced."""
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return True
+def has_gradients(*tensors: Tensor | None) -> bool:
+    """Whether a result would have to know where it came from."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
@@ -47,7 +45,7 @@ def _plan(
 
 
 class _Weights:
-    """`conv` as ``torch.ops.fastconv.conv``, which serves what is part of a graph."""
+    """`conv` as ``torch.ops.fastconv.conv``, which serves what has gradients."""
 
     def conv(
         self,
@@ -62,7 +60,7 @@ class _Weights:
         groups: int,
     ) -> Tensor:
         geometry = (tuple(stride), tuple(padding), tuple(dilation), transposed, tuple(output_padding), groups)
-        if not in_graph(input, weight, bias):
+        if not has_gradients(input, weight, bias):
             last = is_last(input)
             x = array(input, last)
             plan = self.plan(x.shape, weight, bias, geometry, last)
@@ -86,7 +84,6 @@ class CheckedWeights(_Weights):
 
     def __init__(self) -> None:
         self.seen = WeakTensorKeyDictionary()
-        self.lock = threading.Lock()
 
     def plan(
         self, shape: tuple[int, ...], weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...], last: bool
@@ -95,7 +92,7 @@ class CheckedWeights(_Weights):
         if None in marks:
             return None
         key = (shape, last, geometry, marks)
-        with self.lock:
+        with LOCK:
             found = self.seen.get(weight)
             if found is None or found[0] != key:
                 self.seen[weight] = (key, None)
@@ -103,7 +100,7 @@ class CheckedWeights(_Weights):
         if found[1] is not None:
             return found[1]
         plan = _plan(shape, weight, bias, geometry, last)
-        with self.lock:
+        with LOCK:
             self.seen[weight] = (key, plan)
         return plan
 
@@ -132,7 +129,6 @@ class PackedWeights(_Weights):
 
     def _start(self) -> None:
         self.plans: OrderedDict[Any, tuple[tuple[int, int], ConvPlan, tuple[Tensor | None, ...]]] = OrderedDict()
-        self.lock = threading.Lock()
 
     def __getstate__(self) -> int:
         return self.room
@@ -161,13 +157,13 @@ class PackedWeights(_Weights):
             0 if bias is None else bias.data_ptr(),
         )
         versions = (_version(weight), _version(bias))
-        with self.lock:
+        with LOCK:
             found = self.plans.get(key)
             if found is not None and found[0] == versions:
                 self.plans.move_to_end(key)
                 return found[1]
         plan = _plan(shape, weight, bias, geometry, last, activation)
-        with self.lock:  # the tensors are kept, so that no others can take their addresses
+        with LOCK:  # the tensors are kept, so that no others can take their addresses
             self.plans[key] = (versions, plan, (weight, bias))
             while len(self.plans) > self.room:
                 self.plans.popitem(last=False)
