@@ -360,7 +360,7 @@ def test_sequential_names():
     for name in ("first", "forward", "", "a.b"):
         with pytest.raises(ValueError, match="name is"):
             net.add_module(name, nn.ReLU())
-    with pytest.raises(TypeError, match="module '0' is function"):
+    with pytest.raises(TypeError, match="module '0' is the function"):
         nn.Sequential(lambda x: x)
 
 

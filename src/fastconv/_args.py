@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import operator
+import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +53,25 @@ def as_array(value: Any, name: str) -> np.ndarray:
         return value
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
         return _exchanged(value, name)
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(f"{name} is {said(value)}, of which NumPy makes no array ({error})") from None
+
+
+def said(value: Any) -> str:
+    """What an argument is, in a few words: arrays by their shape, anything long without its middle."""
+    if isinstance(value, (str, bytes, int, float, complex, type(None))):
+        text = repr(value)
+    elif hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0):
+        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    elif callable(value) and hasattr(value, "__name__"):
+        return f"the {'class' if isinstance(value, type) else type(value).__name__} {value.__name__}"
+    elif type(value).__module__.startswith("fastconv."):
+        return f"a {type(value).__name__}"
+    else:
+        text = reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}"
 
 
 def _exchanged(value: Any, name: str) -> np.ndarray:
@@ -79,19 +99,38 @@ def as_operand(value: Any, name: str) -> np.ndarray:
     """An array of a dtype that is computed with: float32, float64, or float16 by way of float32."""
     array = as_array(value, name)
     if array.dtype not in FLOATS and array.dtype != HALF:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; it needs float32, float64 or float16: convert it with "
-            f"{name}.astype(numpy.float32)"
-        )
+        raise TypeError(_no_operand(value, array, name))
     return array
+
+
+def _no_operand(value: Any, array: np.ndarray, name: str) -> str:
+    """What the argument is, what it needs to be, and how to make the one of the other."""
+    needs, kind = "it needs float32, float64 or float16", array.dtype.kind
+    if value is None or isinstance(value, (str, bytes, os.PathLike, dict, set)) or (kind in "OUSV" and array.ndim == 0):
+        hint = ": a file has to be read first" if isinstance(value, (str, bytes, os.PathLike)) else ""
+        return f"{name} is {said(value)}; it needs an array of float32, float64 or float16{hint}"
+    if kind == "c":
+        return f"{name} has dtype {array.dtype}; {needs}: give {name}.real and {name}.imag one by one"
+    if kind in "OUSVMm":
+        return f"{name} has dtype {array.dtype}; {needs}, and no numbers can be made of this by themselves"
+    if not hasattr(value, "dtype"):  # a list, or nested lists
+        return f"{name} is a {type(value).__name__} of {array.dtype}; {needs}: numpy.asarray({name}, numpy.float32)"
+    scale = " (/ 255 for an image from 0 to 1)" if array.dtype == np.uint8 else ""
+    return f"{name} has dtype {array.dtype}; {needs}: convert it with {name}.astype(numpy.float32){scale}"
 
 
 def same_dtype(array: np.ndarray, name: str, other: np.ndarray, other_name: str) -> None:
     if array.dtype != other.dtype:
         raise TypeError(
-            f"{name} has dtype {array.dtype} and {other_name} {other.dtype}; they need the same: convert one with "
-            f"astype(numpy.{other.dtype})"
+            f"{name} has dtype {array.dtype} and {other_name} {other.dtype}; they need the same: "
+            f"{agreement(array.dtype, name, other.dtype, other_name)}"
         )
+
+
+def agreement(dtype: np.dtype, name: str, other: np.dtype, other_name: str) -> str:
+    """How arrays of two dtypes come to agree: whichever is not float32 becomes it."""
+    odd = [n for n, d in ((name, dtype), (other_name, other)) if d != np.float32]
+    return " and ".join(f"numpy.asarray({n}, numpy.float32)" for n in odd)
 
 
 def addressable(array: np.ndarray) -> np.ndarray:
@@ -143,11 +182,11 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 def integer(value: Any, name: str, minimum: int) -> int:
     """A Python integer of at least ``minimum``."""
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}; it needs an integer")
+        raise TypeError(f"{name} is {said(value)}; it needs an integer")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}; it needs an integer") from None
+        raise TypeError(f"{name} is {said(value)}; it needs an integer") from None
     if number < minimum:
         raise ValueError(f"{name} is {number}; it needs to be at least {minimum}")
     if number > LIMIT:
@@ -157,10 +196,12 @@ def integer(value: Any, name: str, minimum: int) -> int:
 
 def sizes(value: Any, name: str, minimum: int) -> tuple[int, ...]:
     """The integers of a shape."""
+    if getattr(value, "ndim", 1) != 1:
+        raise TypeError(f"{name} is {said(value)}; it needs a tuple of integers, such as an array's .shape")
     try:
         numbers = tuple(value)
     except TypeError:
-        raise TypeError(f"{name} is {value!r}; it needs a tuple of integers") from None
+        raise TypeError(f"{name} is {said(value)}; it needs a tuple of integers") from None
     return tuple(integer(number, name, minimum) for number in numbers)
 
 
@@ -175,7 +216,7 @@ def per_axis(value: Any, rank: int, name: str, minimum: int) -> tuple[int, ...]:
     if not _is_sequence(value):
         return (integer(value, name, minimum),) * rank
     if len(value) not in (1, rank):
-        raise ValueError(f"{name} is {value!r}; it needs an integer or {rank} of them")
+        raise ValueError(f"{name} is {said(value)}; it needs an integer or {rank} of them")
     numbers = sizes(value, name, minimum)
     return numbers * rank if len(numbers) == 1 else numbers
 
@@ -198,7 +239,7 @@ def paddings(
             return ((0, 0),) * rank
         if padding not in ("same", "same_lower"):
             raise ValueError(
-                f"padding is {padding!r}; it needs 'valid', 'same', 'same_lower', an integer, {rank} of them, or "
+                f"padding is {said(padding)}; it needs 'valid', 'same', 'same_lower', an integer, {rank} of them, or "
                 f"{rank} pairs (before, after)"
             )
         pairs = []
@@ -209,7 +250,7 @@ def paddings(
         return tuple(pairs)
     if _is_sequence(padding) and len(padding) and all(map(_is_sequence, padding)):
         if len(padding) != rank or any(len(pair) != 2 for pair in padding):
-            raise ValueError(f"padding is {padding!r}; it needs {rank} pairs (before, after)")
+            raise ValueError(f"padding is {said(padding)}; it needs {rank} pairs (before, after)")
         return tuple((integer(b, "padding", 0), integer(a, "padding", 0)) for b, a in padding)
     return tuple((p, p) for p in per_axis(padding, rank, "padding", 0))
 
@@ -238,7 +279,7 @@ def layout_axes(layout: str, rank: int) -> tuple[int, ...]:
 def activation_bounds(activation: str | None) -> tuple[float, float]:
     """The clamp that an activation is."""
     if not isinstance(activation, (str, type(None))) or activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; it needs {', '.join(map(repr, ACTIVATIONS))}")
+        raise ValueError(f"activation is {said(activation)}; it needs {', '.join(map(repr, ACTIVATIONS))}")
     return ACTIVATIONS[activation]
 
 
@@ -435,6 +476,7 @@ def geometry(
         raise ValueError(
             f"weight has shape {weight_shape}, for {weight_shape[1] * a.groups} input channels in {a.groups} groups; "
             f"{input_name} of shape {input_shape} needs {a.channels // a.groups} channels per group"
+            f"{_order_hint(rank, input_shape, weight_shape, a.groups, layout)}"
         )
     pairs = paddings(padding, a.size, a.kernel, a.stride, a.dilation)
     out_size = []
@@ -461,6 +503,20 @@ def geometry(
         a.dilation,
         pairs,
     )
+
+
+def _order_hint(
+    rank: int, input_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: int, layout: str
+) -> str:
+    """What to say where the channels agree in another order of the axes."""
+    wanted, batched = weight_shape[1] * groups, len(input_shape) == rank + 2
+    for other, axes in _LAYOUTS[rank].items():
+        if other != layout and input_shape[axes[1] - (not batched)] == wanted:
+            return f"; if the input's order is {other}, say layout={other!r}"
+    if weight_shape[-2] * groups == input_shape[layout_axes(layout, rank)[1] - (not batched)]:
+        order = (rank + 1, rank, *range(rank))
+        return f"; if the kernel's axes come first in weight, give weight.transpose{order}"
+    return ""
 
 
 def transposed_geometry(
@@ -494,15 +550,16 @@ def transposed_geometry(
         raise ValueError(
             f"weight has shape {weight_shape}, for {weight_shape[0]} input channels; {input_name} of shape "
             f"{input_shape} has {a.channels}"
+            f"{_order_hint(rank, input_shape, (0, weight_shape[0], *weight_shape[2:]), 1, layout)}"
         )
     if isinstance(padding, str) and padding != "valid":
-        raise ValueError(f"padding is {padding!r}; a transposed convolution needs 'valid', integers or pairs")
+        raise ValueError(f"padding is {said(padding)}; a transposed convolution needs 'valid', integers or pairs")
     pairs = paddings(padding, a.size, a.kernel, a.stride, a.dilation)
     extra = per_axis(output_padding, rank, "output_padding", 0)
     for more, s, d in zip(extra, a.stride, a.dilation, strict=True):
         if more >= max(s, d):
             raise ValueError(
-                f"output_padding is {output_padding!r}; it needs to be smaller than stride {a.stride} or dilation "
+                f"output_padding is {said(output_padding)}; it needs to be smaller than stride {a.stride} or dilation "
                 f"{a.dilation}"
             )
     sizes_out = []
@@ -510,7 +567,7 @@ def transposed_geometry(
         length = (size - 1) * s + d * (k - 1) + 1 + more - before - after
         if length < 1:
             raise ValueError(
-                f"padding is {padding!r}; it leaves out all of the {length + before + after} elements of the "
+                f"padding is {said(padding)}; it leaves out all of the {length + before + after} elements of the "
                 "output along an axis"
             )
         sizes_out.append(length)

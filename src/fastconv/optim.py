@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from fastconv.nn.module import Parameter, zero_gradients
+from fastconv import _args
+from fastconv.nn.module import Module, Parameter, zero_gradients
 from fastconv.ops._operand import widened
 
 __all__ = ["SGD", "Adam", "AdamW", "CosineAnnealingLR", "Optimizer", "StepLR"]
@@ -52,6 +54,8 @@ def _memory_dtype(parameter: Parameter) -> np.dtype:
 
 
 def _at_least(value: float, name: str, least: float = 0.0) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is {_args.said(value)}; it needs a number")
     if not value >= least:
         raise ValueError(f"{name} is {value!r}; it needs to be at least {least:g}")
     return value
@@ -86,6 +90,10 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, Any]] = {}
+        if isinstance(params, Module):
+            raise TypeError(f"params is a {type(params).__name__}; it needs its parameters: model.parameters()")
+        if not isinstance(params, Iterable) or isinstance(params, (Parameter, str, dict)):
+            raise TypeError(f"params is {_args.said(params)}; it needs several Parameters, or dicts of them, in a list")
         entries = list(params)
         if not entries:
             raise ValueError("params is empty; there must be at least one Parameter")

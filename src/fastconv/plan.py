@@ -161,11 +161,11 @@ class ConvPlan:
                 "fastconv.conv2d says"
             )
         if not isinstance(transposed, bool):
-            raise TypeError(f"transposed is {transposed!r}; it needs to be True or False")
+            raise TypeError(f"transposed is {_args.said(transposed)}; it needs to be True or False")
         layout = _args.channels_first(rank) if layout is None else layout
         shape = _args.sizes(input_shape, "input_shape", 0)
         if not transposed and output_padding != 0:
-            raise ValueError(f"output_padding is {output_padding!r}; only a transposed convolution has one")
+            raise ValueError(f"output_padding is {_args.said(output_padding)}; only a transposed convolution has one")
         self._geometry = g = geometry_of(
             rank,
             transposed,
@@ -236,7 +236,10 @@ class ConvPlan:
         if x.shape != self._shape:
             raise ValueError(f"x has shape {x.shape}; the plan needs {self._shape}")
         if x.dtype != self._dtype:
-            raise TypeError(f"x has dtype {x.dtype}; the plan needs {self._dtype}")
+            raise TypeError(
+                f"x has dtype {x.dtype}; the plan needs {self._dtype}, as its weight: "
+                f"{_args.agreement(x.dtype, 'x', self._dtype, 'weight')}"
+            )
         if residual is not None:
             residual = check_residual(residual, self.output_shape, self._dtype)
         if out is not None:

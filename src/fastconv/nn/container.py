@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _args
 from fastconv.nn.module import Module
 from fastconv.ops._operand import axis_index, widened
 
@@ -48,7 +49,7 @@ class Sequential(Module):
     def add_module(self, name: str, module: Module) -> None:
         """Append `module` under a new `name`."""
         if not isinstance(module, Module):
-            raise TypeError(f"module {name!r} is {type(module).__name__}; it needs to be a Module")
+            raise TypeError(f"module {name!r} is {_args.said(module)}; it needs to be a Module")
         if not isinstance(name, str) or not name or "." in name or hasattr(self, name):
             raise ValueError(f"name is {name!r}; it needs to be a new attribute name, not empty and without dots")
         setattr(self, name, module)

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from functools import update_wrapper
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from fastconv import _args
 
 __all__ = ["Buffer", "LoadResult", "Module", "Parameter", "StateDictError"]
 
@@ -180,6 +184,20 @@ class Buffer:
         return f"Buffer({np.array2string(self.data, threshold=20)}, dtype={self.dtype})"
 
 
+def call_by_own_name(cls: type) -> None:
+    """Let Python's own errors about arguments name a public class, not the private one it has its methods from."""
+    for name in ("__init__", "forward", "backward"):
+        owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+        inherited = vars(owner)[name] if owner and owner is not cls and owner.__name__.startswith("_") else None
+        if isinstance(inherited, FunctionType) and not cls.__name__.startswith("_"):
+            own = FunctionType(
+                inherited.__code__, inherited.__globals__, name, inherited.__defaults__, inherited.__closure__
+            )
+            own.__kwdefaults__ = inherited.__kwdefaults__
+            setattr(cls, name, update_wrapper(own, inherited))
+            own.__qualname__ = f"{cls.__qualname__}.{name}"
+
+
 class StateDictError(ValueError, RuntimeError):
     """A state dict that does not fit the module.
 
@@ -246,6 +264,10 @@ class Module:
     needs_input_grad: bool = True
     _saved: tuple | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        call_by_own_name(cls)
+
     # --- computing --------------------------------------------------------------------------------
 
     def forward(self, *inputs: Any) -> Any:
@@ -263,7 +285,21 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.forward(*inputs)
+        try:
+            return self.forward(*inputs)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            self._say_where(error)
+            raise
+
+    def _say_where(self, error: Exception) -> None:
+        """Begin the message with the name that the layer has here in which the error arose.
+
+        Every module on the way out calls this, so that the name is in the end the outermost one's.
+        """
+        if not hasattr(error, "_layer"):
+            error._layer, error._text = self, str(error)
+        elif name := next((name for name, module in self.named_modules() if module is error._layer), None):
+            error.args = (f"layer {name!r} ({type(error._layer).__name__}): {error._text}",)
 
     def save_for_backward(self, *values: Any) -> None:
         """Keep `values` for `backward`, if in training mode."""
@@ -413,8 +449,10 @@ class Module:
         StateDictError
             With every problem listed; no parameter has been changed.
         TypeError
-            A value is not an array of real numbers; its key is named.
+            It is no mapping, or a value is not an array of real numbers; its key is named.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is {_args.said(state_dict)}; it needs a mapping of names to arrays")
         entries = dict(self._state())
         absent = {key for key in entries if key not in state_dict}
         missing = [key for key in entries if key in absent and not getattr(entries[key], "optional", False)]

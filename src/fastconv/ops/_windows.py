@@ -75,7 +75,7 @@ def input_of(value: Any, rank: int, layout: str) -> tuple[np.ndarray, Images]:
 def input_size_of(value: Any, rank: int, layout: str) -> Images:
     """The argument `input_size`."""
     if not isinstance(value, (Sequence, np.ndarray)):
-        raise TypeError(f"input_size is {value!r}; it needs the shape of the input")
+        raise TypeError(f"input_size is {_args.said(value)}; it needs the shape of the input")
     shape = tuple(_args.integer(length, "input_size", 0) for length in value)
     return Images(shape, rank, layout, "input_size")
 
@@ -119,7 +119,7 @@ def strided(images: Images, kernel_size: Any, stride: Any, padding: Any, dilatio
     pads = _args.per_axis(padding, rank, "padding", 0)
     dilations = _args.per_axis(dilation, rank, "dilation", 1)
     if any(pad > k // 2 for pad, k in zip(pads, kernel, strict=True)):
-        raise ValueError(f"padding is {padding!r}; it needs to be at most half of kernel_size {kernel}")
+        raise ValueError(f"padding is {_args.said(padding)}; it needs to be at most half of kernel_size {kernel}")
     out = []
     for length, k, step, pad, dil in zip(size, kernel, steps, pads, dilations, strict=True):
         room = length + 2 * pad - dil * (k - 1) - 1
@@ -128,13 +128,13 @@ def strided(images: Images, kernel_size: Any, stride: Any, padding: Any, dilatio
             count -= 1  # the last window would see nothing but the padding behind the image
         if count < 1:
             raise ValueError(
-                f"kernel_size is {kernel_size!r} with dilation {dilation!r}; it needs to fit into "
-                f"{images.name}'s size {size} with padding {padding!r}"
+                f"kernel_size is {_args.said(kernel_size)} with dilation {_args.said(dilation)}; it needs to fit into "
+                f"{images.name}'s size {size} with padding {_args.said(padding)}"
             )
         starts = range(-pad, min(0, (count - 1) * step - pad + 1), step)
         if dil > length and any(start % dil >= length for start in starts):
             raise ValueError(
-                f"dilation is {dilation!r}; with padding {padding!r} it needs to leave no window "
+                f"dilation is {_args.said(dilation)}; with padding {_args.said(padding)} it needs to leave no window "
                 f"between the elements of {images.name}'s size {size}"
             )
         out.append(count)
@@ -147,7 +147,7 @@ def adaptive(images: Images, output_size: Any) -> Windows:
     several = isinstance(output_size, (list, tuple)) or getattr(output_size, "ndim", 0) == 1
     wanted = tuple(output_size) if several else (output_size,) * rank
     if len(wanted) != rank:
-        raise ValueError(f"{name} is {output_size!r}; it needs an integer or {rank} of them")
+        raise ValueError(f"{name} is {_args.said(output_size)}; it needs an integer or {rank} of them")
     return evenly(
         tuple(
             length if number is None else _args.integer(number, name, 0)

@@ -67,6 +67,11 @@ def _target_weights(
     rows = x.shape[:axis] + x.shape[axis + 1 :]
     target = np.asarray(target)
     if np.issubdtype(target.dtype, np.floating):  # probabilities of every class
+        if target.shape == rows and rows != x.shape:
+            raise TypeError(
+                f"target has dtype {target.dtype} and one number for each row, as class indices have, which need to be "
+                "integers: target.astype(numpy.int64)"
+            )
         target = matching(target, "target", x, "input")
         divisor = float(np.prod(rows))
         spread = target * (1 - label_smoothing) + label_smoothing / classes
@@ -77,7 +82,10 @@ def _target_weights(
                 f"input's {x.dtype} for the probabilities of the classes"
             )
         if target.shape != rows:
-            raise ValueError(f"target has shape {target.shape}; it needs {rows} for an input {x.shape}")
+            hint = ""
+            if target.shape == x.shape:
+                hint = f": class indices are target.argmax({axis}), probabilities target.astype(numpy.{x.dtype})"
+            raise ValueError(f"target has shape {target.shape}; it needs {rows} for an input {x.shape}{hint}")
         kept = target != ignore_index
         label = np.where(kept, target, 0)
         wrong = (label < 0) | (label >= classes)
