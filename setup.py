@@ -3,30 +3,43 @@
 
 pyproject.toml holds the metadata; this file holds what it cannot say. Every file of the core is
 compiled for the oldest CPU of its family, except the one file per instruction set in csrc/kernels,
-which has flags of its own: at run time the CPU decides which of them are called. A part that the
-compiler cannot build is left out, and the build log says so.
+which has flags of its own: at run time the CPU decides which of them are called. Instruction sets that the
+compiler cannot build are left out, and the build log says so; anything else that is missing ends the
+build before it begins, with one sentence that says what to install.
+
+The same sources, compiler and SOURCE_DATE_EPOCH make the same bytes, wherever they lie.
 
 Environment
 -----------
 FASTCONV_DISABLE
     Parts to leave out although the compiler could build them, separated by commas:
     avx2, avx512, neon, openmp.
+FASTCONV_DEBUG
+    ``1`` keeps debug symbols; without it there are none, whatever Python itself was built with.
 FASTCONV_WERROR
     ``1`` turns the warnings of the C core into errors.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
+import platform
+import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Distribution, Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError, SetupError
 
 CSRC = Path("csrc")
@@ -44,20 +57,19 @@ BASELINE = {"x86_64": ["-march=x86-64"], "aarch64": ["-march=armv8-a"]}
 CORE_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
 CORE_FLAGS += ["-Wall", "-Wextra", f"-I{CSRC}", "-D_POSIX_C_SOURCE=200809L"]
 
+#: Symbols make the library twelve times as large. Where they are wanted, they name files relative to the sources.
+DEBUG_FLAGS = ["-g", f"-ffile-prefix-map={Path.cwd()}=."] if os.environ.get("FASTCONV_DEBUG") == "1" else ["-g0"]
+
 
 @dataclass(frozen=True)
-class Part:
-    """What not every compiler can build: its flags, and a program that shows if this one can."""
+class Isa:
+    """An instruction set, which not every compiler can build: its flags, and a program that shows if this one can."""
 
     name: str
     title: str
-    machine: str | None
+    machine: str
     flags: tuple[str, ...]
     program: str
-
-    @property
-    def is_isa(self) -> bool:
-        return self.machine is not None
 
 
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
@@ -74,16 +86,87 @@ NEON_PROGRAM = """\
 #include <arm_neon.h>
 float32x4_t f(float32x4_t a) { return vfmaq_f32(a, a, a); }
 """
-OPENMP_PROGRAM = """\
-#include <omp.h>
-int main(void) { return omp_get_max_threads() < 1; }
-"""
-PARTS = (
-    Part("avx2", "AVX2 kernels", "x86_64", AVX2_FLAGS, AVX2_PROGRAM),
-    Part("avx512", "AVX-512 kernels", "x86_64", AVX512_FLAGS, AVX512_PROGRAM),
-    Part("neon", "NEON kernels", "aarch64", (), NEON_PROGRAM),
-    Part("openmp", "OpenMP threads", None, ("-fopenmp",), OPENMP_PROGRAM),
+ISAS = (
+    Isa("avx2", "AVX2 kernels", "x86_64", AVX2_FLAGS, AVX2_PROGRAM),
+    Isa("avx512", "AVX-512 kernels", "x86_64", AVX512_FLAGS, AVX512_PROGRAM),
+    Isa("neon", "NEON kernels", "aarch64", (), NEON_PROGRAM),
 )
+
+
+@dataclass(frozen=True)
+class Need:
+    """What every build needs: a program that shows if it is there, and how each platform installs it."""
+
+    title: str
+    program: str
+    flags: tuple[str, ...]
+    install: dict[str, str]
+    otherwise: str = ""
+
+    def sentence(self) -> str:
+        here = platform_name()
+        commands = [self.install[here]] if here in self.install else [f"{k}: {v}" for k, v in self.install.items()]
+        return f"fastconv cannot be built without {self.title}; install it with: {', '.join(commands)}{self.otherwise}"
+
+
+OPENMP_FLAGS = ("-fopenmp",)
+COMPILER = Need(
+    "a C compiler (gcc or clang)",
+    "int main(void) { return 0; }\n",
+    ("-c",),
+    {
+        "Debian": "apt install gcc libc6-dev",
+        "Fedora": "dnf install gcc",
+        "Alpine": "apk add gcc musl-dev",
+        "macOS": "xcode-select --install",
+    },
+)
+LIBC = Need(
+    "the headers of the C library",
+    "#include <stdlib.h>\nint main(void) { return abs(0); }\n",
+    (),
+    {
+        "Debian": "apt install libc6-dev",
+        "Fedora": "dnf install glibc-devel",
+        "Alpine": "apk add musl-dev",
+        "macOS": "xcode-select --install",
+    },
+)
+PYTHON = Need(
+    f"Python.h, the header of Python {platform.python_version()}",
+    "#include <Python.h>\nint main(void) { return 0; }\n",
+    ("-c",),
+    {
+        "Debian": "apt install python3-dev",
+        "Fedora": "dnf install python3-devel",
+        "Alpine": "apk add python3-dev",
+        "macOS": "brew install python",
+    },
+)
+OPENMP = Need(
+    "OpenMP, which this compiler lacks",
+    "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n",
+    OPENMP_FLAGS,
+    {
+        "Debian": "apt install libomp-dev",
+        "Fedora": "dnf install libomp-devel",
+        "Alpine": "apk add openmp-dev",
+        "macOS": "brew install llvm, and build with CC=$(brew --prefix llvm)/bin/clang",
+    },
+    " (or build with FASTCONV_DISABLE=openmp for one thread)",
+)
+
+
+def platform_name() -> str:
+    """The key of `Need.install` for this platform, or one that is not there."""
+    if sys.platform == "darwin":
+        return "macOS"
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return sys.platform
+    family = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
+    return next((name for name in ("Debian", "Fedora", "Alpine") if name.lower() in family), sys.platform)
 
 
 @dataclass(frozen=True)
@@ -123,87 +206,90 @@ class Compilation:
         self.output.with_suffix(".cmd").write_text("\n".join(self.full_command))
 
 
-def disabled_parts(value: str) -> set[str]:
+def disabled_parts() -> set[str]:
     """Parse FASTCONV_DISABLE."""
-    names = {name.strip() for name in value.split(",") if name.strip()}
-    known = [part.name for part in PARTS]
+    names = {name.strip() for name in os.environ.get("FASTCONV_DISABLE", "").split(",") if name.strip()}
+    known = [*(isa.name for isa in ISAS), "openmp"]
     if unknown := names.difference(known):
         raise SetupError(f"FASTCONV_DISABLE names {sorted(unknown)}; it may name {', '.join(known)}")
     return names
 
 
-def refusal(part: Part, compiler: list[str]) -> str | None:
-    """Try to build the part's program; None if that worked, else the compiler's own words."""
-    step = ["-c"] if part.is_isa else []
+def refusal(command: list[str], program: str) -> str | None:
+    """Try to build a program; None if that worked, else the compiler's own words."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
-        source.write_text(part.program)
-        command = [*compiler, *part.flags, *step, str(source), "-o", str(Path(folder, "probe.out"))]
-        result = subprocess.run(command, capture_output=True, text=True)
+        source.write_text(program)
+        try:
+            result = subprocess.run(
+                [*command, str(source), "-o", str(Path(folder, "probe.out"))], capture_output=True, text=True
+            )
+        except OSError as error:
+            return str(error)
     if result.returncode == 0:
         return None
     words = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-    reason = next((line for line in words if "error" in line), words[0])
-    return f"compiler rejects {' '.join(part.flags) or 'its header'}: {reason}"
+    return next((line for line in words if "error" in line), words[0])
 
 
-def buildable_parts(machine: str | None, compiler: list[str], disabled: set[str]) -> list[Part]:
-    """The parts this compiler can build for this machine; the build log hears about each."""
+@cache
+def check_needs(compiler: tuple[str, ...], includes: tuple[str, ...]) -> None:
+    """Raise, with the sentence that helps, if anything is missing that a build cannot do without."""
+    if shutil.which(compiler[0]) is None:
+        raise SetupError(f"{COMPILER.sentence()} ({compiler[0]!r} is not there)")
+    needs = [COMPILER, LIBC, PYTHON] + ([] if "openmp" in disabled_parts() else [OPENMP])
+    for need in needs:
+        folders = includes if need is PYTHON else ()
+        if reason := refusal([*compiler, *folders, *need.flags], need.program):
+            raise SetupError(f"{need.sentence()} ({compiler[0]} says: {reason})")
+
+
+def buildable_isas(machine: str | None, compiler: list[str]) -> list[Isa]:
+    """The instruction sets that this compiler can build for this machine; the build log hears about each."""
     built = []
-    for part in PARTS:
-        if part.machine not in (None, machine):
+    for isa in ISAS:
+        if isa.machine != machine:
             continue
-        reason = "FASTCONV_DISABLE" if part.name in disabled else refusal(part, compiler)
-        print(
-            f"fastconv: {part.title}: {'built' if reason is None else f'not built ({reason})'}",
-            flush=True,
-        )
+        if isa.name in disabled_parts():
+            reason = "FASTCONV_DISABLE"
+        else:
+            reason = refusal([*compiler, *isa.flags, "-c"], isa.program)
+        print(f"fastconv: {isa.title}: {'built' if reason is None else f'not built ({reason})'}", flush=True)
         if reason is None:
-            built.append(part)
+            built.append(isa)
     return built
 
 
-def core_sources(isas: list[Part]) -> list[tuple[Path, tuple[str, ...], str]]:
+def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
     """Every C file of the core that is to be compiled, the flags that it alone needs, and the name of its object.
 
-    The kernels take longest and so come first, each dtype by itself.
+    The kernels take longest and so come first, each dtype by itself. They know nothing of threads nor of each other,
+    so that their objects serve builds with other parts, too.
     """
     kernels = [(isa.name, isa.flags) for isa in reversed(isas)] + [("scalar", ())]
     files = sorted([*CSRC.glob("*.c"), *CSRC.glob("algo/*.c")])
+    openmp = ("-Wno-unknown-pragmas",) if "openmp" in disabled_parts() else OPENMP_FLAGS
+    shared = (*openmp, *(f"-DFC_HAVE_{isa.name.upper()}=1" for isa in isas))
     return [
         (CSRC / f"kernels/isa_{name}.c", (*flags, f"-DFC_BITS={bits}"), f"kernels/isa_{name}_f{bits}.o")
         for bits in (32, 64)
         for name, flags in kernels
-    ] + [(path, (), str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
-
-
-def core_command(compiler: list[str], machine: str | None, isas: list[Part], openmp: list[str]) -> list[str]:
-    """The compiler call that every file of the core shares; the macros name what is built."""
-    return [
-        *compiler,
-        *CORE_FLAGS,
-        *BASELINE.get(machine, []),
-        *(openmp or ["-Wno-unknown-pragmas"]),
-        *(["-Werror"] if os.environ.get("FASTCONV_WERROR") == "1" else []),
-        *(f"-DFC_HAVE_{isa.name.upper()}=1" for isa in isas),
-    ]
+    ] + [(path, shared, str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
 
 
 class BuildCore(build_ext):
     """Compile the core and the binding, as little as has changed, and link them."""
 
     def build_extension(self, ext: Extension) -> None:
-        if self.compiler.compiler_type != "unix":
-            raise SetupError(f"fastconv is built with gcc or clang, not with {self.compiler.compiler_type!r}")
-        compiler = list(self.compiler.compiler_so)
+        compiler = [*self.compiler.compiler_so, *DEBUG_FLAGS]
         machine = MACHINES.get(self.plat_name.rpartition("-")[2].lower())
-        disabled = disabled_parts(os.environ.get("FASTCONV_DISABLE", ""))
-        parts = buildable_parts(machine, compiler, disabled)
-        isas = [part for part in parts if part.is_isa]
-        openmp = [flag for part in parts if not part.is_isa for flag in part.flags]
+        isas = buildable_isas(machine, compiler)
+        openmp = "openmp" not in disabled_parts()
+        print(f"fastconv: OpenMP threads: {'built' if openmp else 'not built (FASTCONV_DISABLE)'}", flush=True)
 
         objects = BUILD / f"objects-{self.plat_name}"
-        command = core_command(compiler, machine, isas, openmp)
+        werror = ["-Werror"] if os.environ.get("FASTCONV_WERROR") == "1" else []
+        command = (*compiler, *CORE_FLAGS, *BASELINE.get(machine, []), *werror)
         jobs = [
             Compilation((*command, *flags), source, objects / CSRC / name) for source, flags, name in core_sources(isas)
         ]
@@ -214,7 +300,7 @@ class BuildCore(build_ext):
             [str(job.output) for job in jobs],
             self.get_ext_fullpath(ext.name),
             libraries=["m", *self.get_libraries(ext)],
-            extra_postargs=openmp,
+            extra_postargs=[*DEBUG_FLAGS, *(OPENMP_FLAGS if openmp else ())],
             export_symbols=self.get_export_symbols(ext),
         )
 
@@ -229,7 +315,65 @@ class BuildCore(build_ext):
         return Compilation(command, Path(translated.sources[0]), output)
 
 
+class ReproducibleSdist(sdist):
+    """With SOURCE_DATE_EPOCH: the contents of the archive decide its bytes, not who packs it, when and where."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None) -> str:
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar":
+            return super().make_archive(base_name, format, root_dir, base_dir, owner, group)
+
+        def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.mtime, member.uid, member.gid, member.uname, member.gname = int(epoch), 0, 0, "", ""
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        target = Path(f"{base_name}.tar.gz").resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open(target, "wb") as file,
+            gzip.GzipFile("", "wb", mtime=int(epoch), fileobj=file) as packed,
+            tarfile.open(mode="w", fileobj=packed) as archive,
+        ):
+            archive.add(Path(root_dir or ".", base_dir), arcname=base_dir, filter=plain)
+        return str(target)
+
+
+class EarlyChecks(Distribution):
+    """Ask for what a build needs before the first of its commands runs.
+
+    pip asks for the metadata first, then downloads the dependencies, copies, and compiles at last: who lacks a header
+    would wait for all of that. Archives of the sources need no compiler and are not held up.
+    """
+
+    def run_command(self, command: str) -> None:
+        if command in ("dist_info", "bdist_wheel", "editable_wheel", "build", "build_ext"):
+            self.check_needs()
+        super().run_command(command)
+
+    def check_needs(self) -> None:
+        from distutils.ccompiler import new_compiler
+        from distutils.sysconfig import customize_compiler
+
+        build = self.get_command_obj("build_ext")
+        build.ensure_finalized()
+        compiler = new_compiler()
+        if compiler.compiler_type != "unix":
+            raise SetupError(f"fastconv is built with gcc or clang, not with {compiler.compiler_type!r}")
+        customize_compiler(compiler)
+        check_needs(tuple(compiler.compiler_so), tuple(f"-I{folder}" for folder in build.include_dirs))
+
+
+def long_description() -> str:
+    """The README for readers elsewhere, without the pictures and the links that lead to files beside it."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[[^]]*\]\((?!https?:)[^)]*\)\n+", "", text, flags=re.MULTILINE)
+    return re.sub(r"\[([^]]+)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+
+
 setup(
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             "fastconv._core",
@@ -238,6 +382,7 @@ setup(
             py_limited_api=True,
         )
     ],
-    cmdclass={"build_ext": BuildCore},
+    distclass=EarlyChecks,
+    cmdclass={"build_ext": BuildCore, "sdist": ReproducibleSdist},
     options={"bdist_wheel": {"py_limited_api": WHEEL_TAG}},
 )

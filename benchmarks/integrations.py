@@ -5,7 +5,7 @@
 
 Operators beside torch, ONNX Runtime and OpenVINO; networks under PyTorch; image filters beside SciPy and OpenCV; and an
 image larger than the memory that dask filters it in. Each part runs in a process of its own; one whose library is not
-installed is left out by name (`python -m pip install "fastconv[bench,torch,scipy,dask]"`), one that fails ends the run.
+installed is left out by name (`python -m pip install ".[bench,torch,scipy,dask]"`), one that fails ends the run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """fastconv.scipy beside SciPy and OpenCV on one image: a table in Markdown.
 
-    python -m pip install "fastconv[scipy]" opencv-python-headless
+    python -m pip install ".[scipy]" opencv-python-headless
     python benchmarks/scipy_filters.py
 
 Everything takes and gives NumPy arrays. OpenCV is left out where it is not installed.

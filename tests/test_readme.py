@@ -2,6 +2,7 @@
 """The examples of the README and of the pages in docs/ run pasted as they stand, and their links lead somewhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,18 @@ def test_local_links_exist(page):
         pytest.skip("the tests alone, without the sources that pages point to")
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_extras_are_installed_from_the_sources():
+    """There is no release: what pages and messages advise has to work without one, and to be there."""
+    if not (ROOT / "src").exists():
+        pytest.skip("the tests alone, without the project's metadata")
+    named = set()
+    texts = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "benchmarks").glob("*.*"), *(ROOT / "src").rglob("*.py")]
+    for page in texts:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"\bfastconv\[", text), page
+        for extras in re.findall(r'pip install (?:-e )?"\.\[([\w,]+)\]"', text):
+            named.update(extras.split(","))
+    assert {"demo", "test", "torch", "scipy", "dask"} <= named
+    assert named <= tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()

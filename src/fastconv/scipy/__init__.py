@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""SciPy's filters, with SciPy's signatures, on fastconv's kernels. Needs the extra ``fastconv[scipy]``.
+"""SciPy's filters, with SciPy's signatures, on fastconv's kernels. Needs SciPy, which the extra ``scipy`` brings.
 
 >>> import numpy as np
 >>> from fastconv.scipy import ndimage, signal
