@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 
 import pytest
 
@@ -14,6 +15,7 @@ from fastconv import _config, _core
 
 ISAS = _core.isas()
 USABLE = [name for name, _, usable in ISAS if usable]
+needs_openmp = pytest.mark.skipif(not _core.openmp(), reason="built without OpenMP")
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
 
 
@@ -86,6 +88,7 @@ def test_caps_of_other_families(monkeypatch):
 COUNT = "import fastconv; print(fastconv.get_num_threads())"
 
 
+@needs_openmp
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -111,6 +114,7 @@ def test_bad_numbers_in_our_variable_are_errors(value):
     assert result.stderr.strip().splitlines()[-1].startswith(f"ImportError: FASTCONV_NUM_THREADS is {value!r}")
 
 
+@needs_openmp
 def test_bad_numbers_in_openmps_variable_are_not_ours_to_judge():
     for value in ("many", "²", "0", "-2", "1_0"):
         assert run(COUNT, OMP_NUM_THREADS=value) == str(_config.available_cpus())
@@ -221,6 +225,27 @@ def test_quotas_of_control_groups(machine, files, expected):
     assert _config.available_cpus() == expected
 
 
+def test_without_openmp_there_is_one_thread(monkeypatch):
+    monkeypatch.setattr(_config._core, "openmp", lambda: 0)
+    monkeypatch.setenv("FASTCONV_NUM_THREADS", "3")
+    assert _config._default_threads() == 1
+    before = fc.get_num_threads()
+    try:
+        with pytest.warns(RuntimeWarning, match="without OpenMP: it computes in one thread, not in 2") as caught:
+            fc.set_num_threads(2)
+        assert caught[0].filename == __file__
+        assert fc.get_num_threads() == fc.config()["threads"] == 1
+        with pytest.warns(RuntimeWarning, match="not in 3"), fc.threads(3):
+            assert fc.get_num_threads() == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fc.set_num_threads(1)
+    finally:
+        monkeypatch.undo()
+        fc.set_num_threads(before)
+
+
+@needs_openmp
 def test_threads_for_a_block():
     before = fc.get_num_threads()
     with fc.threads(3):
@@ -234,6 +259,7 @@ def test_threads_for_a_block():
     assert fc.get_num_threads() == before
 
 
+@needs_openmp
 def test_threads_for_a_block_are_nobody_elses():
     before, seen = fc.get_num_threads(), []
     with fc.threads(before + 3):
@@ -243,6 +269,7 @@ def test_threads_for_a_block_are_nobody_elses():
     assert seen == [before]
 
 
+@needs_openmp
 def test_threads_for_the_process():
     before, seen = fc.get_num_threads(), []
     try:

@@ -3,7 +3,7 @@
 
 ``FASTCONV_ISA`` caps the instruction set. The number of threads is, in this order, what
 :func:`set_num_threads` or :func:`threads` asked for, ``FASTCONV_NUM_THREADS``, ``OMP_NUM_THREADS``,
-and the CPUs that affinity and cgroup quota leave to this process.
+and the CPUs that affinity and cgroup quota leave to this process. A build without OpenMP has one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,15 @@ def available_cpus() -> int:
 
 
 def _default_threads() -> int:
+    return _with_openmp(_wanted_threads())
+
+
+def _with_openmp(n: int) -> int:
+    """The number of threads that this build can use of those that are wanted."""
+    return n if _core.openmp() else 1
+
+
+def _wanted_threads() -> int:
     for variable in ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable, "").split(",")[0].strip()
         if not text:
@@ -122,7 +132,11 @@ def _checked(n: int) -> int:
         raise TypeError(f"n is {n!r}; it needs an integer")
     if not 1 <= n <= _MAX_THREADS:
         raise ValueError(f"n is {n}; it needs a number of threads from 1 to {_MAX_THREADS}")
-    return int(n)
+    if _with_openmp(n) < n:
+        warnings.warn(
+            f"fastconv was built without OpenMP: it computes in one thread, not in {n}", RuntimeWarning, stacklevel=3
+        )
+    return _with_openmp(int(n))
 
 
 def set_num_threads(n: int) -> None:
@@ -137,6 +151,11 @@ def set_num_threads(n: int) -> None:
     ------
     TypeError, ValueError
         If ``n`` is no such number.
+
+    Warns
+    -----
+    RuntimeWarning
+        If ``n`` is more than 1 and fastconv was built without OpenMP: one thread computes.
 
     Examples
     --------

@@ -216,7 +216,9 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError(".safetensors files need the package safetensors: python -m pip install safetensors") from error
+        raise ImportError(
+            ".safetensors files need the package safetensors: python -m pip install safetensors"
+        ) from error
     return safetensors
 
 
