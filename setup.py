@@ -299,7 +299,7 @@ class BuildCore(build_ext):
         self.compiler.link_shared_object(
             [str(job.output) for job in jobs],
             self.get_ext_fullpath(ext.name),
-            libraries=["m", *self.get_libraries(ext)],
+            libraries=["m", "dl", *self.get_libraries(ext)],
             extra_postargs=[*DEBUG_FLAGS, *(OPENMP_FLAGS if openmp else ())],
             export_symbols=self.get_export_symbols(ext),
         )

@@ -217,6 +217,17 @@ fc_isa fc_isa_best(void);
 const char *fc_isa_name(fc_isa isa);
 int fc_openmp(void); // the OpenMP date macro, or 0
 const char *fc_compiler(void);
+
+// Processes (parallel.c).  Whether this one was forked, without exec(), before the library was loaded; and whether it may
+// be an orphan: its OpenMP threads stayed behind in its parent.  Then regions of its main thread take some 0.1 ms more.
+int fc_process_forked(void);
+int fc_process_orphaned(void);
+int fc_process_cpus(void); // that the calling thread may run on, as of a moment ago; 0: unknown
+// Calls that take long are cut short by `ask`, which the main thread calls about twenty times a second: when it returns
+// other than 0, what is left to do is left undone.
+void fc_process_interrupt(int (*ask)(void));
+int fc_process_interrupted(void); // whether that has befallen the calling thread since it last asked
+
 // Seconds that `threads` threads took for `rounds` rounds of independent multiply-adds; *flops gets their number.
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);
 
@@ -242,8 +253,10 @@ uint64_t fc_fingerprint(const void *memory, size_t bytes, int threads);
 // Memory at 64-byte boundaries, in large pages where that pays; NULL when there is none (scratch.c).
 void *fc_memory_acquire(size_t bytes);
 void fc_memory_release(void *memory);
-// Scratch memory that survives from call to call: a few buffers, never more.
+// Scratch memory that survives from call to call: a few buffers, of FC_SCRATCH_KEPT bytes together at most.
+#define FC_SCRATCH_KEPT ((size_t)64 << 20)
 void *fc_scratch_acquire(size_t bytes); // NULL when there is no memory
 void fc_scratch_release(void *buffer);
+size_t fc_scratch_kept(void); // bytes that wait for the next call
 
 #endif

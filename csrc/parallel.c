@@ -1,85 +1,364 @@
 // SPDX-License-Identifier: BSD-3-Clause
+//
+// parallel.c - regions: tasks shared out among the threads of a team.  The only file that knows OpenMP, whose threads
+// come from GNU's runtime as a rule, and what becomes of them in a process that forks or may not start any.
+#ifdef __linux__
+#define _GNU_SOURCE // dladdr, dl_iterate_phdr, syscall
+#endif
 #include "parallel.h"
+#include "fastconv.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
 
 #ifdef _OPENMP
+#include <dlfcn.h>
 #include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#endif
+
+#ifdef __linux__
+#include <link.h>
+#include <sys/syscall.h>
 #endif
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
-// Denormals cost a hundred cycles each on many machines.  Results and operands below the normal range count as zero
-// while a task runs; the caller's mode is restored behind it.
-static unsigned long flush_begin(void) {
+int fc_worthwhile_threads(double seconds, int threads) { return seconds < 20e-6 || threads < 1 ? 1 : threads; }
+
+// ------------------------------------------------------------------------------------------ the mode of floating point
+
+// Rounding and the treatment of denormals, which cost a hundred cycles each on many machines: with FLUSH, results and
+// operands below the normal range count as zero.
 #if defined(__x86_64__)
-    const unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040); // flush to zero, denormals are zero
-    return mode;
+typedef unsigned fp_mode;
+enum { FLUSH = 0x8040, RAISED = 0x3f }; // flush to zero, denormals are zero; flags of what has happened
+static fp_mode mode_get(void) { return _mm_getcsr(); }
+static void mode_set(fp_mode mode) { _mm_setcsr(mode); }
 #elif defined(__aarch64__)
-    unsigned long mode;
+typedef unsigned long fp_mode;
+enum { FLUSH = 1 << 24, RAISED = 0 };
+static fp_mode mode_get(void) {
+    fp_mode mode;
     __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode | 1ul << 24));
     return mode;
+}
+static void mode_set(fp_mode mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+typedef unsigned fp_mode;
+enum { FLUSH = 0, RAISED = 0 };
+static fp_mode mode_get(void) { return 0; }
+static void mode_set(fp_mode mode) { (void)mode; }
+#endif
+
+static int same_mode(fp_mode a, fp_mode b) { return ((a ^ b) & ~(fp_mode)RAISED) == 0; }
+
+// ------------------------------------------------------------------------------------------------ the process it is in
+
+// Nanoseconds of a clock that is read in five, and advances every few milliseconds.
+static int64_t moment(void) {
+    struct timespec now;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int is_main_thread(void) {
+#ifdef __linux__
+    return syscall(SYS_gettid) == getpid();
+#else
+    return 1; // it may be
+#endif
+}
+
+int fc_process_cpus(void) {
+#ifdef __linux__
+    static _Thread_local int64_t asked;
+    static _Thread_local int cpus;
+    const int64_t now = moment();
+    if (now - asked < 10000000) return cpus;
+    unsigned long mask[256];
+    const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    asked = now;
+    cpus = 0;
+    for (long i = 0; i < bytes / (long)sizeof *mask; i++) cpus += __builtin_popcountl(mask[i]);
+    return cpus;
 #else
     return 0;
 #endif
 }
 
-static void flush_end(unsigned long mode) {
-#if defined(__x86_64__)
-    _mm_setcsr((unsigned)mode);
-#elif defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
-#else
-    (void)mode;
-#endif
+static int (*_Atomic interrupt)(void);
+
+// What this thread does for whoever called it: when it last looked up, and whether it was told to stop.
+typedef struct watch {
+    int64_t since;
+    int stopped;
+} watch;
+
+static _Thread_local watch watching;
+
+void fc_process_interrupt(int (*ask)(void)) { atomic_store(&interrupt, ask); }
+
+int fc_process_interrupted(void) {
+    const int stopped = watching.stopped;
+    watching = (watch){0, 0};
+    return stopped;
 }
 
-int fc_worthwhile_threads(double seconds, int threads) { return seconds < 20e-6 || threads < 1 ? 1 : threads; }
+// Whether to stop.  `own` is the mode in which the caller's code expects to run, `mode` that of the region.
+static int told_to_stop(watch *w, fp_mode own, fp_mode mode) {
+    const int64_t patience = 50000000;
+    if (w->stopped) return 1;
+    const int64_t now = moment();
+    if (w->since == 0) w->since = now;
+    if (now - w->since < patience) return 0;
+    int (*ask)(void) = atomic_load(&interrupt);
+    if (ask && is_main_thread()) {
+        mode_set(own);
+        const int stop = ask(); // may run whatever the caller has for a signal, regions of ours included
+        mode_set(mode);
+        w->stopped = stop;
+    }
+    w->since = now;
+    return w->stopped;
+}
 
-static void run_serial(int64_t count, int flush, fc_task_fn task, void *context) {
-    const unsigned long mode = flush ? flush_begin() : 0;
-    for (int64_t i = 0; i < count; i++) task(context, i, 0);
-    if (flush) flush_end(mode);
+// -------------------------------------------------------------------------------------------------------------- tasks
+
+typedef struct region {
+    int64_t count;
+    int threads;
+    fp_mode mode; // the caller's, and what the kind of region adds: the same in every thread
+    fc_task_fn task;
+    void *context;
+    _Atomic int64_t next;
+} region;
+
+// What one thread does in a region.  Its own mode is restored behind it: others share the threads.
+static void take_tasks(region *r, int thread) {
+    const fp_mode own = mode_get();
+    const int differs = !same_mode(own, r->mode), shared = r->threads > 1;
+    watch *w = &watching;
+    if (differs) mode_set(r->mode);
+    for (int64_t i = 0;; i++) {
+        if (thread == 0 && told_to_stop(w, own, r->mode)) {
+            atomic_store(&r->next, r->count); // nobody takes another
+            break;
+        }
+        if (shared) i = atomic_fetch_add(&r->next, 1);
+        if (i >= r->count) break;
+        r->task(r->context, i, thread);
+    }
+    if (differs) mode_set(own);
 }
 
 #ifdef _OPENMP
-// GNU OpenMP's threads do not survive fork(), and its next parallel region in the child would wait for them for ever.
-static atomic_int forked;
+// ---------------------------------------------------------------------------------------------------- teams and fork()
 
-static void in_child(void) { atomic_store(&forked, 1); }
+// GNU OpenMP keeps a team for each thread that starts regions.  fork() copies that record and none of the team's threads,
+// and the next region in the child waits for them for ever.  So a thread that forks lets its team go first; parent and
+// child start a new one when they need it.  Other threads' teams do not matter: those threads are not in the child.
+// Where that cannot be done the child is an orphan, and its main thread, the one that forked, starts regions through a
+// thread that has never had a team.
+static atomic_int orphan;
+static int (*let_go)(int); // omp_pause_resource_all, of OpenMP 5; NULL in older runtimes
+static int survives;       // LLVM's runtime sees to forks itself
+enum { PAUSE_HARD = 2 };
 
-static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+// Threads of the last team that this thread has started.
+static _Thread_local int team;
+static _Thread_local int let_gone;
 
-static void run(int64_t count, int threads, int flush, fc_task_fn task, void *context) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    if (count < threads) threads = (int)count;
-    if (threads <= 1 || atomic_load(&forked)) {
-        run_serial(count, flush, task, context);
+static int is_orphan(void) { return atomic_load(&orphan) && is_main_thread(); }
+
+static void before_fork(void) {
+    let_gone = survives || (let_go && !omp_in_parallel() && !is_orphan() && let_go(PAUSE_HARD) == 0);
+    if (let_gone) team = 0;
+}
+
+static void in_child(void) {
+    atomic_store(&orphan, !let_gone);
+    team = 0;
+}
+
+static void prepare(void);
+static int copied;
+
+#ifdef __linux__
+// Whether this process is a copy that has not run exec(): the kernel's flags are the seventh word behind the name.
+static int is_copy(void) {
+    const unsigned forked_no_exec = 0x40;
+    unsigned flags;
+    char text[512] = "";
+    FILE *file = fopen("/proc/self/stat", "re");
+    if (!file) return 0;
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    const char *behind = strrchr(text, ')');
+    return behind && sscanf(behind, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & forked_no_exec;
+}
+
+static int holds(const struct dl_phdr_info *object, uintptr_t address) {
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+        if (segment->p_type == PT_LOAD && address - (object->dlpi_addr + segment->p_vaddr) < segment->p_memsz) return 1;
+    }
+    return 0;
+}
+
+static int see_object(struct dl_phdr_info *object, size_t size, void *runtime_first) {
+    (void)size;
+    if (holds(object, (uintptr_t)prepare)) return 1;
+    return *(int *)runtime_first = holds(object, (uintptr_t)omp_get_thread_num);
+}
+
+// Whether the runtime was loaded before this library: objects are listed in that order, and what a library brings along
+// comes behind it.
+static int runtime_was_there(void) {
+    int runtime_first = 0;
+    dl_iterate_phdr(see_object, &runtime_first);
+    return runtime_first;
+}
+#else
+static int is_copy(void) { return 0; }
+
+static int runtime_was_there(void) { return 0; }
+#endif
+
+// As the library is loaded: the team that a fork would tear may be somebody else's, of the same runtime.  A process that
+// was forked before that may be an orphan already.
+__attribute__((constructor)) static void prepare(void) {
+    Dl_info runtime;
+    void *library =
+        dladdr((void *)omp_get_thread_num, &runtime) ? dlopen(runtime.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
+    survives = library && dlsym(library, "__kmpc_fork_call");
+    if (library && !survives) *(void **)&let_go = dlsym(library, "omp_pause_resource_all");
+    copied = is_copy();
+    atomic_store(&orphan, !survives && copied && runtime_was_there());
+    pthread_atfork(before_fork, NULL, in_child);
+}
+
+int fc_process_forked(void) { return copied; }
+
+int fc_process_orphaned(void) { return atomic_load(&orphan); }
+
+// ------------------------------------------------------------------------------------------------- threads to be had
+
+enum { TRIALS = 256 };
+
+typedef struct trial {
+    pthread_t thread;
+    long id;
+    pthread_mutex_t *gate;
+} trial;
+
+static void *attend(void *context) {
+    trial *t = context;
+#ifdef __linux__
+    t->id = syscall(SYS_gettid);
+#endif
+    pthread_mutex_lock(t->gate);
+    pthread_mutex_unlock(t->gate);
+    return NULL;
+}
+
+// How many of `wanted` more threads the system grants, all at once.  GNU OpenMP ends the process if one is refused.
+static int granted(int wanted) {
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    trial trials[TRIALS];
+    int count = 0;
+    if (wanted > TRIALS) wanted = TRIALS;
+    pthread_mutex_lock(&gate);
+    for (; count < wanted; count++) {
+        trials[count].gate = &gate;
+        if (pthread_create(&trials[count].thread, NULL, attend, &trials[count]) != 0) break;
+    }
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < count; i++) {
+        pthread_join(trials[i].thread, NULL);
+#ifdef __linux__
+        // A thread that has been joined counts against limits until the kernel has buried it.
+        for (int tries = 0; tries < 1000 && syscall(SYS_tgkill, getpid(), trials[i].id, 0) == 0; tries++) sched_yield();
+#endif
+    }
+    return count;
+}
+
+// The threads of the region's team: as many as there are tasks for, but a team that has been larger stays so up to
+// what the caller allows, for the runtime ends the threads that a smaller one lacks.
+static int team_for(const region *r) {
+    static _Thread_local time_t refused; // when a thread was refused: nobody asks again in that second
+    int size = r->count < r->threads ? (int)r->count : r->threads;
+    if (size < team) size = team < r->threads ? team : r->threads;
+    if (size > team) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        const int had = team > 1 ? team : 1;
+        const int more = refused == now.tv_sec ? 0 : granted(size - had);
+        if (had + more < size) refused = now.tv_sec;
+        size = had + more;
+    }
+    return team = size;
+}
+
+static void run_team(region *r) {
+    r->threads = team_for(r);
+    if (r->threads <= 1) {
+        take_tasks(r, 0);
         return;
     }
-    pthread_once(&once, watch_forks);
-    _Atomic int64_t next = 0;
-#pragma omp parallel num_threads(threads)
-    {
-        const unsigned long mode = flush ? flush_begin() : 0;
-        for (int64_t i; (i = atomic_fetch_add(&next, 1)) < count;) task(context, i, omp_get_thread_num());
-        if (flush) flush_end(mode);
+#pragma omp parallel num_threads(r->threads)
+    take_tasks(r, omp_get_thread_num());
+}
+
+static void *run_apart(void *r) {
+    run_team(r);
+    return NULL;
+}
+
+static void run(region *r) {
+    pthread_t other;
+    if (r->count <= 1 || r->threads <= 1) r->threads = 1;
+    if (r->threads > 1 && is_orphan()) {
+        if (pthread_create(&other, NULL, run_apart, r) == 0) {
+            pthread_join(other, NULL);
+            return;
+        }
+        r->threads = 1;
+    }
+    if (r->threads > 1 && !omp_in_parallel()) run_team(r);
+    else {
+        r->threads = 1;
+        take_tasks(r, 0);
     }
 }
 #else
-static void run(int64_t count, int threads, int flush, fc_task_fn task, void *context) {
-    (void)threads;
-    run_serial(count, flush, task, context);
+int fc_process_forked(void) { return 0; }
+
+int fc_process_orphaned(void) { return 0; }
+
+static void run(region *r) {
+    r->threads = 1;
+    take_tasks(r, 0);
 }
 #endif
 
-void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context) { run(count, threads, 1, task, context); }
+void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context) {
+    region r = {count, threads, mode_get() | FLUSH, task, context, 0};
+    run(&r);
+}
 
 void fc_parallel_exact(int64_t count, int threads, fc_task_fn task, void *context) {
-    run(count, threads, 0, task, context);
+    region r = {count, threads, mode_get(), task, context, 0};
+    run(&r);
 }

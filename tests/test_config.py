@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Instruction set and threads: from the environment, from the machine, by request; and what fork() leaves of them."""
+"""Instruction set and threads: from the environment, from the machine, by request."""
 
 import os
 import subprocess
@@ -228,7 +228,7 @@ def test_quotas_of_control_groups(machine, files, expected):
 def test_without_openmp_there_is_one_thread(monkeypatch):
     monkeypatch.setattr(_config._core, "openmp", lambda: 0)
     monkeypatch.setenv("FASTCONV_NUM_THREADS", "3")
-    assert _config._default_threads() == 1
+    assert _config._asked_threads() == _config._most_threads() == 1
     before = fc.get_num_threads()
     try:
         with pytest.warns(RuntimeWarning, match="without OpenMP: it computes in one thread, not in 2") as caught:
@@ -330,63 +330,3 @@ def test_the_peak_of_other_dtypes():
         fc.fma_peak("float16")
     with pytest.raises(ValueError, match=r"n is 0"):
         fc.fma_peak(num_threads=0)
-
-
-# --- fork -----------------------------------------------------------------------------------------
-
-FORK = """
-    import os, sys, warnings
-    import numpy as np
-    import fastconv as fc
-
-    warnings.simplefilter("ignore")  # later Pythons warn of fork() where there are threads
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 32, 57, 59), dtype=np.float32)
-    w = rng.standard_normal((48, 32, 3, 3), dtype=np.float32)
-
-    def work(_=None):
-        with fc.threads(2):
-            return [fc.conv2d(x, w, algorithm=a) for a in ("direct", "im2col", "winograd")]
-
-    def same(a, b):
-        return all(map(np.array_equal, a, b))
-"""
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork() here")
-
-
-@needs_fork
-@pytest.mark.parametrize("before", ["work()", "None"], ids=["after a call", "before any call"])
-def test_forked_children_compute(before):
-    """And so do their children, and the parent still."""
-    script = f"""{FORK}
-    {before}
-    expected = work() if {before} else None
-
-    def child(depth):
-        pid = os.fork()
-        if pid == 0:
-            result = work()
-            good = expected is None or same(result, expected)
-            if depth:
-                good = child(depth - 1) and good
-            os._exit(0 if good else 1)
-        return os.waitpid(pid, 0)[1] == 0
-
-    assert child(1)
-    assert same(work(), expected or work())
-    assert child(0)
-    """
-    run(script)
-
-
-@needs_fork
-def test_a_pool_of_forked_processes():
-    script = f"""{FORK}
-    import multiprocessing
-    expected = work()
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        for result in pool.map(work, range(6)):
-            assert same(result, expected)
-    assert same(work(), expected)
-    """
-    run(script)

@@ -21,6 +21,6 @@ python=$work/venv/bin/python
 "$python" setup.py --quiet build_ext --plat-name "$platform" --build-lib "$work/lib" | grep '^fastconv:'
 mapfile -t objects < <(find "build/objects-$platform/csrc" -name '*.o')
 for test in tests/c/*.c; do
-    $CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc "$test" "${objects[@]}" -fopenmp -lm -o "$work/smoke"
+    $CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc "$test" "${objects[@]}" -fopenmp -lm -ldl -o "$work/smoke"
     qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/smoke"
 done

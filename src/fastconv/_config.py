@@ -3,7 +3,8 @@
 
 ``FASTCONV_ISA`` caps the instruction set. The number of threads is, in this order, what
 :func:`set_num_threads` or :func:`threads` asked for, ``FASTCONV_NUM_THREADS``, ``OMP_NUM_THREADS``,
-and the CPUs that affinity and cgroup quota leave to this process. A build without OpenMP has one.
+and the CPUs that affinity and cgroup quota leave to this process. Of a forked worker, which is one
+of many, that is one thread if it imports fastconv itself; of a build without OpenMP it always is.
 """
 
 from __future__ import annotations
@@ -74,30 +75,46 @@ def available_cpus() -> int:
     return max(1, math.ceil(min(cpus, _quota())))
 
 
-def _default_threads() -> int:
-    return _with_openmp(_wanted_threads())
-
-
 def _with_openmp(n: int) -> int:
     """The number of threads that this build can use of those that are wanted."""
     return n if _core.openmp() else 1
 
 
-def _wanted_threads() -> int:
+def _asked_threads() -> int | None:
+    """The number of threads that the environment asks for."""
     for variable in ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(variable, "").split(",")[0].strip()
         if not text:
             continue
         digits = text.lstrip("0") if text.isascii() and text.isdigit() else ""  # "²" is a digit, but no number
         if digits:
-            return min(int(digits[:9]), _MAX_THREADS)
+            return _with_openmp(min(int(digits[:9]), _MAX_THREADS))
         if variable.startswith("FASTCONV"):
             raise ImportError(f"{variable} is {text!r}; it needs a positive number")
-    return available_cpus()
+    return None
+
+
+def _most_threads() -> int:
+    """How many threads to use unless asked for others; affinity, which may change, is looked at as it is needed."""
+    if _is_worker():
+        return 1
+    cpus = _MAX_THREADS if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _with_openmp(max(1, math.ceil(min(cpus, _quota(), _MAX_THREADS))))
+
+
+def _is_worker() -> bool:
+    """Whether this process was forked to be one of many, and imports us on its own.
+
+    So was who has a parent of :mod:`multiprocessing`, and who left the threads of torch or the like behind.
+    """
+    forked, orphaned = _core.process()
+    pools = sys.modules.get("multiprocessing.process")
+    return orphaned or (forked and pools is not None and pools.parent_process() is not None)
 
 
 ISA: int = _isa_number(os.environ.get("FASTCONV_ISA"))
-_threads: int = _default_threads()
+_threads: int | None = _asked_threads()
+_most: int = _most_threads()
 _scoped: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
 
 
@@ -123,8 +140,7 @@ def get_num_threads() -> int:
     ...     fc.get_num_threads()
     1
     """
-    scoped = _scoped.get()
-    return _threads if scoped is None else scoped
+    return _scoped.get() or _threads or _core.cpus(_most)
 
 
 def _checked(n: int) -> int:

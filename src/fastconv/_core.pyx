@@ -99,6 +99,13 @@ cdef extern from "fastconv.h" nogil:
     const char *fc_isa_name(fc_isa)
     int fc_openmp()
     const char *fc_compiler()
+    int fc_process_forked()
+    int fc_process_orphaned()
+    int fc_process_cpus()
+    void fc_process_interrupt(int (*)() noexcept)
+    int fc_process_interrupted()
+    size_t fc_scratch_kept()
+    size_t FC_SCRATCH_KEPT
     double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
     void *fc_memory_acquire(size_t)
     void fc_memory_release(void *)
@@ -114,6 +121,22 @@ cdef extern from "fastconv.h" nogil:
     uint64_t fc_fingerprint(const void *, size_t, int) nogil
     void *fc_scratch_acquire(size_t)
     void fc_scratch_release(void *)
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals()  # declared here without an exception: it is left for `finished` to raise
+
+
+cdef int handle_signals() noexcept with gil:
+    return PyErr_CheckSignals()
+
+
+fc_process_interrupt(handle_signals)
+
+
+cdef int finished() except -1:
+    """Raises what the handler of a signal raised, if that has cut the call short. Every call of the core ends here."""
+    return -1 if fc_process_interrupted() else 0
 
 
 cdef int look(object array, Py_buffer *view, int flags) except -1:
@@ -151,6 +174,7 @@ def fingerprint(object array, int threads):
     with nogil:
         found = fc_fingerprint(view.buf, view.len, threads)
     release(&view)
+    finished()
     return found
 
 
@@ -381,6 +405,7 @@ cdef class Plan(Prepared):
         cdef fc_status status
         with nogil:
             status = fc_plan_pack(self.plan, wei, bias, packed, threads)
+        finished()
         if status != FC_OK:
             raise MemoryError("the weights in float32 could not be allocated")
         return 0
@@ -390,7 +415,7 @@ cdef class Plan(Prepared):
         with nogil:
             fc_plan_execute(self.plan, src, packed, residual, dst, scratch, threads)
         fc_scratch_release(scratch)
-        return 0
+        return finished()
 
     cdef int run_once(self, const void *src, const void *wei, const void *bias, const void *residual, void *dst,
                       int threads) except -1:
@@ -609,6 +634,7 @@ cdef class PoolCall(Prepared):
         with nogil:
             fc_pool_forward(&self.pool, self.isa, src, dst, <int64_t *>i.buf, threads)
         release(&i)
+        finished()
         return answer
 
 
@@ -665,6 +691,7 @@ cdef class Pool:
             self.fill(&call.pool, &s, &d, &i)
             with nogil:
                 fc_pool_forward(&call.pool, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
+            finished()
         finally:
             release(&s)
             release(&d)
@@ -687,6 +714,7 @@ cdef class Pool:
             self.fill(&p, &s, &d, &i)
             with nogil:
                 status = fc_pool_backward(&p, isa, d.buf, <const int64_t *>i.buf, s.buf, threads)
+            finished()
         finally:
             release(&s)
             release(&d)
@@ -767,6 +795,7 @@ cdef class Stencil:
             with nogil:
                 fc_stencil_run(&s, isa, x.buf, w.buf, y.buf, scratch, threads)
             fc_scratch_release(scratch)
+            finished()
         finally:
             release(&x)
             release(&w)
@@ -791,9 +820,26 @@ def openmp():
     return fc_openmp()
 
 
+def process():
+    """Whether this process was forked before it loaded the core, and whether its OpenMP threads may be another's."""
+    return bool(fc_process_forked()), bool(fc_process_orphaned())
+
+
+def cpus(int most):
+    """CPUs that the affinity of this thread leaves to it as of a moment ago, of ``most``."""
+    cdef int here = fc_process_cpus()
+    return here if 0 < here < most else most
+
+
+def scratch():
+    """Bytes of scratch memory that wait for the next call, and the most that ever do."""
+    return fc_scratch_kept(), FC_SCRATCH_KEPT
+
+
 def fma_burn(int isa, int dtype, int threads, int64_t rounds):
     """(seconds, floating-point operations) of independent multiply-adds."""
     cdef double flops, seconds
     with nogil:
         seconds = fc_fma_burn(isa, dtype, threads, rounds, &flops)
+    finished()
     return seconds, flops

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What happens to the process that computes: fork(), limits, affinity, other floating-point modes, Ctrl-C.
+
+Each script runs in a process of its own; whatever hangs is ended by an alarm.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
+PATIENCE = 60
+
+
+def run(script: str, **environment: str) -> str:
+    """Output of a script that ended well; the environment has these variables of ours and no others."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("FASTCONV_NUM", "OMP_NUM"))}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(script)],
+        env=clean | {"OPENBLAS_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.strip()
+
+
+PRELUDE = f"""
+    import ctypes, os, signal, sys, threading, time, warnings
+    import numpy as np
+
+    warnings.simplefilter("ignore")  # later Pythons warn of fork() where there are threads
+    signal.alarm({2 * PATIENCE})
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 32, 57, 59), dtype=np.float32)
+    w = rng.standard_normal((48, 32, 3, 3), dtype=np.float32)
+
+    def work(threads=2):
+        import fastconv as fc
+        with fc.threads(threads):
+            return [fc.conv2d(x, w, algorithm=a) for a in ("direct", "im2col", "winograd")]
+
+    def same(a, b):
+        return all(map(np.array_equal, a, b))
+
+    def tasks():
+        return len(os.listdir("/proc/self/task"))
+
+    def in_child(function, *arguments):
+        # whether the function says so in a forked child
+        pid = os.fork()
+        if pid == 0:
+            good = False
+            try:
+                signal.alarm({PATIENCE})
+                good = function(*arguments)
+            finally:
+                os._exit(0 if good else 1)
+        return os.waitpid(pid, 0)[1] == 0
+
+    def regions(body=lambda: None):
+        # two threads of the runtime, by somebody else's hand; body() runs in the first
+        mapped = [line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line]
+        runtime = ctypes.CDLL(mapped[0] if mapped else "libgomp.so.1")
+        @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        def task(_):
+            if runtime.omp_get_thread_num() == 0:
+                body()
+        runtime.GOMP_parallel(task, None, 2, 0)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gnu_openmp():
+    from fastconv import _core
+
+    if not _core.openmp() or not _core.compiler().startswith("gcc"):
+        pytest.skip("built without GNU OpenMP")
+
+
+# --- fork -----------------------------------------------------------------------------------------
+
+BEFORE = {
+    "nothing": "import fastconv",
+    "one thread": "work(1)",
+    "two threads": "work(2)",
+    "other threads": "import fastconv; regions()",
+    "other threads first": "regions(); import fastconv",
+    "all of it": "regions(); work(1); work(2); regions()",
+    "torch": "import torch; torch.set_num_threads(2); torch.exp(torch.randn(1_000_000)).sum(); import fastconv",
+}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_a_forked_child_computes_on_two_threads(before):
+    """So does its own child, and so does the parent still."""
+    if before == "torch":
+        pytest.importorskip("torch")
+    run(f"""
+    {BEFORE[before]}
+    def child(depth):
+        good = tasks() == 1 and same(work(), work(1)) and tasks() == 2
+        return good and (depth == 0 or in_child(child, depth - 1)) and same(work(), work(1))
+    others = tasks()
+    assert in_child(child, 1)
+    expected = work(1)
+    assert same(work(), expected) and tasks() >= 2
+    assert in_child(child, 0)
+    assert same(work(), expected)
+    """)
+
+
+def test_a_child_that_has_the_threads_that_it_reports():
+    run("""
+    import fastconv as fc
+    fc.set_num_threads(2)
+    fc.conv2d(x, w)
+    def child():
+        fc.conv2d(x, w)
+        return fc.get_num_threads() == fc.config()["threads"] == tasks() == 2
+    assert tasks() >= 2 and in_child(child)
+    """)
+
+
+@pytest.mark.parametrize(
+    "before", ["regions()", "import torch; torch.set_num_threads(2); torch.exp(torch.randn(1_000_000)).sum()"]
+)
+def test_a_child_that_imports_for_itself(before):
+    """Its parent's threads are not there; on one thread unless told otherwise, and then on two."""
+    if "torch" in before:
+        pytest.importorskip("torch")
+    run(f"""
+    {before}
+    def child(depth=1):
+        import fastconv as fc
+        fc.conv2d(x, w)
+        most = []
+        def look():
+            while not done:
+                most.append(tasks())
+        expected, done = work(1), False
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        while 4 not in most:  # main, watcher, who starts the region, its other thread
+            assert same(work(2), expected)
+        done = True
+        watcher.join()
+        assert depth == 0 or in_child(child, depth - 1)
+        return fc.get_num_threads() == 1 and same(work(2), expected)
+    assert in_child(child)
+    """)
+
+
+def test_who_may_use_all_processors():
+    """A process that was forked with no threads behind it, as daemons are; but not a worker, which is one of many."""
+    run("""
+    def child(expected):
+        import fastconv as fc
+        return fc.get_num_threads() == expected
+    cpus = len(os.sched_getaffinity(0))
+    assert in_child(child, cpus)
+    import multiprocessing
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(child, (1,))
+        os.environ["FASTCONV_NUM_THREADS"] = "3"
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(child, (3,))
+    """)
+
+
+def test_fork_in_another_thread():
+    run("""
+    expected, good = work(), []
+    def fork():
+        good.append(in_child(lambda: same(work(), expected) and in_child(lambda: same(work(), expected))))
+        work()
+        good.append(in_child(lambda: same(work(), expected)))
+    other = threading.Thread(target=fork)
+    other.start()
+    other.join()
+    assert good == [True, True] and same(work(), expected)
+    """)
+
+
+def test_fork_during_a_call():
+    run("""
+    expected, done = work(), False
+    def compute():
+        while not done:
+            assert same(work(), expected)
+    other = threading.Thread(target=compute)
+    other.start()
+    for _ in range(20):
+        assert in_child(lambda: same(work(), expected))
+    done = True
+    other.join()
+    assert same(work(), expected)
+    """)
+
+
+def test_fork_in_a_region():
+    """There the threads cannot be released before; the child makes do."""
+    run("""
+    expected, good = work(), []
+    regions(lambda: good.append(in_child(lambda: same(work(), expected) and same(work(), expected))))
+    assert good == [True] and same(work(), expected)
+    """)
+
+
+def test_a_pool_of_forked_processes():
+    run("""
+    import multiprocessing
+    expected = work()
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        for result in pool.map(work, [1, 2, 2, 1, 2, 2]):
+            assert same(result, expected)
+    assert same(work(), expected)
+    """)
+
+
+@pytest.mark.parametrize("imported", ["here", "in the workers"])
+def test_workers_of_a_data_loader(imported):
+    pytest.importorskip("torch")
+    script = """
+    import torch
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 6
+        def __getitem__(self, i):
+            signal.alarm(60)
+            import fastconv as fc
+            return fc.conv2d(np.full((1, 32, 56, 56), i, np.float32), np.ones((32, 32, 3, 3), np.float32))[0]
+    torch.set_num_threads(2)
+    torch.exp(torch.randn(1_000_000)).sum()
+    loader = torch.utils.data.DataLoader(Images(), batch_size=2, num_workers=2, multiprocessing_context="fork")
+    values = [float(batch[1, 0, 0, 0]) for batch in loader]
+    assert np.allclose(values, [32 * 9 * i for i in (1, 3, 5)], rtol=1e-5), values
+    """
+    run(("import fastconv\n" if imported == "here" else "") + textwrap.dedent(script))
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_threads_that_cannot_be_created():
+    """Fewer do the work, and as many as asked for once they can be had."""
+    run("""
+    import resource
+    import fastconv as fc
+    expected = work(1)
+    if os.getuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
+    assert same(work(2), expected) and same(work(3), expected)
+    assert tasks() == 1
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+    time.sleep(1.1)
+    assert same(work(2), expected)
+    assert tasks() == 2
+    """)
+
+
+def test_a_team_keeps_its_threads():
+    """Regions with fewer tasks than threads do not end threads that the next one would have to start again."""
+    run("""
+    import fastconv as fc
+    def ids():
+        return set(os.listdir("/proc/self/task"))
+    work(4)
+    before = ids()
+    for _ in range(20):
+        with fc.threads(4):
+            fc.conv2d(x[:1, :, :9], w, algorithm="reference")
+            fc.conv2d(x[:, :, :, :4], w[:2], algorithm="reference")
+        work(4)
+    assert len(before) == 4 and ids() == before
+    """)
+
+
+def test_affinity_is_followed():
+    run("""
+    import fastconv as fc
+    cpus = os.sched_getaffinity(0)
+    assert fc.get_num_threads() == len(cpus)
+    os.sched_setaffinity(0, {min(cpus)})
+    time.sleep(0.03)
+    assert fc.get_num_threads() == 1
+    fc.conv2d(x, w)
+    assert tasks() == 1
+    os.sched_setaffinity(0, cpus)
+    time.sleep(0.03)
+    assert fc.get_num_threads() == len(cpus)
+    os.sched_setaffinity(0, {min(cpus)})
+    fc.set_num_threads(2)
+    time.sleep(0.03)
+    assert fc.get_num_threads() == 2
+    """)
+
+
+# --- floating-point modes -------------------------------------------------------------------------
+
+
+def test_all_threads_round_as_the_caller_does():
+    run("""
+    import platform
+    import fastconv as fc
+    upward = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())
+    if upward is None:
+        sys.exit()
+    libm = ctypes.CDLL("libm.so.6")
+    nearest = work(2)
+    libm.fesetround(upward)
+    one, two = work(1), work(2)
+    assert libm.fegetround() == upward
+    libm.fesetround(0)
+    assert same(one, two)
+    assert not any(map(np.array_equal, one, nearest))
+    assert same(work(2), nearest)
+    """)
