@@ -8,6 +8,8 @@
 (1, 8, 32, 32)
 """
 
+from fastconv._names import only
+
 #: Why there is nothing here but the command line, which tells it in one line.
 _failure: ImportError | None = None
 try:
@@ -55,3 +57,4 @@ __all__ = [
     "show_config",
     "threads",
 ]
+__dir__ = only(__all__)

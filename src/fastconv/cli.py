@@ -14,10 +14,12 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fastconv._names import only
 from fastconv._version import __version__
 from fastconv.bench import terminal
 
 __all__ = ["main"]
+__dir__ = only(__all__)
 
 #: Packages that not everybody has, and what to install for them.
 INSTALL = {

@@ -19,9 +19,11 @@ import dask.array as da
 import numpy as np
 
 from fastconv import _args, _config
+from fastconv._names import only
 from fastconv.plan import ConvPlan, check_bias
 
 __all__ = ["conv2d", "conv3d", "map_model"]
+__dir__ = only(__all__)
 
 #: What lies beyond the image, by SciPy's name, as NumPy's ``pad`` calls it.
 _MODES = {"constant": "constant", "reflect": "symmetric", "nearest": "edge", "mirror": "reflect", "wrap": "wrap"}

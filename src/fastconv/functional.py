@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The functional surface: names, argument order and meaning of ``torch.nn.functional``, on NumPy arrays."""
 
+from fastconv._names import only
 from fastconv.ops.activation import (
     dropout,
     hardswish,
@@ -84,3 +85,4 @@ __all__ = [
     "softmax",
     "tanh",
 ]
+__dir__ = only(__all__)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Gradients of the functional surface, named after their operators; convolutions as in ``torch.nn.grad``."""
 
+from fastconv._names import only
 from fastconv.ops.activation import dropout_grad as dropout
 from fastconv.ops.activation import hardswish_grad as hardswish
 from fastconv.ops.activation import leaky_relu_grad as leaky_relu
@@ -104,3 +105,4 @@ __all__ = [
     "softmax",
     "tanh",
 ]
+__dir__ = only(__all__)

@@ -19,7 +19,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fastconv._names import only
+
 __all__ = ["load", "save"]
+__dir__ = only(__all__)
 
 
 def save(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:

@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.nn.module import Module, Parameter, zero_gradients
 from fastconv.ops._operand import widened
 
 __all__ = ["SGD", "Adam", "AdamW", "CosineAnnealingLR", "Optimizer", "StepLR"]
+__dir__ = only(__all__)
 
 _BLOCK = 1 << 14  # elements; a handful of float32 blocks fit in a level-2 cache
 

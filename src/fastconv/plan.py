@@ -10,6 +10,11 @@ import numpy as np
 
 from fastconv import _args, _config, _core, _costs
 from fastconv._args import ALGORITHMS
+from fastconv._names import only
+
+__all__ = ["ALGORITHMS", "ConvPlan", "algorithms"]
+__dir__ = only(__all__)
+
 
 _AUTO = -1
 #: Less accurate than the rest: taken by name only.

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from fastconv import _costs
+from fastconv._names import only
 from fastconv.plan import _BY_NAME, ConvPlan
 
 __all__ = ["Outcome", "Sample", "fit", "problems", "run"]
+__dir__ = only(__all__)
 
 SEED = 20261125
 HELD_OUT = 3  # every third sample

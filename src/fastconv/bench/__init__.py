@@ -8,3 +8,8 @@
 :mod:`~fastconv.bench.versus` make tables of it, and :mod:`~fastconv.bench.plot` and
 :mod:`~fastconv.bench.page` pictures and a page.
 """
+
+from fastconv._names import only
+
+__all__ = []
+__dir__ = only(__all__)

@@ -8,10 +8,12 @@ import shutil
 import textwrap
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.bench.names import PEERS, REFERENCES
 from fastconv.bench.shapes import LISTS, NETWORKS
 
 __all__ = ["add_arguments"]
+__dir__ = only(__all__)
 
 ALGORITHMS = ("auto", "winograd", *_args.ALGORITHMS)
 

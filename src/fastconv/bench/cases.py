@@ -8,9 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from fastconv import reference
+from fastconv._names import only
 from fastconv.bench.shapes import ConvLayer, Layer, PoolLayer
 
 __all__ = ["Case", "ConvCase", "PoolCase", "case_of"]
+__dir__ = only(__all__)
 
 
 class Case:

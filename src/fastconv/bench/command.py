@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench import peak, report, terminal, versus
 from fastconv.bench.cases import case_of
 from fastconv.bench.contenders import (
@@ -41,6 +42,7 @@ from fastconv.bench.shapes import NETWORKS, Layer, layers
 from fastconv.bench.timing import Effort
 
 __all__ = ["main"]
+__dir__ = only(__all__)
 
 QUICK = Effort(rounds=2, slice_time=0.01)
 MANY = Effort(rounds=5, slice_time=0.025)  # a dozen contenders

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 
 import fastconv as fc
+from fastconv._names import only
 
 __all__ = ["CAPS", "HANDICAPS", "fair_environment", "unheld"]
+__dir__ = only(__all__)
 
 #: Settings of OpenBLAS that make it slower than it is where nobody interferes.
 HANDICAPS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

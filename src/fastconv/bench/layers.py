@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench import peak, timing
 from fastconv.bench.cases import Case, ConvCase, case_of
 from fastconv.bench.contenders import Contender, FastConv
@@ -16,6 +17,7 @@ from fastconv.bench.shapes import Layer
 from fastconv.bench.timing import Effort, Slice
 
 __all__ = ["Outcome", "Refusal", "Row", "measure", "measure_case"]
+__dir__ = only(__all__)
 
 #: An error above this is no rounding.
 WRONG = 1e-3

@@ -15,11 +15,13 @@ from pathlib import Path
 from types import TracebackType
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.cases import Case, case_of
 from fastconv.bench.contenders import Contender
 from fastconv.bench.shapes import Layer, conv_layers, pool_layers
 
 __all__ = ["PeakMemory"]
+__dir__ = only(__all__)
 
 _SELF = Path("/proc/self")
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fastconv._names import only
 from fastconv.bench import plot, report, versus
 from fastconv.bench.layers import Row
 from fastconv.bench.terminal import Table, figure
 from fastconv.bench.web import page, table
 
 __all__ = ["html"]
+__dir__ = only(__all__)
 
 
 def html(run: dict[str, Any], rows: Sequence[Row], shown: Sequence[Table]) -> str:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.terminal import figure
 
 __all__ = ["QUIET", "Ceilings", "Memory", "Patient", "Range", "ceilings", "fma_peak", "readings"]
+__dir__ = only(__all__)
 
 #: A ceiling that falls below this share of its highest has been disturbed.
 QUIET = 0.7

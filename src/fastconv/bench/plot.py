@@ -12,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from fastconv._names import only
 from fastconv.bench.layers import Row
 from fastconv.bench.report import OURS, title
 from fastconv.bench.versus import CALL, duels, name_of
 
 __all__ = ["bars", "roofline", "shares"]
+__dir__ = only(__all__)
 
 #: Ours in two shades of one strong colour, all others in quiet ones.
 COLOURS = {"NCHW": "#c2410c", "NHWC": "#fb923c"}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.layers import Refusal, Row
 from fastconv.bench.peak import Ceilings, Range
 from fastconv.bench.shapes import LISTS
@@ -33,6 +34,7 @@ __all__ = [
     "tables",
     "title",
 ]
+__dir__ = only(__all__)
 
 SCHEMA = 2
 OURS = "fastconv"

@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 
 __all__ = ["LISTS", "NETWORKS", "ConvLayer", "Layer", "PoolLayer", "conv_layers", "layers", "pool_layers"]
+__dir__ = only(__all__)
 
 #: Lists of layers that make no network, and what they are for.
 LISTS = {

@@ -16,7 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from fastconv._names import only
+
 __all__ = ["Column", "Table", "Tick", "figure", "say", "show", "spelled", "stages", "track"]
+__dir__ = only(__all__)
 
 T = TypeVar("T")
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
+from fastconv._names import only
+
 __all__ = ["Effort", "Slice", "interleaved", "median_seconds", "once"]
+__dir__ = only(__all__)
 
 #: OpenBLAS's threads wait busily for up to 2^28 cycles after a call, and would slow the next contender
 #: down fourfold; this many seconds let them fall asleep (measured: 0.03 are too few, 0.1 just enough).

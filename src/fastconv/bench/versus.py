@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from fastconv._names import only
 from fastconv.bench.contenders import FastConv, FastConvCall
 from fastconv.bench.layers import Refusal, Row
 from fastconv.bench.report import geometric_mean, heading, peak_note
 from fastconv.bench.terminal import Column, Table, figure
 
 __all__ = ["Duel", "Ratio", "by_group", "duels", "name_of", "tables"]
+__dir__ = only(__all__)
 
 PLAN, CALL = FastConv.name, FastConvCall.name
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from html import escape
 
+from fastconv._names import only
 from fastconv.bench.terminal import Table
 
 __all__ = ["page", "table"]
+__dir__ = only(__all__)
 
 STYLE = """
 :root {

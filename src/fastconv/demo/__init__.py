@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from fastconv import _args, models, nn
+from fastconv._names import only
 from fastconv.bench import terminal
 from fastconv.bench.report import machine
 from fastconv.bench.timing import Effort
@@ -26,6 +27,7 @@ from fastconv.demo import digits, page, plots, vgg
 from fastconv.demo.results import BAR, Results
 
 __all__ = ["Settings", "main"]
+__dir__ = only(__all__)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from sklearn.model_selection import train_test_split
 
 import fastconv as fc
 from fastconv import nn, optim
+from fastconv._names import only
 
 __all__ = ["Digits", "Training", "convnet", "dense_net", "first_filters", "load", "parameters", "stages", "train"]
+__dir__ = only(__all__)
 
 SIDE = 8  # pixels of a digit as scikit-learn has it
 FRAME = 2  # empty pixels put around, as LeNet-5 was given digits of 28 pixels in a field of 32

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from html import escape
 
+from fastconv._names import only
 from fastconv.bench.terminal import figure
 from fastconv.bench.web import page, table
 from fastconv.demo.results import Results, percent
 
 __all__ = ["html"]
+__dir__ = only(__all__)
 
 
 def html(results: Results, epochs: int, learnt: int) -> str:

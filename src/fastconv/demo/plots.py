@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from fastconv._names import only
 from fastconv.bench import terminal
 from fastconv.bench.report import OURS
 from fastconv.demo.digits import Training
@@ -35,6 +36,7 @@ __all__ = [
     "vgg_maps",
     "write",
 ]
+__dir__ = only(__all__)
 
 WIDTH = 10.0  # inches of every picture; at 150 dots per inch it is sharp on a page of 1000 pixels
 DPI = 150

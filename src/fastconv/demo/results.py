@@ -7,12 +7,14 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastconv._names import only
 from fastconv.bench.environment import HANDICAPS
 from fastconv.bench.terminal import Column, Table, figure
 from fastconv.demo.digits import Training
 from fastconv.demo.vgg import Layer, Run
 
 __all__ = ["BAR", "Check", "Results", "percent"]
+__dir__ = only(__all__)
 
 #: Share of the held-out digits that the convolutional network must read.
 BAR = 0.985

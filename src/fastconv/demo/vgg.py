@@ -15,11 +15,13 @@ from sklearn.datasets import load_sample_image
 
 import fastconv as fc
 from fastconv import nn, reference
+from fastconv._names import only
 from fastconv.bench import peak, timing
 from fastconv.bench.peak import Range
 from fastconv.bench.timing import Effort
 
 __all__ = ["PHOTOGRAPHS", "Layer", "Run", "Step", "photograph", "pixels", "run", "steps"]
+__dir__ = only(__all__)
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 

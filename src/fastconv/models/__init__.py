@@ -13,9 +13,10 @@ parameters.
 61706
 """
 
-from fastconv.models.alexnet import AlexNet, ZFNet, alexnet, zfnet
-from fastconv.models.lenet import LeNet5, lenet5
-from fastconv.models.vgg import VGG, vgg11, vgg13, vgg16, vgg19
+from fastconv._names import only
+from fastconv.models._alexnet import AlexNet, ZFNet, alexnet, zfnet
+from fastconv.models._lenet import LeNet5, lenet5
+from fastconv.models._vgg import VGG, vgg11, vgg13, vgg16, vgg19
 
 __all__ = [
     "VGG",
@@ -30,3 +31,4 @@ __all__ = [
     "vgg19",
     "zfnet",
 ]
+__dir__ = only(__all__)

@@ -25,6 +25,7 @@ One step of training:
 True
 """
 
+from fastconv._names import only
 from fastconv.nn import init
 from fastconv.nn.activation import Dropout, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from fastconv.nn.container import Add, Concat, Sequential
@@ -105,3 +106,4 @@ __all__ = [
     "Tanh",
     "init",
 ]
+__dir__ = only(__all__)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.nn.module import Module
 from fastconv.ops import activation as A
 
 __all__ = ["Dropout", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Tanh"]
+__dir__ = only(__all__)
 
 
 class _Activation(Module):

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.nn.module import Module
 from fastconv.ops._operand import axis_index, widened
 
 __all__ = ["Add", "Concat", "Sequential"]
+__dir__ = only(__all__)
 
 
 class Sequential(Module):

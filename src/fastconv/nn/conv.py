@@ -10,6 +10,7 @@ import numpy as np
 from fastconv import _args
 from fastconv import functional as F
 from fastconv import grad as G
+from fastconv._names import only
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
@@ -18,6 +19,7 @@ from fastconv.ops.pad import pad_grad
 from fastconv.plan import ConvPlan
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+__dir__ = only(__all__)
 
 Size = int | tuple[int, ...]
 Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]

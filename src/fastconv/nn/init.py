@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.nn.module import Parameter
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "xavier_uniform_",
     "zeros_",
 ]
+__dir__ = only(__all__)
 
 Target = TypeVar("Target", Parameter, np.ndarray)
 RNG = np.random.Generator | int | None

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv import _args
 from fastconv import functional as F
+from fastconv._names import only
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
@@ -18,6 +19,7 @@ from fastconv.ops.linear import linear_grad
 from fastconv.plan import ConvPlan
 
 __all__ = ["Flatten", "Identity", "Linear"]
+__dir__ = only(__all__)
 
 
 class Linear(Module):

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.nn.module import Buffer, Module
 from fastconv.ops import loss as L
 
 __all__ = ["CrossEntropyLoss", "MSELoss"]
+__dir__ = only(__all__)
 
 
 class CrossEntropyLoss(Module):

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 
 __all__ = ["Buffer", "LoadResult", "Module", "Parameter", "StateDictError"]
+__dir__ = only(__all__)
 
 
 class Parameter:

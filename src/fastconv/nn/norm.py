@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.nn import init
 from fastconv.nn.module import Buffer, Module, Parameter
 from fastconv.ops import norm as N
 from fastconv.ops._operand import channel_axis
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LocalResponseNorm"]
+__dir__ = only(__all__)
 
 
 class _BatchNorm(Module):

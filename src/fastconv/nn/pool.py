@@ -10,6 +10,7 @@ import numpy as np
 from fastconv import _args
 from fastconv import functional as F
 from fastconv import grad as G
+from fastconv._names import only
 from fastconv.nn.module import Module
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "MaxUnpool2d",
     "MaxUnpool3d",
 ]
+__dir__ = only(__all__)
 
 Size = int | tuple[int, ...]
 

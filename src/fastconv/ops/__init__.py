@@ -3,3 +3,8 @@
 
 The public names are in `fastconv.functional` and `fastconv.grad`.
 """
+
+from fastconv._names import only
+
+__all__ = []
+__dir__ = only(__all__)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.ops._operand import axis_index, like, matching, operand
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "tanh",
     "tanh_grad",
 ]
+__dir__ = only(__all__)
 
 
 def _source(input: Any, inplace: bool) -> tuple[np.ndarray, np.ndarray | None]:

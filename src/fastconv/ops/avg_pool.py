@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.ops import _windows
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "global_avg_pool",
     "global_avg_pool_grad",
 ]
+__dir__ = only(__all__)
 
 Size = int | Sequence[int]
 

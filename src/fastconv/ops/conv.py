@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.ops import _convolution
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "conv3d_input",
     "conv3d_weight",
 ]
+__dir__ = only(__all__)
 
 
 def conv1d(

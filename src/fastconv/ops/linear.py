@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.ops.conv import conv2d, conv2d_input, conv2d_weight
 
 __all__ = ["linear", "linear_grad"]
+__dir__ = only(__all__)
 
 
 def _rows(value: Any, name: str, features: int) -> np.ndarray:

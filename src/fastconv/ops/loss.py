@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.ops._operand import like, matching, operand
 from fastconv.ops.activation import log_softmax
 
 __all__ = ["cross_entropy", "cross_entropy_grad", "mse_loss", "mse_loss_grad"]
+__dir__ = only(__all__)
 
 
 def _check_reduction(reduction: str) -> None:

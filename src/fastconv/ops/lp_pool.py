@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.ops import _windows, avg_pool, max_pool
 from fastconv.ops._operand import like, operand
 
@@ -25,6 +26,7 @@ __all__ = [
     "lp_pool3d",
     "lp_pool3d_grad",
 ]
+__dir__ = only(__all__)
 
 Size = int | Sequence[int]
 

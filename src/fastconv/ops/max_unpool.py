@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.ops import _windows
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "max_unpool3d",
     "max_unpool3d_grad",
 ]
+__dir__ = only(__all__)
 
 Size = int | Sequence[int]
 

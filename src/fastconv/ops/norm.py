@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.ops._operand import channel_axis, channel_sum, like, matching, operand, per_channel
 
 __all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_response_norm_grad"]
+__dir__ = only(__all__)
 
 
 # --- batch normalisation --------------------------------------------------------------------------

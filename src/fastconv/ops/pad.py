@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.ops._operand import widened
 
 __all__ = ["pad", "pad_grad"]
+__dir__ = only(__all__)
 
 _MODES = ("constant", "reflect", "replicate", "circular")
 

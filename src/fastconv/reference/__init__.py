@@ -97,6 +97,8 @@ A second kernel would give a second channel, and so on: a layer of 64 kernels ma
 channels out of one with three.
 """
 
+from fastconv._names import only
+
 from .conv import conv2d, conv2d_bias, conv2d_im2col, conv2d_input, conv2d_weight
 from .layers import (
     batch_norm,
@@ -144,3 +146,4 @@ __all__ = [
     "relu6",
     "softmax",
 ]
+__dir__ = only(__all__)

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastconv._names import only
+
+__all__ = ["batch_norm", "cross_entropy", "linear", "local_response_norm", "log_softmax", "relu", "relu6", "softmax"]
+__dir__ = only(__all__)
+
+
 # --- linear and activations -----------------------------------------------------------------------
 
 

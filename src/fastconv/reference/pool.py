@@ -11,7 +11,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastconv._names import only
+
 from ._axes import Pair, channels_as, channels_first, channels_first_shape, pair
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_input",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "avg_pool2d_input",
+    "global_avg_pool",
+    "global_max_pool",
+    "max_pool2d",
+    "max_pool2d_input",
+]
+__dir__ = only(__all__)
+
 
 OptionalPair = int | Sequence[int | None]
 Windows = tuple[list[slice], list[slice]]

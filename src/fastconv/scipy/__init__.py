@@ -15,7 +15,9 @@ are computed here; every call's engine and every call that was handed over are l
 ``logging.getLogger("fastconv.scipy")`` at level DEBUG, and :func:`report` counts them.
 """
 
+from fastconv._names import only
 from fastconv.scipy import ndimage, signal
 from fastconv.scipy._accelerate import accelerate, report
 
 __all__ = ["accelerate", "ndimage", "report", "signal"]
+__dir__ = only(__all__)

@@ -15,6 +15,7 @@ import scipy.ndimage
 from numpy.typing import DTypeLike
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.scipy import _numbers
 from fastconv.scipy._accelerate import in_place_of
 from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
@@ -22,6 +23,7 @@ from fastconv.scipy._engine import correlate as _correlate
 from fastconv.scipy._numbers import EXACT, FLOAT64, Unserved
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "uniform_filter"]
+__dir__ = only(__all__)
 
 _BORDERS = {name: name for name in ("reflect", "constant", "nearest", "mirror", "wrap")}
 _BORDERS |= {"grid-mirror": "reflect", "grid-constant": "constant", "grid-wrap": "wrap"}

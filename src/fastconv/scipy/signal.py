@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.signal
 
+from fastconv._names import only
 from fastconv.scipy import _numbers
 from fastconv.scipy._accelerate import in_place_of
 from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
@@ -15,6 +16,7 @@ from fastconv.scipy._engine import correlate as _correlate
 from fastconv.scipy._numbers import EXACT, Unserved
 
 __all__ = ["convolve", "convolve2d", "correlate", "correlate2d", "sepfir2d"]
+__dir__ = only(__all__)
 
 _BORDERS = {"fill": "constant", "pad": "constant", "wrap": "wrap", "circular": "wrap", "symm": "reflect"}
 _BORDERS["symmetric"] = "reflect"

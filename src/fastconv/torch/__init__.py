@@ -7,9 +7,11 @@ tensors go through the NHWC kernels and stay channels_last.
 
 from __future__ import annotations
 
+from fastconv._names import only
 from fastconv.torch import _conv, _pool  # noqa: F401 (they register the operators)
 from fastconv.torch._accelerate import accelerate, report
 from fastconv.torch._backend import backend
 from fastconv.torch._convert import convert
 
 __all__ = ["accelerate", "backend", "convert", "report"]
+__dir__ = only(__all__)

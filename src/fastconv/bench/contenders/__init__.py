@@ -4,6 +4,7 @@
 Peers are other libraries, which not everybody has: their files are imported by :func:`find_peers` alone.
 """
 
+from fastconv._names import only
 from fastconv.bench.contenders.base import Contender, Prepared
 from fastconv.bench.contenders.ours import FastConv, FastConvCall
 from fastconv.bench.contenders.peers import find_peers, versions
@@ -22,3 +23,4 @@ __all__ = [
     "find_peers",
     "versions",
 ]
+__dir__ = only(__all__)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.bench.cases import Case, ConvCase, PoolCase
 
 __all__ = ["Contender", "Prepared"]
+__dir__ = only(__all__)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import ncnn
 import numpy as np
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.cases import Case, ConvCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["Ncnn", "contenders"]
+__dir__ = only(__all__)
 
 #: Options that would compute with less than float32.
 NARROW = (

@@ -6,11 +6,13 @@ from __future__ import annotations
 import onnxruntime
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.cases import Case
 from fastconv.bench.contenders._onnx import model_of
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["OnnxRuntime", "contenders"]
+__dir__ = only(__all__)
 
 
 class OnnxRuntime(Contender):

@@ -8,11 +8,13 @@ from functools import cache
 import openvino
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.cases import Case
 from fastconv.bench.contenders._onnx import model_of
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["OpenVino", "contenders"]
+__dir__ = only(__all__)
 
 
 class OpenVino(Contender):

@@ -6,10 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["FastConv", "FastConvCall"]
+__dir__ = only(__all__)
 
 
 class FastConv(Contender):

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module, metadata
 
+from fastconv._names import only
 from fastconv.bench.contenders.base import Contender
 from fastconv.bench.names import PEERS
 
 __all__ = ["find_peers", "versions"]
+__dir__ = only(__all__)
 
 
 def find_peers(names: Iterable[str]) -> tuple[list[Contender], dict[str, str]]:

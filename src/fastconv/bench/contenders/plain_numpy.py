@@ -10,10 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from fastconv import reference
+from fastconv._names import only
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["NumpyIm2col", "NumpyLoops", "contenders"]
+__dir__ = only(__all__)
 
 
 class NumpyLoops(Contender):

@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 
 import fastconv as fc
+from fastconv._names import only
 from fastconv.bench.cases import ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["Torch", "contenders"]
+__dir__ = only(__all__)
 
 
 class Torch(Contender):
