@@ -83,7 +83,7 @@ typedef struct stencil_job {
     const char *src, *weights; // weights as the kernel has them
     char *dst, *scratch;
     int64_t depth, planes;                               // source planes of an output plane; output planes
-    int64_t slots, pitch;                                // of a ring: rows, and elements from row to row
+    int64_t slots, pitch, line_pitch;                    // of a ring: rows, and elements from row to row; of a line
     int64_t columns, column_parts;                       // per task
     int64_t rows, row_parts;                             // per task
     size_t table_bytes, planes_bytes, line_bytes, bytes; // of a thread
@@ -221,6 +221,11 @@ static void stencil_task(void *context, int64_t task, int thread) {
 
 static size_t align(int64_t bytes) { return (size_t)(ceil_div(bytes, FC_LINE) * FC_LINE); }
 
+// An odd number of cache lines from row to row, or rows would share few sets of the first-level cache.
+static int64_t pitch_of(int64_t elements, int64_t element) {
+    return (elements * element / FC_LINE | 1) * FC_LINE / element + 2 * FC_LINE / element;
+}
+
 static stencil_job job_of(const fc_stencil *s, fc_isa isa, int threads) {
     const fc_kernels *k = fc_kernels_for(isa, s->dtype);
     const fc_stencil_axis *h = &s->axis[s->rank - 2], *w = h + 1;
@@ -232,14 +237,14 @@ static stencil_job job_of(const fc_stencil *s, fc_isa isa, int threads) {
     }
     job.slots = h->kernel + min_of(FC_STENCIL_ROWS, h->kernel) - 1;
     // Columns: as many as keep the ring in the cache, but no fewer than the borders that are copied with them.
-    const int64_t room = FC_RING_BYTES / (job.slots * job.depth * k->element) - w->kernel;
+    const int64_t beside = s->separable ? 0 : w->kernel - 1; // of a ring's rows; separable ones hold sums
+    const int64_t room = FC_RING_BYTES / (job.slots * job.depth * k->element) - beside;
     const int64_t least = max_of(8 * k->vl, 2 * w->kernel);
     job.column_parts = ceil_div(w->out, max_of(room, least));
     job.columns = ceil_div(ceil_div(w->out, job.column_parts), k->vl) * k->vl;
     job.column_parts = ceil_div(w->out, job.columns);
-    // An odd number of cache lines from row to row, or rows would share few sets of the first-level cache.
-    job.pitch =
-        ((job.columns + w->kernel - 1) * k->element / FC_LINE | 1) * FC_LINE / k->element + 2 * FC_LINE / k->element;
+    job.pitch = pitch_of(job.columns + beside, k->element);
+    job.line_pitch = s->separable ? pitch_of(job.columns + w->kernel - 1, k->element) : 0;
     // Rows: a band repeats what it shares with the last one, so it is much higher than that, unless threads would idle.
     const int64_t others = job.planes * job.column_parts;
     int64_t parts = max_of(1, ceil_div(4 * threads, others));
@@ -248,7 +253,7 @@ static stencil_job job_of(const fc_stencil *s, fc_isa isa, int threads) {
     job.row_parts = ceil_div(h->out, job.rows);
     job.table_bytes = align(job.depth * job.slots * (int64_t)sizeof(void *));
     job.planes_bytes = align(job.depth * (int64_t)sizeof(void *));
-    job.line_bytes = align(job.pitch * k->element);
+    job.line_bytes = align(job.line_pitch * k->element);
     job.bytes =
         job.table_bytes + job.planes_bytes + job.line_bytes + align(job.depth * job.slots * job.pitch * k->element);
     return job;

@@ -49,7 +49,7 @@ def in_place_of(module: ModuleType) -> Callable[[Function], Function]:
         def served(*args: Any, **kwargs: Any) -> Any:
             try:
                 result = ours(*args, **kwargs)
-            except (Unserved, TypeError, ValueError) as error:  # what is wrong is SciPy's to say
+            except (Unserved, TypeError, ValueError, OverflowError) as error:  # what is wrong is SciPy's to say
                 reason = str(error)
             else:
                 with _lock:

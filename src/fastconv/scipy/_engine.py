@@ -20,6 +20,7 @@ import numpy as np
 import scipy.fft
 
 from fastconv import _args, _config, _core
+from fastconv.scipy._fold import Fold
 from fastconv.scipy._numbers import Unserved, log, whole
 
 #: The core's number of each border.
@@ -58,6 +59,7 @@ def correlate(p: Problem, engines: Sequence[str]) -> np.ndarray:
         inverse = np.argsort(order)
         return np.ascontiguousarray(correlate(_permuted(p, order), engines).transpose(inverse))
     name, factors = choose(p, engines)
+    p = p if factors else _folded(p)  # factors are folded one by one
     log.debug("%s on %s by %s: %s", p.x.dtype, p.x.shape, p.kernel.shape, name)
     if name == "rounded":
         return _rounded(p)
@@ -71,14 +73,14 @@ def correlate(p: Problem, engines: Sequence[str]) -> np.ndarray:
 
 def choose(p: Problem, engines: Sequence[str]) -> tuple[str, list[np.ndarray] | None]:
     """The cheapest engine that may serve, and the kernel's factors if it is the separable one."""
-    costs = {}
+    costs, kernel, p = {}, p.kernel, _folded(p)
     if "direct" in engines:
         costs["direct"] = _stencil(p).cost(_config.ISA)
         if costs["direct"] < _SMALL:
             return "direct", None
-    factors = factorised(p.kernel) if "separable" in engines and not p.unfused else None
+    factors = factorised(kernel) if "separable" in engines and not p.unfused else None
     if factors is not None:
-        costs["separable"] = _separable_cost(p, factors)
+        costs["separable"] = _separable_cost(p)
     if "fft" in engines:
         costs["fft"] = _fft_cost(p, p.x.itemsize)
     if "rounded" in engines:
@@ -90,6 +92,23 @@ def choose(p: Problem, engines: Sequence[str]) -> tuple[str, list[np.ndarray] | 
 
 
 # ------------------------------------------------------------------------------------------- arrangement of axes
+
+
+def _folded(p: Problem) -> Problem:
+    if p.unfused:
+        return p  # every product is to be rounded
+    for axis, (n, m, k, o) in enumerate(zip(p.x.shape, p.out_shape, p.kernel.shape, p.offset, strict=True)):
+        if k > n and (fold := Fold(k, n, m, o, p.border)).needed:
+            _needs_finite(p.x, p.fill)
+            kernel = np.moveaxis(fold.sums(np.moveaxis(p.kernel, axis, 0)), 0, axis)
+            p = replace(p, kernel=kernel, offset=(*p.offset[:axis], fold.start, *p.offset[axis + 1 :]))
+    return p
+
+
+def _needs_finite(x: np.ndarray, fill: float) -> None:
+    """Infinity times a sum of weights is not the sum of its products if their signs differ."""
+    if not (math.isfinite(fill) and np.isfinite(x).all()):
+        raise Unserved("NaN or infinity under a kernel longer than the array")
 
 
 def _with_leading_axis(p: Problem) -> Problem:
@@ -176,6 +195,13 @@ class Pass:
     border: str
     fill: float = 0.0
 
+    def folded(self, x: np.ndarray) -> Pass:
+        k, n = len(self.weights), x.shape[self.axis]
+        if k <= n or not (fold := Fold(k, n, self.out, self.offset, self.border)).needed:
+            return self
+        _needs_finite(x, self.fill)
+        return replace(self, weights=fold.sums(self.weights), offset=fold.start)
+
 
 def _passes(p: Problem, factors: list[np.ndarray]) -> list[Pass]:
     """What lies beyond the sums along an axis is the fill times the sum of its weights.
@@ -198,16 +224,17 @@ def _passes(p: Problem, factors: list[np.ndarray]) -> list[Pass]:
 
 
 def run_passes(x: np.ndarray, passes: Sequence[Pass]) -> np.ndarray:
-    """Correlations along one axis after another; columns and rows of a plane are one pass, without an image between."""
-    rest = list(passes)
+    """Correlations along one axis after another; columns and rows of a plane are one pass, without an image between,
+    unless that would sum too many rows twice."""
+    rest = [p.folded(x) for p in passes]
     while rest:
         first, *others = rest
-        if others and (first.axis, others[0].axis) == (x.ndim - 1, x.ndim - 2):
-            x, rest = _run(x, others[0], first), others[1:]
-        elif first.axis == x.ndim - 1:
-            x, rest = _run(x, None, first), others
-        else:
+        if first.axis != x.ndim - 1:
             x, rest = _run(x, first, None), others
+        elif others and others[0].axis == x.ndim - 2 and 4 * len(others[0].weights) <= others[0].out:
+            x, rest = _run(x, others[0], first), others[1:]
+        else:
+            x, rest = _run(x, None, first), others
     return x
 
 
@@ -216,8 +243,11 @@ def _run(x: np.ndarray, rows: Pass | None, columns: Pass | None) -> np.ndarray:
     shape = x.shape
     if columns is None:  # planes of (axis, all that lies behind it)
         n = shape[rows.axis]
-        x = _dense(x).reshape(math.prod(shape[: rows.axis]), n, math.prod(shape[rows.axis + 1 :]))
+        before, behind = math.prod(shape[: rows.axis]), math.prod(shape[rows.axis + 1 :])
+        x = _dense(x).reshape(before, n, behind) if behind > 1 else _dense(x).reshape(before, 1, n)
         out = (*shape[: rows.axis], rows.out, *shape[rows.axis + 1 :])
+        if behind == 1:
+            rows, columns = None, rows
     else:
         out = (*shape[:-1], columns.out) if rows is None else (*shape[:-2], rows.out, columns.out)
         if x.ndim != 3:
@@ -251,11 +281,11 @@ def _separable(p: Problem, factors: list[np.ndarray]) -> np.ndarray:
     return run_passes(p.x, _passes(p, factors))
 
 
-def _separable_cost(p: Problem, factors: list[np.ndarray]) -> float:
+def _separable_cost(p: Problem) -> float:
     """As much as stencils of one axis each, the last two in one."""
     cost = 0.0
     *leading, rows, columns = range(p.x.ndim)
-    for axes in ([axis] for axis in leading if len(factors[axis]) > 1):
+    for axes in ([axis] for axis in leading if p.kernel.shape[axis] > 1):
         cost += _core.Stencil(_args.FLOATS[p.x.dtype], False, False, (0.0, 0.0), _axes(p, axes)).cost(_config.ISA)
     return cost + _core.Stencil(_args.FLOATS[p.x.dtype], True, False, (0.0, 0.0), _axes(p, (rows, columns))).cost(
         _config.ISA

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastconv.scipy import _numbers
 from fastconv.scipy._accelerate import in_place_of
 from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
 from fastconv.scipy._engine import correlate as _correlate
+from fastconv.scipy._fold import Fold
 from fastconv.scipy._numbers import EXACT, FLOAT64, Unserved
 
 __all__ = ["convolve", "convolve1d", "correlate", "correlate1d", "gaussian_filter", "uniform_filter"]
@@ -438,26 +440,32 @@ def _gaussian(sigma: float, order: int, radius: int) -> np.ndarray:
 
 def _averaged(input: Any, size: Any, output: Any, mode: Any, cval: Any, origin: Any, axes: Any) -> np.ndarray:
     x = _as_input(input)
-    numbers, passes = _axes(axes, x.ndim), []
+    numbers, sums, lengths = _axes(axes, x.ndim), [], []
     parameters = (_per_axis(value, len(numbers)) for value in (size, origin, mode))
     for axis, length, shift, border in zip(numbers, *parameters, strict=True):
-        k, before = int(_real(length)), _index(shift)
+        k, before, n = int(_real(length)), _index(shift), x.shape[axis]
         if k <= 1:
             continue
-        if not 0 <= k // 2 + before < k or k > _RUNNING_SUMS:
+        fold = Fold(k, n, n, -(k // 2) - before, _border(border))
+        if not 0 <= k // 2 + before < k or (fold.needed and not np.isfinite(x).all()):
             raise Unserved(f"size={size!r}, origin={origin!r}")
-        passes.append(Pass(axis, np.full(k, 1 / k), x.shape[axis], -(k // 2) - before, _border(border)))
-    if not passes:
+        taps = fold.counts() if fold.needed else np.ones(k) if k <= _RUNNING_SUMS else None
+        if taps is None or len(taps) > _RUNNING_SUMS:
+            raise Unserved("a long box, whose running sums are faster")
+        sums.append(Pass(axis, taps, n, fold.start if fold.needed else fold.offset, fold.border))
+        lengths.append(k)
+    if not sums:
         raise Unserved("no axis to average along")
     dtype = _output_dtype(output, x, x.dtype.kind == "c")
     if not _numbers.is_integer(dtype):
+        passes = [replace(p, weights=p.weights / k) for p, k in zip(sums, lengths, strict=True)]
         return _linear(x, output, _columns_before_rows(passes, x.ndim), x.dtype.kind == "c", cval)
     # Sums of integers are exact; each axis is divided, and stored as the output would be, before the next.
-    for p in passes:
-        if x.ndim > 8 or not _exact(x, np.ones(len(p.weights)), cval):
+    for p, k in zip(sums, lengths, strict=True):
+        if x.ndim > 8 or not _exact(x, p.weights, cval):
             raise Unserved("integers beyond 2**53")
-        ones = Pass(p.axis, np.ones(len(p.weights)), p.out, p.offset, p.border, _real(cval))
-        x = _numbers.truncated(run_passes(_args.addressable(x.astype(FLOAT64)), [ones]) / len(p.weights), dtype)
+        y = run_passes(_args.addressable(x.astype(FLOAT64)), [replace(p, fill=_real(cval))])
+        x = _numbers.truncated(y / k, dtype)
     if not isinstance(output, np.ndarray):
         return x
     output[...] = x
