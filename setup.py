@@ -267,7 +267,7 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
     so that their objects serve builds with other parts, too.
     """
     kernels = [(isa.name, isa.flags) for isa in reversed(isas)] + [("scalar", ())]
-    files = sorted([*CSRC.glob("*.c"), *CSRC.glob("algo/*.c")])
+    files = sorted(p for p in CSRC.rglob("*.c") if CSRC / "kernels" not in p.parents)
     openmp = ("-Wno-unknown-pragmas",) if "openmp" in disabled_parts() else OPENMP_FLAGS
     shared = (*openmp, *(f"-DFC_HAVE_{isa.name.upper()}=1" for isa in isas))
     return [

@@ -1,35 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// fastconv.h - the public C interface: problem -> plan -> pack -> execute.
-//
-// One equation covers every direction and every layout.  For each group g, image n, output channel o and output
-// position (d, h, w):
-//
-//   dst[g,n,o,d,h,w] = clamp( bias[g,o] + residual[g,n,o,d,h,w]
-//       + sum over c,i,j,k of  wei[g,o,c,i,j,k] * src[g,n,c, d*sd - pd + i*ed, h*sh - ph + j*eh, w*sw - pw + k*ew] )
-//
-// where (s, p, e) are stride, padding and dilation of an axis and reads outside src are zero.  All three tensors are
-// addressed through explicit strides, so NCHW, NHWC, sub-views, flipped and transposed weights are the same problem.
-// The gradients are the same equation with the tensors' roles exchanged (algo/backward.c).  1-D and 2-D convolutions
-// are 3-D ones whose missing axes have size one.
+// fastconv.h - the public C interface: problem -> plan -> pack -> schedule -> run.
 #ifndef FASTCONV_H
 #define FASTCONV_H
 
+#include "problem.h"
+
 #include <stddef.h>
-#include <stdint.h>
 
 typedef enum fc_status {
     FC_OK = 0,
-    FC_INVALID,     // the problem breaks a rule of fc_problem_check
+    FC_INVALID,     // the problem breaks a rule of fc_op_check
     FC_UNSUPPORTED, // a valid problem that the algorithm asked for cannot serve
     FC_NO_MEMORY
 } fc_status;
-
-typedef enum fc_dtype { FC_F32 = 0, FC_F64 = 1, FC_DTYPES } fc_dtype;
-
-typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_isa;
-
-typedef enum fc_direction { FC_FORWARD = 0, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT } fc_direction;
 
 typedef enum fc_algo_id {
     FC_AUTO = -1,
@@ -45,33 +29,19 @@ typedef enum fc_algo_id {
     FC_ALGOS
 } fc_algo_id;
 
-enum { FC_AXES = 3, FC_MESSAGE = 160 };
+enum { FC_MESSAGE = 160 };
 
-// One spatial axis.  `out` is given, so padding on the far side is implied: whatever a window reads past `in` is zero.
-// `pad` may be negative (a crop); the gradients by phases need that.
-typedef struct fc_axis {
-    int64_t in, out, kernel, stride, dilation, pad;
-} fc_axis;
-
-// Strides in elements; any sign.  For weights `outer` steps output channels, for src and dst it steps images.
-typedef struct fc_view {
-    int64_t group, outer, channel, axis[FC_AXES];
-} fc_view;
-
-typedef struct fc_problem {
-    int64_t batch, groups;
-    int64_t in_channels, out_channels; // per group
-    fc_axis axis[FC_AXES];             // depth, height, width
-    fc_view src, wei, dst;
-    int32_t dtype;     // fc_dtype of all three tensors
-    int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
-    int32_t half;      // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
-    double low, high;  // of what is written, as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
-} fc_problem;
+// What is to be done: one of these, the others NULL.
+typedef struct fc_op {
+    const fc_problem *conv;
+    const fc_pool *pool;
+    const fc_stencil *stencil;
+} fc_op;
 
 typedef struct fc_plan fc_plan;
+typedef struct fc_schedule fc_schedule;
 
-// What the cost model rests on (algo/cost.c): seconds that each of these takes one thread.
+// What the cost model rests on (core/cost.c): seconds that each of these takes one thread.
 #define FC_COSTS(X)                                                                                                    \
     X(mac)        /* a float32 multiply-add in a full tile */                                                          \
     X(weight_l2)  /* a byte of weights from the second-level cache, */                                                 \
@@ -96,10 +66,20 @@ typedef struct fc_costs {
 #undef FC_COST
 } fc_costs;
 
-// How to plan: for which instruction set, by which algorithm (or FC_AUTO), whether the error is to stay within the bound
-// of direct summation, which no Winograd keeps, and whether packed weights will be used once, so that packing counts.
-typedef struct fc_options {
+// What blocking rests on: the data caches as one core sees them, in bytes, and the ways of the first.
+#define FC_CACHES(X) X(l1) X(l1_ways) X(l2) X(l3)
+
+typedef struct fc_machine {
     fc_isa isa;
+#define FC_CACHE(name) int64_t name;
+    FC_CACHES(FC_CACHE)
+#undef FC_CACHE
+} fc_machine;
+
+// How to plan: for which machine, by which algorithm (or FC_AUTO), whether the error is to stay within the bound of
+// direct summation, which no Winograd keeps, and whether packed weights will be used once, so that packing counts.
+typedef struct fc_options {
+    fc_machine machine;
     fc_algo_id algorithm;
     int strict, once;
     fc_costs costs;
@@ -118,101 +98,48 @@ typedef struct fc_verdict {
 } fc_verdict;
 
 // Checks everything that memory safety rests on.  On FC_INVALID `message` says which rule is broken.
-fc_status fc_problem_check(const fc_problem *problem, char message[FC_MESSAGE]);
+fc_status fc_op_check(const fc_op *op, char message[FC_MESSAGE]);
 
 // Chooses an algorithm (or takes the one asked for) and lays out weights and scratch.  On failure *plan is NULL and
 // `message` holds the reason.
-fc_status fc_plan_create(const fc_problem *problem, const fc_options *options, fc_plan **plan,
-                         char message[FC_MESSAGE]);
+fc_status fc_plan_create(const fc_op *op, const fc_options *options, fc_plan **plan, char message[FC_MESSAGE]);
 void fc_plan_destroy(fc_plan *plan);
 
-// Fills verdicts[FC_ALGOS] for a problem.
+// Fills verdicts[FC_ALGOS] for a convolution.
 void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]);
 
 fc_algo_id fc_plan_algorithm(const fc_plan *plan);
 size_t fc_plan_packed_bytes(const fc_plan *plan);
-size_t fc_plan_scratch_bytes(const fc_plan *plan, int threads);
-double fc_plan_flops(const fc_plan *plan); // of direct convolution, a multiply-add counting two
+double fc_plan_flops(const fc_plan *plan);   // of direct convolution, a multiply-add counting two
+double fc_plan_seconds(const fc_plan *plan); // predicted, on one thread
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
 // must be 64-byte aligned.  FC_BACKWARD_INPUT is a transposed convolution: its bias is [groups * in_channels].  For
 // FC_BACKWARD_WEIGHT the "weights" are the output's gradient.  FC_NO_MEMORY for float16 only, which is widened first.
 fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
 
-// Runs the plan on packed weights.  residual is NULL or laid out exactly as dst.  scratch is 64-byte aligned and holds
-// fc_plan_scratch_bytes(plan, threads).  Allocates nothing, touches nothing but dst and scratch; thread-safe.
-void fc_plan_execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                     void *scratch, int threads);
+// How the plan is carried out by up to `threads` threads; belongs to the plan, which keeps one for each number of them.
+fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule **schedule);
+size_t fc_schedule_scratch_bytes(const fc_schedule *schedule);
 
-// Pooling (algo/pool.c): the same axes.  A window is cut to the input, so padding is never a maximum and adds nothing to
-// a sum; `out` is given here too, and whoever rounds it up makes sure that each window holds an element.
-typedef enum fc_pool_kind { FC_POOL_MAX = 0, FC_POOL_AVG } fc_pool_kind;
+// The arrays of a call; those that the problem does not have are NULL.
+typedef struct fc_operands {
+    const void *src, *wei; // wei: packed
+    const void *residual;  // NULL, or laid out exactly as dst
+    void *dst;
+    int64_t *index; // of pooling: written forward, read backward
+} fc_operands;
 
-typedef struct fc_pool {
-    int64_t batch, channels;
-    fc_axis axis[FC_AXES];
-    fc_view src, dst, index; // group unused; of the gradients when running backwards
-    int32_t dtype, kind;
-    int32_t adaptive;          // window i is [floor(i * in / out), ceil((i + 1) * in / out)); kernel .. pad unused
-    int32_t count_include_pad; // average: the padding counts too, `pad` before the input and `pad_after` behind it
-    int64_t pad_after[FC_AXES];
-    int64_t divisor; // average: what to divide by, or 0 for the number of elements
-} fc_pool;
+// Scratch is 64-byte aligned.  Allocates nothing, touches nothing but dst, index and scratch; thread-safe.  FC_INVALID
+// when an index lies outside the plane; dst then lacks its share.
+fc_status fc_schedule_run(const fc_schedule *schedule, const fc_operands *operands, void *scratch);
 
-// Checks everything that memory safety rests on, but for the strides.
-fc_status fc_pool_check(const fc_pool *pool, char message[FC_MESSAGE]);
-// Maximum: `indices` gets positions in the flat input plane (d, h, w in row-major order) unless it is NULL; the first
-// among equals wins, and the last NaN over everything.
-void fc_pool_forward(const fc_pool *pool, fc_isa isa, const void *src, void *dst, int64_t *indices, int threads);
-// Writes all of d_src.  FC_INVALID when an index lies outside the plane; d_src then lacks its share.
-fc_status fc_pool_backward(const fc_pool *pool, fc_isa isa, const void *d_dst, const int64_t *indices, void *d_src,
-                           int threads);
-
-// Stencils (algo/stencil.c): one channel, any number of axes up to FC_RANK, borders as image filters have them:
-//
-//   dst[o] = sum over k of wei[k] * ext(src)[o + offset + k],  o, offset and k one number per axis
-//
-// where ext continues src beyond its borders, axis by axis: by `fill`, by its last element, mirrored about its edge or
-// about the centre of its last element, or periodically.
-typedef enum fc_border {
-    FC_BORDER_CONSTANT = 0,
-    FC_BORDER_NEAREST,
-    FC_BORDER_REFLECT,
-    FC_BORDER_MIRROR,
-    FC_BORDER_WRAP,
-    FC_BORDERS
-} fc_border;
-
-enum { FC_RANK = 8 };
-
-typedef struct fc_stencil_axis {
-    int64_t in, out, kernel, offset;
-    int64_t src, dst; // strides in elements; of the last axis dst must be 1
-    int32_t border;
-} fc_stencil_axis;
-
-typedef struct fc_stencil {
-    int32_t rank, dtype;
-    // The kernel is an outer product over the last two axes and has one tap along the others; the weights are those of
-    // the last but one axis, then those of the last.  Rows are summed first; what lies beyond the columns of sums is the
-    // fill times the sum of the last axis' weights, if the whole is to be the dense sum, or whatever else is asked for.
-    int32_t separable;
-    int32_t unfused;        // round products before they are added
-    double fill, fill_rows; // fill_rows: of the sums, separable only
-    fc_stencil_axis axis[FC_RANK];
-} fc_stencil;
-
-// Checks everything that memory safety rests on, but for the strides.
-fc_status fc_stencil_check(const fc_stencil *stencil, char message[FC_MESSAGE]);
-double fc_stencil_cost(const fc_stencil *stencil, fc_isa isa); // predicted seconds on one thread
-size_t fc_stencil_scratch_bytes(const fc_stencil *stencil, fc_isa isa, int threads);
-// scratch is 64-byte aligned.  dst must not overlap src.
-void fc_stencil_run(const fc_stencil *stencil, fc_isa isa, const void *src, const void *wei, void *dst, void *scratch,
-                    int threads);
-
-// The machine (cpu.c).
-int fc_isa_built(fc_isa isa);     // compiled in
-int fc_isa_supported(fc_isa isa); // compiled in and usable on this CPU under this operating system
+// The machine at hand (machine.c), with the instruction set that is to be used; a cache of which the CPU says nothing is
+// that of a nominal machine.
+fc_machine fc_machine_here(fc_isa isa);
+extern const char *const fc_cache_names[]; // in the order of the struct, NULL behind the last
+int fc_isa_built(fc_isa isa);              // compiled in
+int fc_isa_supported(fc_isa isa);          // compiled in and usable on this CPU under this operating system
 fc_isa fc_isa_best(void);
 const char *fc_isa_name(fc_isa isa);
 int fc_openmp(void); // the OpenMP date macro, or 0

@@ -261,8 +261,8 @@ def test_nothing_outside_the_arrays_is_touched(dtype, at_end):
                 axes = tuple((m, m, k, -(k // 2), i % 5) for m in x.shape)
                 for separable in (False, True):
                     weights = np.full(2 * k if separable else k * k, 0.5, dtype)
-                    stencil = _core.Stencil(int(dtype == "f8"), separable, False, (1.0, 1.0), axes)
-                    stencil.run(x, weights, y, _config.ISA, 1)
+                    stencil = _core.Stencil(_config.ISA, int(dtype == "f8"), separable, False, (1.0, 1.0), axes)
+                    stencil.run(x, weights, y, 1)
                     assert np.isfinite(y).all()
     finally:
         for fence in fences:

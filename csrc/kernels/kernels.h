@@ -15,7 +15,7 @@
 #ifndef FC_KERNELS_H
 #define FC_KERNELS_H
 
-#include "fastconv.h"
+#include "problem.h"
 
 enum { FC_MAX_MR = 16, FC_MAX_NR = 64, FC_MAX_ALPHA = 8, FC_MAX_TAPS = 5 };
 

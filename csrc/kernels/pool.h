@@ -4,7 +4,7 @@
 #ifndef FC_POOL_H
 #define FC_POOL_H
 
-#include "fastconv.h"
+#include "problem.h"
 
 // Elements of the line that is pooled in one go: it stays in the first-level cache and on the stack.
 enum { FC_POOL_SPAN = 1024 };

@@ -29,6 +29,8 @@ cdef extern from "fastconv.h" nogil:
     ctypedef int fc_dtype
     ctypedef int fc_algo_id
     enum:
+        FC_AUTO
+        FC_BACKWARD_INPUT
         FC_ALGOS
         FC_ISAS
         FC_MESSAGE
@@ -48,39 +50,33 @@ cdef extern from "fastconv.h" nogil:
         double low, high
     ctypedef struct fc_plan:
         pass
+    ctypedef struct fc_schedule:
+        pass
     ctypedef struct fc_verdict:
         const char *name
         const char *refusal
         double cost, packing
-    fc_status fc_problem_check(const fc_problem *, char *)
     ctypedef struct fc_costs:
         pass
-    ctypedef struct fc_options:
+    ctypedef struct fc_machine:
         fc_isa isa
+        int64_t l1
+    fc_machine fc_machine_here(fc_isa)
+    const char *const fc_cache_names[]
+    ctypedef struct fc_options:
+        fc_machine machine
         fc_algo_id algorithm
         int strict, once
         fc_costs costs
     fc_costs fc_costs_default(fc_isa)
     const char *const fc_cost_names[]
-    fc_status fc_plan_create(const fc_problem *, const fc_options *, fc_plan **, char *)
-    void fc_plan_destroy(fc_plan *)
-    void fc_plan_explain(const fc_problem *, const fc_options *, fc_verdict *)
-    fc_algo_id fc_plan_algorithm(const fc_plan *)
-    size_t fc_plan_packed_bytes(const fc_plan *)
-    size_t fc_plan_scratch_bytes(const fc_plan *, int)
-    double fc_plan_flops(const fc_plan *)
-    fc_status fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)
-    void fc_plan_execute(const fc_plan *, const void *, const void *, const void *, void *, void *, int)
     ctypedef struct fc_pool:
         int64_t batch, channels
         fc_axis axis[3]
         fc_view src, dst, index
-        int32_t dtype, kind, adaptive, count_include_pad
+        int32_t dtype, kind, direction, indexed, adaptive, count_include_pad
         int64_t pad_after[3]
         int64_t divisor
-    fc_status fc_pool_check(const fc_pool *, char *)
-    void fc_pool_forward(const fc_pool *, fc_isa, const void *, void *, int64_t *, int)
-    fc_status fc_pool_backward(const fc_pool *, fc_isa, const void *, const int64_t *, void *, int)
     ctypedef struct fc_stencil_axis:
         int64_t in_ "in"
         int64_t out, kernel, offset, src, dst
@@ -89,10 +85,28 @@ cdef extern from "fastconv.h" nogil:
         int32_t rank, dtype, separable, unfused
         double fill, fill_rows
         fc_stencil_axis axis[8]
-    fc_status fc_stencil_check(const fc_stencil *, char *)
-    double fc_stencil_cost(const fc_stencil *, fc_isa)
-    size_t fc_stencil_scratch_bytes(const fc_stencil *, fc_isa, int)
-    void fc_stencil_run(const fc_stencil *, fc_isa, const void *, const void *, void *, void *, int)
+    ctypedef struct fc_op:
+        const fc_problem *conv
+        const fc_pool *pool
+        const fc_stencil *stencil
+    fc_status fc_op_check(const fc_op *, char *)
+    fc_status fc_plan_create(const fc_op *, const fc_options *, fc_plan **, char *)
+    void fc_plan_destroy(fc_plan *)
+    void fc_plan_explain(const fc_problem *, const fc_options *, fc_verdict *)
+    fc_algo_id fc_plan_algorithm(const fc_plan *)
+    size_t fc_plan_packed_bytes(const fc_plan *)
+    double fc_plan_flops(const fc_plan *)
+    double fc_plan_seconds(const fc_plan *)
+    fc_status fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)
+    fc_status fc_plan_schedule(const fc_plan *, int, const fc_schedule **)
+    size_t fc_schedule_scratch_bytes(const fc_schedule *)
+    ctypedef struct fc_operands:
+        const void *src
+        const void *wei
+        const void *residual
+        void *dst
+        int64_t *index
+    fc_status fc_schedule_run(const fc_schedule *, const fc_operands *, void *)
     int fc_isa_built(fc_isa)
     int fc_isa_supported(fc_isa)
     fc_isa fc_isa_best()
@@ -257,7 +271,8 @@ cdef int fill_problem(fc_problem *p, tuple fields) except -1:
 
 cdef fc_options options_of(int isa, int algorithm, bint strict, bint once, tuple costs):
     cdef fc_options options
-    options.isa, options.algorithm, options.strict, options.once = isa, algorithm, strict, once
+    options.machine = fc_machine_here(isa)
+    options.algorithm, options.strict, options.once = algorithm, strict, once
     for i in range(len(COST_NAMES)):
         (<double *>&options.costs)[i] = costs[i]
     return options
@@ -286,6 +301,26 @@ cdef raise_status(fc_status status, bytes message):
     if status == FC_UNSUPPORTED:
         raise NotImplementedError(message.decode())
     raise ValueError(message.decode())
+
+
+cdef const fc_schedule *schedule_of(const fc_plan *plan, int threads) except NULL:
+    cdef const fc_schedule *schedule = NULL
+    if fc_plan_schedule(plan, threads, &schedule) != FC_OK:
+        raise MemoryError("the schedule of a plan could not be allocated")
+    return schedule
+
+
+cdef fc_status run_plan(const fc_plan *plan, const fc_operands *operands, int threads) except? FC_NO_MEMORY:
+    """Runs a plan on arrays that have been checked. FC_INVALID: an index lies outside of the plane."""
+    cdef const fc_schedule *schedule = schedule_of(plan, threads)
+    cdef size_t bytes = fc_schedule_scratch_bytes(schedule)
+    cdef void *scratch = acquire(bytes) if bytes else NULL
+    cdef fc_status status
+    with nogil:
+        status = fc_schedule_run(schedule, operands, scratch)
+    fc_scratch_release(scratch)
+    finished()
+    return status
 
 
 cdef enum:
@@ -387,7 +422,9 @@ cdef class Plan(Prepared):
         cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
         cdef fc_options options = options_of(isa, algorithm, strict, once, costs)
-        cdef fc_status status = fc_plan_create(&problem, &options, &self.plan, message)
+        cdef fc_op op
+        op.conv, op.pool, op.stencil = &problem, NULL, NULL
+        cdef fc_status status = fc_plan_create(&op, &options, &self.plan, message)
         if status != FC_OK:
             raise_status(status, message)
         self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
@@ -399,7 +436,7 @@ cdef class Plan(Prepared):
         fc_plan_destroy(self.plan)
 
     def workspace_bytes(self, int threads):
-        return fc_plan_scratch_bytes(self.plan, threads)
+        return fc_schedule_scratch_bytes(schedule_of(self.plan, threads))
 
     cdef int pack_into(self, const void *wei, const void *bias, void *packed, int threads) except -1:
         cdef fc_status status
@@ -411,11 +448,10 @@ cdef class Plan(Prepared):
         return 0
 
     cdef int run(self, const void *src, const void *packed, const void *residual, void *dst, int threads) except -1:
-        cdef void *scratch = acquire(fc_plan_scratch_bytes(self.plan, threads))
-        with nogil:
-            fc_plan_execute(self.plan, src, packed, residual, dst, scratch, threads)
-        fc_scratch_release(scratch)
-        return finished()
+        cdef fc_operands operands
+        operands.src, operands.wei, operands.residual, operands.dst, operands.index = src, packed, residual, dst, NULL
+        run_plan(self.plan, &operands, threads)
+        return 0
 
     cdef int run_once(self, const void *src, const void *wei, const void *bias, const void *residual, void *dst,
                       int threads) except -1:
@@ -582,7 +618,9 @@ def explain(tuple fields, int isa, bint strict, tuple costs):
     cdef fc_verdict verdicts[FC_ALGOS]
     cdef char message[FC_MESSAGE]
     fill_problem(&problem, fields)
-    cdef fc_status status = fc_problem_check(&problem, message)
+    cdef fc_op op
+    op.conv, op.pool, op.stencil = &problem, NULL, NULL
+    cdef fc_status status = fc_op_check(&op, message)
     if status != FC_OK:
         raise_status(status, message)
     cdef fc_options options = options_of(isa, 0, strict, False, costs)
@@ -606,13 +644,40 @@ cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writab
     return 0
 
 
+cdef fc_plan *plan_of(const fc_op *op, int isa) except NULL:
+    """A plan of what has no algorithms to choose from; the caller destroys it."""
+    cdef fc_plan *plan = NULL
+    cdef char message[FC_MESSAGE]
+    cdef fc_options options
+    options.machine = fc_machine_here(isa)
+    options.algorithm, options.strict, options.once = FC_AUTO, False, False
+    options.costs = fc_costs_default(isa)
+    cdef fc_status status = fc_plan_create(op, &options, &plan, message)
+    if status != FC_OK:
+        raise_status(status, message)
+    return plan
+
+
 cdef class PoolCall(Prepared):
     """Pooling of planes of known sizes and strides; ``shape`` and ``dtype`` are those of the caller's result."""
-    cdef fc_pool pool
-    cdef int isa
+    cdef fc_plan *plan
     cdef bint positions
     cdef tuple shape
     cdef object dtype
+
+    def __dealloc__(self):
+        fc_plan_destroy(self.plan)
+
+    cdef int prepare(self, const fc_pool *pool, int isa) except -1:
+        cdef fc_op op
+        op.conv, op.pool, op.stencil = NULL, pool, NULL
+        self.plan = plan_of(&op, isa)
+        return 0
+
+    cdef fc_status run(self, const void *src, void *dst, int64_t *where, int threads) except? FC_NO_MEMORY:
+        cdef fc_operands operands
+        operands.src, operands.wei, operands.residual, operands.dst, operands.index = src, NULL, NULL, dst, where
+        return run_plan(self.plan, &operands, threads)
 
     def returns(self, tuple shape, dtype):
         self.shape, self.dtype = shape, dtype
@@ -630,11 +695,10 @@ cdef class PoolCall(Prepared):
             indices = empty(self.shape, INT64)
             answer = out, indices
             look(indices, &i, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
-        src, dst = <const char *>v.views[INPUT].buf, <char *>v.views[OUT].buf
-        with nogil:
-            fc_pool_forward(&self.pool, self.isa, src, dst, <int64_t *>i.buf, threads)
-        release(&i)
-        finished()
+        try:
+            self.run(v.views[INPUT].buf, v.views[OUT].buf, <int64_t *>i.buf, threads)
+        finally:
+            release(&i)
         return answer
 
 
@@ -657,8 +721,7 @@ cdef class Pool:
             self.pool.axis[i].pad, self.pool.pad_after[i] = fields[3:]
 
     cdef int fill(self, fc_pool *p, const Py_buffer *src, const Py_buffer *dst, const Py_buffer *indices) except -1:
-        """Sizes of the arrays; `indices` may be closed. Together with the check, all that memory safety needs."""
-        cdef char message[FC_MESSAGE]
+        """Sizes of the arrays; `indices` may be closed. Together with the plan's check, all that memory safety needs."""
         cdef int i, first = 3 - self.rank
         cdef bint fit = src.ndim == self.rank + 2 and dst.ndim == src.ndim and dst.itemsize == src.itemsize
         fit = fit and dst.shape[0] == src.shape[0] and dst.shape[1] == src.shape[1]
@@ -672,26 +735,24 @@ cdef class Pool:
         for i in range(3):
             p.axis[i].in_ = 1 if i < first else src.shape[i - first + 2]
             p.axis[i].out = 1 if i < first else dst.shape[i - first + 2]
-        cdef fc_status status = fc_pool_check(p, message)
-        if status != FC_OK:
-            raise_status(status, message)
+        p.indexed = indices.buf is not NULL
         return 0
 
     def forward(self, src, dst, indices, int isa, int threads):
         """dst from src, and the positions of the maxima unless ``indices`` is None; what it takes to do so again."""
         cdef PoolCall call = PoolCall.__new__(PoolCall)
+        cdef fc_pool p = self.pool
         cdef Py_buffer s, d, i
         s.buf = d.buf = i.buf = NULL
-        call.pool, call.isa, call.positions = self.pool, isa, indices is not None
+        call.positions = indices is not None
         try:
-            take_planes(src, &s, &call.pool.src, False, "input")
-            take_planes(dst, &d, &call.pool.dst, True, "out")
+            take_planes(src, &s, &p.src, False, "input")
+            take_planes(dst, &d, &p.dst, True, "out")
             if indices is not None:
-                take_planes(indices, &i, &call.pool.index, True, "indices")
-            self.fill(&call.pool, &s, &d, &i)
-            with nogil:
-                fc_pool_forward(&call.pool, isa, s.buf, d.buf, <int64_t *>i.buf, threads)
-            finished()
+                take_planes(indices, &i, &p.index, True, "indices")
+            self.fill(&p, &s, &d, &i)
+            call.prepare(&p, isa)
+            call.run(s.buf, d.buf, <int64_t *>i.buf, threads)
         finally:
             release(&s)
             release(&d)
@@ -700,10 +761,12 @@ cdef class Pool:
 
     def backward(self, d_dst, indices, d_src, int isa, int threads):
         """d_src from d_dst, and from the forward indices for a maximum. Whether all of them lay in the plane."""
+        cdef PoolCall call = PoolCall.__new__(PoolCall)
         cdef fc_pool p = self.pool
         cdef Py_buffer s, d, i
         cdef fc_status status
         s.buf = d.buf = i.buf = NULL
+        p.direction = FC_BACKWARD_INPUT
         try:
             take_planes(d_src, &s, &p.src, True, "d_src")
             take_planes(d_dst, &d, &p.dst, False, "grad_output")
@@ -712,9 +775,8 @@ cdef class Pool:
             elif p.kind == 0:
                 raise ValueError("the gradient of a maximum needs indices")
             self.fill(&p, &s, &d, &i)
-            with nogil:
-                status = fc_pool_backward(&p, isa, d.buf, <const int64_t *>i.buf, s.buf, threads)
-            finished()
+            call.prepare(&p, isa)
+            status = call.run(d.buf, s.buf, <int64_t *>i.buf, threads)
         finally:
             release(&s)
             release(&d)
@@ -729,14 +791,15 @@ cdef class Stencil:
     but one axis, then those of the last.
     """
     cdef fc_stencil stencil
+    cdef int isa
     cdef Py_ssize_t taps
+    cdef readonly double seconds  #: predicted, on one thread of a nominal machine
 
-    def __cinit__(self, int dtype, bint separable, bint unfused, tuple fill, tuple axes):
-        cdef char message[FC_MESSAGE]
+    def __cinit__(self, int isa, int dtype, bint separable, bint unfused, tuple fill, tuple axes):
         cdef int i
         if not 2 <= len(axes) <= FC_RANK:
             raise ValueError(f"a stencil has {len(axes)} axes; it needs 2 to {FC_RANK}")
-        self.stencil.rank, self.stencil.dtype = len(axes), dtype
+        self.isa, self.stencil.rank, self.stencil.dtype = isa, len(axes), dtype
         self.stencil.separable, self.stencil.unfused = separable, unfused
         self.stencil.fill, self.stencil.fill_rows = fill
         self.taps = 0 if separable else 1
@@ -748,13 +811,14 @@ cdef class Stencil:
                 self.taps *= a.kernel
             elif i >= self.stencil.rank - 2:
                 self.taps += a.kernel
-        cdef fc_status status = fc_stencil_check(&self.stencil, message)
-        if status != FC_OK:
-            raise_status(status, message)
+        cdef fc_plan *plan = self.plan(&self.stencil)
+        self.seconds = fc_plan_seconds(plan)
+        fc_plan_destroy(plan)
 
-    def cost(self, int isa):
-        """Predicted seconds on one thread of a nominal machine."""
-        return fc_stencil_cost(&self.stencil, isa)
+    cdef fc_plan *plan(self, const fc_stencil *stencil) except NULL:
+        cdef fc_op op
+        op.conv, op.pool, op.stencil = NULL, NULL, stencil
+        return plan_of(&op, self.isa)
 
     cdef int take(self, object array, Py_buffer *buffer, bint writable, str name) except -1:
         """Opens a buffer of the stencil's sizes and notes its strides; the caller releases it."""
@@ -770,13 +834,22 @@ cdef class Stencil:
             raise ValueError(f"{name} does not have the shape and dtype that the stencil was made for")
         return 0
 
-    def run(self, src, weights, dst, int isa, int threads):
+    cdef int work(self, const fc_plan *plan, const void *src, const void *weights, void *dst, int threads) except -1:
+        cdef fc_operands operands
+        cdef void *packed = acquire(fc_plan_packed_bytes(plan))
+        operands.src, operands.wei, operands.residual, operands.dst, operands.index = src, packed, NULL, dst, NULL
+        try:
+            fc_plan_pack(plan, weights, NULL, packed, threads)
+            run_plan(plan, &operands, threads)
+        finally:
+            fc_scratch_release(packed)
+        return 0
+
+    def run(self, src, weights, dst, int threads):
         """dst from src; weights are contiguous, and dst is along its last axis."""
         cdef fc_stencil s = self.stencil
+        cdef fc_plan *plan = NULL
         cdef Py_buffer x, w, y
-        cdef char message[FC_MESSAGE]
-        cdef fc_status status
-        cdef void *scratch
         cdef int i
         x.buf = w.buf = y.buf = NULL
         try:
@@ -788,15 +861,10 @@ cdef class Stencil:
             for i in range(s.rank):
                 s.axis[i].src = x.strides[i] // x.itemsize
                 s.axis[i].dst = y.strides[i] // y.itemsize
-            status = fc_stencil_check(&s, message)
-            if status != FC_OK:
-                raise_status(status, message)
-            scratch = acquire(fc_stencil_scratch_bytes(&s, isa, threads))
-            with nogil:
-                fc_stencil_run(&s, isa, x.buf, w.buf, y.buf, scratch, threads)
-            fc_scratch_release(scratch)
-            finished()
+            plan = self.plan(&s)
+            self.work(plan, x.buf, w.buf, y.buf, threads)
         finally:
+            fc_plan_destroy(plan)
             release(&x)
             release(&w)
             release(&y)

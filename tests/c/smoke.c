@@ -4,7 +4,7 @@
 // layouts and all three directions, against the reference algorithm in float64.  For machines where only a C program
 // runs, such as qemu-user (tools/check_aarch64.sh), and for sanitizers; the test suite proper is in Python.
 #define _POSIX_C_SOURCE 200809L // posix_memalign
-#include "fastconv.h"
+#include "run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -142,15 +142,6 @@ static void *run(const job *job, fc_isa isa, fc_algo_id algorithm, int64_t *coun
     const int64_t wei_count = out_channels * s->in_channels * taps;
     const int64_t dst_count = s->batch * out_channels * p.axis[1].out * p.axis[2].out;
 
-    char message[FC_MESSAGE] = "";
-    fc_plan *plan = NULL;
-    const fc_options options = {.isa = isa, .algorithm = algorithm, .costs = fc_costs_default(isa)};
-    const fc_status status = fc_plan_create(&p, &options, &plan, message);
-    if (status == FC_UNSUPPORTED) return NULL;
-    if (status != FC_OK) {
-        printf("fc_plan_create: status %d: %s\n", (int)status, message);
-        exit(1);
-    }
     void *src = random_tensor(src_count, job->dtype, 0, 1, 1);
     void *wei = random_tensor(wei_count, job->dtype, -1, sqrt(6.0 / (double)(s->in_channels * taps)), 2);
     void *dst = random_tensor(dst_count, job->dtype, 0, 1, 3);
@@ -160,14 +151,15 @@ static void *run(const job *job, fc_isa isa, fc_algo_id algorithm, int64_t *coun
     if (job->direction == FC_BACKWARD_INPUT) source = dst, *count = src_count;
     if (job->direction == FC_BACKWARD_WEIGHT) weights = dst, *count = wei_count;
 
-    void *packed = allocate(fc_plan_packed_bytes(plan));
-    void *scratch = allocate(fc_plan_scratch_bytes(plan, THREADS));
     void *output = allocate_tensor(*count, job->dtype);
-    fc_plan_pack(plan, weights, job->direction == FC_FORWARD ? bias : NULL, packed, THREADS);
-    fc_plan_execute(plan, source, packed, NULL, output, scratch, THREADS);
-    fc_plan_destroy(plan);
-    free(src), free(wei), free(dst), free(bias), free(packed), free(scratch);
-    return output;
+    fc_status status;
+    const fc_operands operands = {.src = source, .dst = output};
+    const int served = run_op(&(fc_op){.conv = &p}, isa, algorithm, weights, job->direction == FC_FORWARD ? bias : NULL,
+                              operands, THREADS, &status);
+    free(src), free(wei), free(dst), free(bias);
+    if (served != FC_ALGOS) return output;
+    free(output);
+    return NULL;
 }
 
 static double element(const void *tensor, int32_t dtype, int64_t i) {

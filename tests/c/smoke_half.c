@@ -3,8 +3,9 @@
 // smoke_half.c - float16: every number of every instruction set there and back, and every midpoint between neighbours
 // with the float32 numbers beside it, in either mode for denormals.  As smoke.c, for machines where only a C program
 // runs.
+#include "core/team.h"
+#include "fastconv.h"
 #include "kernels/kernels.h"
-#include "parallel.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 // smoke_pool.c - pooling without Python: every instruction set of this machine against the scalar one, in both dtypes
 // and layouts, forward and backward, on random problems whose sums are exact.  As smoke.c, for machines where only a C
 // program runs.
-#include "fastconv.h"
+#include "run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ static fc_view view(const fc_pool *p, int64_t depth, int64_t height, int64_t wid
     return (fc_view){0, depth * height * width * c, depth * height * width, {height * width, width, 1}};
 }
 
-// A problem that may be impossible: fc_pool_check knows.
+// A problem that may be impossible: fc_op_check knows.
 static fc_pool random_pool(void) {
     fc_pool p = {.batch = 1 + below(2),
                  .channels = 1 + below(20),
@@ -76,11 +76,23 @@ static int same(const fc_pool *p, const double *a, const double *b, int64_t coun
     return 1;
 }
 
+static void forward(fc_pool p, fc_isa isa, const double *src, double *dst, int64_t *indices, int threads) {
+    fc_status status;
+    p.indexed = indices != NULL;
+    const fc_operands operands = {.src = src, .dst = dst, .index = indices};
+    run_op(&(fc_op){.pool = &p}, isa, FC_AUTO, NULL, NULL, operands, threads, &status);
+}
+
 static void run(const fc_pool *p, fc_isa isa, const double *src, const double *d_dst, results *r) {
     memset(r, 0xff, sizeof *r); // NaN, and indices outside of any plane
     int64_t *indices = p->kind == FC_POOL_MAX ? r->indices : NULL;
-    fc_pool_forward(p, isa, src, r->dst, indices, 2);
-    if (fc_pool_backward(p, isa, d_dst, indices, r->d_src, 2) != FC_OK) r->d_src[0] = INFINITY;
+    forward(*p, isa, src, r->dst, indices, 2);
+    fc_status status;
+    fc_pool gradient = *p;
+    gradient.direction = FC_BACKWARD_INPUT;
+    const fc_operands operands = {.src = d_dst, .dst = r->d_src, .index = indices};
+    run_op(&(fc_op){.pool = &gradient}, isa, FC_AUTO, NULL, NULL, operands, 2, &status);
+    if (status != FC_OK) r->d_src[0] = INFINITY;
 }
 
 int main(void) {
@@ -90,7 +102,7 @@ int main(void) {
     int checked = 0;
     for (int i = 0; i < PROBLEMS; i++) {
         const fc_pool p = random_pool();
-        if (fc_pool_check(&p, message) != FC_OK) continue;
+        if (fc_op_check(&(fc_op){.pool = &p}, message) != FC_OK) continue;
         const int64_t planes = p.batch * p.channels;
         const int64_t in = planes * p.axis[0].in * p.axis[1].in * p.axis[2].in;
         const int64_t out = planes * p.axis[0].out * p.axis[1].out * p.axis[2].out;
@@ -101,7 +113,7 @@ int main(void) {
         for (int isa = 0; isa < FC_ISAS; isa++) {
             if (!fc_isa_supported(isa)) continue;
             run(&p, isa, src, d_dst, &other);
-            fc_pool_forward(&p, isa, src, unindexed.dst, NULL, 1);
+            forward(p, isa, src, unindexed.dst, NULL, 1);
             checked++;
             if (same(&p, scalar.dst, other.dst, out) && same(&p, scalar.dst, unindexed.dst, out) &&
                 same(&p, scalar.d_src, other.d_src, in) &&

@@ -3,7 +3,7 @@
 // smoke_stencil.c - stencils without Python: every instruction set of this machine against the sum as it is written, in
 // both dtypes, dense and separable, with every border, on random problems whose sums are exact.  As smoke.c, for
 // machines where only a C program runs.
-#include "fastconv.h"
+#include "run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -100,15 +100,14 @@ static int try_problem(int64_t number) {
     for (int64_t i = 0; i < weights; i++) set(&s, wei, i, (double)(below(9) - 4));
     for (int64_t i = 0; s.separable && i < s.axis[s.rank - 1].kernel; i++)
         s.fill_rows += s.fill * value(&s, wei, s.axis[s.rank - 2].kernel + i);
-    if (fc_stencil_check(&s, message) != FC_OK) return printf("problem %d: %s\n", (int)number, message);
+    const fc_op op = {.stencil = &s};
+    if (fc_op_check(&op, message) != FC_OK) return printf("problem %d: %s\n", (int)number, message);
     for (int isa = 0; isa < FC_ISAS; isa++) {
         if (!fc_isa_supported((fc_isa)isa)) continue;
         const int threads = 1 + (int)below(3);
-        void *scratch = fc_memory_acquire(fc_stencil_scratch_bytes(&s, (fc_isa)isa, threads));
-        if (!scratch) return puts("no memory");
+        fc_status status;
         for (int64_t i = 0; i < out; i++) set(&s, dst, i, NAN);
-        fc_stencil_run(&s, (fc_isa)isa, src, wei, dst, scratch, threads);
-        fc_memory_release(scratch);
+        run_op(&op, (fc_isa)isa, FC_AUTO, wei, NULL, (fc_operands){.src = src, .dst = dst}, threads, &status);
         for (int64_t flat = 0; flat < out; flat++) {
             int64_t o[FC_RANK], rest = flat;
             for (int i = s.rank - 1; i >= 0; i--) {

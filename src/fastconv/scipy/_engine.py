@@ -75,7 +75,7 @@ def choose(p: Problem, engines: Sequence[str]) -> tuple[str, list[np.ndarray] | 
     """The cheapest engine that may serve, and the kernel's factors if it is the separable one."""
     costs, kernel, p = {}, p.kernel, _folded(p)
     if "direct" in engines:
-        costs["direct"] = _stencil(p).cost(_config.ISA)
+        costs["direct"] = _stencil(p).seconds
         if costs["direct"] < _SMALL:
             return "direct", None
     factors = factorised(kernel) if "separable" in engines and not p.unfused else None
@@ -142,12 +142,12 @@ def _stencil(p: Problem) -> _core.Stencil:
     axes = tuple(
         (n, m, k, o, border) for n, m, k, o in zip(p.x.shape, p.out_shape, p.kernel.shape, p.offset, strict=True)
     )
-    return _core.Stencil(_args.FLOATS[p.x.dtype], False, p.unfused, (p.fill, p.fill), axes)
+    return _core.Stencil(_config.ISA, _args.FLOATS[p.x.dtype], False, p.unfused, (p.fill, p.fill), axes)
 
 
 def _direct(p: Problem) -> np.ndarray:
     y = np.empty(p.out_shape, p.x.dtype)
-    _stencil(p).run(p.x, np.ascontiguousarray(p.kernel), y, _config.ISA, _config.get_num_threads())
+    _stencil(p).run(p.x, np.ascontiguousarray(p.kernel), y, _config.get_num_threads())
     return y
 
 
@@ -255,7 +255,7 @@ def _run(x: np.ndarray, rows: Pass | None, columns: Pass | None) -> np.ndarray:
             x = x.reshape(-1, *shape[-2:]) if x.ndim > 3 else x.reshape((1,) * (3 - x.ndim) + shape)
     stencil, y = _pass_stencil(x.shape, x.dtype, rows, columns)
     weights = [p.weights for p in (rows, columns) if p is not None]
-    stencil.run(x, np.concatenate(weights).astype(x.dtype), y, _config.ISA, _config.get_num_threads())
+    stencil.run(x, np.concatenate(weights).astype(x.dtype), y, _config.get_num_threads())
     return y.reshape(out)
 
 
@@ -274,7 +274,7 @@ def _pass_stencil(
     both = rows is not None and columns is not None
     fill = ((columns or rows).fill, (rows or columns).fill)
     y = np.empty((batch, axes[0][1], axes[1][1]), dtype)
-    return _core.Stencil(_args.FLOATS[dtype], both, False, fill, ((batch, batch, 1, 0, 0), *axes)), y
+    return _core.Stencil(_config.ISA, _args.FLOATS[dtype], both, False, fill, ((batch, batch, 1, 0, 0), *axes)), y
 
 
 def _separable(p: Problem, factors: list[np.ndarray]) -> np.ndarray:
@@ -286,10 +286,9 @@ def _separable_cost(p: Problem) -> float:
     cost = 0.0
     *leading, rows, columns = range(p.x.ndim)
     for axes in ([axis] for axis in leading if p.kernel.shape[axis] > 1):
-        cost += _core.Stencil(_args.FLOATS[p.x.dtype], False, False, (0.0, 0.0), _axes(p, axes)).cost(_config.ISA)
-    return cost + _core.Stencil(_args.FLOATS[p.x.dtype], True, False, (0.0, 0.0), _axes(p, (rows, columns))).cost(
-        _config.ISA
-    )
+        cost += _core.Stencil(_config.ISA, _args.FLOATS[p.x.dtype], False, False, (0.0, 0.0), _axes(p, axes)).seconds
+    plane = _core.Stencil(_config.ISA, _args.FLOATS[p.x.dtype], True, False, (0.0, 0.0), _axes(p, (rows, columns)))
+    return cost + plane.seconds
 
 
 def _axes(p: Problem, filtered: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -317,7 +316,7 @@ def _fft_sizes(p: Problem) -> tuple[Sequence[int], ...]:
 
 
 def _fft_cost(p: Problem, itemsize: int) -> float:
-    """On the nominal core of csrc/algo/cost.c: three transforms by pocketfft, which has vectors along no more than
+    """On the nominal core of csrc/core/cost.c: three transforms by pocketfft, which has vectors along no more than
     one axis."""
     n = math.prod(_fft_lengths(p))
     return 40e-6 + 3 * n * (4.0 + math.log2(n)) * (0.16e-9 if itemsize == 4 else 0.25e-9)

@@ -26,11 +26,24 @@
 //             travel through L3. For layers of so many channels that V of a few tiles fills an L2.
 //
 // Either way the arithmetic of a tile is the same.
-#include "algo/plan.h"
+#include "core/plan.h"
 #include "kernels/winograd_points.h"
 
-enum { FC_FUSED_BYTES = 640 << 10, FC_STAGED_BYTES = 12 << 20, FC_WINOGRAD_BLOCK_K = 512, FC_INPUT_CHANNELS = 64 };
+enum { FC_WINOGRAD_BLOCK_K = 512, FC_INPUT_CHANNELS = 64 };
 enum { FC_LINE = 16 }; // floats of a cache line
+
+// The state of a plan.
+typedef struct winograd {
+    fc_winograd_form form;
+    int64_t depth; // of the products: blocks of taps times input channels
+    int64_t tiles_h, tiles_w, tiles;
+    int64_t row;   // of V: depth, padded
+    int64_t parts; // blocks of nr output channels
+    int64_t most;  // tiles per chunk at most
+    int fused;     // a thread takes a chunk through all stages, or all threads share each stage
+} winograd;
+
+static const winograd *winograd_of(const fc_plan *plan) { return plan->state; }
 
 // Whole cache lines, an odd number of them: planes at such distances spread over the sets of a cache.
 static int64_t odd_lines(int64_t elements) {
@@ -60,43 +73,52 @@ static fc_winograd_form form_of(const fc_problem *p, int64_t m) {
 static int64_t blocks_of(const fc_winograd_form *form) { return form->blocks[0] * form->blocks[1] * form->blocks[2]; }
 
 // A tile on its way through the stages: V, and M of all output channels.
-static int64_t tile_bytes(const fc_winograd_layout *w, const fc_kernels *k) {
+static int64_t tile_bytes(const winograd *w, const fc_kernels *k) {
     return w->form.points * (w->row + w->parts * k->nr) * k->element;
 }
 
-static fc_winograd_layout shape_of(const fc_problem *p, const fc_kernels *k, int64_t m) {
-    fc_winograd_layout w = {.form = form_of(p, m)};
+// What V and one block of M of a thread's chunk may take of its L2, and those that all threads share of L3.
+static int64_t fused_bytes(const fc_machine *machine) { return machine->l2 / 8 * 5; }
+static int64_t staged_bytes(const fc_machine *machine) { return machine->l3 / 8 * 3; }
+
+static winograd shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine, int64_t m) {
+    winograd w = {.form = form_of(p, m)};
     w.depth = blocks_of(&w.form) * p->in_channels;
     w.tiles_h = fc_ceil_div(p->axis[1].out, w.form.sides == 2 ? m : 1);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
     w.row = odd_lines(w.depth);
     w.parts = fc_ceil_div(p->out_channels, k->nr);
-    const int64_t fused = FC_FUSED_BYTES / (w.form.points * (w.row + k->nr) * k->element);
+    const int64_t fused = fused_bytes(machine) / (w.form.points * (w.row + k->nr) * k->element);
     w.fused = fused >= k->mr;
-    w.most = w.fused ? fused / k->mr * k->mr : fc_max(1, FC_STAGED_BYTES / tile_bytes(&w, k));
+    w.most = w.fused ? fused / k->mr * k->mr : fc_max(1, staged_bytes(machine) / tile_bytes(&w, k));
     return w;
 }
 
 // Tiles of a chunk: as many as may be, in chunks of even size, and as many chunks for each thread.
-static int64_t chunk_of(const fc_winograd_layout *w, int64_t groups, int threads) {
+static int64_t chunk_of(const winograd *w, int64_t groups, int threads) {
     int64_t chunks = fc_max(1, fc_ceil_div(w->tiles, w->most));
     if (w->fused && groups % threads && chunks < 16 * threads) chunks = fc_round_up(chunks, threads);
     return fc_max(1, fc_ceil_div(w->tiles, chunks));
 }
 
-static const char *refuse(const fc_problem *p, const fc_kernels *k, int64_t m) {
+static const char *refuse(const fc_request *r, int64_t m) {
+    const fc_problem *p = r->op->conv;
     if (p->dtype != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
     if (p->axis[2].stride != 1) return "only stride 1 along rows";
     if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
     if (p->axis[2].kernel == 1) return "only kernels of two columns or more";
-    const fc_winograd_layout w = shape_of(p, k, m);
-    if (!w.fused && tile_bytes(&w, k) > FC_STAGED_BYTES) return "one tile of so many taps and channels exceeds 12 MiB";
+    const winograd w = shape_of(p, r->kernels, &r->options->machine, m);
+    if (!w.fused && tile_bytes(&w, r->kernels) > staged_bytes(&r->options->machine))
+        return "one tile of so many taps and channels exceeds its share of the third-level cache";
     return NULL;
 }
 
-static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c, int64_t m) {
-    const fc_winograd_layout w = shape_of(p, k, m);
+static double cost(const fc_request *r, int64_t m) {
+    const fc_problem *p = r->op->conv;
+    const fc_kernels *k = r->kernels;
+    const fc_costs *c = &r->options->costs;
+    const winograd w = shape_of(p, k, &r->options->machine, m);
     const double points = (double)w.form.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * k->nr);
     const double rows = (double)fc_min(w.most, k->mr), short_rows = rows / fmax(rows, 4.0);
@@ -108,43 +130,40 @@ static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c, 
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
     const double macs = fc_cost_macs(points * tiles * (double)w.depth * out, k, c) / short_rows;
     const double products = points * tiles / fmin((double)k->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
-    return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, c)) +
+    return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, r->options)) +
            c->transform * vectors + travel;
 }
 
-static int64_t points_of(const fc_problem *p, int64_t m) {
+// Each pair of an input and an output channel, in all points of a tile.
+static double packing(const fc_request *r, int64_t m) {
+    const fc_problem *p = r->op->conv;
     const fc_winograd_form form = form_of(p, m);
-    return form.points * blocks_of(&form);
+    const double pairs = (double)p->groups * (double)p->in_channels * (double)p->out_channels;
+    return pairs * (double)(form.points * blocks_of(&form)) * r->options->costs.pack_point;
 }
 
-static fc_status layout(fc_plan *plan, int64_t m) {
+static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     const fc_problem *p = &plan->problem;
-    plan->layout.winograd = shape_of(p, plan->kernels, m);
-    const fc_winograd_layout *w = &plan->layout.winograd;
+    winograd *w = plan->state = malloc(sizeof *w);
+    if (!w) return FC_NO_MEMORY;
+    *w = shape_of(p, plan->kernels, machine, m);
     plan->packed_bytes =
         (size_t)(p->groups * w->parts * plan->kernels->nr * (1 + w->form.points * w->depth) * plan->kernels->element);
     return FC_OK;
 }
 
 // Elements between points of V and of M.
-static int64_t v_point(const fc_winograd_layout *w, int64_t count) { return odd_lines(count * w->row); }
+static int64_t v_point(const winograd *w, int64_t count) { return odd_lines(count * w->row); }
 static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(count * plan->kernels->nr); }
 
 static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
-    const fc_winograd_layout *w = &plan->layout.winograd;
+    const winograd *w = winograd_of(plan);
     return fc_align((size_t)(w->form.points * v_point(w, chunk) * plan->kernels->element));
 }
 
 // Of one block of output channels.
 static size_t m_bytes(const fc_plan *plan, int64_t chunk) {
-    return fc_align((size_t)(plan->layout.winograd.form.points * m_point(plan, chunk) * plan->kernels->element));
-}
-
-static size_t scratch(const fc_plan *plan, int threads) {
-    const fc_winograd_layout *w = &plan->layout.winograd;
-    const int64_t chunk = chunk_of(w, plan->problem.groups, threads);
-    if (w->fused) return (size_t)threads * (v_bytes(plan, chunk) + m_bytes(plan, chunk));
-    return v_bytes(plan, chunk) + (size_t)w->parts * m_bytes(plan, chunk);
+    return fc_align((size_t)(winograd_of(plan)->form.points * m_point(plan, chunk) * plan->kernels->element));
 }
 
 // ---------------------------------------------------------------------------------------------------------- weights
@@ -168,7 +187,7 @@ static void pack_task(void *context, int64_t task, int thread) {
     const pack_job *job = context;
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
-    const fc_winograd_layout *w = &plan->layout.winograd;
+    const winograd *w = winograd_of(plan);
     const int64_t nr = plan->kernels->nr, part = task % w->parts, group = task / w->parts;
     const fc_winograd_weights work = {
         .problem = p,
@@ -184,9 +203,9 @@ static void pack_task(void *context, int64_t task, int thread) {
     plan->kernels->winograd_weights(&work);
 }
 
-static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     const fc_problem *p = &plan->problem;
-    const fc_winograd_layout *w = &plan->layout.winograd;
+    const winograd *w = winograd_of(plan);
     const int64_t row = w->parts * plan->kernels->nr;
     float *padded = packed;
     for (int64_t g = 0; g < p->groups; g++)
@@ -195,6 +214,7 @@ static void pack(const fc_plan *plan, const void *wei, const void *bias, void *p
     pack_job job = {plan, wei, padded};
     const double seconds = 8e-9 * (double)(p->groups * row * w->depth);
     fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
+    return FC_OK;
 }
 
 // ----------------------------------------------------------------------------------------------------------- stages
@@ -205,11 +225,10 @@ typedef struct winograd_chunk {
     const char *src, *weights, *bias, *residual;
     char *dst, *v, *m;
     int64_t first, count;
-    int64_t tile_parts, channel_parts; // staged: how a stage is cut into tasks
 } winograd_chunk;
 
 static fc_winograd_tiles stage_of(const winograd_chunk *c, int64_t tile0, int64_t tile1) {
-    const fc_winograd_layout *w = &c->plan->layout.winograd;
+    const winograd *w = winograd_of(c->plan);
     return (fc_winograd_tiles){
         .problem = &c->plan->problem,
         .form = w->form,
@@ -225,7 +244,7 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
                         int64_t channel1) {
     const fc_kernels *k = c->plan->kernels;
     const fc_problem *p = &c->plan->problem;
-    const fc_winograd_layout *w = &c->plan->layout.winograd;
+    const winograd *w = winograd_of(c->plan);
     const int64_t across = block % w->form.blocks[2], down = block / w->form.blocks[2] % w->form.blocks[1];
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
     work.src = c->src;
@@ -243,7 +262,7 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
 // M[point] of one block of output channels; `m` is the block's.
 static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part, char *m) {
     const fc_kernels *k = c->plan->kernels;
-    const fc_winograd_layout *w = &c->plan->layout.winograd;
+    const winograd *w = winograd_of(c->plan);
     const int64_t zero = 0, rows = fc_ceil_div(c->count, k->mr), element = k->element;
     const int64_t block_bytes = w->depth * k->nr * element;
     const char *v = c->v + point * v_point(w, c->count) * element;
@@ -283,35 +302,39 @@ static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, 
 
 // ---------------------------------------------------------------------------------------------------------- running
 
-typedef struct winograd_job {
-    winograd_chunk chunk; // of group 0; fused: without v and m
-    int64_t tiles;        // per chunk
-    char *scratch;
-} winograd_job;
+// Tiles [first, first + count) of a group; of a fused stage, of every task as many.
+typedef struct winograd_share {
+    int64_t group, first, count;
+    int64_t tile_parts, channel_parts; // how a stage that threads share is cut into tasks
+} winograd_share;
 
-static winograd_chunk group_of(const winograd_job *job, int64_t group) {
-    winograd_chunk c = job->chunk;
-    const fc_problem *p = &c.plan->problem;
-    const fc_winograd_layout *w = &c.plan->layout.winograd;
-    const int64_t element = c.plan->kernels->element, row = w->parts * c.plan->kernels->nr;
-    c.src += group * p->src.group * element;
-    c.dst += group * p->dst.group * element;
-    if (c.residual) c.residual += group * p->dst.group * element;
-    c.bias += group * row * element;
-    c.weights += group * w->form.points * row * w->depth * element;
-    return c;
+static winograd_chunk chunk_at(const fc_stage *stage, const fc_call *call, int64_t group, int64_t first,
+                               int64_t count) {
+    const fc_plan *plan = stage->plan;
+    const fc_problem *p = &plan->problem;
+    const winograd *w = winograd_of(plan);
+    const int64_t element = plan->kernels->element, row = w->parts * plan->kernels->nr;
+    const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
+    return (winograd_chunk){
+        .plan = plan,
+        .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * element,
+        .bias = packed + group * row * element,
+        .weights = packed + (p->groups + group * w->form.points * w->depth) * row * element,
+        .residual = residual ? residual + group * p->dst.group * element : NULL,
+        .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * element,
+        .first = first,
+        .count = count,
+    };
 }
 
-static void fused_task(void *context, int64_t task, int thread) {
-    const winograd_job *job = context;
-    const fc_plan *plan = job->chunk.plan;
-    const fc_winograd_layout *w = &plan->layout.winograd;
-    const int64_t chunks = fc_ceil_div(w->tiles, job->tiles);
-    winograd_chunk c = group_of(job, task / chunks);
-    c.first = task % chunks * job->tiles;
-    c.count = fc_min(job->tiles, w->tiles - c.first);
-    c.v = job->scratch + (size_t)thread * (v_bytes(plan, job->tiles) + m_bytes(plan, job->tiles));
-    c.m = c.v + v_bytes(plan, job->tiles);
+static void fused_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const fc_plan *plan = stage->plan;
+    const winograd *w = winograd_of(plan);
+    const winograd_share *share = stage->context;
+    const int64_t chunks = fc_ceil_div(w->tiles, share->count), first = task % chunks * share->count;
+    winograd_chunk c = chunk_at(stage, call, task / chunks, first, fc_min(share->count, w->tiles - first));
+    c.v = fc_own_scratch(call, thread);
+    c.m = c.v + v_bytes(plan, share->count);
     for (int64_t block = 0; block < blocks_of(&w->form); block++)
         input_stage(&c, 0, c.count, block, 0, plan->problem.in_channels);
     for (int64_t part = 0; part < w->parts; part++) {
@@ -320,81 +343,99 @@ static void fused_task(void *context, int64_t task, int thread) {
     }
 }
 
-static void input_task(void *context, int64_t task, int thread) {
+// A chunk that all threads share: V, then M of each block of output channels.
+static winograd_chunk shared_chunk(const fc_stage *stage, const fc_call *call) {
+    const winograd_share *share = stage->context;
+    winograd_chunk c = chunk_at(stage, call, share->group, share->first, share->count);
+    c.v = fc_operand(call, stage->at.shared);
+    c.m = c.v + v_bytes(stage->plan, share->count);
+    return c;
+}
+
+static char *m_of(const winograd_chunk *c, int64_t part) { return c->m + (size_t)part * m_bytes(c->plan, c->count); }
+
+static void input_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
     (void)thread;
-    const winograd_chunk *c = context;
-    const int64_t channels = c->plan->problem.in_channels, parts = fc_ceil_div(channels, FC_INPUT_CHANNELS);
-    const int64_t t = task % c->tile_parts, rest = task / c->tile_parts, channel = rest % parts * FC_INPUT_CHANNELS;
-    input_stage(c, t * c->count / c->tile_parts, (t + 1) * c->count / c->tile_parts, rest / parts, channel,
+    const winograd_chunk c = shared_chunk(stage, call);
+    const winograd_share *share = stage->context;
+    const int64_t channels = c.plan->problem.in_channels, parts = fc_ceil_div(channels, FC_INPUT_CHANNELS);
+    const int64_t t = task % share->tile_parts, rest = task / share->tile_parts;
+    const int64_t channel = rest % parts * FC_INPUT_CHANNELS;
+    input_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, rest / parts, channel,
                 fc_min(channel + FC_INPUT_CHANNELS, channels));
 }
 
-static void multiply_task(void *context, int64_t task, int thread) {
+static void multiply_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
     (void)thread;
-    const winograd_chunk *c = context;
-    const fc_winograd_layout *w = &c->plan->layout.winograd;
-    const int64_t share = task % c->channel_parts, point = task / c->channel_parts;
-    const int64_t end = (share + 1) * w->parts / c->channel_parts;
-    for (int64_t part = share * w->parts / c->channel_parts; part < end; part++)
-        multiply_stage(c, point, part, c->m + (size_t)part * m_bytes(c->plan, c->count));
+    const winograd_chunk c = shared_chunk(stage, call);
+    const winograd *w = winograd_of(c.plan);
+    const winograd_share *share = stage->context;
+    const int64_t slice = task % share->channel_parts, point = task / share->channel_parts;
+    const int64_t end = (slice + 1) * w->parts / share->channel_parts;
+    for (int64_t part = slice * w->parts / share->channel_parts; part < end; part++)
+        multiply_stage(&c, point, part, m_of(&c, part));
 }
 
-static void output_task(void *context, int64_t task, int thread) {
+static void output_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
     (void)thread;
-    const winograd_chunk *c = context;
-    const int64_t t = task % c->tile_parts, part = task / c->tile_parts;
-    output_stage(c, t * c->count / c->tile_parts, (t + 1) * c->count / c->tile_parts, part,
-                 c->m + (size_t)part * m_bytes(c->plan, c->count));
+    const winograd_chunk c = shared_chunk(stage, call);
+    const winograd_share *share = stage->context;
+    const int64_t t = task % share->tile_parts, part = task / share->tile_parts;
+    output_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, part, m_of(&c, part));
 }
 
-static void staged(const winograd_job *job, int threads) {
-    const fc_plan *plan = job->chunk.plan;
+static void shared_stages(const fc_plan *plan, int64_t most, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    const fc_winograd_layout *w = &plan->layout.winograd;
+    const winograd *w = winograd_of(plan);
+    const int64_t inputs = blocks_of(&w->form) * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
     for (int64_t group = 0; group < p->groups; group++)
-        for (int64_t first = 0; first < w->tiles; first += job->tiles) {
-            winograd_chunk c = group_of(job, group);
-            c.first = first;
-            c.count = fc_min(job->tiles, w->tiles - first);
-            c.v = job->scratch;
-            c.m = c.v + v_bytes(plan, c.count);
-            c.tile_parts = fc_ceil_div(c.count, w->tiles_w);
-            c.channel_parts = w->form.points % threads ? fc_min(w->parts, threads) : 1;
-            fc_parallel(c.tile_parts * blocks_of(&w->form) * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS), threads,
-                        input_task, &c);
-            fc_parallel(w->form.points * c.channel_parts, threads, multiply_task, &c);
-            fc_parallel(c.tile_parts * w->parts, threads, output_task, &c);
+        for (int64_t first = 0; first < w->tiles; first += most) {
+            winograd_share share = {.group = group, .first = first, .count = fc_min(most, w->tiles - first)};
+            share.tile_parts = fc_ceil_div(share.count, w->tiles_w);
+            share.channel_parts = w->form.points % threads ? fc_min(w->parts, threads) : 1;
+            const void *context = fc_list_keep(list, &share, sizeof share);
+            fc_list_stage(list, plan, input_task, share.tile_parts * inputs, context);
+            fc_list_stage(list, plan, multiply_task, w->form.points * share.channel_parts, context);
+            fc_list_stage(list, plan, output_task, share.tile_parts * w->parts, context);
         }
 }
 
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
-    const fc_problem *p = &plan->problem;
-    const fc_winograd_layout *w = &plan->layout.winograd;
-    const int64_t row = w->parts * plan->kernels->nr;
-    winograd_job job = {
-        .chunk = {.plan = plan,
-                  .src = src,
-                  .bias = packed,
-                  .weights = (const char *)packed + p->groups * row * plan->kernels->element,
-                  .residual = residual,
-                  .dst = dst},
-        .tiles = chunk_of(w, p->groups, threads),
-        .scratch = scratch_memory,
-    };
-    if (w->fused) fc_parallel(fc_ceil_div(w->tiles, job.tiles) * p->groups, threads, fused_task, &job);
-    else staged(&job, threads);
+static void stages(const fc_plan *plan, int threads, fc_list *list) {
+    const winograd *w = winograd_of(plan);
+    const int64_t groups = plan->problem.groups, chunk = chunk_of(w, groups, threads);
+    const size_t v = v_bytes(plan, chunk), m = m_bytes(plan, chunk);
+    if (!w->fused) {
+        fc_list_scratch(list, v + (size_t)w->parts * m, 0);
+        shared_stages(plan, chunk, threads, list);
+        return;
+    }
+    fc_list_scratch(list, 0, v + m);
+    const winograd_share share = {.count = chunk};
+    const void *context = fc_list_keep(list, &share, sizeof share);
+    fc_list_stage(list, plan, fused_task, fc_ceil_div(w->tiles, chunk) * groups, context);
 }
 
-#define FC_WINOGRAD(m)                                                                                                 \
-    static const char *refuse_f##m(const fc_problem *p, const fc_kernels *k) { return refuse(p, k, m); }               \
-    static double cost_f##m(const fc_problem *p, const fc_kernels *k, const fc_costs *c) { return cost(p, k, c, m); }  \
-    static int64_t points_f##m(const fc_problem *p) { return points_of(p, m); }                                        \
-    static fc_status layout_f##m(fc_plan *plan) { return layout(plan, m); }                                            \
-    const fc_algorithm fc_algorithm_winograd_f##m = {                                                                  \
-        "winograd_f" #m, refuse_f##m, cost_f##m, points_f##m, layout_f##m, scratch, pack, execute, NULL};
+#define FC_WINOGRAD(m_, traits_)                                                                                       \
+    static const char *refuse_f##m_(const fc_request *r) { return refuse(r, m_); }                                     \
+    static double cost_f##m_(const fc_request *r) { return cost(r, m_); }                                              \
+    static double packing_f##m_(const fc_request *r) { return packing(r, m_); }                                        \
+    static fc_status layout_f##m_(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {                      \
+        (void)message;                                                                                                 \
+        return layout(plan, &r->options->machine, m_);                                                                 \
+    }                                                                                                                  \
+    const fc_kind fc_kind_winograd_f##m_ = {                                                                           \
+        .name = "winograd_f" #m_,                                                                                      \
+        .traits = FC_SERVES_FORWARD | FC_INEXACT | traits_,                                                            \
+        .rows = m_,                                                                                                    \
+        .refuse = refuse_f##m_,                                                                                        \
+        .cost = cost_f##m_,                                                                                            \
+        .packing = packing_f##m_,                                                                                      \
+        .layout = layout_f##m_,                                                                                        \
+        .pack = pack,                                                                                                  \
+        .stages = stages,                                                                                              \
+    };
 
-FC_WINOGRAD(2)
-FC_WINOGRAD(3)
-FC_WINOGRAD(4)
-FC_WINOGRAD(6)
+FC_WINOGRAD(2, 0)
+FC_WINOGRAD(3, 0)
+FC_WINOGRAD(4, 0)
+FC_WINOGRAD(6, FC_BY_NAME)

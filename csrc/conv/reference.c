@@ -1,30 +1,26 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// reference.c - the equation of fastconv.h as it stands, summed in double: the oracle of the C tests and what remains
+// reference.c - the equation of problem.h as it stands, summed in double: the oracle of the C tests and what remains
 // when nothing else serves.
-#include "algo/plan.h"
+#include "core/plan.h"
 
-static const char *refuse(const fc_problem *problem, const fc_kernels *kernels) {
-    (void)problem, (void)kernels;
+static const char *refuse(const fc_request *r) {
+    (void)r;
     return NULL;
 }
 
-static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
-    (void)k;
-    return c->fixed + c->reference * fc_macs(p);
+static double cost(const fc_request *r) {
+    const fc_costs *c = &r->options->costs;
+    return c->fixed + c->reference * fc_macs(r->op->conv);
 }
 
 // Packed: the bias, then the weights [group][out channel][channel][tap].
-static fc_status layout(fc_plan *plan) {
+static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
+    (void)r, (void)message;
     const fc_problem *p = &plan->problem;
     const int64_t out = p->groups * p->out_channels;
     plan->packed_bytes = (size_t)((out + out * p->in_channels * fc_taps(p)) * plan->kernels->element);
     return FC_OK;
-}
-
-static size_t scratch(const fc_plan *plan, int threads) {
-    (void)plan, (void)threads;
-    return 0;
 }
 
 typedef struct reference_job {
@@ -90,27 +86,42 @@ typedef struct reference_job {
 FC_REFERENCE(float, f32)
 FC_REFERENCE(double, f64)
 
-static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     (void)threads;
     if (plan->problem.dtype == FC_F32) pack_f32(&plan->problem, wei, bias, packed);
     else pack_f64(&plan->problem, wei, bias, packed);
+    return FC_OK;
 }
 
-static void task(void *context, int64_t index, int thread) {
+static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
-    const reference_job *job = context;
-    const fc_problem *p = job->problem;
+    const fc_problem *p = &stage->plan->problem;
+    const reference_job job = {
+        .problem = p,
+        .src = fc_operand(call, stage->at.src),
+        .packed = fc_operand(call, stage->at.wei),
+        .residual = fc_operand(call, stage->at.residual),
+        .dst = fc_operand(call, stage->at.dst),
+    };
     const int64_t channel = index % p->out_channels, image = index / p->out_channels % p->batch;
     const int64_t group = index / p->out_channels / p->batch;
-    (p->dtype == FC_F32 ? plane_f32 : plane_f64)(job, group, image, channel);
+    (p->dtype == FC_F32 ? plane_f32 : plane_f64)(&job, group, image, channel);
 }
 
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
-    (void)scratch_memory;
+static void stages(const fc_plan *plan, int threads, fc_list *list) {
+    (void)threads;
     const fc_problem *p = &plan->problem;
-    reference_job job = {p, src, packed, residual, dst};
-    fc_parallel(p->groups * p->batch * p->out_channels, threads, task, &job);
+    fc_list_stage(list, plan, task, p->groups * p->batch * p->out_channels, NULL);
 }
 
-const fc_algorithm fc_algorithm_reference = {"reference", refuse, cost, NULL, layout, scratch, pack, execute, NULL};
+const fc_kind fc_kind_reference = {
+    .name = "reference",
+    .traits = FC_SERVES_FORWARD,
+    .rows = 1,
+    .refuse = refuse,
+    .cost = cost,
+    .packing = fc_cost_packing,
+    .layout = layout,
+    .pack = pack,
+    .stages = stages,
+};

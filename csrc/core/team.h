@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// parallel.h - the only place that starts threads.
-#ifndef FC_PARALLEL_H
-#define FC_PARALLEL_H
+// team.h - the only place that starts threads.
+#ifndef FC_TEAM_H
+#define FC_TEAM_H
 
 #include <stdint.h>
 
 // One task of many; `thread` (0 .. threads - 1) selects private scratch.  Tasks write disjoint memory, so that results
 // do not depend on who runs which.
 typedef void (*fc_task_fn)(void *context, int64_t task, int thread);
-
-// Tasks that wait to be run, and the context they need.
-typedef struct fc_tasks {
-    int64_t count;
-    fc_task_fn run;
-    _Alignas(16) char context[256];
-} fc_tasks;
 
 // How many threads `seconds` of predicted work deserve: waking one costs about 10 us, so under 20 us there is one.
 int fc_worthwhile_threads(double seconds, int threads);
@@ -26,5 +19,10 @@ void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context);
 
 // The same in the caller's floating-point mode, for tasks that compare and copy rather than compute.
 void fc_parallel_exact(int64_t count, int threads, fc_task_fn task, void *context);
+
+// Tasks in waves, counts[w] of them in wave w: none begins before those of the wave before have ended.  The threads stay
+// together from the first wave to the last.  `exact`: in the caller's floating-point mode.
+typedef void (*fc_wave_fn)(void *context, int64_t wave, int64_t task, int thread);
+void fc_parallel_waves(const int64_t *counts, int64_t waves, int threads, int exact, fc_wave_fn task, void *context);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// backward.c - the gradients as forward problems on other views of the same memory; no zeros are inserted, nothing is
+// views.c - the gradients as forward problems on other views of the same memory; no zeros are inserted, nothing is
 // transposed or copied.
 //
 // Input gradient.  Output o and tap k touch input i = o * s - p + k * e.  The inputs of one phase r = i mod s see only
@@ -12,7 +12,7 @@
 // Weight gradient.  d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e] is
 // a convolution in which channels are images, images are channels, d_dst is the kernel, and stride and dilation change
 // places.
-#include "algo/plan.h"
+#include "core/plan.h"
 
 static int64_t gcd(int64_t a, int64_t b) {
     while (b) {
@@ -89,66 +89,7 @@ static void weight_part(const fc_problem *p, fc_problem *part) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------- plan of parts
-
-static size_t scratch(const fc_plan *plan, int threads) {
-    size_t most = 0;
-    for (int64_t i = 0; i < plan->part_count; i++) {
-        const size_t bytes = plan->parts[i].plan->algorithm->scratch(plan->parts[i].plan, threads);
-        if (bytes > most) most = bytes;
-    }
-    return most;
-}
-
-static void pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    for (int64_t i = 0; i < plan->part_count; i++) {
-        const fc_part *part = &plan->parts[i];
-        part->plan->algorithm->pack(part->plan, fc_at(wei, part->wei, plan->kernels), bias,
-                                    (char *)packed + part->packed, threads);
-    }
-}
-
-// Parts without scratch and stages run side by side: a task is one of each part.  The phases of a stride write the same
-// lines of dst, and read the same rows of src.
-enum { FC_TOGETHER = 16 };
-
-typedef struct together_job {
-    int64_t parts;
-    fc_tasks tasks[FC_TOGETHER];
-} together_job;
-
-static void together_task(void *context, int64_t task, int thread) {
-    together_job *job = context;
-    for (int64_t i = 0; i < job->parts; i++)
-        if (task < job->tasks[i].count) job->tasks[i].run(job->tasks[i].context, task, thread);
-}
-
-static int together(const fc_plan *plan, int threads) {
-    int all = plan->part_count > 1 && plan->part_count <= FC_TOGETHER && scratch(plan, threads) == 0;
-    for (int64_t i = 0; i < plan->part_count; i++) all = all && plan->parts[i].plan->algorithm->tasks;
-    return all;
-}
-
-static void execute(const fc_plan *plan, const void *src, const void *packed, const void *residual, void *dst,
-                    void *scratch_memory, int threads) {
-    const int64_t element = plan->kernels->element;
-    const int side_by_side = together(plan, threads);
-    together_job job = {.parts = plan->part_count};
-    int64_t most = 0;
-    for (int64_t i = 0; i < plan->part_count; i++) {
-        const fc_part *part = &plan->parts[i];
-        const void *weights = (const char *)packed + part->packed;
-        const void *rest = residual ? (const char *)residual + part->dst * element : NULL;
-        void *to = (char *)dst + part->dst * element;
-        if (side_by_side) {
-            part->plan->algorithm->tasks(part->plan, src, weights, rest, to, NULL, threads, &job.tasks[i]);
-            most = fc_max(most, job.tasks[i].count);
-        } else part->plan->algorithm->execute(part->plan, src, weights, rest, to, scratch_memory, threads);
-    }
-    if (side_by_side) fc_parallel(most, threads, together_task, &job);
-}
-
-static const fc_algorithm parts_algorithm = {"gradient", NULL, NULL, NULL, NULL, scratch, pack, execute, NULL};
+// ------------------------------------------------------------------------------------------------------------- parts
 
 static int64_t parts_of(const fc_problem *p) {
     int64_t count = 1;
@@ -170,50 +111,91 @@ static int part_problem(const fc_problem *p, int64_t index, fc_problem *part, pa
 // large as the image, Winograd's transforms of it cost more than they save.
 static fc_options part_options(const fc_problem *p, const fc_options *options, int taps) {
     fc_options part = *options;
-    if (!taps) part.algorithm = FC_AUTO;
+    if (!taps) part.algorithm = FC_IM2COL;
     if (p->direction == FC_BACKWARD_WEIGHT) part.strict = 1;
     return part;
 }
 
-void fc_backward_explain(const fc_problem *p, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
-    const int64_t count = parts_of(p);
-    for (int64_t i = 0; i < count; i++) {
+// The sums of what all parts say; the first refusal of one.
+static fc_verdict ask_parts(const fc_request *r) {
+    const fc_problem *p = r->op->conv;
+    fc_verdict sum = {.cost = 0};
+    for (int64_t i = 0; i < parts_of(p); i++) {
         fc_problem problem;
         part_offsets at;
-        fc_verdict part[FC_ALGOS];
         const int taps = part_problem(p, i, &problem, &at);
-        const fc_options chosen = part_options(p, options, taps);
-        fc_plan_explain(&problem, &chosen, part);
-        for (int id = 0; id < FC_ALGOS; id++) {
-            if (i == 0) verdicts[id] = (fc_verdict){.name = part[id].name};
-            if (taps && part[id].refusal) verdicts[id].refusal = part[id].refusal;
-            verdicts[id].cost += part[taps ? id : FC_IM2COL].cost;
-            verdicts[id].packing += part[taps ? id : FC_IM2COL].packing;
-        }
+        const fc_options options = part_options(p, r->options, taps);
+        const fc_verdict part = r->planner->ask(&(fc_op){.conv = &problem}, &options);
+        if (part.refusal) return part;
+        sum.cost += part.cost;
+        sum.packing += part.packing;
     }
+    return sum;
 }
 
-fc_status fc_backward_layout(fc_plan *plan, const fc_options *options, char message[FC_MESSAGE]) {
+static const char *refuse(const fc_request *r) { return ask_parts(r).refusal; }
+
+static double cost(const fc_request *r) { return ask_parts(r).cost; }
+
+static double packing(const fc_request *r) { return ask_parts(r).packing; }
+
+static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     const fc_problem *p = &plan->problem;
     const int64_t count = parts_of(p);
-    plan->algorithm = &parts_algorithm;
     plan->parts = calloc((size_t)count, sizeof *plan->parts);
     if (!plan->parts) return FC_NO_MEMORY;
     for (int64_t i = 0; i < count; i++) {
         fc_problem problem;
         part_offsets at;
         const int taps = part_problem(p, i, &problem, &at);
+        const fc_options options = part_options(p, r->options, taps);
         fc_part *part = &plan->parts[plan->part_count];
-        const fc_options chosen = part_options(p, options, taps);
-        const fc_status status = fc_plan_make(&problem, &chosen, &part->plan, message);
+        const fc_status status = r->planner->plan(&(fc_op){.conv = &problem}, &options, &part->plan, message);
         if (status != FC_OK) return status;
         part->wei = at.wei;
         part->dst = at.dst;
+        if (taps) plan->id = part->plan->id;
         part->packed = plan->packed_bytes;
         plan->packed_bytes += fc_align(part->plan->packed_bytes);
-        plan->seconds += part->plan->seconds;
-        if (taps) plan->id = part->plan->id;
         plan->part_count++;
     }
     return FC_OK;
 }
+
+static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    for (int64_t i = 0; i < plan->part_count; i++) {
+        const fc_part *part = &plan->parts[i];
+        const fc_status status = part->plan->kind->pack(part->plan, fc_at(wei, part->wei, plan->kernels), bias,
+                                                        (char *)packed + part->packed, threads);
+        if (status != FC_OK) return status;
+    }
+    return FC_OK;
+}
+
+// Parts write disjoint elements, and so run side by side.  Where they need no scratch, tasks of the same number run
+// together: the phases of a stride write the same lines of dst, and read the same rows of src.
+static void stages(const fc_plan *plan, int threads, fc_list *list) {
+    const int64_t element = plan->kernels->element;
+    const fc_places at = list->at;
+    for (int64_t i = 0; i < plan->part_count; i++) {
+        const fc_part *part = &plan->parts[i];
+        list->at.wei = fc_behind(at.wei, (int64_t)part->packed);
+        list->at.dst = fc_behind(at.dst, part->dst * element);
+        list->at.residual = fc_behind(at.residual, part->dst * element);
+        if (i > 0 && list->schedule->shared == 0) list->order = list->schedule->each ? FC_BESIDE : FC_TOGETHER;
+        part->plan->kind->stages(part->plan, threads, list);
+    }
+    list->at = at;
+}
+
+const fc_kind fc_kind_views = {
+    .name = "views",
+    .traits = FC_SERVES_INPUT | FC_SERVES_WEIGHT | FC_SERVES_EMPTY | FC_BY_PARTS,
+    .rows = 1,
+    .refuse = refuse,
+    .cost = cost,
+    .packing = packing,
+    .layout = layout,
+    .pack = pack,
+    .stages = stages,
+};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// parallel.c - regions: tasks shared out among the threads of a team.  The only file that knows OpenMP, whose threads
+// team.c - regions: tasks shared out among the threads of a team.  The only file that knows OpenMP, whose threads
 // come from GNU's runtime as a rule, and what becomes of them in a process that forks or may not start any.
 #ifdef __linux__
 #define _GNU_SOURCE // dladdr, dl_iterate_phdr, syscall
 #endif
-#include "parallel.h"
+#include "core/team.h"
 #include "fastconv.h"
 
 #include <pthread.h>
@@ -136,28 +136,41 @@ static int told_to_stop(watch *w, fp_mode own, fp_mode mode) {
 // -------------------------------------------------------------------------------------------------------------- tasks
 
 typedef struct region {
-    int64_t count;
+    const int64_t *counts;
+    int64_t waves, widest;
     int threads;
     fp_mode mode; // the caller's, and what the kind of region adds: the same in every thread
-    fc_task_fn task;
+    fc_wave_fn task;
     void *context;
-    _Atomic int64_t next;
+    // The next task of this wave and of the one behind it, by turns: a counter is set back while the other one is in use,
+    // which all threads have left by then.
+    _Atomic int64_t next[2];
+    atomic_int stopped; // nobody takes another task
 } region;
+
+static void take_wave(region *r, int64_t wave, int thread, fp_mode own) {
+    const int shared = r->threads > 1;
+    for (int64_t i = 0; !atomic_load_explicit(&r->stopped, memory_order_relaxed); i++) {
+        if (thread == 0 && told_to_stop(&watching, own, r->mode)) {
+            atomic_store(&r->stopped, 1);
+            break;
+        }
+        if (shared) i = atomic_fetch_add(&r->next[wave & 1], 1);
+        if (i >= r->counts[wave]) break;
+        r->task(r->context, wave, i, thread);
+    }
+}
 
 // What one thread does in a region.  Its own mode is restored behind it: others share the threads.
 static void take_tasks(region *r, int thread) {
     const fp_mode own = mode_get();
-    const int differs = !same_mode(own, r->mode), shared = r->threads > 1;
-    watch *w = &watching;
+    const int differs = !same_mode(own, r->mode);
     if (differs) mode_set(r->mode);
-    for (int64_t i = 0;; i++) {
-        if (thread == 0 && told_to_stop(w, own, r->mode)) {
-            atomic_store(&r->next, r->count); // nobody takes another
-            break;
-        }
-        if (shared) i = atomic_fetch_add(&r->next, 1);
-        if (i >= r->count) break;
-        r->task(r->context, i, thread);
+    for (int64_t wave = 0; wave < r->waves; wave++) {
+        take_wave(r, wave, thread, own);
+        if (r->threads <= 1 || wave + 1 == r->waves) continue;
+        if (thread == 0) atomic_store(&r->next[(wave + 1) & 1], 0);
+#pragma omp barrier
     }
     if (differs) mode_set(own);
 }
@@ -298,7 +311,7 @@ static int granted(int wanted) {
 // what the caller allows, for the runtime ends the threads that a smaller one lacks.
 static int team_for(const region *r) {
     static _Thread_local time_t refused; // when a thread was refused: nobody asks again in that second
-    int size = r->count < r->threads ? (int)r->count : r->threads;
+    int size = r->widest < r->threads ? (int)r->widest : r->threads;
     if (size < team) size = team < r->threads ? team : r->threads;
     if (size > team) {
         struct timespec now;
@@ -328,7 +341,7 @@ static void *run_apart(void *r) {
 
 static void run(region *r) {
     pthread_t other;
-    if (r->count <= 1 || r->threads <= 1) r->threads = 1;
+    if (r->widest <= 1 || r->threads <= 1) r->threads = 1;
     if (r->threads > 1 && is_orphan()) {
         if (pthread_create(&other, NULL, run_apart, r) == 0) {
             pthread_join(other, NULL);
@@ -353,12 +366,33 @@ static void run(region *r) {
 }
 #endif
 
+void fc_parallel_waves(const int64_t *counts, int64_t waves, int threads, int exact, fc_wave_fn task, void *context) {
+    region r = {.counts = counts,
+                .waves = waves,
+                .threads = threads,
+                .mode = mode_get() | (exact ? 0 : FLUSH),
+                .task = task,
+                .context = context};
+    for (int64_t w = 0; w < waves; w++)
+        if (counts[w] > r.widest) r.widest = counts[w];
+    if (r.widest > 0) run(&r);
+}
+
+typedef struct single {
+    fc_task_fn task;
+    void *context;
+} single;
+
+static void run_single(void *context, int64_t wave, int64_t task, int thread) {
+    (void)wave;
+    const single *s = context;
+    s->task(s->context, task, thread);
+}
+
 void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context) {
-    region r = {count, threads, mode_get() | FLUSH, task, context, 0};
-    run(&r);
+    fc_parallel_waves(&count, 1, threads, 0, run_single, &(single){task, context});
 }
 
 void fc_parallel_exact(int64_t count, int threads, fc_task_fn task, void *context) {
-    region r = {count, threads, mode_get(), task, context, 0};
-    run(&r);
+    fc_parallel_waves(&count, 1, threads, 1, run_single, &(single){task, context});
 }

@@ -5,45 +5,9 @@
 // A task is a band of output rows of one plane, or some columns of it.  Input rows are copied, with their borders, into a
 // ring that stays in the cache: each element of the image is read from memory once, and the kernel sees neither borders
 // nor strides.  A separable stencil filters each row as it enters the ring, so that no intermediate image exists.
-#include "kernels/kernels.h"
-#include "parallel.h"
+#include "core/plan.h"
 
-#include <stdio.h>
-#include <string.h>
-
-// Of one ring: half of a second-level cache.
-enum { FC_RING_BYTES = 512 * 1024, FC_LINE = 64 };
-
-static int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// ----------------------------------------------------------------------------------------------------------- checks
-
-#define REQUIRE(condition, ...)                                                                                        \
-    if (!(condition)) {                                                                                                \
-        snprintf(message, FC_MESSAGE, __VA_ARGS__);                                                                    \
-        return FC_INVALID;                                                                                             \
-    }
-
-fc_status fc_stencil_check(const fc_stencil *s, char message[FC_MESSAGE]) {
-    const int64_t limit = INT64_C(1) << 40; // keeps every sum and product below from overflowing
-    int64_t taps = 1;
-    REQUIRE(s->rank >= 2 && s->rank <= FC_RANK, "%d axes", (int)s->rank)
-    REQUIRE(s->dtype == FC_F32 || s->dtype == FC_F64, "dtype %d is unknown", (int)s->dtype)
-    for (int i = 0; i < s->rank; i++) {
-        const fc_stencil_axis *a = &s->axis[i];
-        REQUIRE(a->in > 0 && a->out > 0 && a->kernel > 0 && a->in < limit && a->out < limit && a->kernel < limit,
-                "axis %d: %lld -> %lld elements by %lld", i, (long long)a->in, (long long)a->out, (long long)a->kernel)
-        REQUIRE(a->offset > -limit && a->offset < limit, "axis %d: offset %lld", i, (long long)a->offset)
-        REQUIRE(a->border >= 0 && a->border < FC_BORDERS, "axis %d: border %d", i, (int)a->border)
-        REQUIRE(taps < limit / a->kernel, "the kernel is too large")
-        REQUIRE(!s->separable || i + 2 >= s->rank || a->kernel == 1, "a separable stencil has a plane's taps only")
-        taps *= a->kernel;
-    }
-    REQUIRE(s->axis[s->rank - 1].dst == 1, "the rows of the output are not contiguous")
-    return FC_OK;
-}
+enum { FC_LINE = 64 };
 
 // ---------------------------------------------------------------------------------------------------------- borders
 
@@ -76,17 +40,23 @@ static int64_t source_of(const fc_stencil_axis *a, int64_t i) {
 
 // -------------------------------------------------------------------------------------------------------- the tasks
 
-typedef struct stencil_job {
-    const fc_stencil *stencil;
-    const fc_kernels *kernels;
-    fc_stencil_fn kernel;
-    const char *src, *weights; // weights as the kernel has them
-    char *dst, *scratch;
+// How the work is cut into tasks, and what each thread needs for one.
+typedef struct stencil_split {
     int64_t depth, planes;                               // source planes of an output plane; output planes
     int64_t slots, pitch, line_pitch;                    // of a ring: rows, and elements from row to row; of a line
     int64_t columns, column_parts;                       // per task
     int64_t rows, row_parts;                             // per task
     size_t table_bytes, planes_bytes, line_bytes, bytes; // of a thread
+} stencil_split;
+
+// A task at work.
+typedef struct stencil_job {
+    const fc_stencil *stencil;
+    const stencil_split *split;
+    fc_stencil_fn kernel;
+    const char *src, *weights; // weights as the kernel has them
+    char *dst;
+    int64_t element;
 } stencil_job;
 
 #define FC_COPIES(T)                                                                                                   \
@@ -100,8 +70,8 @@ typedef struct stencil_job {
     /* `count` elements of an extended row from element `first` on; NULL is a row of fill. */                          \
     static void copy_##T(const fc_stencil_axis *a, const void *row, int64_t first, int64_t count, T fill, T *out) {    \
         const T *src = row;                                                                                            \
-        const int64_t low = src ? min_of(count, max_of(0, -first)) : count;                                            \
-        const int64_t high = src ? max_of(low, min_of(count, a->in - first)) : count;                                  \
+        const int64_t low = src ? fc_min(count, fc_max(0, -first)) : count;                                            \
+        const int64_t high = src ? fc_max(low, fc_min(count, a->in - first)) : count;                                  \
         extend_##T(a, src, first, 0, low, fill, out);                                                                  \
         if (a->src == 1 && high > low) memcpy(out + low, src + first + low, (size_t)(high - low) * sizeof(T));         \
         else                                                                                                           \
@@ -127,11 +97,10 @@ typedef struct stencil_place {
     char *line, *ring;
 } stencil_place;
 
-static stencil_place place_of(const stencil_job *job, int thread) {
-    char *own = job->scratch + (size_t)thread * job->bytes;
-    return (stencil_place){(const void **)own, (const char **)(own + job->table_bytes),
-                           own + job->table_bytes + job->planes_bytes,
-                           own + job->table_bytes + job->planes_bytes + job->line_bytes};
+static stencil_place place_in(char *own, const stencil_split *s) {
+    return (stencil_place){(const void **)own, (const char **)(own + s->table_bytes),
+                           own + s->table_bytes + s->planes_bytes,
+                           own + s->table_bytes + s->planes_bytes + s->line_bytes};
 }
 
 // The source planes under every leading tap of output plane `index`, and where that plane begins.
@@ -144,7 +113,7 @@ static char *aim(const stencil_job *job, int64_t index, const char **planes) {
         index /= s->axis[i].out;
         dst += at[i] * s->axis[i].dst;
     }
-    for (int64_t t = 0; t < job->depth; t++) {
+    for (int64_t t = 0; t < job->split->depth; t++) {
         int64_t rest = t, src = 0;
         int outside = 0;
         for (int i = leading - 1; i >= 0; i--) {
@@ -154,18 +123,18 @@ static char *aim(const stencil_job *job, int64_t index, const char **planes) {
             outside |= from < 0;
             src += from * a->src;
         }
-        planes[t] = outside ? NULL : job->src + src * job->kernels->element;
+        planes[t] = outside ? NULL : job->src + src * job->element;
     }
-    return job->dst + dst * job->kernels->element;
+    return job->dst + dst * job->element;
 }
 
 // Fills ring rows with columns [x, x + columns) of extended row `y` of every plane.
 static void enter(const stencil_job *job, const stencil_place *place, int64_t y, int64_t x, int64_t columns) {
     const fc_stencil *s = job->stencil;
     const fc_stencil_axis *h = &s->axis[s->rank - 2], *w = h + 1;
-    const int64_t element = job->kernels->element, row = source_of(h, y + h->offset), slot = y % job->slots;
-    for (int64_t t = 0; t < job->depth; t++) {
-        char *out = place->ring + (t * job->slots + slot) * job->pitch * element;
+    const int64_t element = job->element, row = source_of(h, y + h->offset), slot = y % job->split->slots;
+    for (int64_t t = 0; t < job->split->depth; t++) {
+        char *out = place->ring + (t * job->split->slots + slot) * job->split->pitch * element;
         const char *src = row < 0 || !place->planes[t] ? NULL : place->planes[t] + row * h->src * element;
         if (!s->separable || !src) {
             copy_row(job, src, x + w->offset, columns + w->kernel - 1, s->separable ? s->fill_rows : s->fill, out);
@@ -185,78 +154,87 @@ static void enter(const stencil_job *job, const stencil_place *place, int64_t y,
     }
 }
 
-static void stencil_task(void *context, int64_t task, int thread) {
-    const stencil_job *job = context;
-    const fc_stencil *s = job->stencil;
+static void stencil_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const fc_stencil *s = &stage->plan->stencil;
+    const stencil_split *split = stage->context;
+    const fc_kernels *k = stage->plan->kernels;
+    const stencil_job job = {
+        .stencil = s,
+        .split = split,
+        .kernel = s->unfused ? k->stencil_unfused : k->stencil,
+        .src = fc_operand(call, stage->at.src),
+        .weights = fc_operand(call, stage->at.wei),
+        .dst = fc_operand(call, stage->at.dst),
+        .element = k->element,
+    };
     const fc_stencil_axis *h = &s->axis[s->rank - 2], *w = h + 1;
-    const int64_t element = job->kernels->element;
-    const stencil_place place = place_of(job, thread);
-    const int64_t x = task % job->column_parts * job->columns, columns = min_of(job->columns, w->out - x);
-    task /= job->column_parts;
-    const int64_t first = task % job->row_parts * job->rows, last = min_of(first + job->rows, h->out);
-    char *dst = aim(job, task / job->row_parts, place.planes) + x * element;
+    const int64_t element = k->element;
+    const stencil_place place = place_in(fc_own_scratch(call, thread), split);
+    const int64_t x = task % split->column_parts * split->columns, columns = fc_min(split->columns, w->out - x);
+    task /= split->column_parts;
+    const int64_t first = task % split->row_parts * split->rows, last = fc_min(first + split->rows, h->out);
+    char *dst = aim(&job, task / split->row_parts, place.planes) + x * element;
     int64_t entered = first;
     for (int64_t y = first; y < last;) {
-        const int64_t count = min_of(min_of(FC_STENCIL_ROWS, h->kernel), last - y), height = h->kernel + count - 1;
-        for (; entered < y + height; entered++) enter(job, &place, entered, x, columns);
-        for (int64_t t = 0; t < job->depth; t++)
+        const int64_t count = fc_min(fc_min(FC_STENCIL_ROWS, h->kernel), last - y), height = h->kernel + count - 1;
+        for (; entered < y + height; entered++) enter(&job, &place, entered, x, columns);
+        for (int64_t t = 0; t < split->depth; t++)
             for (int64_t i = 0; i < height; i++)
                 place.table[t * height + i] =
-                    place.ring + (t * job->slots + (y + i) % job->slots) * job->pitch * element;
+                    place.ring + (t * split->slots + (y + i) % split->slots) * split->pitch * element;
         const fc_stencil_rows work = {.rows = place.table,
-                                      .weights = job->weights,
-                                      .depth = job->depth,
+                                      .weights = job.weights,
+                                      .depth = split->depth,
                                       .height = h->kernel,
                                       .width = s->separable ? 1 : w->kernel,
                                       .count = count,
                                       .columns = columns,
                                       .dst = dst + y * h->dst * element,
                                       .dst_row = h->dst};
-        job->kernel(&work);
+        job.kernel(&work);
         y += count;
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------- sharing
 
-static size_t align(int64_t bytes) { return (size_t)(ceil_div(bytes, FC_LINE) * FC_LINE); }
+static size_t align(int64_t bytes) { return fc_align((size_t)bytes); }
 
 // An odd number of cache lines from row to row, or rows would share few sets of the first-level cache.
 static int64_t pitch_of(int64_t elements, int64_t element) {
     return (elements * element / FC_LINE | 1) * FC_LINE / element + 2 * FC_LINE / element;
 }
 
-static stencil_job job_of(const fc_stencil *s, fc_isa isa, int threads) {
-    const fc_kernels *k = fc_kernels_for(isa, s->dtype);
+static stencil_split split_of(const fc_stencil *s, const fc_plan *plan, int threads) {
+    const fc_kernels *k = plan->kernels;
     const fc_stencil_axis *h = &s->axis[s->rank - 2], *w = h + 1;
-    stencil_job job = {.stencil = s, .kernels = k, .depth = 1, .planes = 1};
-    job.kernel = s->unfused ? k->stencil_unfused : k->stencil;
+    stencil_split split = {.depth = 1, .planes = 1};
     for (int i = 0; i + 2 < s->rank; i++) {
-        job.depth *= s->axis[i].kernel;
-        job.planes *= s->axis[i].out;
+        split.depth *= s->axis[i].kernel;
+        split.planes *= s->axis[i].out;
     }
-    job.slots = h->kernel + min_of(FC_STENCIL_ROWS, h->kernel) - 1;
+    split.slots = h->kernel + fc_min(FC_STENCIL_ROWS, h->kernel) - 1;
     // Columns: as many as keep the ring in the cache, but no fewer than the borders that are copied with them.
     const int64_t beside = s->separable ? 0 : w->kernel - 1; // of a ring's rows; separable ones hold sums
-    const int64_t room = FC_RING_BYTES / (job.slots * job.depth * k->element) - beside;
-    const int64_t least = max_of(8 * k->vl, 2 * w->kernel);
-    job.column_parts = ceil_div(w->out, max_of(room, least));
-    job.columns = ceil_div(ceil_div(w->out, job.column_parts), k->vl) * k->vl;
-    job.column_parts = ceil_div(w->out, job.columns);
-    job.pitch = pitch_of(job.columns + beside, k->element);
-    job.line_pitch = s->separable ? pitch_of(job.columns + w->kernel - 1, k->element) : 0;
+    const int64_t room = plan->machine.l2 / 2 / (split.slots * split.depth * k->element) - beside;
+    const int64_t least = fc_max(8 * k->vl, 2 * w->kernel);
+    split.column_parts = fc_ceil_div(w->out, fc_max(room, least));
+    split.columns = fc_ceil_div(fc_ceil_div(w->out, split.column_parts), k->vl) * k->vl;
+    split.column_parts = fc_ceil_div(w->out, split.columns);
+    split.pitch = pitch_of(split.columns + beside, k->element);
+    split.line_pitch = s->separable ? pitch_of(split.columns + w->kernel - 1, k->element) : 0;
     // Rows: a band repeats what it shares with the last one, so it is much higher than that, unless threads would idle.
-    const int64_t others = job.planes * job.column_parts;
-    int64_t parts = max_of(1, ceil_div(4 * threads, others));
-    parts = min_of(parts, max_of(ceil_div(threads, others), h->out / (8 * h->kernel)));
-    job.rows = max_of(1, ceil_div(h->out, parts));
-    job.row_parts = ceil_div(h->out, job.rows);
-    job.table_bytes = align(job.depth * job.slots * (int64_t)sizeof(void *));
-    job.planes_bytes = align(job.depth * (int64_t)sizeof(void *));
-    job.line_bytes = align(job.line_pitch * k->element);
-    job.bytes =
-        job.table_bytes + job.planes_bytes + job.line_bytes + align(job.depth * job.slots * job.pitch * k->element);
-    return job;
+    const int64_t others = split.planes * split.column_parts;
+    int64_t parts = fc_max(1, fc_ceil_div(4 * threads, others));
+    parts = fc_min(parts, fc_max(fc_ceil_div(threads, others), h->out / (8 * h->kernel)));
+    split.rows = fc_max(1, fc_ceil_div(h->out, parts));
+    split.row_parts = fc_ceil_div(h->out, split.rows);
+    split.table_bytes = align(split.depth * split.slots * (int64_t)sizeof(void *));
+    split.planes_bytes = align(split.depth * (int64_t)sizeof(void *));
+    split.line_bytes = align(split.line_pitch * k->element);
+    split.bytes = split.table_bytes + split.planes_bytes + split.line_bytes +
+                  align(split.depth * split.slots * split.pitch * k->element);
+    return split;
 }
 
 static int64_t taps_of(const fc_stencil *s) {
@@ -266,39 +244,46 @@ static int64_t taps_of(const fc_stencil *s) {
 }
 
 // Of one thread on a nominal machine; an output costs its taps and some copying, reading and writing.
-double fc_stencil_cost(const fc_stencil *s, fc_isa isa) {
-    const fc_kernels *k = fc_kernels_for(isa, s->dtype);
+static double cost(const fc_request *r) {
+    const fc_stencil *s = r->op->stencil;
     double outputs = 1;
     for (int i = 0; i < s->rank; i++) outputs *= (double)s->axis[i].out;
-    const double vectors = outputs / (double)min_of(k->vl, s->axis[s->rank - 1].out);
+    const double vectors = outputs / (double)fc_min(r->kernels->vl, s->axis[s->rank - 1].out);
     return 1e-6 + vectors * (0.16e-9 * (double)taps_of(s) + 2.5e-9);
 }
 
-static size_t weight_bytes(const fc_stencil *s, const fc_kernels *k) { return align(taps_of(s) * k->element); }
+// -------------------------------------------------------------------------------------------------------------- verbs
 
-size_t fc_stencil_scratch_bytes(const fc_stencil *s, fc_isa isa, int threads) {
-    const stencil_job job = job_of(s, isa, threads);
-    return (size_t)threads * job.bytes + weight_bytes(s, job.kernels);
+static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
+    (void)message;
+    plan->packed_bytes = align(taps_of(r->op->stencil) * r->kernels->element);
+    return FC_OK;
 }
 
 // Kernel columns one after the other: what the rows of a tile need of one lies together.
-static void pack(const fc_stencil *s, const stencil_job *job, const char *wei, char *packed) {
-    const int64_t element = job->kernels->element, height = s->axis[s->rank - 2].kernel;
+static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    (void)bias, (void)threads;
+    const fc_stencil *s = &plan->stencil;
+    const int64_t element = plan->kernels->element, height = s->axis[s->rank - 2].kernel;
     const int64_t width = s->axis[s->rank - 1].kernel, plane = height * width;
     for (int64_t i = 0; i < taps_of(s); i++) {
         const int64_t at = s->separable ? i : i / plane * plane + i % width * height + i % plane / width;
-        memcpy(packed + at * element, wei + i * element, (size_t)element);
+        memcpy((char *)packed + at * element, (const char *)wei + i * element, (size_t)element);
     }
+    return FC_OK;
 }
 
-void fc_stencil_run(const fc_stencil *s, fc_isa isa, const void *src, const void *wei, void *dst, void *scratch,
-                    int threads) {
-    stencil_job job = job_of(s, isa, threads);
-    pack(s, &job, wei, scratch);
-    job.weights = scratch;
-    job.src = src;
-    job.dst = dst;
-    job.scratch = (char *)scratch + weight_bytes(s, job.kernels);
-    fc_parallel(job.planes * job.row_parts * job.column_parts, fc_worthwhile_threads(fc_stencil_cost(s, isa), threads),
-                stencil_task, &job);
+static void stages(const fc_plan *plan, int threads, fc_list *list) {
+    const stencil_split split = split_of(&plan->stencil, plan, threads);
+    fc_list_scratch(list, 0, split.bytes);
+    fc_list_stage(list, plan, stencil_task, split.planes * split.row_parts * split.column_parts,
+                  fc_list_keep(list, &split, sizeof split));
 }
+
+const fc_kind fc_kind_stencil = {.name = "stencil",
+                                 .traits = FC_SERVES_FORWARD,
+                                 .rows = 1,
+                                 .cost = cost,
+                                 .layout = layout,
+                                 .pack = pack,
+                                 .stages = stages};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // call.c - what tells one array from another, so that a call can be known again, and where arrays lie in memory.
+#include "core/team.h"
 #include "fastconv.h"
-#include "parallel.h"
 
 #include <stdatomic.h>
 #include <string.h>

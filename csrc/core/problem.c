@@ -3,6 +3,7 @@
 // problem.c - the checks that memory safety rests on.  The words for users are Python's (_args.py); these are the last
 // line of defence, so that no caller of the C interface can make a kernel read outside an array of the stated sizes.
 #include "fastconv.h"
+#include "kernels/pool.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ static int product_fits(int64_t *product, int64_t factor) {
     return factor >= 0 && !__builtin_mul_overflow(*product, factor, product) && *product <= largest;
 }
 
-fc_status fc_problem_check(const fc_problem *p, char message[FC_MESSAGE]) {
+static fc_status check_conv(const fc_problem *p, char message[FC_MESSAGE]) {
     static const char *const names[FC_AXES] = {"depth", "height", "width"};
     CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is not float32 or float64", (int)p->dtype);
     CHECK(p->direction >= FC_FORWARD && p->direction <= FC_BACKWARD_WEIGHT, "direction %d is unknown",
@@ -77,4 +78,72 @@ fc_status fc_problem_check(const fc_problem *p, char message[FC_MESSAGE]) {
               (p->groups == 1 || p->wei.group == p->out_channels * p->wei.outer),
           "float16 weights have gaps");
     return FC_OK;
+}
+
+// ----------------------------------------------------------------------------------------------------------- pooling
+
+static fc_status check_pool_axis(const fc_pool *p, int i, char message[FC_MESSAGE]) {
+    const fc_axis *a = &p->axis[i];
+    const int64_t limit = (INT64_C(1) << 48) + 1; // keeps every sum and product of the kernels from overflowing
+    const long long in = a->in, out = a->out;
+    CHECK(in > 0 && out > 0 && in < limit && out < limit, "axis %d: %lld -> %lld elements", i, in, out);
+    if (p->adaptive) {
+        CHECK(in < INT64_MAX / (out + 1), "axis %d: %lld x %lld overflows", i, in, out);
+        return FC_OK;
+    }
+    CHECK(a->kernel > 0 && a->stride > 0 && a->dilation > 0 && a->kernel < limit && a->stride < limit &&
+              a->dilation < limit,
+          "axis %d: kernel %lld, stride %lld and dilation %lld must be positive", i, (long long)a->kernel,
+          (long long)a->stride, (long long)a->dilation);
+    CHECK(a->pad >= 0 && p->pad_after[i] >= 0 && a->pad < limit && p->pad_after[i] < limit,
+          "axis %d: padding %lld and %lld must not be negative", i, (long long)a->pad, (long long)p->pad_after[i]);
+    CHECK(a->kernel < INT64_MAX / 4 / a->dilation && out < INT64_MAX / 4 / a->stride,
+          "axis %d: kernel x dilation or output x stride overflows", i);
+    CHECK((out - 1) * a->stride - a->pad < in, "axis %d: the last window starts behind the input", i);
+    // Of the windows that start in the padding the first reaches least far; wide dilation may step over the input.
+    for (int64_t o = 0; o < (a->dilation > in ? out : 1) && o * a->stride < a->pad; o++)
+        CHECK(fc_pool_window(p, i, o).taps > 0, "axis %d: window %lld holds no element", i, (long long)o);
+    return FC_OK;
+}
+
+static fc_status check_pool(const fc_pool *p, char message[FC_MESSAGE]) {
+    CHECK(p->batch >= 0 && p->channels >= 0, "%lld images of %lld channels", (long long)p->batch,
+          (long long)p->channels);
+    CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is unknown", (int)p->dtype);
+    CHECK(p->kind == FC_POOL_MAX || p->kind == FC_POOL_AVG, "kind %d is unknown", (int)p->kind);
+    CHECK(p->direction == FC_FORWARD || p->direction == FC_BACKWARD_INPUT, "direction %d is unknown",
+          (int)p->direction);
+    for (int i = 0; i < FC_AXES; i++) {
+        const fc_status status = check_pool_axis(p, i, message);
+        if (status != FC_OK) return status;
+    }
+    return FC_OK;
+}
+
+// ---------------------------------------------------------------------------------------------------------- stencils
+
+static fc_status check_stencil(const fc_stencil *s, char message[FC_MESSAGE]) {
+    const int64_t limit = INT64_C(1) << 40; // keeps every sum and product below from overflowing
+    int64_t taps = 1;
+    CHECK(s->rank >= 2 && s->rank <= FC_RANK, "%d axes", (int)s->rank);
+    CHECK(s->dtype == FC_F32 || s->dtype == FC_F64, "dtype %d is unknown", (int)s->dtype);
+    for (int i = 0; i < s->rank; i++) {
+        const fc_stencil_axis *a = &s->axis[i];
+        CHECK(a->in > 0 && a->out > 0 && a->kernel > 0 && a->in < limit && a->out < limit && a->kernel < limit,
+              "axis %d: %lld -> %lld elements by %lld", i, (long long)a->in, (long long)a->out, (long long)a->kernel);
+        CHECK(a->offset > -limit && a->offset < limit, "axis %d: offset %lld", i, (long long)a->offset);
+        CHECK(a->border >= 0 && a->border < FC_BORDERS, "axis %d: border %d", i, (int)a->border);
+        CHECK(taps < limit / a->kernel, "the kernel is too large");
+        CHECK(!s->separable || i + 2 >= s->rank || a->kernel == 1, "a separable stencil has a plane's taps only");
+        taps *= a->kernel;
+    }
+    CHECK(s->axis[s->rank - 1].dst == 1, "the rows of the output are not contiguous");
+    return FC_OK;
+}
+
+fc_status fc_op_check(const fc_op *op, char message[FC_MESSAGE]) {
+    CHECK(!!op->conv + !!op->pool + !!op->stencil == 1, "one problem is to be described");
+    return op->conv   ? check_conv(op->conv, message)
+           : op->pool ? check_pool(op->pool, message)
+                      : check_stencil(op->stencil, message);
 }

@@ -3,56 +3,62 @@
 // im2col.c - every convolution as a GEMM.  The im2col matrix never exists: each strip packs the panel of one block of k
 // just before it is multiplied.
 //
-//   pixels form    panel [tile][k][nr]        k = (c, kd, kh, kw): a row is a shifted image row
-//   channels form  panel [pixel][k, padded]   k = (kd, kh, kw, c): a row is a string of channel runs, or, where the
+//   over pixels    panel [tile][k][nr]        k = (c, kd, kh, kw): a row is a shifted image row
+//   over channels  panel [pixel][k, padded]   k = (kd, kh, kw, c): a row is a string of channel runs, or, where the
 //                                             channels of src are not neighbours, k as above
-#include "algo/plan.h"
+#include "conv/gemm/gemm.h"
 
-static const char *refuse(const fc_problem *problem, const fc_kernels *kernels) {
-    (void)problem, (void)kernels;
+static const char *refuse(const fc_request *r) {
+    (void)r;
     return NULL;
 }
 
 static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 
 // Every input element is copied once per tap, in runs of an output row, of a channel vector, or of a row of taps.
-static double cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
-    const int channels_form = fc_gemm_channels_form(p, k);
-    const int64_t run = !channels_form ? p->axis[2].out : channel_major(p) ? p->axis[2].kernel : p->in_channels;
+static double cost(const fc_request *r) {
+    const fc_problem *p = r->op->conv;
+    const fc_kernels *k = r->kernels;
+    const int over_channels = fc_gemm_over_channels(p, k);
+    const int64_t run = !over_channels ? p->axis[2].out : channel_major(p) ? p->axis[2].kernel : p->in_channels;
     const double copies = (double)p->in_channels * (double)fc_taps(p) * (double)p->batch * (double)fc_positions(p);
-    return fc_cost_gemm(p, k, c, channels_form, (double)p->groups * fc_cost_runs(copies, run, k, c));
+    const double copy = (double)p->groups * fc_cost_runs(copies, run, k, &r->options->costs);
+    return fc_cost_gemm(p, k, r->options, over_channels, copy);
 }
 
 static const fc_gemm_source source;
 
 // One cache line more than the block, so that the rows of a tile do not all fall into the same sets of L1.
-static int64_t panel_row(const fc_plan *plan) { return fc_round_up(plan->layout.gemm.block, 16) + 16; }
+static int64_t panel_row(const fc_plan *plan) { return fc_round_up(fc_gemm_of(plan)->block, 16) + 16; }
 
-static fc_status layout(fc_plan *plan) {
+static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
+    (void)r, (void)message;
     const fc_problem *p = &plan->problem;
-    const int channels_form = fc_gemm_channels_form(p, plan->kernels);
-    const int64_t order = channels_form && !channel_major(p) ? p->in_channels : 1;
-    const int64_t depth = p->in_channels * fc_taps(p);
-    const fc_status status = fc_gemm_layout_make(plan, &source, channels_form, order, 0, 0, channels_form ? 1 : depth);
+    const int over_channels = fc_gemm_over_channels(p, plan->kernels);
+    const fc_gemm_wish wish = {
+        .source = &source,
+        .over_channels = over_channels,
+        .order = over_channels && !channel_major(p) ? p->in_channels : 1,
+        .table = over_channels ? 1 : p->in_channels * fc_taps(p),
+        .load = over_channels ? 1.0 : 3.0,
+    };
+    const fc_status status = fc_gemm_layout(plan, &wish);
     if (status != FC_OK) return status;
-    fc_gemm_layout *g = &plan->layout.gemm;
-    g->load = channels_form ? 1.0 : 3.0;
-    if (channels_form) plan->table[0] = 0;
-    else
-        for (int64_t k = 0; k < g->block; k++) plan->table[k] = k * plan->kernels->nr;
+    const fc_gemm *g = fc_gemm_of(plan);
+    for (int64_t k = 0; k < g->block && !over_channels; k++) g->table[k] = k * plan->kernels->nr;
     return FC_OK;
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
-    const fc_gemm_layout *g = &plan->layout.gemm;
-    if (g->channels_form) return pixels * panel_row(plan);
+    const fc_gemm *g = fc_gemm_of(plan);
+    if (g->over_channels) return pixels * panel_row(plan);
     return fc_round_up(pixels, plan->kernels->nr) * g->block;
 }
 
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
     fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
-    if (plan->layout.gemm.channels_form) {
+    if (fc_gemm_of(plan)->over_channels) {
         work.pixel = strip->first;
         work.count = strip->count;
         work.panel = strip->panel;
@@ -62,18 +68,18 @@ static void load(const fc_gemm_strip *strip) {
     }
     for (int64_t t = 0; t < strip->tiles; t++) {
         fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
-        work.panel = (char *)strip->panel + t * plan->kernels->nr * plan->layout.gemm.block * plan->kernels->element;
+        work.panel = (char *)strip->panel + t * plan->kernels->nr * fc_gemm_of(plan)->block * plan->kernels->element;
         plan->kernels->im2col_pixels(&work);
     }
 }
 
 static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_plan *plan = strip->plan;
-    const fc_gemm_layout *g = &plan->layout.gemm;
+    const fc_gemm *g = fc_gemm_of(plan);
     fc_gemm_flat_targets(strip, targets);
     for (int64_t t = 0, pixel = 0; t < strip->tiles; t++) {
         fc_gemm_target *target = fc_gemm_target_at(targets, t);
-        target->at = g->channels_form ? pixel * panel_row(plan) : t * plan->kernels->nr * g->block;
+        target->at = g->over_channels ? pixel * panel_row(plan) : t * plan->kernels->nr * g->block;
         target->from = 0;
         pixel += target->pixels;
     }
@@ -84,8 +90,8 @@ static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_column
     tile->depth = strip->k1 - strip->k0;
     tile->a_row = panel_row(plan);
     tile->segments = 1;
-    tile->a_segment = plan->table;
-    columns[0] = (fc_gemm_columns){strip->panel, plan->table};
+    tile->a_segment = fc_gemm_of(plan)->table;
+    columns[0] = (fc_gemm_columns){strip->panel, fc_gemm_of(plan)->table};
 }
 
 static const fc_gemm_source source = {
@@ -98,5 +104,14 @@ static const fc_gemm_source source = {
     .begin = begin,
 };
 
-const fc_algorithm fc_algorithm_im2col = {"im2col",     refuse,          cost, NULL, layout, fc_gemm_scratch,
-                                          fc_gemm_pack, fc_gemm_execute, NULL};
+const fc_kind fc_kind_im2col = {
+    .name = "im2col",
+    .traits = FC_SERVES_FORWARD | FC_SERVES_EMPTY | FC_WIDE_TASKS,
+    .rows = 1,
+    .refuse = refuse,
+    .cost = cost,
+    .packing = fc_cost_packing,
+    .layout = layout,
+    .pack = fc_gemm_pack,
+    .stages = fc_gemm_stages,
+};

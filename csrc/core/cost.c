@@ -2,7 +2,7 @@
 //
 // cost.c - the arithmetic behind `auto`: seconds of one thread, of which only ratios matter.  The number of threads
 // does not enter, so that the choice, and with it every bit of the result, is the same for any number of them.
-#include "algo/plan.h"
+#include "core/plan.h"
 
 // A nominal core: measured on Zen 4 and Zen 5 (avx2, avx512) and estimated for the rest.  `fastconv tune` measures the
 // constants of the machine at hand and hands them in by fc_options.
@@ -47,15 +47,17 @@ double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_
 
 double fc_cost_elements(double elements, const fc_costs *c) { return elements * 0.5 * c->copied; }
 
-double fc_cost_weights(double bytes, const fc_costs *c) {
-    const double l2 = 0.5e6, l3 = 20e6;
-    return bytes * (bytes < l2 ? c->weight_l2 : bytes < l3 ? c->weight_l3 : c->weight_far);
+// Half of the second level, and 0.6 of the third, are what others leave of them.
+double fc_cost_weights(double bytes, const fc_options *o) {
+    const double l2 = 0.48 * (double)o->machine.l2, l3 = 0.6 * (double)o->machine.l3;
+    return bytes * (bytes < l2 ? o->costs.weight_l2 : bytes < l3 ? o->costs.weight_l3 : o->costs.weight_far);
 }
 
-double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_costs *c, int channels_form,
+double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_options *o, int over_channels,
                     double copy_seconds) {
+    const fc_costs *c = &o->costs;
     const int64_t pixels = p->batch * fc_positions(p);
-    const int64_t rows = channels_form ? pixels : p->out_channels, lanes = channels_form ? p->out_channels : pixels;
+    const int64_t rows = over_channels ? pixels : p->out_channels, lanes = over_channels ? p->out_channels : pixels;
     // A last tile of one vector takes two thirds of the time of a whole one.
     const int64_t rest = lanes % k->nr, whole = lanes - rest;
     const double last = rest == 0 ? 0.0 : (double)k->nr * (rest <= k->vl ? 0.65 : 1.0);
@@ -67,6 +69,12 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_costs *c,
     // Small groups have many tiles of little depth, where finding a tile and storing it is most of the work.
     const double tiles = (double)p->groups * (double)fc_ceil_div(rows, k->mr) * (double)fc_ceil_div(lanes, k->nr);
     // Weights are asked for ahead, so that they and the multiplications wait for the slower of the two.
-    return c->fixed + fmax(fc_cost_macs(fc_macs(p), k, c) / rate, fc_cost_weights(weights, c)) + c->tile * tiles +
+    return c->fixed + fmax(fc_cost_macs(fc_macs(p), k, c) / rate, fc_cost_weights(weights, o)) + c->tile * tiles +
            copy_seconds;
+}
+
+double fc_cost_packing(const fc_request *r) {
+    const fc_problem *p = r->op->conv;
+    return (double)p->groups * (double)p->in_channels * (double)p->out_channels * (double)fc_taps(p) *
+           r->options->costs.pack;
 }

@@ -1,25 +1,34 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// direct_channels.c - direct convolution, channels form: k runs over (kd, kh, kw, channel), and the channels of the taps
+// direct_channels.c - direct convolution, over channels: k runs over (kd, kh, kw, channel), and the channels of the taps
 // of one kernel row lie side by side wherever those of the pixels do.  A tile is a part of an output row:
 //
 //   A[pixel i][k] = rows[(kd, kh) of k][i * stride + (kw, channel) of k]
 //
 // so a kernel row is one segment of kw * channels steps, and the stride only a distance between rows of A.  The rows are
 // the image's own where no window reaches beyond it, else a zero-padded copy of the few that a block of output rows needs.
-// Splitting them into the phases of the stride, as the pixels form must, would end a segment with each tap.
-#include "algo/direct.h"
+// Splitting them into the phases of the stride, as the over pixels must, would end a segment with each tap.
+#include "conv/direct.h"
 
-enum { FC_DIRECT_K = 256, FC_ROWS_BYTES = 384 << 10, FC_ROWS_MOST = 4 << 20 };
+typedef struct direct_channels {
+    int in_place;              // the image's own rows, else a copy
+    int64_t rows;              // of output
+    int64_t rows_in, width;    // of the copy
+    int64_t pixel, row, plane; // distances in elements, of the copy or of the image
+    int64_t segment, taps;     // steps of k that are neighbours in memory, and the taps that they join
+    int64_t block, span;       // of fc_gemm
+} direct_channels;
+
+enum { FC_DIRECT_K = 256, FC_ROWS_MOST = 4 << 20 };
 
 // Whether all windows of an axis lie inside the input.
 static int inside(const fc_axis *a) {
     return a->pad <= 0 && (a->out - 1) * a->stride - a->pad + (a->kernel - 1) * a->dilation < a->in;
 }
 
-static fc_direct_channels shape_of(const fc_problem *p, const fc_kernels *k) {
+static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    fc_direct_channels s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
+    direct_channels s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
     s.width = (w->out - 1) * w->stride + (w->kernel - 1) * w->dilation + 1;
     if (s.in_place) {
         s.rows = 1;
@@ -30,7 +39,7 @@ static fc_direct_channels shape_of(const fc_problem *p, const fc_kernels *k) {
         s.pixel = p->in_channels;
         s.row = s.width * s.pixel;
         const int64_t extra = (h->kernel - 1) * h->dilation + 1;
-        const int64_t fit = FC_ROWS_BYTES / (fc_max(1, d->kernel) * s.row * k->element) - extra;
+        const int64_t fit = machine->l2 / 8 * 3 / (fc_max(1, d->kernel) * s.row * k->element) - extra;
         s.rows = fc_even(h->out, fc_max(1, fc_min(fit / h->stride + 1, fc_ceil_div(256, w->out))));
         s.rows_in = (s.rows - 1) * h->stride + extra;
         s.plane = s.rows_in * s.row;
@@ -56,13 +65,16 @@ static double unit_bytes(const fc_problem *p, const fc_kernels *k) {
     return (double)p->axis[0].kernel * rows * width * (double)p->in_channels * (double)k->element;
 }
 
-const char *fc_direct_channels_refuse(const fc_problem *p, const fc_kernels *k) {
-    if (unit_bytes(p, k) > FC_ROWS_MOST) return "the input of one output row needs more than 4 MiB";
+const char *fc_direct_channels_refuse(const fc_request *r) {
+    if (unit_bytes(r->op->conv, r->kernels) > FC_ROWS_MOST) return "the input of one output row needs more than 4 MiB";
     return NULL;
 }
 
-double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
-    const fc_direct_channels s = shape_of(p, k);
+double fc_direct_channels_cost(const fc_request *r) {
+    const fc_problem *p = r->op->conv;
+    const fc_kernels *k = r->kernels;
+    const fc_costs *c = &r->options->costs;
+    const direct_channels s = shape_of(p, k, &r->options->machine);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
@@ -82,37 +94,38 @@ double fc_direct_channels_cost(const fc_problem *p, const fc_kernels *k, const f
     const int64_t pixels = p->batch * fc_positions(p);
     const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->mr));
     // A unit is looked up and addressed by itself, which pointwise, whose tiles run on, need not do.
-    return c->row_unit * units + fc_cost_gemm(p, k, c, 1, copy) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
+    return c->row_unit * units +
+           fc_cost_gemm(p, k, r->options, 1, copy) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
 }
 
-static int64_t unit_blocks(const fc_problem *p, const fc_direct_channels *s) {
+static const direct_channels *shape_in(const fc_plan *plan) { return fc_gemm_of(plan)->shape; }
+
+static int64_t unit_blocks(const fc_problem *p, const direct_channels *s) {
     return fc_ceil_div(p->axis[1].out, s->rows);
 }
 
 static int64_t units(const fc_plan *plan) {
     const fc_problem *p = &plan->problem;
-    const fc_direct_channels s = plan->layout.gemm.direct.channels;
-    return p->batch * p->axis[0].out * unit_blocks(p, &s);
+    const direct_channels *s = shape_in(plan);
+    return p->batch * p->axis[0].out * unit_blocks(p, s);
 }
 
-static int64_t unit_columns(const fc_plan *plan) {
-    return plan->layout.gemm.direct.channels.rows * plan->problem.axis[2].out;
-}
+static int64_t unit_columns(const fc_plan *plan) { return shape_in(plan)->rows * plan->problem.axis[2].out; }
 
-static int64_t unit_elements(const fc_problem *p, const fc_direct_channels *s) {
+static int64_t unit_elements(const fc_problem *p, const direct_channels *s) {
     return s->in_place ? 0 : fc_round_up(p->axis[0].kernel * s->plane, 16);
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t count) {
-    const fc_direct_channels s = plan->layout.gemm.direct.channels;
-    return count * unit_elements(&plan->problem, &s);
+    const direct_channels *s = shape_in(plan);
+    return count * unit_elements(&plan->problem, s);
 }
 
 static int64_t tiles_across(const fc_plan *plan) { return fc_ceil_div(plan->problem.axis[2].out, plan->kernels->mr); }
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
-    return count * tiles_across(plan) * plan->layout.gemm.direct.channels.rows;
+    return count * tiles_across(plan) * shape_in(plan)->rows;
 }
 
 // The first output row of a unit.
@@ -120,7 +133,7 @@ typedef struct rows_unit {
     int64_t image, d, h;
 } rows_unit;
 
-static rows_unit unit_of(const fc_gemm_strip *strip, const fc_direct_channels *s, int64_t unit) {
+static rows_unit unit_of(const fc_gemm_strip *strip, const direct_channels *s, int64_t unit) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t blocks = unit_blocks(p, s), at = strip->first + unit;
     return (rows_unit){
@@ -129,24 +142,24 @@ static rows_unit unit_of(const fc_gemm_strip *strip, const fc_direct_channels *s
 
 static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_problem *p = &strip->plan->problem;
-    const fc_direct_channels s = strip->plan->layout.gemm.direct.channels;
+    const direct_channels *s = shape_in(strip->plan);
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int64_t across = tiles_across(strip->plan), least = w->out / across, wider = w->out % across;
     for (int64_t u = 0; u < strip->count; u++) {
-        const rows_unit unit = unit_of(strip, &s, u);
-        int64_t at = u * unit_elements(p, &s);
-        if (s.in_place)
-            at = unit.image * p->src.outer + (unit.d * d->stride - d->pad) * s.plane +
-                 (unit.h * h->stride - h->pad) * s.row - w->pad * s.pixel;
+        const rows_unit unit = unit_of(strip, s, u);
+        int64_t at = u * unit_elements(p, s);
+        if (s->in_place)
+            at = unit.image * p->src.outer + (unit.d * d->stride - d->pad) * s->plane +
+                 (unit.h * h->stride - h->pad) * s->row - w->pad * s->pixel;
         int64_t base = unit.image * p->dst.outer + unit.d * p->dst.axis[0] + unit.h * p->dst.axis[1];
-        for (int64_t row = 0; row < s.rows; row++, at += h->stride * s.row, base += p->dst.axis[1]) {
+        for (int64_t row = 0; row < s->rows; row++, at += h->stride * s->row, base += p->dst.axis[1]) {
             const int there = unit.h + row < p->axis[1].out; // the last unit may lack rows
             int64_t column = 0;
             for (int64_t part = 0; part < across; part++) {
-                fc_gemm_target *target = fc_gemm_target_at(targets, (u * s.rows + row) * across + part);
+                fc_gemm_target *target = fc_gemm_target_at(targets, (u * s->rows + row) * across + part);
                 const int64_t count = there ? least + (part < wider) : 0;
                 target->pixels = count;
-                target->at = at + column * w->stride * s.pixel;
+                target->at = at + column * w->stride * s->pixel;
                 target->from = 0;
                 target->run_count = 0;
                 for (int64_t i = 0; i < count; i++, column++) target->row_offset[i] = base + column * p->dst.axis[2];
@@ -158,19 +171,19 @@ static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
     const fc_problem *p = &plan->problem;
-    const fc_direct_channels s = plan->layout.gemm.direct.channels;
-    if (s.in_place || strip->k0 > 0) return;
+    const direct_channels *s = shape_in(plan);
+    if (s->in_place || strip->k0 > 0) return;
     for (int64_t u = 0; u < strip->count; u++) {
-        const rows_unit at = unit_of(strip, &s, u);
+        const rows_unit at = unit_of(strip, s, u);
         const fc_pad_copy work = {
             .problem = p,
             .src = fc_at(strip->src, at.image * p->src.outer, plan->kernels),
             .d = at.d,
             .h = at.h,
             .channels = p->in_channels,
-            .rows = s.rows_in,
-            .width = s.width,
-            .planes = (char *)strip->panel + u * unit_elements(p, &s) * plan->kernels->element,
+            .rows = s->rows_in,
+            .width = s->width,
+            .planes = (char *)strip->panel + u * unit_elements(p, s) * plan->kernels->element,
         };
         plan->kernels->pad_copy_channels(&work);
     }
@@ -178,10 +191,10 @@ static void load(const fc_gemm_strip *strip) {
 
 static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
-    const fc_direct_channels *s = &plan->layout.gemm.direct.channels;
+    const direct_channels *s = shape_in(plan);
     columns[0].base = fc_at(s->in_place ? strip->src : strip->panel, strip->k0 % s->segment, plan->kernels);
     tile->a_row = plan->problem.axis[2].stride * s->pixel;
-    tile->a_segment = plan->table + strip->k0 / s->segment;
+    tile->a_segment = fc_gemm_of(plan)->table + strip->k0 / s->segment;
     tile->segments = fc_max(1, (strip->k1 - strip->k0) / s->segment);
     tile->depth = (strip->k1 - strip->k0) / tile->segments;
 }
@@ -196,15 +209,22 @@ static const fc_gemm_source source = {
     .begin = begin,
 };
 
-fc_status fc_direct_channels_layout(fc_plan *plan) {
+fc_status fc_direct_channels_layout(fc_plan *plan, const fc_request *r) {
     const fc_problem *p = &plan->problem;
-    const fc_direct_channels s = shape_of(p, plan->kernels);
+    const direct_channels s = shape_of(p, plan->kernels, &r->options->machine);
     const int64_t segments = p->in_channels * fc_taps(p) / s.segment;
-    const fc_status status = fc_gemm_layout_make(plan, &source, 1, p->in_channels, s.block, s.span, segments);
+    const fc_gemm_wish wish = {.source = &source,
+                               .over_channels = 1,
+                               .order = p->in_channels,
+                               .block = s.block,
+                               .span = s.span,
+                               .table = segments,
+                               .load = s.in_place ? 0.0 : 0.2,
+                               .shape = &s,
+                               .shape_bytes = sizeof s};
+    const fc_status status = fc_gemm_layout(plan, &wish);
     if (status != FC_OK) return status;
-    plan->layout.gemm.direct.channels = s;
-    plan->layout.gemm.load = s.in_place ? 0.0 : 0.2;
-    int64_t *offset = plan->table;
+    int64_t *offset = fc_gemm_of(plan)->table;
     for (int64_t kd = 0; kd < p->axis[0].kernel; kd++)
         for (int64_t kh = 0; kh < p->axis[1].kernel; kh++)
             for (int64_t kw = 0; kw < p->axis[2].kernel; kw += s.taps)

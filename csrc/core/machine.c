@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// cpu.c - which instruction sets this processor and this operating system offer, and how fast its multiply-adds are.
+// machine.c - which instruction sets this processor and this operating system offer, what its caches hold, and how fast
+// its multiply-adds are.
+#include "core/team.h"
+#include "fastconv.h"
 #include "kernels/kernels.h"
-#include "parallel.h"
 
 #include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -31,10 +34,43 @@ static int cpu_offers(fc_isa isa) {
     return has_bits(ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) &&
            (saved_state() & avx512_state) == avx512_state;
 }
+
+// Data caches by CPUID: a leaf of the same form has one number with Intel and another with AMD.
+static void caches_from_cpu(fc_machine *m) {
+    unsigned eax, ebx, ecx, edx, leaf = 4;
+    if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx)) return;
+    if (ecx == signature_AMD_ecx && __get_cpuid(0x80000000, &eax, &ebx, &ecx, &edx) && eax >= 0x8000001d)
+        leaf = 0x8000001d;
+    for (unsigned i = 0; i < 16 && __get_cpuid_count(leaf, i, &eax, &ebx, &ecx, &edx) && (eax & 31); i++) {
+        if ((eax & 31) == 2) continue; // instructions
+        const int64_t ways = (ebx >> 22 & 1023) + 1, parts = (ebx >> 12 & 1023) + 1, line = (ebx & 4095) + 1;
+        const int64_t bytes = ways * parts * line * ((int64_t)ecx + 1);
+        const unsigned level = eax >> 5 & 7;
+        if (level == 1) m->l1 = bytes, m->l1_ways = ways;
+        else if (level == 2) m->l2 = bytes;
+        else if (level == 3) m->l3 = bytes;
+    }
+}
 #elif defined(__aarch64__)
 static int cpu_offers(fc_isa isa) { return isa == FC_SCALAR || isa == FC_NEON; }
 #else
 static int cpu_offers(fc_isa isa) { return isa == FC_SCALAR; }
+#endif
+
+#if !defined(__x86_64__)
+// The system says it, or nothing.
+static void caches_from_cpu(fc_machine *m) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+    const long l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE), ways = sysconf(_SC_LEVEL1_DCACHE_ASSOC);
+    const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE), l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (l1 > 0) m->l1 = l1;
+    if (ways > 0) m->l1_ways = ways;
+    if (l2 > 0) m->l2 = l2;
+    if (l3 > 0) m->l3 = l3;
+#else
+    (void)m;
+#endif
+}
 #endif
 
 const fc_kernels *fc_kernels_for(fc_isa isa, fc_dtype dtype) {
@@ -56,15 +92,33 @@ const fc_kernels *fc_kernels_for(fc_isa isa, fc_dtype dtype) {
 int fc_isa_built(fc_isa isa) { return fc_kernels_for(isa, FC_F32) != NULL; }
 
 // Asked once: under a hypervisor each cpuid takes ten microseconds.
+static pthread_once_t asked = PTHREAD_ONCE_INIT;
 static int offered[FC_ISAS];
+static fc_machine here = {.l1 = 32 << 10, .l1_ways = 8, .l2 = 1 << 20, .l3 = 32 << 20};
 
 static void ask_cpu(void) {
     for (int isa = 0; isa < FC_ISAS; isa++) offered[isa] = cpu_offers((fc_isa)isa);
+    caches_from_cpu(&here);
+    // A shared second level without a third is both.
+    if (here.l3 < here.l2) here.l3 = here.l2;
+}
+
+const char *const fc_cache_names[] = {
+#define FC_CACHE(name) #name,
+    FC_CACHES(FC_CACHE)
+#undef FC_CACHE
+        NULL,
+};
+
+fc_machine fc_machine_here(fc_isa isa) {
+    pthread_once(&asked, ask_cpu);
+    fc_machine machine = here;
+    machine.isa = isa;
+    return machine;
 }
 
 int fc_isa_supported(fc_isa isa) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, ask_cpu);
+    pthread_once(&asked, ask_cpu);
     return fc_isa_built(isa) && offered[isa];
 }
 

@@ -8,7 +8,7 @@
 //
 //   pixels form    planes [channel][kd][phase h][phase w][row][column]
 //   channels form  planes [kd][phase h][phase w][row][column][channel]
-#include "algo/plan.h"
+#include "conv/padded.h"
 
 int fc_padded_fits(const fc_problem *p, const fc_kernels *k, int64_t bytes) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];

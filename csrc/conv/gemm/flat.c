@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// flat.c - columns that are output pixels in flat order over (image, d, h, w): shared by im2col and pointwise.
+#include "conv/gemm/gemm.h"
+
+int64_t fc_gemm_flat_units(const fc_plan *plan) { return fc_gemm_of(plan)->pixels; }
+
+int64_t fc_gemm_flat_unit_columns(const fc_plan *plan) {
+    (void)plan;
+    return 1;
+}
+
+int64_t fc_gemm_flat_tiles(const fc_plan *plan, int64_t first, int64_t count) {
+    (void)first;
+    return fc_ceil_div(count, fc_gemm_of(plan)->over_channels ? plan->kernels->mr : plan->kernels->nr);
+}
+
+void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first, int64_t *count) {
+    const int64_t nr = strip->plan->kernels->nr;
+    if (fc_gemm_of(strip->plan)->over_channels) { // rows spread evenly: 49 are 13 + 12 + 12 + 12, not 3 x 14 + 7
+        *first = strip->first + tile * strip->count / strip->tiles;
+        *count = strip->first + (tile + 1) * strip->count / strip->tiles - *first;
+    } else {
+        *first = strip->first + tile * nr;
+        *count = fc_min(nr, strip->count - tile * nr);
+    }
+}
+
+// An output position and where it lies in dst, moving on without a division.
+typedef struct walk {
+    const fc_problem *problem;
+    int64_t at[FC_AXES], offset;
+} walk;
+
+static walk walk_from(const fc_problem *p, int64_t pixel) {
+    walk w = {.problem = p};
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        w.at[i] = pixel % p->axis[i].out;
+        w.offset += w.at[i] * p->dst.axis[i];
+        pixel /= p->axis[i].out;
+    }
+    w.offset += pixel * p->dst.outer;
+    return w;
+}
+
+static void walk_on(walk *w, int64_t pixels) {
+    const fc_problem *p = w->problem;
+    w->at[2] += pixels;
+    w->offset += pixels * p->dst.axis[2];
+    while (w->at[2] >= p->axis[2].out) {
+        for (int i = FC_AXES - 1; i >= 0 && w->at[i] >= p->axis[i].out; i--) {
+            w->at[i] -= p->axis[i].out;
+            w->offset += (i ? p->dst.axis[i - 1] : p->dst.outer) - p->axis[i].out * p->dst.axis[i];
+            if (i) w->at[i - 1]++;
+        }
+    }
+}
+
+void fc_gemm_flat_targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
+    const fc_gemm *g = fc_gemm_of(strip->plan);
+    const fc_problem *p = &strip->plan->problem;
+    // Without contiguous columns an output row is a run still, of strided elements.
+    const int64_t span = fc_max(g->contiguous, p->axis[2].out);
+    walk w = walk_from(p, strip->first);
+    for (int64_t t = 0; t < strip->tiles; t++) {
+        fc_gemm_target *target = fc_gemm_target_at(targets, t);
+        int64_t first, count;
+        fc_gemm_flat_tile(strip, t, &first, &count);
+        target->pixels = count;
+        target->run_count = 0;
+        if (g->over_channels) {
+            for (int64_t i = 0; i < count; i++, walk_on(&w, 1)) target->row_offset[i] = w.offset;
+            continue;
+        }
+        for (int64_t j = 0; j < count;) {
+            const int64_t length = fc_min(count - j, span - (first + j) % span);
+            target->runs[target->run_count++] = (fc_run){j, length, w.offset};
+            walk_on(&w, length);
+            j += length;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// layout.c - how k is cut into blocks, and where packed weights lie.
+#include "conv/gemm/gemm.h"
+
+enum { FC_BLOCK_K = 256 };
+
+int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
+    const int enough = p->out_channels * 4 >= kernels->nr;
+    // Rows shorter than the kernel are those of a weight gradient: its columns are packed along the kernel.
+    if (p->dst.axis[2] == 1 && p->axis[2].out > 1) return enough && p->axis[2].out < p->axis[2].kernel;
+    return p->dst.channel == 1 || enough;
+}
+
+// How many flat output positions in a row lie side by side in dst.
+static int64_t contiguous(const fc_problem *p) {
+    int64_t count = 1;
+    // Axes from the innermost outwards join as long as each continues where the last one ends.
+    for (int i = FC_AXES - 1; i >= -1; i--) {
+        const int64_t stride = i < 0 ? p->dst.outer : p->dst.axis[i], size = i < 0 ? p->batch : p->axis[i].out;
+        if (i == FC_AXES - 1 && stride != 1) return 1;
+        if (size != 1 && stride != count) break;
+        count *= size;
+    }
+    return count;
+}
+
+fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
+    const fc_problem *p = &plan->problem;
+    const fc_kernels *k = plan->kernels;
+    const size_t shape = fc_align(sizeof(fc_gemm)), table = shape + fc_align(wish->shape_bytes);
+    char *state = calloc(1, table + sizeof(int64_t) * (size_t)wish->table);
+    if (!state) return FC_NO_MEMORY;
+    fc_gemm *g = plan->state = state;
+    if (wish->shape_bytes) memcpy(state + shape, wish->shape, wish->shape_bytes);
+    g->shape = state + shape;
+    g->table = (int64_t *)(state + table);
+    g->source = wish->source;
+    g->over_channels = wish->over_channels;
+    g->order = wish->order;
+    g->load = wish->load;
+    g->depth = p->in_channels * fc_taps(p);
+    g->block = wish->block ? wish->block : fc_ceil_div(g->depth, fc_max(1, fc_ceil_div(g->depth, FC_BLOCK_K)));
+    g->span = wish->span ? wish->span : fc_max(1, g->depth);
+    g->blocks = fc_max(1, g->depth / g->span * fc_ceil_div(g->span, fc_max(1, g->block)));
+    g->out_tiles = fc_ceil_div(p->out_channels, g->over_channels ? k->nr : k->mr);
+    g->out_tile = g->over_channels ? k->nr : fc_ceil_div(p->out_channels, g->out_tiles);
+    g->pixels = p->batch * fc_positions(p);
+    g->contiguous = g->over_channels ? 1 : contiguous(p);
+    g->segments = g->over_channels ? wish->table : 0;
+    const int64_t out = fc_gemm_packed_channels(plan);
+    g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
+    plan->packed_bytes = fc_gemm_bias_bytes(plan) + (size_t)(p->groups * g->group_packed * k->element);
+    return FC_OK;
+}
+
+int64_t fc_gemm_packed_channels(const fc_plan *plan) {
+    const fc_gemm *g = fc_gemm_of(plan);
+    return g->over_channels ? g->out_tiles * plan->kernels->nr : plan->problem.out_channels;
+}
+
+size_t fc_gemm_bias_bytes(const fc_plan *plan) {
+    return fc_align((size_t)(plan->problem.groups * fc_gemm_packed_channels(plan) * plan->kernels->element));
+}
+
+int64_t fc_gemm_blocks_per_span(const fc_gemm *g) { return fc_max(1, g->blocks / fc_max(1, g->depth / g->span)); }
+
+void fc_gemm_block(const fc_gemm *g, int64_t block, int64_t *k0, int64_t *k1) {
+    const int64_t per_span = fc_gemm_blocks_per_span(g), start = block / per_span * g->span;
+    *k0 = start + block % per_span * g->block;
+    *k1 = fc_min(start + g->span, *k0 + g->block);
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// loop.c - the loop nest of a matrix product.  One task takes a strip of columns, and perhaps a part of the output
+// channels, and runs
+//
+//   for each block of k            256 deep: a tile of weights (14 x 256 or 256 x 32 floats, 14-32 KiB) stays in L1,
+//                                  and sums of 256 products are short enough to keep the error of direct summation
+//     load                         the strip's columns become readable (packed, copied with padding, or in place)
+//     for each tile of channels    weights stream from L2 or beyond, each once per strip
+//       for each tile of pixels    columns stream from L2
+//         kernel                   sums kept in registers over the block, between blocks in `sums`
+#include "conv/gemm/gemm.h"
+
+// A task on its way through the nest: what each loop has settled for those inside.
+typedef struct gemm_nest {
+    const fc_gemm *gemm;
+    const fc_gemm_split *split;
+    const fc_plan *plan;
+    fc_gemm_strip strip;
+    fc_gemm_targets targets;
+    char *sums;
+    const char *bias, *weights, *residual; // of the group
+    char *dst;
+    int64_t out0, out1; // tiles of output channels
+    fc_gemm_columns columns[2];
+    fc_gemm_tile tile;
+    fc_run channel_run;                // over channels: a tile's columns
+    int64_t channel_offset[FC_MAX_MR]; // over pixels: its rows
+} gemm_nest;
+
+// The tile of weights at w with each tile of pixels; `channels` of them, and the next tile of weights `next` bytes on.
+static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels, int64_t next, char *sums,
+                                   int64_t sums_step) {
+    const fc_kernels *k = n->plan->kernels;
+    const int over_channels = n->gemm->over_channels;
+    const fc_gemm_fn kernel = over_channels ? k->gemm_channels : k->gemm_pixels;
+    const int64_t element = k->element, tiles = n->strip.tiles, ahead = next / tiles;
+    for (int64_t t = 0; t < tiles; t++, sums += sums_step) {
+        const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
+        if (!target->pixels) continue; // rows that the last unit does not have
+        const fc_gemm_columns *from = &n->columns[target->from];
+        const char *at = (const char *)from->base + target->at * element;
+        if (over_channels) {
+            n->tile.a = at;
+            n->tile.b = w;
+            n->tile.m = target->pixels;
+            n->tile.row_offset = target->row_offset;
+        } else {
+            n->tile.a = w;
+            n->tile.b = at;
+            n->tile.b_offset = from->offset;
+            n->tile.m = channels;
+            n->tile.columns = target->pixels;
+            n->tile.runs = target->runs;
+            n->tile.run_count = target->run_count;
+        }
+        n->tile.ahead = w + next + t * ahead;
+        n->tile.sums = sums;
+        kernel(&n->tile);
+    }
+}
+
+// Sums between blocks are kept for every pair of tiles; a single block needs none but its own.
+static void each_channel_tile(gemm_nest *n) {
+    const fc_gemm *g = n->gemm;
+    const fc_problem *p = &n->plan->problem;
+    const int64_t element = n->plan->kernels->element, depth = n->strip.k1 - n->strip.k0;
+    const int64_t sums_step = g->blocks > 1 ? n->split->tile_elements * element : 0;
+    for (int64_t out = n->out0; out < n->out1; out++) {
+        const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
+        const int64_t base = channel * p->dst.channel * element;
+        // The next tile of weights follows this one, and each tile of pixels asks for its share of it.
+        const int64_t next = (g->over_channels ? g->out_tile : channels) * depth * element;
+        n->tile.ahead_step = fc_ceil_div(next, n->strip.tiles * fc_max(1, depth));
+        n->tile.bias = n->bias + channel * element;
+        n->tile.dst = n->dst + base;
+        n->tile.residual = n->residual ? n->residual + base : NULL;
+        if (g->over_channels) n->tile.columns = n->channel_run.length = channels;
+        const char *w = n->weights + (n->strip.k0 * fc_gemm_packed_channels(n->plan) + channel * depth) * element;
+        each_pixel_tile(n, w, channels, next, n->sums + (out - n->out0) * n->strip.tiles * sums_step, sums_step);
+    }
+}
+
+static void each_block(gemm_nest *n) {
+    const fc_gemm *g = n->gemm;
+    for (int64_t block = 0; block < g->blocks; block++) {
+        fc_gemm_block(g, block, &n->strip.k0, &n->strip.k1);
+        n->tile.first = block == 0;
+        n->tile.last = block + 1 == g->blocks;
+        if (n->strip.k1 > n->strip.k0) g->source->load(&n->strip);
+        g->source->begin(&n->strip, &n->tile, n->columns);
+        each_channel_tile(n);
+    }
+}
+
+static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const fc_plan *plan = stage->plan;
+    const fc_gemm *g = fc_gemm_of(plan);
+    const fc_gemm_split *s = stage->context;
+    const fc_problem *p = &plan->problem;
+    const int64_t element = plan->kernels->element;
+    const int64_t strip = task % s->strips, part = task / s->strips % s->channel_parts;
+    const int64_t group = task / s->strips / s->channel_parts;
+    const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
+    char *panel = fc_own_scratch(call, thread);
+    gemm_nest n = {
+        .gemm = g,
+        .split = s,
+        .plan = plan,
+        .strip = {.plan = plan,
+                  .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * element,
+                  .panel = panel,
+                  .first = fc_gemm_strip_start(s, strip)},
+        .sums = panel + s->panel_bytes,
+        .targets = {panel + s->panel_bytes + s->sums_bytes, s->target},
+        .bias = packed + group * fc_gemm_packed_channels(plan) * element,
+        .weights = packed + fc_gemm_bias_bytes(plan) + group * g->group_packed * element,
+        .residual = residual ? residual + group * p->dst.group * element : NULL,
+        .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * element,
+        .out0 = part * g->out_tiles / s->channel_parts,
+        .out1 = (part + 1) * g->out_tiles / s->channel_parts,
+        .tile = {.low = p->low, .high = p->high, .column_stride = g->over_channels ? p->dst.channel : p->dst.axis[2]},
+    };
+    if (g->over_channels) {
+        n.tile.runs = &n.channel_run;
+        n.tile.run_count = 1;
+    } else {
+        for (int64_t i = 0; i < FC_MAX_MR; i++) n.channel_offset[i] = i * p->dst.channel;
+        n.tile.row_offset = n.channel_offset;
+    }
+    n.strip.count = fc_gemm_strip_start(s, strip + 1) - n.strip.first;
+    n.strip.tiles = g->source->tiles(plan, n.strip.first, n.strip.count);
+    g->source->targets(&n.strip, n.targets);
+    each_block(&n);
+}
+
+void fc_gemm_stages(const fc_plan *plan, int threads, fc_list *list) {
+    const fc_gemm_split split = fc_gemm_split_for(plan, threads);
+    fc_list_scratch(list, 0, split.panel_bytes + split.sums_bytes + split.targets_bytes);
+    const void *context = fc_list_keep(list, &split, sizeof split);
+    if (plan->problem.batch > 0)
+        fc_list_stage(list, plan, task, split.strips * split.channel_parts * plan->problem.groups, context);
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// plan.h - the inside of a plan, for the kinds only.
+#ifndef FC_PLAN_H
+#define FC_PLAN_H
+
+#include "core/kind.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FC_ALIGN = 64 };
+
+// A problem that does a part of another: offsets in elements, of packed in bytes.
+typedef struct fc_part {
+    fc_plan *plan;
+    int64_t wei, dst;
+    size_t packed;
+} fc_part;
+
+struct fc_plan {
+    const fc_kind *kind;
+    const fc_kernels *kernels;
+    fc_machine machine;
+    union { // of the kind
+        fc_problem problem;
+        fc_pool pool;
+        fc_stencil stencil;
+    };
+    fc_algo_id id;
+    double seconds; // predicted, one thread
+    size_t packed_bytes;
+    void *state;    // of the kind
+    fc_part *parts; // the problems that this one falls apart into
+    int64_t part_count;
+    _Atomic(fc_schedule *) schedules;
+};
+
+static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t fc_clamp(int64_t low, int64_t value, int64_t high) { return fc_max(low, fc_min(value, high)); }
+static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// The largest part when `whole` is cut evenly into as few parts of at most `most` as possible.
+static inline int64_t fc_even(int64_t whole, int64_t most) {
+    return whole ? fc_ceil_div(whole, fc_ceil_div(whole, most)) : 0;
+}
+static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
+static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
+static inline int64_t fc_taps(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }
+// Whether the weights of an output channel lie in memory as [channel][tap], without gaps.
+static inline int fc_weights_adjoin(const fc_problem *p) {
+    int64_t stride = 1;
+    for (int i = FC_AXES - 1; i >= 0; stride *= p->axis[i].kernel, i--)
+        if (p->axis[i].kernel > 1 && p->wei.axis[i] != stride) return 0;
+    return p->in_channels == 1 || p->wei.channel == stride;
+}
+// Of one group.
+static inline int64_t fc_weights(const fc_problem *p) { return p->out_channels * p->in_channels * fc_taps(p); }
+static inline int64_t fc_positions(const fc_problem *p) { return p->axis[0].out * p->axis[1].out * p->axis[2].out; }
+// Multiply-adds of the direct sum.
+static inline double fc_macs(const fc_problem *p) {
+    return (double)p->batch * (double)p->groups * (double)p->out_channels * (double)p->in_channels *
+           (double)fc_taps(p) * (double)fc_positions(p);
+}
+static inline const void *fc_at(const void *base, int64_t elements, const fc_kernels *kernels) {
+    return (const char *)base + elements * kernels->element;
+}
+
+// ------------------------------------------------------------------------------------------------------ core/cost.c
+
+// Predicted seconds of one thread: arithmetic at what the kernels reach, plus bytes at what the caches give.
+double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_options *options, int over_channels,
+                    double copy_seconds);
+double fc_cost_macs(double macs, const fc_kernels *kernels, const fc_costs *costs);
+// Copying `elements` in runs of `run`.
+double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);
+// Copying them one by one.
+double fc_cost_elements(double elements, const fc_costs *costs);
+// Reading `bytes` of weights, from the cache level that holds that many.
+double fc_cost_weights(double bytes, const fc_options *options);
+// Packing: each tap of each pair of an input and an output channel by itself.
+double fc_cost_packing(const fc_request *request);
+
+#endif

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// planner.c - the kinds of problems and the ordered list of algorithms, the choice among them, and the plan that holds it.
+#include "core/plan.h"
+
+#include <stdio.h>
+
+// Of convolutions: one for each algorithm, and those that serve any of them by other problems.
+extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
+    fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
+extern const fc_kind fc_kind_views, fc_kind_convert;
+extern const fc_kind fc_kind_pool, fc_kind_pool_grad, fc_kind_stencil;
+
+static const fc_kind *const algorithms[FC_ALGOS] = {
+    [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
+    [FC_WINOGRAD_F2] = &fc_kind_winograd_f2, [FC_WINOGRAD_F3] = &fc_kind_winograd_f3,
+    [FC_WINOGRAD_F4] = &fc_kind_winograd_f4, [FC_WINOGRAD_F6] = &fc_kind_winograd_f6,
+    [FC_POINTWISE] = &fc_kind_pointwise,     [FC_DEPTHWISE] = &fc_kind_depthwise,
+    [FC_REFERENCE] = &fc_kind_reference,
+};
+static const fc_kind *const derived[] = {&fc_kind_views, &fc_kind_convert};
+enum { FC_DERIVED = sizeof derived / sizeof *derived };
+
+// ----------------------------------------------------------------------------------------------------------- choosing
+
+static int is_pointwise(const fc_axis *a) { return a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->in == a->out; }
+
+// Whether steps of `outer` continue where `count` inner steps end; a single inner step can be any.
+static int continues(int64_t outer, int64_t inner, int64_t count) { return count == 1 || outer == inner * count; }
+
+// The same problem in fewer, longer rows: where the kernel has one tap along an axis, rows that follow each other in
+// memory are one row, and the images of a linear layer, of one pixel each, are the pixels of one image.
+static fc_problem in_long_rows(fc_problem p) {
+    fc_axis *w = &p.axis[2];
+    for (int i = 1; i >= -1 && is_pointwise(w); i--) { // height, depth, image
+        const int64_t *src = i < 0 ? &p.src.outer : &p.src.axis[i], *dst = i < 0 ? &p.dst.outer : &p.dst.axis[i];
+        const int64_t count = i < 0 ? p.batch : p.axis[i].in;
+        if (i >= 0 && !is_pointwise(&p.axis[i])) break;
+        if (count == 1) continue;
+        if (count == 0 || !continues(*src, p.src.axis[2], w->in) || !continues(*dst, p.dst.axis[2], w->in)) break;
+        if (w->in == 1) {
+            p.src.axis[2] = *src;
+            p.dst.axis[2] = *dst;
+        }
+        w->in = w->out = w->in * count;
+        if (i < 0) p.batch = 1;
+        else p.axis[i].in = p.axis[i].out = 1;
+    }
+    return p;
+}
+
+// What a kind that serves such problems at all says of this one.
+static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
+    const fc_problem *p = r->op->conv;
+    fc_verdict v = {.cost = INFINITY};
+    if (p->in_channels * fc_taps(p) == 0 && !(kind->traits & FC_SERVES_EMPTY)) v.refusal = "the kernel is empty";
+    else if (kind->traits & FC_INEXACT && r->options->strict)
+        v.refusal = "precision='strict' and weight gradients keep the error bound of direct summation";
+    else v.refusal = kind->refuse(r);
+    if (!v.refusal) v.cost = kind->cost(r);
+    if (!v.refusal) v.packing = kind->packing(r);
+    return v;
+}
+
+static double total(const fc_verdict *verdict, const fc_options *options) {
+    return verdict->cost + (options->once ? verdict->packing : 0);
+}
+
+static int serves(const fc_kind *kind, const fc_problem *p) {
+    return kind->traits >> p->direction & 1 && !(kind->traits & FC_SERVES_HALF) == !p->half;
+}
+
+// The kind by which the algorithm in question serves best.
+static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
+    const fc_kind *own = r->options->algorithm == FC_AUTO ? NULL : algorithms[r->options->algorithm];
+    fc_verdict found = {.name = own ? own->name : NULL, .cost = INFINITY};
+    *best = NULL;
+    for (int i = -1; i < FC_DERIVED; i++) {
+        const fc_kind *kind = i < 0 ? own : derived[i];
+        if (!kind || !serves(kind, r->op->conv) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
+        const fc_verdict v = ask_kind(kind, r);
+        if (*best && (v.refusal || total(&v, r->options) >= total(&found, r->options))) continue;
+        found = v;
+        found.name = own ? own->name : kind->name;
+        *best = kind;
+    }
+    return found;
+}
+
+static const fc_planner planner;
+
+static fc_request request_of(const fc_op *op, const fc_options *options) {
+    const int dtype = op->conv ? op->conv->dtype : op->pool ? op->pool->dtype : op->stencil->dtype;
+    return (fc_request){op, fc_kernels_for(options->machine.isa, (fc_dtype)dtype), options, &planner};
+}
+
+static fc_problem simplified(const fc_problem *p) {
+    return p->direction == FC_FORWARD && !p->half ? in_long_rows(*p) : *p;
+}
+
+static fc_verdict ask_as(const fc_op *op, const fc_options *options, fc_algo_id algorithm) {
+    const fc_problem p = simplified(op->conv);
+    fc_options chosen = *options;
+    chosen.algorithm = algorithm;
+    const fc_kind *kind;
+    const fc_request r = request_of(&(fc_op){.conv = &p}, &chosen);
+    return ask_algorithm(&r, &kind);
+}
+
+void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
+    for (int id = 0; id < FC_ALGOS; id++) verdicts[id] = ask_as(&(fc_op){.conv = problem}, options, (fc_algo_id)id);
+}
+
+// FC_AUTO where parts that choose for themselves are no dearer than any one algorithm.
+static fc_algo_id cheapest(const fc_problem *problem, const fc_options *options) {
+    fc_verdict verdicts[FC_ALGOS];
+    fc_algo_id best = FC_REFERENCE;
+    fc_plan_explain(problem, options, verdicts);
+    for (int id = 0; id < FC_ALGOS; id++)
+        if (!(algorithms[id]->traits & FC_BY_NAME) && total(&verdicts[id], options) < total(&verdicts[best], options))
+            best = (fc_algo_id)id;
+    const fc_verdict parts = ask_as(&(fc_op){.conv = problem}, options, FC_AUTO);
+    return total(&parts, options) <= total(&verdicts[best], options) ? FC_AUTO : best;
+}
+
+static fc_verdict ask(const fc_op *op, const fc_options *options) {
+    const fc_algo_id algorithm = options->algorithm == FC_AUTO ? cheapest(op->conv, options) : options->algorithm;
+    return ask_as(op, options, algorithm);
+}
+
+// ------------------------------------------------------------------------------------------------------------- making
+
+// The kind that serves, and what it predicts; of a convolution its algorithm too.
+static fc_status choose(fc_plan *plan, const fc_op *op, fc_options *options, char message[FC_MESSAGE]) {
+    if (!op->conv) {
+        const fc_request r = request_of(op, options);
+        if (op->pool) plan->pool = *op->pool;
+        else plan->stencil = *op->stencil;
+        plan->kind = op->stencil                         ? &fc_kind_stencil
+                     : op->pool->direction == FC_FORWARD ? &fc_kind_pool
+                                                         : &fc_kind_pool_grad;
+        plan->seconds = plan->kind->cost(&r);
+        return FC_OK;
+    }
+    plan->problem = simplified(op->conv);
+    if (options->algorithm == FC_AUTO) options->algorithm = cheapest(&plan->problem, options);
+    const fc_request r = request_of(&(fc_op){.conv = &plan->problem}, options);
+    const fc_verdict verdict = ask_algorithm(&r, &plan->kind);
+    plan->id = options->algorithm;
+    plan->seconds = verdict.cost;
+    if (!verdict.refusal) return FC_OK;
+    snprintf(message, FC_MESSAGE, "%s", verdict.refusal);
+    return FC_UNSUPPORTED;
+}
+
+static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out, char message[FC_MESSAGE]) {
+    snprintf(message, FC_MESSAGE, "not enough memory for the plan");
+    fc_options chosen = *options;
+    fc_plan *plan = calloc(1, sizeof *plan);
+    if (!plan) return FC_NO_MEMORY;
+    fc_status status = choose(plan, op, &chosen, message);
+    if (status == FC_OK) {
+        const fc_op own = {.conv = op->conv ? &plan->problem : NULL,
+                           .pool = op->pool ? &plan->pool : NULL,
+                           .stencil = op->stencil ? &plan->stencil : NULL};
+        const fc_request r = request_of(&own, &chosen);
+        plan->kernels = r.kernels;
+        plan->machine = chosen.machine;
+        status = plan->kind->layout(plan, &r, message);
+    }
+    if (status != FC_OK) {
+        fc_plan_destroy(plan);
+        return status;
+    }
+    *out = plan;
+    return FC_OK;
+}
+
+static const fc_kind *kind_of(fc_algo_id algorithm) { return algorithms[algorithm]; }
+
+static const fc_planner planner = {ask, make, kind_of};
+
+// Every constant is a time.  One that is not positive or not finite would make a choice without meaning.
+static int costs_make_sense(const fc_costs *costs) {
+#define FC_COST(name) &&isfinite(costs->name) && costs->name > 0
+    return 1 FC_COSTS(FC_COST);
+#undef FC_COST
+}
+
+static int machine_makes_sense(const fc_machine *m) {
+#define FC_CACHE(name) &&m->name > 0 && m->name <= INT64_C(1) << 40
+    return 1 FC_CACHES(FC_CACHE);
+#undef FC_CACHE
+}
+
+fc_status fc_plan_create(const fc_op *op, const fc_options *options, fc_plan **out, char message[FC_MESSAGE]) {
+    *out = NULL;
+    const fc_status status = fc_op_check(op, message);
+    if (status != FC_OK) return status;
+    if (!fc_isa_supported(options->machine.isa) || options->algorithm < FC_AUTO || options->algorithm >= FC_ALGOS) {
+        snprintf(message, FC_MESSAGE, "no such instruction set or algorithm on this machine");
+        return FC_INVALID;
+    }
+    if (!costs_make_sense(&options->costs)) {
+        snprintf(message, FC_MESSAGE, "a cost is not a positive number of seconds");
+        return FC_INVALID;
+    }
+    if (!machine_makes_sense(&options->machine)) {
+        snprintf(message, FC_MESSAGE, "a cache has no positive size below 1 TiB");
+        return FC_INVALID;
+    }
+    return make(op, options, out, message);
+}
+
+void fc_plan_destroy(fc_plan *plan) {
+    if (!plan) return;
+    for (fc_schedule *s = atomic_load(&plan->schedules), *next; s; s = next) {
+        next = s->next;
+        fc_schedule_destroy(s);
+    }
+    for (int64_t i = 0; i < plan->part_count; i++) fc_plan_destroy(plan->parts[i].plan);
+    free(plan->parts);
+    free(plan->state);
+    free(plan);
+}
+
+// -------------------------------------------------------------------------------------------------------------- using
+
+fc_algo_id fc_plan_algorithm(const fc_plan *plan) { return plan->id; }
+
+size_t fc_plan_packed_bytes(const fc_plan *plan) { return plan->packed_bytes; }
+
+double fc_plan_flops(const fc_plan *plan) { return 2 * fc_macs(&plan->problem); }
+
+double fc_plan_seconds(const fc_plan *plan) { return plan->seconds; }
+
+fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    return plan->kind->pack(plan, wei, bias, packed, threads);
+}
+
+// Schedules are added at the head and stay as long as the plan, so that they are found without a lock.
+fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule **out) {
+    _Atomic(fc_schedule *) *head = &((fc_plan *)plan)->schedules; // what is remembered does not change the plan
+    threads = fc_worthwhile_threads(plan->seconds, threads);
+    for (const fc_schedule *s = atomic_load(head); s; s = s->next)
+        if (s->threads == threads) {
+            *out = s;
+            return FC_OK;
+        }
+    fc_list list = {.schedule = fc_schedule_new(threads),
+                    .at = {.src = fc_place_in(FC_BASE_SRC),
+                           .wei = fc_place_in(FC_BASE_WEI),
+                           .residual = fc_place_in(FC_BASE_RESIDUAL),
+                           .dst = fc_place_in(FC_BASE_DST),
+                           .index = fc_place_in(FC_BASE_INDEX),
+                           .shared = fc_place_in(FC_BASE_SHARED)}};
+    if (!list.schedule) return FC_NO_MEMORY;
+    plan->kind->stages(plan, threads, &list);
+    const fc_status status = fc_schedule_finish(&list);
+    if (status != FC_OK) {
+        fc_schedule_destroy(list.schedule);
+        return status;
+    }
+    list.schedule->next = atomic_load(head);
+    while (!atomic_compare_exchange_weak(head, &list.schedule->next, list.schedule)) continue;
+    *out = list.schedule;
+    return FC_OK;
+}

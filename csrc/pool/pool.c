@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// pool.c - pooling and its gradient: which kernel suits the strides, and how the work is shared.
+#include "core/plan.h"
+
+// Bytes of one task: some ten microseconds of memory traffic, much more than it costs to hand a task out.
+enum { FC_POOL_TASK = 128 * 1024 };
+// Nominal speed of one thread, for deciding how many are worth waking.
+static const double fc_pool_bytes_per_second = 1e10, fc_pool_taps_per_second = 4e9;
+
+// ------------------------------------------------------------------------------------------------- what is suitable
+
+static int over_channels(const fc_pool *p) { return p->channels > 1 && p->src.channel == 1 && p->dst.channel == 1; }
+
+static int rows_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return (w->in == 1 || p->src.axis[2] == 1) && (w->out == 1 || p->dst.axis[2] == 1);
+}
+
+// Whether a float can hold how far the last element under a band of rows lies behind the first one.
+static int offsets_exact(const fc_pool *p) {
+    double reach = 0;
+    for (int i = 0; i < FC_AXES; i++) {
+        const fc_axis *a = &p->axis[i];
+        double span = p->adaptive ? (double)(a->in / a->out + 2) : (double)(a->kernel - 1) * (double)a->dilation + 1;
+        if (i == 1) span += (double)(fc_pool_band_rows(p) - 1) * (p->adaptive ? span : (double)a->stride);
+        reach = reach * (double)a->in + (span < (double)a->in ? span : (double)a->in);
+    }
+    return reach < (double)(1 << 24);
+}
+
+// Whether rows can be folded across a vector of outputs at a time, and are not too many.
+static int columns_form(const fc_pool *p) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    return !p->adaptive && w->kernel <= FC_POOL_TAPS && (w->stride == 1 || (w->stride == 2 && w->dilation == 1)) &&
+           (h->kernel <= h->stride || fc_pool_shares_rows(p));
+}
+
+// Whether a window is a whole plane, in one piece; simplified() has made one row of it.
+static int plane_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return !p->adaptive && p->axis[0].in == 1 && p->axis[1].in == 1 && w->out == 1 && w->kernel == w->in &&
+           w->dilation == 1 && w->pad == 0;
+}
+
+// Whether windows are two columns side by side, in rows that are long: 24 outputs, from where on it was measured to pay.
+static int pairs_form(const fc_pool *p) {
+    const fc_axis *w = &p->axis[2];
+    return !p->adaptive && w->kernel == 2 && w->stride == 2 && w->dilation == 1 && w->pad == 0 && w->out >= 24 &&
+           2 * w->out <= w->in && p->axis[1].kernel <= p->axis[1].stride;
+}
+
+static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
+    const int exact = !indexed || offsets_exact(p);
+    if (over_channels(p)) return exact ? k->pool_channels : k->pool_any;
+    if (!rows_form(p)) return k->pool_any;
+    if (plane_form(p)) return k->pool_planes;
+    if (pairs_form(p) && !indexed) return k->pool_pairs;
+    return columns_form(p) && exact ? k->pool_columns : k->pool_lines;
+}
+
+// An adaptive pooling whose windows are all alike is a strided one, and a plane in one piece under one window a row: both
+// are faster.
+static fc_pool simplified(const fc_pool *p) {
+    fc_pool simple = *p;
+    int64_t plane = 1;
+    int whole = 1;
+    for (int i = 0; i < FC_AXES && p->adaptive; i++) {
+        fc_axis *a = &simple.axis[i];
+        if (a->in % a->out != 0) return *p;
+        a->kernel = a->stride = a->in / a->out;
+        a->dilation = 1;
+        a->pad = simple.pad_after[i] = 0;
+    }
+    simple.adaptive = 0;
+    if (p->adaptive) simple.count_include_pad = 0;
+    for (int i = FC_AXES - 1; i >= 0; i--) {
+        const fc_axis *a = &simple.axis[i];
+        whole &= a->out == 1 && a->kernel == a->in && a->dilation == 1 && a->pad == 0 && simple.pad_after[i] == 0 &&
+                 (a->in == 1 || p->src.axis[i] == plane);
+        plane *= a->in;
+    }
+    if (!whole) return simple;
+    for (int i = 0; i < FC_AXES; i++) simple.axis[i].in = simple.axis[i].kernel = i == FC_AXES - 1 ? plane : 1;
+    simple.src.axis[FC_AXES - 1] = 1;
+    return simple;
+}
+
+static double plane_bytes(const fc_pool *p, const fc_kernels *k) {
+    const fc_axis *a = p->axis;
+    return ((double)a[0].in * (double)a[1].in * (double)a[2].in +
+            (double)a[0].out * (double)a[1].out * (double)a[2].out) *
+           (double)k->element;
+}
+
+// ---------------------------------------------------------------------------------------------------------- the kinds
+
+// Both ways of pooling touch fewer elements than windows have, by far when they are large.
+static double cost(const fc_request *r) {
+    const fc_pool *p = r->op->pool;
+    const fc_axis *a = p->axis;
+    double taps = (double)a[0].out * (double)a[1].out * (double)a[2].out;
+    for (int i = 0; i < FC_AXES; i++) taps *= p->adaptive ? (double)(a[i].in / a[i].out + 1) : (double)a[i].kernel;
+    const double planes = (double)p->batch * (double)p->channels;
+    return planes * (plane_bytes(p, r->kernels) / fc_pool_bytes_per_second +
+                     taps / (double)r->kernels->vl / fc_pool_taps_per_second);
+}
+
+static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
+    (void)message;
+    plan->pool = simplified(r->op->pool);
+    return FC_OK;
+}
+
+// About `size` elements of `whole` in each part, and as many parts for every thread.
+static int64_t even_part(int64_t size, int64_t whole, int threads) {
+    int64_t parts = fc_ceil_div(whole, size);
+    parts = fc_clamp(1, fc_round_up(parts, threads), whole);
+    return fc_ceil_div(whole, parts);
+}
+
+// How the work is cut into tasks: rows and channels of one, and tasks per image.
+typedef struct pool_split {
+    fc_pool_fn kernel;
+    int64_t rows, row_parts, channels, channel_parts;
+} pool_split;
+
+static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
+    (void)thread;
+    const fc_pool *p = &stage->plan->pool;
+    const pool_split *s = stage->context;
+    const int64_t channel = index % s->channel_parts * s->channels;
+    const int64_t row = index / s->channel_parts % s->row_parts * s->rows;
+    const fc_pool_work work = {
+        .pool = p,
+        .src = fc_operand(call, stage->at.src),
+        .dst = fc_operand(call, stage->at.dst),
+        .indices = fc_operand(call, stage->at.index),
+        .image = index / s->channel_parts / s->row_parts,
+        .channel = channel,
+        .channels = fc_min(s->channels, p->channels - channel),
+        .row = row,
+        .rows = fc_min(s->rows, p->axis[0].out * p->axis[1].out - row),
+    };
+    s->kernel(&work);
+}
+
+// Maxima are copies of their inputs, down to the smallest; sums need not be.
+static void mark_exact(const fc_pool *p, fc_list *list) { list->schedule->exact = p->kind == FC_POOL_MAX; }
+
+static void stages(const fc_plan *plan, int threads, fc_list *list) {
+    const fc_pool *p = &plan->pool;
+    const fc_kernels *k = plan->kernels;
+    if (p->batch == 0 || p->channels == 0) return;
+    const int64_t rows = p->axis[0].out * p->axis[1].out;
+    pool_split s = {.kernel = forward_kernel(p, k, p->indexed)};
+    const double plane = plane_bytes(p, k), row = plane / (double)rows;
+    if (over_channels(p)) { // all channels of some rows; a part of them when one row is too much
+        const double wide = row * (double)p->channels;
+        const int64_t least = fc_pool_shares_rows(p) ? FC_POOL_ALONE : 1, some = (int64_t)(FC_POOL_TASK / row);
+        const int64_t block = 4 * k->vl;
+        s.rows = even_part(fc_clamp(fc_clamp(1, least, rows), (int64_t)(FC_POOL_TASK / wide), rows), rows, threads);
+        s.channels = wide > FC_POOL_TASK ? fc_clamp(block, some / block * block, p->channels) : p->channels;
+    } else { // some planes, or some rows of one
+        const int64_t some = fc_clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
+        s.channels = even_part(some, p->channels, some > 1 ? threads : 1);
+        s.rows = some > 1 ? rows : even_part(fc_clamp(1, (int64_t)(FC_POOL_TASK / row), rows), rows, 1);
+    }
+    s.row_parts = fc_ceil_div(rows, s.rows);
+    s.channel_parts = fc_ceil_div(p->channels, s.channels);
+    mark_exact(p, list);
+    fc_list_stage(list, plan, task, p->batch * s.row_parts * s.channel_parts, fc_list_keep(list, &s, sizeof s));
+}
+
+const fc_kind fc_kind_pool = {
+    .name = "pool", .traits = FC_SERVES_FORWARD, .rows = 1, .cost = cost, .layout = layout, .stages = stages};
+
+// -------------------------------------------------------------------------------------------------------- the gradient
+
+static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
+    (void)thread;
+    const fc_pool *p = &stage->plan->pool;
+    const fc_kernels *k = stage->plan->kernels;
+    const int64_t channels = *(const int64_t *)stage->context, parts = fc_ceil_div(p->channels, channels);
+    const fc_pool_grad grad = {
+        .pool = p,
+        .d_dst = fc_operand(call, stage->at.src),
+        .indices = fc_operand(call, stage->at.index),
+        .d_src = fc_operand(call, stage->at.dst),
+        .image = index / parts,
+        .channel = index % parts * channels,
+        .channels = fc_min(channels, p->channels - index % parts * channels),
+    };
+    if (p->kind == FC_POOL_AVG) (over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows)(&grad);
+    else if (!k->pool_max_grad(&grad)) atomic_store(&call->status, FC_INVALID);
+}
+
+// Whole planes, so that no two tasks add to the same element; whole cache lines of channels where those lie together.
+static void grad_stages(const fc_plan *plan, int threads, fc_list *list) {
+    (void)threads;
+    const fc_pool *p = &plan->pool;
+    if (p->batch == 0 || p->channels == 0) return;
+    const int64_t block = p->src.channel == 1 ? 64 / plan->kernels->element : 1;
+    const int64_t some = (int64_t)(FC_POOL_TASK / plane_bytes(p, plan->kernels)) / block * block;
+    const int64_t channels = fc_clamp(fc_min(block, p->channels), some, p->channels);
+    mark_exact(p, list);
+    fc_list_stage(list, plan, grad_task, p->batch * fc_ceil_div(p->channels, channels),
+                  fc_list_keep(list, &channels, sizeof channels));
+}
+
+const fc_kind fc_kind_pool_grad = {
+    .name = "pool_grad", .traits = FC_SERVES_INPUT, .rows = 1, .cost = cost, .layout = layout, .stages = grad_stages};

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// problem.h - what can be asked for: convolutions, pooling and stencils, as plain numbers.
+//
+// One equation covers every direction and every layout.  For each group g, image n, output channel o and output
+// position (d, h, w):
+//
+//   dst[g,n,o,d,h,w] = clamp( bias[g,o] + residual[g,n,o,d,h,w]
+//       + sum over c,i,j,k of  wei[g,o,c,i,j,k] * src[g,n,c, d*sd - pd + i*ed, h*sh - ph + j*eh, w*sw - pw + k*ew] )
+//
+// where (s, p, e) are stride, padding and dilation of an axis and reads outside src are zero.  All three tensors are
+// addressed through explicit strides, so NCHW, NHWC, sub-views, flipped and transposed weights are the same problem.
+// The gradients are the same equation with the tensors' roles exchanged (grad/views.c).  1-D and 2-D convolutions
+// are 3-D ones whose missing axes have size one.
+#ifndef FC_PROBLEM_H
+#define FC_PROBLEM_H
+
+#include <stdint.h>
+
+typedef enum fc_dtype { FC_F32 = 0, FC_F64 = 1, FC_DTYPES } fc_dtype;
+
+typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_isa;
+
+typedef enum fc_direction { FC_FORWARD = 0, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT } fc_direction;
+
+enum { FC_AXES = 3 };
+
+// One spatial axis.  `out` is given, so padding on the far side is implied: whatever a window reads past `in` is zero.
+// `pad` may be negative (a crop); the gradients by phases need that.
+typedef struct fc_axis {
+    int64_t in, out, kernel, stride, dilation, pad;
+} fc_axis;
+
+// Strides in elements; any sign.  For weights `outer` steps output channels, for src and dst it steps images.
+typedef struct fc_view {
+    int64_t group, outer, channel, axis[FC_AXES];
+} fc_view;
+
+typedef struct fc_problem {
+    int64_t batch, groups;
+    int64_t in_channels, out_channels; // per group
+    fc_axis axis[FC_AXES];             // depth, height, width
+    fc_view src, wei, dst;
+    int32_t dtype;     // fc_dtype of all three tensors
+    int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
+    int32_t half;      // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
+    double low, high;  // of what is written, as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
+} fc_problem;
+
+// Pooling (pool/pool.c): the same axes.  A window is cut to the input, so padding is never a maximum and adds nothing to
+// a sum; `out` is given here too, and whoever rounds it up makes sure that each window holds an element.
+typedef enum fc_pool_kind { FC_POOL_MAX = 0, FC_POOL_AVG } fc_pool_kind;
+
+typedef struct fc_pool {
+    int64_t batch, channels;
+    fc_axis axis[FC_AXES];
+    fc_view src, dst, index; // group unused; of the gradients when running backwards
+    int32_t dtype, kind;
+    int32_t direction;         // forward, or FC_BACKWARD_INPUT: from the gradient of dst to that of src
+    int32_t indexed;           // maximum, forward: indices are wanted
+    int32_t adaptive;          // window i is [floor(i * in / out), ceil((i + 1) * in / out)); kernel .. pad unused
+    int32_t count_include_pad; // average: the padding counts too, `pad` before the input and `pad_after` behind it
+    int64_t pad_after[FC_AXES];
+    int64_t divisor; // average: what to divide by, or 0 for the number of elements
+} fc_pool;
+
+// Forward, `index` of a maximum gets positions in the flat input plane (d, h, w in row-major order); the first among
+// equals wins, and the last NaN over everything.  Backward, src of the call is the gradient of the output, and all of dst
+// is written.
+
+// Stencils (stencil/stencil.c): one channel, any number of axes up to FC_RANK, borders as image filters have them:
+//
+//   dst[o] = sum over k of wei[k] * ext(src)[o + offset + k],  o, offset and k one number per axis
+//
+// where ext continues src beyond its borders, axis by axis: by `fill`, by its last element, mirrored about its edge or
+// about the centre of its last element, or periodically.
+typedef enum fc_border {
+    FC_BORDER_CONSTANT = 0,
+    FC_BORDER_NEAREST,
+    FC_BORDER_REFLECT,
+    FC_BORDER_MIRROR,
+    FC_BORDER_WRAP,
+    FC_BORDERS
+} fc_border;
+
+enum { FC_RANK = 8 };
+
+typedef struct fc_stencil_axis {
+    int64_t in, out, kernel, offset;
+    int64_t src, dst; // strides in elements; of the last axis dst must be 1
+    int32_t border;
+} fc_stencil_axis;
+
+typedef struct fc_stencil {
+    int32_t rank, dtype;
+    // The kernel is an outer product over the last two axes and has one tap along the others; the weights are those of
+    // the last but one axis, then those of the last.  Rows are summed first; what lies beyond the columns of sums is the
+    // fill times the sum of the last axis' weights, if the whole is to be the dense sum, or whatever else is asked for.
+    int32_t separable;
+    int32_t unfused;        // round products before they are added
+    double fill, fill_rows; // fill_rows: of the sums, separable only
+    fc_stencil_axis axis[FC_RANK];
+} fc_stencil;
+
+// Weights are given contiguous; there is no bias.  dst must not overlap src.
+
+#endif
