@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 import scipy.ndimage
 
 import fastconv as fc
-from fastconv.scipy import _engine, ndimage, report
+from fastconv.scipy import _engine, _gaussian, ndimage, report
 from fastconv.scipy._engine import Pass, Problem
 from fastconv.scipy._fold import Fold
 
@@ -113,6 +113,35 @@ def test_wide_gaussians_are_scipys(mode, dtype):
     assert not report()["left"]
 
 
+@pytest.mark.parametrize("border", BORDERS)
+def test_very_wide_gaussians_are_summed_by_formula(border):
+    """As exactly as tap by tap: relative to the sum of the weights' magnitudes."""
+    for n in (1, 2, 7, 50):
+        for sigma, truncate in ((900, 4), (1000.5, 1), (813, 0.3), (1500, 8)):
+            radius = int(truncate * sigma + 0.5)
+            fold = Fold(2 * radius + 1, n, n, -radius, border)
+            for order in range(4):
+                weights = _gaussian.gaussian(sigma, order, radius)
+                error = np.abs(_gaussian._folded(sigma, order, fold) - fold.sums(weights[::-1])).max()
+                assert error <= 16 * np.finfo(float).eps * np.abs(weights).sum(), (n, sigma, truncate, order)
+
+
+def test_gaussians_of_any_width():
+    x = np.random.default_rng(6).random((5, 6))
+    report(reset=True)
+    for mode in MODES:
+        for order in (0, 1):
+            options = {"sigma": 2e4, "order": order, "mode": mode, "cval": 0.5}
+            expected = scipy.ndimage.gaussian_filter(x, **options)
+            np.testing.assert_allclose(ndimage.gaussian_filter(x, **options), expected, rtol=0, atol=1e-13)
+        options = {"mode": mode, "cval": 0.5}
+        expected = scipy.ndimage.gaussian_filter(x, 3, truncate=40, **options)
+        np.testing.assert_allclose(ndimage.gaussian_filter(x, 3, truncate=1e12, **options), expected, rtol=1e-13)
+    for sigma in (1e9, 1e30, 1e300):
+        np.testing.assert_allclose(ndimage.gaussian_filter(x, sigma, mode="wrap"), np.full(x.shape, x.mean()), 1e-12)
+    assert not report()["left"]
+
+
 def test_boxes_of_any_size():
     rng = np.random.default_rng(5)
     report(reset=True)
@@ -152,6 +181,7 @@ resource.setrlimit(resource.RLIMIT_AS, (size + BUDGET,) * 2)
 for mode in ("reflect", "constant", "nearest", "mirror", "wrap"):
     for image in (x, x.astype("f4"), tall, wide, cube, few):
         ndimage.gaussian_filter(image, 20000, mode=mode)
+        ndimage.gaussian_filter(image, 1e12, mode=mode)
         ndimage.uniform_filter(image[:100, :100], 10**15, mode=mode, origin=10**14)
         ndimage.correlate1d(image, long, mode=mode, axis=0)
         ndimage.convolve1d(image, long, mode=mode)

@@ -6,6 +6,7 @@ Sums of float32 are computed in float32, where SciPy has float64. An integer out
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from fastconv import _args
 from fastconv._names import only
-from fastconv.scipy import _numbers
+from fastconv.scipy import _gaussian, _numbers
 from fastconv.scipy._accelerate import in_place_of
 from fastconv.scipy._engine import SUMS, Pass, Problem, run_passes
 from fastconv.scipy._engine import correlate as _correlate
@@ -31,6 +32,7 @@ _BORDERS = {name: name for name in ("reflect", "constant", "nearest", "mirror", 
 _BORDERS |= {"grid-mirror": "reflect", "grid-constant": "constant", "grid-wrap": "wrap"}
 #: SciPy's running sums take the same time for any size, and are faster from about here on.
 _RUNNING_SUMS = 512
+_UNDERFLOW = 40  # standard deviations, beyond which a Gaussian is zero in float64
 
 
 @in_place_of(scipy.ndimage)
@@ -410,9 +412,12 @@ def _smoothed(
         r = _index(reach) if reach is not None else int(_real(truncate) * _real(s) + 0.5)
         if r < 0 or _index(derivative) < 0:
             raise Unserved("a negative radius or order")
-        weights = _gaussian(float(s), _index(derivative), r)
+        if r > _UNDERFLOW * _real(s) + 1 and np.isfinite(x).all():
+            r = math.ceil(_UNDERFLOW * _real(s))
+        n = x.shape[axis]
+        weights, offset = _gaussian.taps(float(s), _index(derivative), Fold(2 * r + 1, n, n, -r, _border(border)))
         unit &= derivative == 0
-        passes.append(Pass(axis, weights[::-1], x.shape[axis], -r, _border(border)))
+        passes.append(Pass(axis, weights, n, offset, _border(border)))
     if not passes:
         raise Unserved("no axis to smooth along")
     # Behind a constant border the order of axes matters, unless all weights sum to one.
@@ -424,18 +429,6 @@ def _smoothed(
 def _columns_before_rows(passes: list[Pass], rank: int) -> list[Pass]:
     """In the order in which the two last axes can be one pass."""
     return sorted(passes, key=lambda p: p.axis if p.axis < rank - 2 else 2 * rank - p.axis)
-
-
-def _gaussian(sigma: float, order: int, radius: int) -> np.ndarray:
-    """A Gaussian of sum one, or its derivative: polynomials q with q[0] = 1 and q[n + 1] = q[n]' - x q[n] / sigma**2
-    times it."""
-    x = np.arange(-radius, radius + 1)
-    weights = np.exp(-0.5 / sigma**2 * x**2)
-    weights /= weights.sum()
-    q = np.polynomial.Polynomial([1.0])
-    for _ in range(order):
-        q = q.deriv() - np.polynomial.Polynomial([0.0, 1.0]) * q / sigma**2
-    return q(x) * weights
 
 
 def _averaged(input: Any, size: Any, output: Any, mode: Any, cval: Any, origin: Any, axes: Any) -> np.ndarray:
