@@ -82,7 +82,7 @@ echo "== README.md, Try it"
 commands=$(sed -n '/^## Try it/,/^## What/p' README.md | sed -n '/^```sh$/,/^```$/p' | grep -v '^```')
 as root "$(grep '^apt ' <<<"$commands") >/dev/null 2>&1"
 started=$SECONDS
-as newcomer "set -x
+as newcomer "set -v
 $(grep -v '^apt ' <<<"$commands")"
 as newcomer "test -s fastconv-demo/index.html"
 echo "   in $((SECONDS - started)) s"
