@@ -7,9 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args, _config, _core, _costs
 from fastconv._args import ALGORITHMS
+from fastconv._explanation import Explanation, Verdict
 from fastconv._names import only
 
 __all__ = ["ALGORITHMS", "ConvPlan", "algorithms"]
@@ -128,6 +130,11 @@ class ConvPlan:
     threads, nor on where in the batch an image stands. It may differ in the last bits from that of
     :func:`fastconv.conv2d`, which packs its weights in every call and so may choose another algorithm.
 
+    References
+    ----------
+    Winograd's algorithms: A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016,
+    arXiv:1509.09308.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -144,8 +151,8 @@ class ConvPlan:
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        weight: Any,
-        bias: Any = None,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
         stride: Any = 1,
         padding: Any = 0,
         dilation: Any = 1,
@@ -216,7 +223,7 @@ class ConvPlan:
         """Whether the core is given float32 for float16."""
         return self._transposed and self._dtype == _args.HALF
 
-    def __call__(self, x: Any, residual: Any = None, out: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Convolve.
 
         Parameters
@@ -290,7 +297,7 @@ class ConvPlan:
         """Shape of the result."""
         return self._geometry.input_result_shape if self._transposed else self._geometry.result_shape
 
-    def explain(self, measure: bool | None = None) -> str:
+    def explain(self, measure: bool | None = None) -> Explanation:
         """A table of every algorithm: its predicted cost, or the reason why it cannot serve.
 
         Parameters
@@ -302,34 +309,35 @@ class ConvPlan:
 
         Returns
         -------
-        str
+        Explanation
+            Rows with ``algorithm``, ``predicted`` and ``measured`` seconds, ``refusal`` and ``chosen``, to go through
+            or to take by name. It prints as the table, in a notebook as HTML.
 
         Examples
         --------
         >>> import numpy as np, fastconv as fc
         >>> plan = fc.ConvPlan((1, 8, 14, 14), np.ones((16, 8, 1, 1), np.float32))
         >>> print(plan.explain(measure=False))  # doctest: +ELLIPSIS
-        algorithm       predicted ms
-        direct                 0...
-        im2col                 0...
-        winograd_f2                -  refused: only kernels of two columns or more
+        algorithm      predicted ms
+        direct                0...
+        im2col                0...
+        winograd_f2               -  refused: only kernels of two columns or more
         ...
+        >>> [row.algorithm for row in plan.explain(measure=False) if row.refusal is None]
+        ['direct', 'im2col', 'pointwise', 'reference']
         """
-        verdicts = self.verdicts(_costs.COSTS.seconds)
-        measured = self.measured() if (_costs.COSTS.tuned if measure is None else measure) else None
-        lines = [f"{'algorithm':<14}{'predicted ms':>14}" + (f"{'measured ms':>13}" if measured else "")]
-        for name, refusal, cost in verdicts:
-            line = f"{name:<14}" + (f"{cost * 1e3:>14.3f}" if refusal is None else f"{'-':>14}")
-            if measured:
-                line += f"{measured[name] * 1e3:>13.3f}" if name in measured else f"{'-':>13}"
-            note = f"refused: {refusal}" if refusal is not None else "chosen" if name == self.algorithm else ""
-            lines.append(f"{line}  {note}")
-        lines.append(
-            f"(one thread; predicted by {_costs.COSTS.source})"
-            if _costs.COSTS.tuned
-            else "(one thread, predicted for a nominal machine: ratios count, not milliseconds)"
+        costs = _costs.COSTS
+        measured = self.measured() if (costs.tuned if measure is None else measure) else {}
+        rows = (
+            Verdict(name, None if refusal else cost, measured.get(name), refusal, name == self.algorithm)
+            for name, refusal, cost in self.verdicts(costs.seconds)
         )
-        return "\n".join(line.rstrip() for line in lines)
+        predicted = (
+            f"; predicted by {costs.source}"
+            if costs.tuned
+            else ", predicted for a nominal machine: ratios count, not milliseconds"
+        )
+        return Explanation(tuple(rows), f"one thread{predicted}")
 
     def verdicts(self, costs: tuple[float, ...]) -> list[tuple[str, str | None, float]]:
         """(algorithm, reason of its refusal or None, seconds that these costs predict), for ``fastconv tune``."""
@@ -409,7 +417,7 @@ def geometry_of(
     )
 
 
-def check_bias(bias: Any, channels: int, weight: np.ndarray) -> np.ndarray | None:
+def check_bias(bias: ArrayLike, channels: int, weight: np.ndarray) -> np.ndarray | None:
     """The bias as a contiguous array, or None."""
     if bias is None:
         return None
@@ -420,7 +428,7 @@ def check_bias(bias: Any, channels: int, weight: np.ndarray) -> np.ndarray | Non
     return _args.addressable(np.ascontiguousarray(bias))
 
 
-def check_residual(residual: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def check_residual(residual: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     residual = _args.as_operand(residual, "residual")
     if residual.shape != shape:
         raise ValueError(f"residual has shape {residual.shape}; it needs the output's shape {shape}")
@@ -485,6 +493,17 @@ def algorithms(
         As for :class:`fastconv.ConvPlan`.
     dtype : dtype
         float32 or float64.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    TypeError
+        If the dtype is another, or a shape holds no integers.
+    ValueError
+        If shapes or parameters are impossible.
 
     Examples
     --------

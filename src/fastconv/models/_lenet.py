@@ -50,6 +50,11 @@ def lenet5(
     ValueError
         An image smaller than 4.
 
+    Returns
+    -------
+    LeNet5
+        For inputs (N, in_channels, 32, 32).
+
     Notes
     -----
     Source: LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning applied to document

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv._names import only
 from fastconv.nn.module import Module
@@ -22,7 +22,7 @@ class _Activation(Module):
     _function: Callable
     _gradient: Callable
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         y = type(self)._function(x)
         self.save_for_backward(y)
         return y
@@ -38,7 +38,7 @@ class _InplaceActivation(_Activation):
     def __init__(self, inplace: bool = False) -> None:
         self.inplace = bool(inplace)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         y = type(self)._function(x, inplace=self.inplace and not self.training)
         self.save_for_backward(y)
         return y
@@ -79,7 +79,7 @@ class SiLU(_InplaceActivation):
 
     _function, _gradient = A.silu, A.silu_grad
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         y = super().forward(x)
         self.save_for_backward(x)  # its gradient is simplest in terms of the input
         return y
@@ -118,7 +118,7 @@ class Softmax(Module):
     def __init__(self, dim: int | None = None) -> None:
         self.dim = dim
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         y = A.softmax(x, self.dim)
         self.save_for_backward(y)
         return y
@@ -164,7 +164,7 @@ class Dropout(Module):
         self.inplace = bool(inplace)
         self._rng = np.random.default_rng(rng)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         if not self.training:
             self.save_for_backward()
             return x

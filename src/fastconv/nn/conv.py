@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv import functional as F
@@ -125,7 +126,7 @@ class _Conv(Module):
         self.save_for_backward(x, shape, border, arguments)
         return self._function()(x, weight, bias, **arguments)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         return self._forward(x, self._arguments(), self._arguments())
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
@@ -215,7 +216,7 @@ class _TransposedConv(_Conv):
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         super().__init__(*sizes, bias, padding_mode, dtype, layout, rng)
 
-    def forward(self, x: Any, output_size: tuple[int, ...] | None = None) -> np.ndarray:
+    def forward(self, x: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
         """The result, of spatial sizes `output_size` where `output_padding` would leave a choice."""
         extra = self.output_padding
         if output_size is not None:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv import functional as F
@@ -72,7 +73,7 @@ class Linear(Module):
         """Draw new initial values, as torch's default."""
         init.default_(self.weight, self.bias, rng=rng)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         x = _args.as_array(x, "input")
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
         if not self.training and x.shape[-1:] == (self.in_features,):
@@ -121,7 +122,7 @@ class Flatten(Module):
         self.start_dim = start_dim
         self.end_dim = end_dim
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         x = np.asarray(x)
         first = axis_index(self.start_dim, x.ndim, "start_dim")
         last = axis_index(self.end_dim, x.ndim, "end_dim")

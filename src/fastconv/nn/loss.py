@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv._names import only
 from fastconv.nn.module import Buffer, Module
@@ -37,7 +38,7 @@ class CrossEntropyLoss(Module):
 
     def __init__(
         self,
-        weight: Any = None,
+        weight: ArrayLike | None = None,
         *,
         ignore_index: int = -100,
         reduction: str = "mean",
@@ -56,11 +57,11 @@ class CrossEntropyLoss(Module):
             "label_smoothing": self.label_smoothing,
         }
 
-    def forward(self, input: Any, target: Any) -> Any:
+    def forward(self, input: ArrayLike, target: ArrayLike) -> Any:
         self.save_for_backward(input, target)
         return L.cross_entropy(input, target, **self._options())
 
-    def backward(self, grad_output: Any = 1.0) -> np.ndarray:
+    def backward(self, grad_output: ArrayLike = 1.0) -> np.ndarray:
         input, target = self.saved()
         return L.cross_entropy_grad(grad_output, input, target, **self._options())
 
@@ -82,11 +83,11 @@ class MSELoss(Module):
     def __init__(self, *, reduction: str = "mean") -> None:
         self.reduction = reduction
 
-    def forward(self, input: Any, target: Any) -> Any:
+    def forward(self, input: ArrayLike, target: ArrayLike) -> Any:
         self.save_for_backward(input, target)
         return L.mse_loss(input, target, reduction=self.reduction)
 
-    def backward(self, grad_output: Any = 1.0) -> np.ndarray:
+    def backward(self, grad_output: ArrayLike = 1.0) -> np.ndarray:
         input, target = self.saved()
         return L.mse_loss_grad(grad_output, input, target, reduction=self.reduction)
 

@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -59,7 +60,7 @@ class Parameter:
 
     __slots__ = ("__weakref__", "_array", "_loan", "_version", "grad")
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: ArrayLike) -> None:
         self._adopt(np.array(data, order="C"))
         self._version = 0
         self.grad: np.ndarray | None = None
@@ -162,11 +163,15 @@ class Buffer:
 
     `data` is a writable array; nobody keeps packed copies of it. A state dict may lack a buffer that
     is `optional`, which then keeps its value.
+
+    >>> import fastconv.nn as nn
+    >>> nn.BatchNorm2d(3).running_var
+    Buffer([1. 1. 1.], dtype=float32)
     """
 
     __slots__ = ("data", "optional")
 
-    def __init__(self, data: Any, optional: bool = False) -> None:
+    def __init__(self, data: ArrayLike, optional: bool = False) -> None:
         self.data = np.array(data)
         self.optional = optional
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -76,7 +77,7 @@ class _BatchNorm(Module):
     def _affine(self) -> tuple[np.ndarray | None, np.ndarray | None]:
         return (self.weight.value, self.bias.value) if self.affine else (None, None)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         if np.ndim(x) not in self._ranks:
             ranks = " or ".join(map(str, self._ranks))
             raise ValueError(f"input has shape {np.shape(x)}; it needs {ranks} axes")
@@ -187,7 +188,7 @@ class LocalResponseNorm(Module):
     def _arguments(self) -> tuple[int, float, float, float]:
         return self.size, self.alpha, self.beta, self.k
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         self.save_for_backward(x)
         return N.local_response_norm(x, *self._arguments(), layout=self.layout)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv import functional as F
@@ -94,7 +95,7 @@ class _MaxPool(_Pool):
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
         self._set_layout(layout)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: ArrayLike) -> Any:
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         if not (self.training or self.return_indices):
             self.save_for_backward()
@@ -137,7 +138,7 @@ class _AvgPool(_Pool):
         divisor = () if self.rank == 1 else (self.divisor_override,)
         return (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *divisor)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         self.save_for_backward(np.shape(x))
         return self._forward()(x, *self._window(), layout=self.layout)
 
@@ -156,7 +157,7 @@ class _AdaptiveAvgPool(_Pool):
         self.output_size = self._checked_output(output_size)
         self._set_layout(layout)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         self.save_for_backward(np.shape(x))
         return self._forward()(x, self.output_size, layout=self.layout)
 
@@ -176,7 +177,7 @@ class _AdaptiveMaxPool(_Pool):
         self.return_indices = return_indices
         self._set_layout(layout)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: ArrayLike) -> Any:
         y, indices = self._forward()(x, self.output_size, return_indices=True, layout=self.layout)
         self.save_for_backward(indices, np.shape(x))
         return (y, indices) if self.return_indices else y
@@ -201,7 +202,7 @@ class _MaxUnpool(_Pool):
         self._set_window(kernel, steps, _args.per_axis(padding, self.rank, "padding", 0))
         self._set_layout(layout)
 
-    def forward(self, x: Any, indices: Any, output_size: tuple[int, ...] | None = None) -> np.ndarray:
+    def forward(self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
         self.save_for_backward(indices)
         window = (self.kernel_size, self.stride, self.padding, output_size)
         return self._forward()(x, indices, *window, layout=self.layout)
@@ -232,7 +233,7 @@ class _LPPool(_Pool):
     def _window(self) -> tuple:
         return (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
-    def forward(self, x: Any) -> np.ndarray:
+    def forward(self, x: ArrayLike) -> np.ndarray:
         self.save_for_backward(x)
         return self._forward()(x, *self._window(), layout=self.layout)
 

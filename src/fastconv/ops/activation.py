@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv._names import only
 from fastconv.ops._operand import axis_index, like, matching, operand
@@ -70,7 +71,7 @@ def _pair(grad_output: Any, kept: Any, name: str) -> tuple[np.ndarray, np.ndarra
 # --- rectifiers -----------------------------------------------------------------------------------
 
 
-def relu(input: Any, inplace: bool = False) -> np.ndarray:
+def relu(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     """Rectified linear unit, ``max(x, 0)``; NaN stays NaN.
 
     Parameters
@@ -99,9 +100,16 @@ def relu(input: Any, inplace: bool = False) -> np.ndarray:
     return _finish(np.maximum(x, 0, out=out), input, inplace)
 
 
-def relu_grad(grad_output: Any, output: Any) -> np.ndarray:
+def relu_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     """Gradient of `relu`: `grad_output` where `output` (or the input: same sign) is above 0.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.relu(np.ones(3), np.array([0.0, 2.0, 0.0]))
     array([0., 1., 0.])
@@ -110,9 +118,16 @@ def relu_grad(grad_output: Any, output: Any) -> np.ndarray:
     return like(np.where(y <= 0, 0, g), grad_output)
 
 
-def relu6(input: Any, inplace: bool = False) -> np.ndarray:
+def relu6(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     """``min(max(x, 0), 6)``; see `relu` for the arguments. Source: Krizhevsky (2010).
 
+    Raises
+    ------
+    TypeError
+        If the dtype is not supported.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.relu6(np.array([-1.0, 5.0, 7.0]))
     array([0., 5., 6.])
@@ -121,9 +136,16 @@ def relu6(input: Any, inplace: bool = False) -> np.ndarray:
     return _finish(np.clip(x, 0, 6, out=out), input, inplace)
 
 
-def relu6_grad(grad_output: Any, output: Any) -> np.ndarray:
+def relu6_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     """Gradient of `relu6`: `grad_output` where ``0 < output < 6`` (input or result).
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.relu6(np.ones(3), np.array([0.0, 2.0, 6.0]))
     array([0., 1., 0.])
@@ -132,12 +154,19 @@ def relu6_grad(grad_output: Any, output: Any) -> np.ndarray:
     return like(np.where((y <= 0) | (y >= 6), 0, g), grad_output)
 
 
-def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> np.ndarray:
+def leaky_relu(input: ArrayLike, negative_slope: float = 0.01, inplace: bool = False) -> np.ndarray:
     """``x`` where positive, ``negative_slope * x`` elsewhere; see `relu` for the other arguments.
 
     Source: Maas, Hannun and Ng (2013), "Rectifier nonlinearities improve neural network acoustic
     models".
 
+    Raises
+    ------
+    TypeError
+        If the dtype is not supported.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.leaky_relu(np.array([-2.0, 3.0]))
     array([-0.02,  3.  ])
@@ -147,9 +176,16 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
     return _finish(np.multiply(x, negative_slope, out=out, where=x < 0), input, inplace)
 
 
-def leaky_relu_grad(grad_output: Any, input: Any, negative_slope: float = 0.01) -> np.ndarray:
+def leaky_relu_grad(grad_output: ArrayLike, input: ArrayLike, negative_slope: float = 0.01) -> np.ndarray:
     """Gradient of `leaky_relu`, from its `input` (its result serves too if the slope is above 0).
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.leaky_relu(np.ones(2), np.array([-2.0, 3.0]), 0.5)
     array([0.5, 1. ])
@@ -171,9 +207,16 @@ def _logistic(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     return np.reciprocal(out, out=out)
 
 
-def sigmoid(input: Any) -> np.ndarray:
-    """Logistic function ``1 / (1 + exp(-x))``, element by element.
+def sigmoid(input: ArrayLike) -> np.ndarray:
+    """Logistic function ``1 / (1 + exp(-x))``, element by element; see `relu` for `input` and the result.
 
+    Raises
+    ------
+    TypeError
+        If the dtype is not supported.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.sigmoid(np.array([-np.inf, 0.0, np.inf]))
     array([0. , 0.5, 1. ])
@@ -181,9 +224,16 @@ def sigmoid(input: Any) -> np.ndarray:
     return like(_logistic(operand(input)), input)
 
 
-def sigmoid_grad(grad_output: Any, output: Any) -> np.ndarray:
+def sigmoid_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     """Gradient of `sigmoid` from its result y: ``g·y·(1 − y)``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.sigmoid(np.ones(1), np.array([0.5]))
     array([0.25])
@@ -195,9 +245,16 @@ def sigmoid_grad(grad_output: Any, output: Any) -> np.ndarray:
     return like(d, grad_output)
 
 
-def tanh(input: Any) -> np.ndarray:
-    """Hyperbolic tangent, element by element.
+def tanh(input: ArrayLike) -> np.ndarray:
+    """Hyperbolic tangent, element by element; see `relu` for `input` and the result.
 
+    Raises
+    ------
+    TypeError
+        If the dtype is not supported.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.tanh(np.array([0.0, np.inf]))
     array([0., 1.])
@@ -205,9 +262,16 @@ def tanh(input: Any) -> np.ndarray:
     return like(np.tanh(operand(input)), input)
 
 
-def tanh_grad(grad_output: Any, output: Any) -> np.ndarray:
+def tanh_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     """Gradient of `tanh` from its result y: ``g·(1 − y²)``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.tanh(np.ones(1), np.array([0.5]))
     array([0.75])
@@ -219,11 +283,18 @@ def tanh_grad(grad_output: Any, output: Any) -> np.ndarray:
     return like(d, grad_output)
 
 
-def silu(input: Any, inplace: bool = False) -> np.ndarray:
+def silu(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     """``x * sigmoid(x)``, also called swish; see `relu` for the arguments.
 
     Source: Elfwing, Uchibe and Doya (2017), arXiv:1702.03118.
 
+    Raises
+    ------
+    TypeError
+        If the dtype is not supported.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.silu(np.array([0.0, 1.0])).round(4)
     array([0.    , 0.7311])
@@ -234,9 +305,16 @@ def silu(input: Any, inplace: bool = False) -> np.ndarray:
         return _finish(np.multiply(x, s, out=s if out is None else out), input, inplace)
 
 
-def silu_grad(grad_output: Any, input: Any) -> np.ndarray:
+def silu_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
     """Gradient of `silu` from its input: ``g·s·(1 + x·(1 − s))`` with s = sigmoid(x).
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.silu(np.ones(1), np.zeros(1))
     array([0.5])
@@ -252,11 +330,18 @@ def silu_grad(grad_output: Any, input: Any) -> np.ndarray:
     return like(d, grad_output)
 
 
-def hardswish(input: Any, inplace: bool = False) -> np.ndarray:
+def hardswish(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     """``x * relu6(x + 3) / 6``; see `relu` for the arguments.
 
     Source: Howard et al. (2019), "Searching for MobileNetV3", arXiv:1905.02244.
 
+    Raises
+    ------
+    TypeError
+        If the dtype is not supported.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.hardswish(np.array([-4.0, 0.0, 1.5, 4.0]))
     array([-0.   ,  0.   ,  1.125,  4.   ])
@@ -269,9 +354,16 @@ def hardswish(input: Any, inplace: bool = False) -> np.ndarray:
         return _finish(np.multiply(x, gate, out=gate if out is None else out), input, inplace)
 
 
-def hardswish_grad(grad_output: Any, input: Any) -> np.ndarray:
+def hardswish_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
     """Gradient of `hardswish` from its input: 0 below −3, g above 3, ``g·(x/3 + ½)`` between.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or the arrays differ in dtype or shape.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.hardswish(np.ones(3), np.array([-4.0, 0.0, 4.0]))
     array([0. , 0.5, 1. ])
@@ -297,7 +389,7 @@ def _shifted(x: np.ndarray, axis: int) -> np.ndarray:
     return np.subtract(x, largest, out=np.empty_like(x))
 
 
-def softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.ndarray:
+def softmax(input: ArrayLike, dim: int | None = None, *, dtype: Any = None) -> np.ndarray:
     """``exp(x) / sum(exp(x))`` along `dim`, computed without overflow.
 
     Parameters
@@ -337,9 +429,16 @@ def softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.ndar
     return like(y, input)
 
 
-def softmax_grad(grad_output: Any, output: Any, dim: int) -> np.ndarray:
+def softmax_grad(grad_output: ArrayLike, output: ArrayLike, dim: int) -> np.ndarray:
     """Gradient of `softmax` from its result y: ``y·(g − Σ g·y)`` along `dim`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.softmax`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.softmax(np.array([1.0, 0.0]), np.array([0.5, 0.5]), 0)
     array([ 0.25, -0.25])
@@ -351,11 +450,18 @@ def softmax_grad(grad_output: Any, output: Any, dim: int) -> np.ndarray:
     return like(d, grad_output)
 
 
-def log_softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.ndarray:
+def log_softmax(input: ArrayLike, dim: int | None = None, *, dtype: Any = None) -> np.ndarray:
     """``log(softmax(x))`` along `dim`, accurate where the softmax itself would round to 0 or 1.
 
     The arguments are those of `softmax`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.softmax`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.log_softmax(np.array([[0.0, 1000.0]]), dim=1)
     array([[-1000.,     0.]])
@@ -370,9 +476,16 @@ def log_softmax(input: Any, dim: int | None = None, *, dtype: Any = None) -> np.
     return like(y, input)
 
 
-def log_softmax_grad(grad_output: Any, output: Any, dim: int) -> np.ndarray:
+def log_softmax_grad(grad_output: ArrayLike, output: ArrayLike, dim: int) -> np.ndarray:
     """Gradient of `log_softmax` from its result y: ``g − exp(y)·Σ g`` along `dim`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.softmax`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.log_softmax(np.array([1.0, 0.0]), np.log([0.5, 0.5]), 0)
     array([ 0.5, -0.5])
@@ -403,6 +516,13 @@ def _masked(x: np.ndarray, mask: np.ndarray, p: float, out: np.ndarray | None = 
 def dropout_mask(shape: tuple[int, ...], p: float = 0.5, *, rng: np.random.Generator | int | None = None) -> np.ndarray:
     """A random boolean array that is False, with probability `p`, where dropout clears.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.dropout`.
+
+    Examples
+    --------
     >>> from fastconv.ops.activation import dropout_mask
     >>> bool(dropout_mask((4, 4), p=0.0).all())
     True
@@ -411,7 +531,7 @@ def dropout_mask(shape: tuple[int, ...], p: float = 0.5, *, rng: np.random.Gener
 
 
 def dropout(
-    input: Any,
+    input: ArrayLike,
     p: float = 0.5,
     training: bool = True,
     inplace: bool = False,
@@ -462,9 +582,16 @@ def dropout(
     return _finish(_masked(x, dropout_mask(x.shape, p, rng=rng), p, out), input, inplace)
 
 
-def dropout_grad(grad_output: Any, mask: np.ndarray, p: float = 0.5) -> np.ndarray:
+def dropout_grad(grad_output: ArrayLike, mask: np.ndarray, p: float = 0.5) -> np.ndarray:
     """Gradient of `dropout`, and equally dropout itself with a given `mask`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.dropout`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.dropout(np.ones(2), np.array([True, False]), 0.5)
     array([2., 0.])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -81,7 +82,7 @@ def _avg_pool_grad(
 
 
 def avg_pool1d(
-    input: Any,
+    input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -97,6 +98,11 @@ def avg_pool1d(
     two; layouts are ``"NCW"`` and ``"NWC"``.
     There is no ``divisor_override``, as in torch.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.avg_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -108,7 +114,7 @@ def avg_pool1d(
 
 
 def avg_pool1d_grad(
-    grad_output: Any,
+    grad_output: ArrayLike,
     input_size: Sequence[int],
     kernel_size: Size,
     stride: Size | None = None,
@@ -123,6 +129,11 @@ def avg_pool1d_grad(
     Parameters, results and errors are those of :func:`fastconv.grad.avg_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.avg_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -134,7 +145,7 @@ def avg_pool1d_grad(
 
 
 def avg_pool2d(
-    input: Any,
+    input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -195,7 +206,7 @@ def avg_pool2d(
 
 
 def avg_pool2d_grad(
-    grad_output: Any,
+    grad_output: ArrayLike,
     input_size: Sequence[int],
     kernel_size: Size,
     stride: Size | None = None,
@@ -237,7 +248,7 @@ def avg_pool2d_grad(
 
 
 def avg_pool3d(
-    input: Any,
+    input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -253,6 +264,11 @@ def avg_pool3d(
     Parameters, results and errors are those of :func:`fastconv.avg_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.avg_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -264,7 +280,7 @@ def avg_pool3d(
 
 
 def avg_pool3d_grad(
-    grad_output: Any,
+    grad_output: ArrayLike,
     input_size: Sequence[int],
     kernel_size: Size,
     stride: Size | None = None,
@@ -279,6 +295,11 @@ def avg_pool3d_grad(
 
     Parameters, results and errors are those of :func:`fastconv.grad.avg_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.avg_pool2d`.
 
     Examples
     --------
@@ -305,7 +326,7 @@ def _adaptive_avg_pool_grad(rank: int, grad_output: Any, input_size: Sequence[in
 
 
 def adaptive_avg_pool1d(
-    input: Any,
+    input: ArrayLike,
     output_size: int | Sequence[int | None],
     *,
     layout: str = "NCW",
@@ -316,6 +337,11 @@ def adaptive_avg_pool1d(
     Parameters, results and errors are those of :func:`fastconv.adaptive_avg_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.adaptive_avg_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -325,11 +351,16 @@ def adaptive_avg_pool1d(
     return _adaptive_avg_pool(1, input, output_size, layout, out)
 
 
-def adaptive_avg_pool1d_grad(grad_output: Any, input_size: Sequence[int], *, layout: str = "NCW") -> np.ndarray:
+def adaptive_avg_pool1d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW") -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_avg_pool1d`.
 
     Parameters, results and errors are those of :func:`fastconv.grad.adaptive_avg_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.adaptive_avg_pool2d`.
 
     Examples
     --------
@@ -341,7 +372,7 @@ def adaptive_avg_pool1d_grad(grad_output: Any, input_size: Sequence[int], *, lay
 
 
 def adaptive_avg_pool2d(
-    input: Any,
+    input: ArrayLike,
     output_size: int | Sequence[int | None],
     *,
     layout: str = "NCHW",
@@ -376,7 +407,7 @@ def adaptive_avg_pool2d(
     return _adaptive_avg_pool(2, input, output_size, layout, out)
 
 
-def adaptive_avg_pool2d_grad(grad_output: Any, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
+def adaptive_avg_pool2d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_avg_pool2d`; the grid is that of `grad_output`.
 
     Parameters
@@ -406,7 +437,7 @@ def adaptive_avg_pool2d_grad(grad_output: Any, input_size: Sequence[int], *, lay
 
 
 def adaptive_avg_pool3d(
-    input: Any,
+    input: ArrayLike,
     output_size: int | Sequence[int | None],
     *,
     layout: str = "NCDHW",
@@ -417,6 +448,11 @@ def adaptive_avg_pool3d(
     Parameters, results and errors are those of :func:`fastconv.adaptive_avg_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.adaptive_avg_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -426,11 +462,16 @@ def adaptive_avg_pool3d(
     return _adaptive_avg_pool(3, input, output_size, layout, out)
 
 
-def adaptive_avg_pool3d_grad(grad_output: Any, input_size: Sequence[int], *, layout: str = "NCDHW") -> np.ndarray:
+def adaptive_avg_pool3d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCDHW") -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_avg_pool3d`.
 
     Parameters, results and errors are those of :func:`fastconv.grad.adaptive_avg_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.adaptive_avg_pool2d`.
 
     Examples
     --------
@@ -441,7 +482,7 @@ def adaptive_avg_pool3d_grad(grad_output: Any, input_size: Sequence[int], *, lay
     return _adaptive_avg_pool_grad(3, grad_output, input_size, layout)
 
 
-def global_avg_pool(input: Any, *, layout: str = "NCHW", out: np.ndarray | None = None) -> np.ndarray:
+def global_avg_pool(input: ArrayLike, *, layout: str = "NCHW", out: np.ndarray | None = None) -> np.ndarray:
     """Take the mean of each plane, kept as an image of one pixel.
 
     Parameters and errors are those of :func:`fastconv.adaptive_avg_pool2d`; the layout says how many axes a plane has.
@@ -449,6 +490,11 @@ def global_avg_pool(input: Any, *, layout: str = "NCHW", out: np.ndarray | None 
     References
     ----------
     M. Lin, Q. Chen, S. Yan, "Network in network", ICLR, 2014.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is not supported, or there are no spatial axes.
 
     Examples
     --------
@@ -459,8 +505,13 @@ def global_avg_pool(input: Any, *, layout: str = "NCHW", out: np.ndarray | None 
     return _adaptive_avg_pool(_args.rank_of(layout), input, 1, layout, out)
 
 
-def global_avg_pool_grad(grad_output: Any, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
+def global_avg_pool_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
     """Gradient of :func:`fastconv.global_avg_pool`; all as for :func:`adaptive_avg_pool2d_grad`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes do not fit.
 
     Examples
     --------

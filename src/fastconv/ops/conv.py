@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv._names import only
 from fastconv.ops import _convolution
@@ -25,9 +26,9 @@ __dir__ = only(__all__)
 
 
 def conv1d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -35,7 +36,7 @@ def conv1d(
     *,
     layout: str = "NCW",
     activation: str | None = None,
-    residual: Any = None,
+    residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
     out: np.ndarray | None = None,
@@ -70,9 +71,9 @@ def conv1d(
 
 
 def conv2d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -80,7 +81,7 @@ def conv2d(
     *,
     layout: str = "NCHW",
     activation: str | None = None,
-    residual: Any = None,
+    residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
     out: np.ndarray | None = None,
@@ -155,9 +156,9 @@ def conv2d(
 
 
 def conv3d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -165,7 +166,7 @@ def conv3d(
     *,
     layout: str = "NCDHW",
     activation: str | None = None,
-    residual: Any = None,
+    residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
     out: np.ndarray | None = None,
@@ -201,8 +202,8 @@ def conv3d(
 
 def conv1d_input(
     input_size: tuple[int, ...],
-    weight: Any,
-    grad_output: Any,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -245,9 +246,9 @@ def conv1d_input(
 
 
 def conv1d_weight(
-    input: Any,
+    input: ArrayLike,
     weight_size: tuple[int, ...],
-    grad_output: Any,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -291,8 +292,8 @@ def conv1d_weight(
 
 def conv2d_input(
     input_size: tuple[int, ...],
-    weight: Any,
-    grad_output: Any,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -342,9 +343,9 @@ def conv2d_input(
 
 
 def conv2d_weight(
-    input: Any,
+    input: ArrayLike,
     weight_size: tuple[int, ...],
-    grad_output: Any,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -389,8 +390,8 @@ def conv2d_weight(
 
 def conv3d_input(
     input_size: tuple[int, ...],
-    weight: Any,
-    grad_output: Any,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
@@ -433,9 +434,9 @@ def conv3d_input(
 
 
 def conv3d_weight(
-    input: Any,
+    input: ArrayLike,
     weight_size: tuple[int, ...],
-    grad_output: Any,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,

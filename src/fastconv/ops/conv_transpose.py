@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv._names import only
 from fastconv.ops import _convolution
@@ -25,9 +26,9 @@ __dir__ = only(__all__)
 
 
 def conv_transpose1d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -36,7 +37,7 @@ def conv_transpose1d(
     *,
     layout: str = "NCW",
     activation: str | None = None,
-    residual: Any = None,
+    residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
     out: np.ndarray | None = None,
@@ -70,9 +71,9 @@ def conv_transpose1d(
 
 
 def conv_transpose2d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -81,7 +82,7 @@ def conv_transpose2d(
     *,
     layout: str = "NCHW",
     activation: str | None = None,
-    residual: Any = None,
+    residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
     out: np.ndarray | None = None,
@@ -142,9 +143,9 @@ def conv_transpose2d(
 
 
 def conv_transpose3d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -153,7 +154,7 @@ def conv_transpose3d(
     *,
     layout: str = "NCDHW",
     activation: str | None = None,
-    residual: Any = None,
+    residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
     out: np.ndarray | None = None,
@@ -189,8 +190,8 @@ def conv_transpose3d(
 
 def conv_transpose1d_input(
     input_size: tuple[int, ...],
-    weight: Any,
-    grad_output: Any,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -246,9 +247,9 @@ def conv_transpose1d_input(
 
 
 def conv_transpose1d_weight(
-    input: Any,
+    input: ArrayLike,
     weight_size: tuple[int, ...],
-    grad_output: Any,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -305,8 +306,8 @@ def conv_transpose1d_weight(
 
 def conv_transpose2d_input(
     input_size: tuple[int, ...],
-    weight: Any,
-    grad_output: Any,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -362,9 +363,9 @@ def conv_transpose2d_input(
 
 
 def conv_transpose2d_weight(
-    input: Any,
+    input: ArrayLike,
     weight_size: tuple[int, ...],
-    grad_output: Any,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -421,8 +422,8 @@ def conv_transpose2d_weight(
 
 def conv_transpose3d_input(
     input_size: tuple[int, ...],
-    weight: Any,
-    grad_output: Any,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,
@@ -478,9 +479,9 @@ def conv_transpose3d_input(
 
 
 def conv_transpose3d_weight(
-    input: Any,
+    input: ArrayLike,
     weight_size: tuple[int, ...],
-    grad_output: Any,
+    grad_output: ArrayLike,
     stride: Any = 1,
     padding: Any = 0,
     output_padding: Any = 0,

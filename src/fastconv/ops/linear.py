@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -30,7 +31,9 @@ def _kernels(value: Any) -> np.ndarray:
     return weight[:, :, None, None]
 
 
-def linear(input: Any, weight: Any, bias: Any = None, *, activation: str | None = None) -> np.ndarray:
+def linear(
+    input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, activation: str | None = None
+) -> np.ndarray:
     """Apply ``y = x W^T + b`` to the last axis.
 
     Parameters
@@ -65,7 +68,7 @@ def linear(input: Any, weight: Any, bias: Any = None, *, activation: str | None 
 
 
 def linear_grad(
-    input: Any, weight: Any, grad_output: Any, bias: bool = True, need_input: bool = True
+    input: ArrayLike, weight: ArrayLike, grad_output: ArrayLike, bias: bool = True, need_input: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Gradients of :func:`fastconv.linear`.
 

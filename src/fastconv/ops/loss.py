@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv._names import only
 from fastconv.ops._operand import like, matching, operand
@@ -108,9 +109,9 @@ def _target_weights(
 
 
 def cross_entropy(
-    input: Any,
-    target: Any,
-    weight: Any = None,
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -166,10 +167,10 @@ def cross_entropy(
 
 
 def cross_entropy_grad(
-    grad_output: Any,
-    input: Any,
-    target: Any,
-    weight: Any = None,
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -182,6 +183,13 @@ def cross_entropy_grad(
     classes all have weight 0, gets zeros, whatever its scores and the other rows are; so does
     every row where the mean is one of nothing.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes and dtypes do not fit those of :func:`fastconv.cross_entropy`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.cross_entropy(1.0, np.zeros((1, 2)), np.array([0]))
     array([[-0.5,  0.5]])
@@ -207,7 +215,7 @@ def cross_entropy_grad(
 # --- mean squared error ---------------------------------------------------------------------------
 
 
-def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
+def mse_loss(input: ArrayLike, target: ArrayLike, *, reduction: str = "mean") -> Any:
     """Mean of the squared differences between `input` and `target`.
 
     Parameters
@@ -237,9 +245,18 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     return _reduced(np.square(difference), reduction, x.size, np.asarray(input).dtype)
 
 
-def mse_loss_grad(grad_output: Any, input: Any, target: Any, *, reduction: str = "mean") -> np.ndarray:
+def mse_loss_grad(
+    grad_output: ArrayLike, input: ArrayLike, target: ArrayLike, *, reduction: str = "mean"
+) -> np.ndarray:
     """Gradient of `mse_loss` with respect to `input`: ``2·(input − target)·g``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes and dtypes do not fit those of :func:`fastconv.mse_loss`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> fc.grad.mse_loss(1.0, np.array([1.0, 3.0]), np.array([1.0, 1.0]))
     array([0., 2.])

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -46,10 +46,10 @@ class _Norm:
         self.mean = (kernel_size, stride, 0, ceil_mode, True, None)
         self.peak = (kernel_size, stride, 0, 1, ceil_mode)
 
-    def forward(self, input: Any) -> np.ndarray:
+    def forward(self, input: ArrayLike) -> np.ndarray:
         return like(self._forward(operand(input)), input)
 
-    def backward(self, grad_output: Any, input: Any) -> np.ndarray:
+    def backward(self, grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
         given = _args.as_operand(input, "input")
         _args.same_dtype(_args.as_operand(grad_output, "grad_output"), "grad_output", given, "input")
         return like(self._backward(operand(grad_output, "grad_output"), operand(given)), given)
@@ -83,7 +83,7 @@ class _Norm:
 
 
 def lp_pool1d(
-    input: Any,
+    input: ArrayLike,
     norm_type: float,
     kernel_size: Size,
     stride: Size | None = None,
@@ -122,8 +122,8 @@ def lp_pool1d(
 
 
 def lp_pool1d_grad(
-    grad_output: Any,
-    input: Any,
+    grad_output: ArrayLike,
+    input: ArrayLike,
     norm_type: float,
     kernel_size: Size,
     stride: Size | None = None,
@@ -160,7 +160,7 @@ def lp_pool1d_grad(
 
 
 def lp_pool2d(
-    input: Any,
+    input: ArrayLike,
     norm_type: float,
     kernel_size: Size,
     stride: Size | None = None,
@@ -199,8 +199,8 @@ def lp_pool2d(
 
 
 def lp_pool2d_grad(
-    grad_output: Any,
-    input: Any,
+    grad_output: ArrayLike,
+    input: ArrayLike,
     norm_type: float,
     kernel_size: Size,
     stride: Size | None = None,
@@ -237,7 +237,7 @@ def lp_pool2d_grad(
 
 
 def lp_pool3d(
-    input: Any,
+    input: ArrayLike,
     norm_type: float,
     kernel_size: Size,
     stride: Size | None = None,
@@ -276,8 +276,8 @@ def lp_pool3d(
 
 
 def lp_pool3d_grad(
-    grad_output: Any,
-    input: Any,
+    grad_output: ArrayLike,
+    input: ArrayLike,
     norm_type: float,
     kernel_size: Size,
     stride: Size | None = None,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -61,7 +62,7 @@ def _max_pool(
 
 
 def max_pool1d(
-    input: Any,
+    input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -77,6 +78,11 @@ def max_pool1d(
     Parameters, results and errors are those of :func:`fastconv.max_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.max_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -87,11 +93,18 @@ def max_pool1d(
     return _max_pool(1, input, *windows, return_indices, layout, out)
 
 
-def max_pool1d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCW") -> np.ndarray:
+def max_pool1d_grad(
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW"
+) -> np.ndarray:
     """Gradient of :func:`fastconv.max_pool1d`: each element goes back to where it came from.
 
     Parameters, results and errors are those of :func:`fastconv.grad.max_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.max_pool2d`.
 
     Examples
     --------
@@ -104,7 +117,7 @@ def max_pool1d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *
 
 
 def max_pool2d(
-    input: Any,
+    input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -170,7 +183,9 @@ def max_pool2d(
     return _max_pool(2, input, *windows, return_indices, layout, out)
 
 
-def max_pool2d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
+def max_pool2d_grad(
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW"
+) -> np.ndarray:
     """Gradient of :func:`fastconv.max_pool2d`: each element goes back to where it came from.
 
     Parameters
@@ -207,7 +222,7 @@ def max_pool2d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *
 
 
 def max_pool3d(
-    input: Any,
+    input: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -223,6 +238,11 @@ def max_pool3d(
     Parameters, results and errors are those of :func:`fastconv.max_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.max_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -233,11 +253,18 @@ def max_pool3d(
     return _max_pool(3, input, *windows, return_indices, layout, out)
 
 
-def max_pool3d_grad(grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCDHW") -> np.ndarray:
+def max_pool3d_grad(
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCDHW"
+) -> np.ndarray:
     """Gradient of :func:`fastconv.max_pool3d`: each element goes back to where it came from.
 
     Parameters, results and errors are those of :func:`fastconv.grad.max_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.max_pool2d`.
 
     Examples
     --------
@@ -259,7 +286,7 @@ def _adaptive_max_pool(
 
 
 def adaptive_max_pool1d(
-    input: Any,
+    input: ArrayLike,
     output_size: int | Sequence[int | None],
     return_indices: bool = False,
     *,
@@ -271,6 +298,11 @@ def adaptive_max_pool1d(
     Parameters, results and errors are those of :func:`fastconv.adaptive_max_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.adaptive_max_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -281,12 +313,17 @@ def adaptive_max_pool1d(
 
 
 def adaptive_max_pool1d_grad(
-    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCW"
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW"
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_max_pool1d`.
 
     Parameters, results and errors are those of :func:`fastconv.grad.adaptive_max_pool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.adaptive_max_pool2d`.
 
     Examples
     --------
@@ -299,7 +336,7 @@ def adaptive_max_pool1d_grad(
 
 
 def adaptive_max_pool2d(
-    input: Any,
+    input: ArrayLike,
     output_size: int | Sequence[int | None],
     return_indices: bool = False,
     *,
@@ -345,9 +382,14 @@ def adaptive_max_pool2d(
 
 
 def adaptive_max_pool2d_grad(
-    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCHW"
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW"
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_max_pool2d`; all as for :func:`max_pool2d_grad`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes and dtypes do not fit those of :func:`fastconv.adaptive_max_pool2d`.
 
     Examples
     --------
@@ -361,7 +403,7 @@ def adaptive_max_pool2d_grad(
 
 
 def adaptive_max_pool3d(
-    input: Any,
+    input: ArrayLike,
     output_size: int | Sequence[int | None],
     return_indices: bool = False,
     *,
@@ -373,6 +415,11 @@ def adaptive_max_pool3d(
     Parameters, results and errors are those of :func:`fastconv.adaptive_max_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.adaptive_max_pool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -383,12 +430,17 @@ def adaptive_max_pool3d(
 
 
 def adaptive_max_pool3d_grad(
-    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCDHW"
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCDHW"
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_max_pool3d`.
 
     Parameters, results and errors are those of :func:`fastconv.grad.adaptive_max_pool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.grad.adaptive_max_pool2d`.
 
     Examples
     --------
@@ -401,7 +453,7 @@ def adaptive_max_pool3d_grad(
 
 
 def global_max_pool(
-    input: Any,
+    input: ArrayLike,
     return_indices: bool = False,
     *,
     layout: str = "NCHW",
@@ -410,6 +462,11 @@ def global_max_pool(
     """Take the largest element of each plane, kept as an image of one pixel.
 
     Parameters and errors are those of :func:`fastconv.adaptive_max_pool2d`; the layout says how many axes a plane has.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is not supported, or there are no spatial axes.
 
     Examples
     --------
@@ -421,9 +478,14 @@ def global_max_pool(
 
 
 def global_max_pool_grad(
-    grad_output: Any, indices: Any, input_size: Sequence[int], *, layout: str = "NCHW"
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW"
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.global_max_pool`; all as for :func:`max_pool2d_grad`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes do not fit.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -95,8 +96,8 @@ def _max_unpool_grad(rank: int, grad_output: Any, indices: Any, layout: str) -> 
 
 
 def max_unpool1d(
-    input: Any,
-    indices: Any,
+    input: ArrayLike,
+    indices: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -109,6 +110,11 @@ def max_unpool1d(
     Parameters, results and errors are those of :func:`fastconv.max_unpool2d`, with 1 number where that has
     two; layouts are ``"NCW"`` and ``"NWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.max_unpool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -120,7 +126,7 @@ def max_unpool1d(
     return _max_unpool(1, input, indices, *windows, layout)
 
 
-def max_unpool1d_grad(grad_output: Any, indices: Any, *, layout: str = "NCW") -> np.ndarray:
+def max_unpool1d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str = "NCW") -> np.ndarray:
     """Gradient of :func:`fastconv.max_unpool1d`: what lies at the indices.
 
     Parameters
@@ -151,8 +157,8 @@ def max_unpool1d_grad(grad_output: Any, indices: Any, *, layout: str = "NCW") ->
 
 
 def max_unpool2d(
-    input: Any,
-    indices: Any,
+    input: ArrayLike,
+    indices: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -200,7 +206,7 @@ def max_unpool2d(
     return _max_unpool(2, input, indices, *windows, layout)
 
 
-def max_unpool2d_grad(grad_output: Any, indices: Any, *, layout: str = "NCHW") -> np.ndarray:
+def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str = "NCHW") -> np.ndarray:
     """Gradient of :func:`fastconv.max_unpool2d`: what lies at the indices.
 
     Parameters
@@ -231,8 +237,8 @@ def max_unpool2d_grad(grad_output: Any, indices: Any, *, layout: str = "NCHW") -
 
 
 def max_unpool3d(
-    input: Any,
-    indices: Any,
+    input: ArrayLike,
+    indices: ArrayLike,
     kernel_size: Size,
     stride: Size | None = None,
     padding: Size = 0,
@@ -245,6 +251,11 @@ def max_unpool3d(
     Parameters, results and errors are those of :func:`fastconv.max_unpool2d`, with 3 numbers where that has
     two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`fastconv.max_unpool2d`.
+
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -256,7 +267,7 @@ def max_unpool3d(
     return _max_unpool(3, input, indices, *windows, layout)
 
 
-def max_unpool3d_grad(grad_output: Any, indices: Any, *, layout: str = "NCDHW") -> np.ndarray:
+def max_unpool3d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str = "NCDHW") -> np.ndarray:
     """Gradient of :func:`fastconv.max_unpool3d`: what lies at the indices.
 
     Parameters

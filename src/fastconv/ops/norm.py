@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -65,11 +66,11 @@ def _blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float) -> No
 
 
 def batch_norm(
-    input: Any,
+    input: ArrayLike,
     running_mean: np.ndarray | None,
     running_var: np.ndarray | None,
-    weight: Any = None,
-    bias: Any = None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -147,11 +148,11 @@ def batch_norm(
 
 
 def batch_norm_grad(
-    grad_output: Any,
-    input: Any,
-    weight: Any = None,
-    running_mean: Any = None,
-    running_var: Any = None,
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    weight: ArrayLike | None = None,
+    running_mean: ArrayLike | None = None,
+    running_var: ArrayLike | None = None,
     training: bool = False,
     eps: float = 1e-5,
     *,
@@ -177,6 +178,11 @@ def batch_norm_grad(
     d_input, d_weight, d_bias : numpy.ndarray
         Shapes ``input.shape``, ``(C,)`` and ``(C,)``; the last two in the dtype of `weight`, if
         there is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes and dtypes do not fit those of :func:`fastconv.batch_norm`.
 
     Examples
     --------
@@ -244,7 +250,7 @@ def _lrn_arguments(x: np.ndarray, size: int, layout: str) -> tuple[int, int, int
 
 
 def local_response_norm(
-    input: Any,
+    input: ArrayLike,
     size: int,
     alpha: float = 1e-4,
     beta: float = 0.75,
@@ -300,8 +306,8 @@ def local_response_norm(
 
 
 def local_response_norm_grad(
-    grad_output: Any,
-    input: Any,
+    grad_output: ArrayLike,
+    input: ArrayLike,
     size: int,
     alpha: float = 1e-4,
     beta: float = 0.75,
@@ -315,6 +321,13 @@ def local_response_norm_grad(
     d_input = g·s^−β − (2·alpha·β/size)·x·Σ(g·x·s^(−β−1)), the last sum over the channels whose
     window holds this one.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes and dtypes do not fit those of :func:`fastconv.local_response_norm`.
+
+    Examples
+    --------
     >>> import numpy as np, fastconv as fc
     >>> g, x = np.ones((1, 3, 1)), np.zeros((1, 3, 1))
     >>> fc.grad.local_response_norm(g, x, size=3).ravel()

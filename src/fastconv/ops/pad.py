@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
@@ -80,7 +80,7 @@ def _add_back(d: np.ndarray, g: np.ndarray, index: np.ndarray, before: int, afte
 
 
 def pad(
-    input: Any,
+    input: ArrayLike,
     pad: Sequence[int],
     mode: str = "constant",
     value: float | None = None,
@@ -133,7 +133,7 @@ def pad(
 
 
 def pad_grad(
-    grad_output: Any,
+    grad_output: ArrayLike,
     input_size: Sequence[int],
     pad: Sequence[int],
     mode: str = "constant",
@@ -147,6 +147,11 @@ def pad_grad(
         Shape of the array that was padded.
     pad, mode
         As they were given to `pad`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not supported, or shapes and dtypes do not fit those of :func:`fastconv.pad`.
 
     Examples
     --------
