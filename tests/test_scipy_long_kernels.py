@@ -157,6 +157,20 @@ def test_boxes_of_any_size():
     assert ndimage.uniform_filter(np.array([1.0, 2, 6]), 10**30, mode="nearest") == pytest.approx([3.5, 3.5, 3.5])
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1"])
+@pytest.mark.parametrize("mode", MODES)
+def test_long_boxes_on_long_axes(mode, dtype):
+    """By running sums, along either axis and beside a short one."""
+    x = np.random.default_rng(7).integers(0, 200, (4, 700)).astype(dtype)
+    report(reset=True)
+    for k in (1500, 2000, 5001):
+        for image, sizes, origin in ((x, (3, k), (0, -k // 3)), (x.T, (k, 2), (k // 4, 0)), (x, (k, k), 0)):
+            y = ndimage.uniform_filter(image, sizes, mode=mode, cval=2, origin=origin)
+            expected = scipy.ndimage.uniform_filter(image, sizes, mode=mode, cval=2, origin=origin)
+            np.testing.assert_allclose(y, expected, rtol=1e-6 if dtype == "f4" else 1e-11)
+    assert not report()["left"]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_infinity_under_long_kernels_is_scipys(value):
     """A folded weight of 2 - 1 = 1 would hide that infinity less infinity is no number."""
@@ -182,7 +196,7 @@ for mode in ("reflect", "constant", "nearest", "mirror", "wrap"):
     for image in (x, x.astype("f4"), tall, wide, cube, few):
         ndimage.gaussian_filter(image, 20000, mode=mode)
         ndimage.gaussian_filter(image, 1e12, mode=mode)
-        ndimage.uniform_filter(image[:100, :100], 10**15, mode=mode, origin=10**14)
+        ndimage.uniform_filter(image, 10**15, mode=mode, origin=10**14)
         ndimage.correlate1d(image, long, mode=mode, axis=0)
         ndimage.convolve1d(image, long, mode=mode)
     for w in kernel.values():

@@ -194,6 +194,7 @@ class Pass:
     offset: int
     border: str
     fill: float = 0.0
+    box: Fold | None = None  # what the weights are the counts of, but for a factor: for running sums
 
     def folded(self, x: np.ndarray) -> Pass:
         k, n = len(self.weights), x.shape[self.axis]
@@ -225,17 +226,43 @@ def _passes(p: Problem, factors: list[np.ndarray]) -> list[Pass]:
 
 def run_passes(x: np.ndarray, passes: Sequence[Pass]) -> np.ndarray:
     """Correlations along one axis after another; columns and rows of a plane are one pass, without an image between,
-    unless that would sum too many rows twice."""
+    unless that would sum too many rows twice; long boxes by running sums."""
     rest = [p.folded(x) for p in passes]
     while rest:
         first, *others = rest
-        if first.axis != x.ndim - 1:
+        if first.box is not None:
+            x, rest = _running(x, first, first.box), others
+        elif first.axis != x.ndim - 1:
             x, rest = _run(x, first, None), others
-        elif others and others[0].axis == x.ndim - 2 and 4 * len(others[0].weights) <= others[0].out:
+        elif others and _fuse(others[0], x.ndim - 2):
             x, rest = _run(x, others[0], first), others[1:]
         else:
             x, rest = _run(x, None, first), others
     return x
+
+
+def _fuse(rows: Pass, axis: int) -> bool:
+    return rows.axis == axis and rows.box is None and 4 * len(rows.weights) <= rows.out
+
+
+def _running(x: np.ndarray, p: Pass, fold: Fold) -> np.ndarray:
+    """A box that is longer than the axis, in time that depends on neither's product."""
+    taps, scale = len(p.weights), p.weights[-1] / fold.counts()[-1]
+    y = np.moveaxis(x.astype(np.float64, copy=False), p.axis, -1)
+    y = _continued(y, y.ndim - 1, p.offset, p.out + taps - 1, p.border, p.fill)
+    running = np.zeros((*y.shape[:-1], y.shape[-1] + 1))
+    np.cumsum(y, axis=-1, out=running[..., 1:])
+
+    def window(length: int) -> np.ndarray:
+        return running[..., length : length + p.out] - running[..., : p.out]
+
+    sums = window(taps)
+    if fold.period:
+        times, rest = divmod(fold.length, fold.period)
+        sums = float(times) * sums + window(rest)
+    else:
+        sums += max(0, fold.before - 1) * y[..., : p.out] + max(0, fold.after - 1) * y[..., taps - 1 :]
+    return np.moveaxis(sums * scale, -1, p.axis).astype(x.dtype)
 
 
 def _run(x: np.ndarray, rows: Pass | None, columns: Pass | None) -> np.ndarray:
@@ -372,18 +399,24 @@ def _is_even(x: np.ndarray) -> bool:
 def _extended(p: Problem) -> np.ndarray:
     """The input with all that windows reach beyond its borders."""
     x = p.x
-    for axis, (n, m, k, o) in enumerate(zip(p.x.shape, p.out_shape, p.kernel.shape, p.offset, strict=True)):
-        at = np.arange(o, o + m + k - 1)
-        inside = (at >= 0) & (at < n)
-        if p.border in ("constant", "nearest"):
-            source = at.clip(0, n - 1)
-        elif p.border == "wrap":
-            source = at % n
-        else:
-            period = 2 * n if p.border == "reflect" else max(1, 2 * (n - 1))
-            source = at % period
-            source = np.where(source < n, source, period - source - (p.border == "reflect"))
-        x = x.take(source, axis)
-        if p.border == "constant":
-            x[(slice(None),) * axis + (~inside,)] = p.fill
+    for axis, (m, k, o) in enumerate(zip(p.out_shape, p.kernel.shape, p.offset, strict=True)):
+        x = _continued(x, axis, o, m + k - 1, p.border, p.fill)
+    return x
+
+
+def _continued(x: np.ndarray, axis: int, start: int, count: int, border: str, fill: float) -> np.ndarray:
+    """`count` elements of an axis that goes on beyond its borders, from `start` on."""
+    n, at = x.shape[axis], np.arange(start, start + count)
+    inside = (at >= 0) & (at < n)
+    if border in ("constant", "nearest"):
+        source = at.clip(0, n - 1)
+    elif border == "wrap":
+        source = at % n
+    else:
+        period = 2 * n if border == "reflect" else max(1, 2 * (n - 1))
+        source = at % period
+        source = np.where(source < n, source, period - source - (border == "reflect"))
+    x = x.take(source, axis)
+    if border == "constant":
+        x[(slice(None),) * axis + (~inside,)] = fill
     return x

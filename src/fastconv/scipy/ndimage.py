@@ -364,7 +364,7 @@ def _linear(x: np.ndarray, output: Any, passes: Sequence[Pass], complex_result: 
 
     def part(x: np.ndarray, _: np.ndarray, cval: float) -> np.ndarray:
         x = _args.addressable(x.astype(compute, copy=False))
-        return run_passes(x, [Pass(p.axis, p.weights, p.out, p.offset, p.border, cval) for p in passes])
+        return run_passes(x, [replace(p, fill=cval) for p in passes])
 
     return _delivered(_by_parts(x, np.ones(1), cval, part), dtype, output)
 
@@ -442,10 +442,11 @@ def _averaged(input: Any, size: Any, output: Any, mode: Any, cval: Any, origin: 
         fold = Fold(k, n, n, -(k // 2) - before, _border(border))
         if not 0 <= k // 2 + before < k or (fold.needed and not np.isfinite(x).all()):
             raise Unserved(f"size={size!r}, origin={origin!r}")
-        taps = fold.counts() if fold.needed else np.ones(k) if k <= _RUNNING_SUMS else None
-        if taps is None or len(taps) > _RUNNING_SUMS:
+        if k > _RUNNING_SUMS and not fold.needed:
             raise Unserved("a long box, whose running sums are faster")
-        sums.append(Pass(axis, taps, n, fold.start if fold.needed else fold.offset, fold.border))
+        taps = fold.counts() if fold.needed else np.ones(k)
+        box = fold if len(taps) > _RUNNING_SUMS else None
+        sums.append(Pass(axis, taps, n, fold.start if fold.needed else fold.offset, fold.border, box=box))
         lengths.append(k)
     if not sums:
         raise Unserved("no axis to average along")
@@ -455,7 +456,7 @@ def _averaged(input: Any, size: Any, output: Any, mode: Any, cval: Any, origin: 
         return _linear(x, output, _columns_before_rows(passes, x.ndim), x.dtype.kind == "c", cval)
     # Sums of integers are exact; each axis is divided, and stored as the output would be, before the next.
     for p, k in zip(sums, lengths, strict=True):
-        if x.ndim > 8 or not _exact(x, p.weights, cval):
+        if x.ndim > 8 or not _exact(x, np.array([float(max(k, 4 * p.out))]), cval):
             raise Unserved("integers beyond 2**53")
         y = run_passes(_args.addressable(x.astype(FLOAT64)), [replace(p, fill=_real(cval))])
         x = _numbers.truncated(y / k, dtype)
