@@ -246,6 +246,12 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     fc_list_stage(list, plan, over_channels(p) ? channels_task : pixels_task, planes * s.parts, context);
 }
 
+static const char *form(const fc_plan *plan) {
+    return over_channels(&plan->problem) ? "over channels"
+           : in_place(&plan->problem)    ? "over pixels, in place"
+                                         : "over pixels";
+}
+
 const fc_kind fc_kind_depthwise = {
     .name = "depthwise",
     .traits = FC_SERVES_FORWARD,
@@ -256,4 +262,5 @@ const fc_kind fc_kind_depthwise = {
     .layout = layout,
     .pack = pack,
     .stages = stages,
+    .form = form,
 };

@@ -216,4 +216,5 @@ const fc_kind fc_kind_direct = {
     .layout = layout,
     .pack = fc_gemm_pack,
     .stages = fc_gemm_stages,
+    .form = fc_gemm_form,
 };

@@ -114,4 +114,5 @@ const fc_kind fc_kind_im2col = {
     .layout = layout,
     .pack = fc_gemm_pack,
     .stages = fc_gemm_stages,
+    .form = fc_gemm_form,
 };

@@ -127,4 +127,5 @@ const fc_kind fc_kind_pointwise = {
     .layout = layout,
     .pack = fc_gemm_pack,
     .stages = fc_gemm_stages,
+    .form = fc_gemm_form,
 };

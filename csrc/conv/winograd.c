@@ -415,6 +415,8 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     fc_list_stage(list, plan, fused_task, fc_ceil_div(w->tiles, chunk) * groups, context);
 }
 
+static const char *form(const fc_plan *plan) { return winograd_of(plan)->fused ? "fused" : "staged"; }
+
 #define FC_WINOGRAD(m_, traits_)                                                                                       \
     static const char *refuse_f##m_(const fc_request *r) { return refuse(r, m_); }                                     \
     static double cost_f##m_(const fc_request *r) { return cost(r, m_); }                                              \
@@ -433,6 +435,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         .layout = layout_f##m_,                                                                                        \
         .pack = pack,                                                                                                  \
         .stages = stages,                                                                                              \
+        .form = form,                                                                                                  \
     };
 
 FC_WINOGRAD(2, 0)

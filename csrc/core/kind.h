@@ -52,6 +52,8 @@ typedef struct fc_kind {
     fc_status (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
     // Appends the stages that so many threads go through, and says what scratch they need.
     void (*stages)(const fc_plan *plan, int threads, fc_list *list);
+    // Which of its forms a plan takes, in words; NULL where it has but one.
+    const char *(*form)(const fc_plan *plan);
 } fc_kind;
 
 #endif

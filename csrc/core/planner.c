@@ -228,6 +228,8 @@ void fc_plan_destroy(fc_plan *plan) {
 
 fc_algo_id fc_plan_algorithm(const fc_plan *plan) { return plan->id; }
 
+const char *fc_plan_form(const fc_plan *plan) { return plan->kind->form ? plan->kind->form(plan) : ""; }
+
 size_t fc_plan_packed_bytes(const fc_plan *plan) { return plan->packed_bytes; }
 
 double fc_plan_flops(const fc_plan *plan) { return 2 * fc_macs(&plan->problem); }

@@ -188,6 +188,11 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     list->at = at;
 }
 
+// That of the last part, as its algorithm.
+static const char *form(const fc_plan *plan) {
+    return plan->part_count ? fc_plan_form(plan->parts[plan->part_count - 1].plan) : "";
+}
+
 const fc_kind fc_kind_views = {
     .name = "views",
     .traits = FC_SERVES_INPUT | FC_SERVES_WEIGHT | FC_SERVES_EMPTY | FC_BY_PARTS,
@@ -198,4 +203,5 @@ const fc_kind fc_kind_views = {
     .layout = layout,
     .pack = pack,
     .stages = stages,
+    .form = form,
 };

@@ -8,21 +8,15 @@
 (1, 8, 32, 32)
 """
 
+from fastconv import _runtime  # noqa: F401 (first: it loads the core)
 from fastconv._names import only
 
 #: Why there is nothing here but the command line, which tells it in one line.
 _failure: ImportError | None = None
 try:
     from fastconv import functional, grad, models, nn, optim, reference
-    from fastconv._config import (
-        config,
-        fma_peak,
-        get_num_threads,
-        isa,
-        set_num_threads,
-        show_config,
-        threads,
-    )
+    from fastconv._about import config, show_config
+    from fastconv._config import fma_peak, get_num_threads, isa, set_num_threads, threads
     from fastconv._version import __version__
     from fastconv.functional import *  # noqa: F403
     from fastconv.functional import __all__ as _functions

@@ -94,6 +94,7 @@ cdef extern from "fastconv.h" nogil:
     void fc_plan_destroy(fc_plan *)
     void fc_plan_explain(const fc_problem *, const fc_options *, fc_verdict *)
     fc_algo_id fc_plan_algorithm(const fc_plan *)
+    const char *fc_plan_form(const fc_plan *)
     size_t fc_plan_packed_bytes(const fc_plan *)
     double fc_plan_flops(const fc_plan *)
     double fc_plan_seconds(const fc_plan *)
@@ -269,9 +270,11 @@ cdef int fill_problem(fc_problem *p, tuple fields) except -1:
     return 0
 
 
-cdef fc_options options_of(int isa, int algorithm, bint strict, bint once, tuple costs):
+cdef fc_options options_of(int isa, tuple caches, int algorithm, bint strict, bint once, tuple costs):
     cdef fc_options options
     options.machine = fc_machine_here(isa)
+    for i in range(len(caches or ())):
+        (&options.machine.l1)[i] = caches[i]
     options.algorithm, options.strict, options.once = algorithm, strict, once
     for i in range(len(COST_NAMES)):
         (<double *>&options.costs)[i] = costs[i]
@@ -293,6 +296,23 @@ def default_costs(int isa):
     """Seconds, in the order of COST_NAMES, on a nominal machine with this instruction set."""
     cdef fc_costs costs = fc_costs_default(isa)
     return tuple([(<double *>&costs)[i] for i in range(len(COST_NAMES))])
+
+
+cdef tuple names_of_caches():
+    cdef int count = 0
+    while fc_cache_names[count] is not NULL:
+        count += 1
+    return tuple([fc_cache_names[i].decode() for i in range(count)])
+
+
+#: Bytes of the data caches as one core sees them, and the ways of the first: the order of the numbers in ``caches``.
+CACHE_NAMES = names_of_caches()
+
+
+def caches():
+    """Those of this machine, in the order of CACHE_NAMES."""
+    cdef fc_machine machine = fc_machine_here(0)
+    return tuple([(&machine.l1)[i] for i in range(len(CACHE_NAMES))])
 
 
 cdef raise_status(fc_status status, bytes message):
@@ -421,7 +441,7 @@ cdef class Plan(Prepared):
         cdef fc_problem problem
         cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
-        cdef fc_options options = options_of(isa, algorithm, strict, once, costs)
+        cdef fc_options options = options_of(isa, None, algorithm, strict, once, costs)
         cdef fc_op op
         op.conv, op.pool, op.stencil = &problem, NULL, NULL
         cdef fc_status status = fc_plan_create(&op, &options, &self.plan, message)
@@ -623,9 +643,28 @@ def explain(tuple fields, int isa, bint strict, tuple costs):
     cdef fc_status status = fc_op_check(&op, message)
     if status != FC_OK:
         raise_status(status, message)
-    cdef fc_options options = options_of(isa, 0, strict, False, costs)
+    cdef fc_options options = options_of(isa, None, 0, strict, False, costs)
     fc_plan_explain(&problem, &options, verdicts)
     return [(v.name.decode(), None if v.refusal is NULL else v.refusal.decode(), v.cost) for v in verdicts[:FC_ALGOS]]
+
+
+def choice(tuple fields, int isa, tuple caches, tuple costs):
+    """Number of the algorithm, its form, and bytes of scratch on one thread, on a machine with these caches."""
+    cdef fc_problem problem
+    cdef char message[FC_MESSAGE]
+    cdef fc_plan *plan = NULL
+    fill_problem(&problem, fields)
+    cdef fc_options options = options_of(isa, caches, FC_AUTO, False, False, costs)
+    cdef fc_op op
+    op.conv, op.pool, op.stencil = &problem, NULL, NULL
+    cdef fc_status status = fc_plan_create(&op, &options, &plan, message)
+    if status != FC_OK:
+        raise_status(status, message)
+    try:
+        scratch = fc_schedule_scratch_bytes(schedule_of(plan, 1))
+        return fc_plan_algorithm(plan), fc_plan_form(plan).decode(), scratch
+    finally:
+        fc_plan_destroy(plan)
 
 
 cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writable, str name) except -1:

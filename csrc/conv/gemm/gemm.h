@@ -108,6 +108,7 @@ size_t fc_gemm_bias_bytes(const fc_plan *plan);
 
 fc_status fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads); // pack.c
 void fc_gemm_stages(const fc_plan *plan, int threads, fc_list *list);                                      // loop.c
+const char *fc_gemm_form(const fc_plan *plan);                                                             // layout.c
 
 // ------------------------------------------------------------------------------------------------------------- split.c
 

@@ -70,3 +70,7 @@ void fc_gemm_block(const fc_gemm *g, int64_t block, int64_t *k0, int64_t *k1) {
     *k0 = start + block % per_span * g->block;
     *k1 = fc_min(start + g->span, *k0 + g->block);
 }
+
+const char *fc_gemm_form(const fc_plan *plan) {
+    return fc_gemm_of(plan)->over_channels ? "over channels" : "over pixels";
+}
