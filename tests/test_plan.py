@@ -14,6 +14,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import _config, _core, _costs
+from fastconv._explanation import Explanation, Verdict
 from fastconv.bench.shapes import NETWORKS, conv_layers
 from problems import LAYOUTS, Problem, in_layout, operands
 from support import poison
@@ -71,6 +72,32 @@ def test_explain_has_a_line_for_every_algorithm(dtype, algorithm):
         else:
             assert float(line.split()[1]) > 0
         assert line.endswith("chosen") == (name == plan.algorithm)
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_an_explanation_is_rows_a_table_and_html(measure):
+    plan = fc.ConvPlan((1, 4, 9, 9), np.ones((4, 4, 1, 1), np.float32))
+    why = plan.explain(measure=measure)
+    assert [row.algorithm for row in why] == list(fc.ALGORITHMS)
+    assert len(why) == len(fc.ALGORITHMS)
+    assert [row.algorithm for row in why if row.chosen] == [plan.algorithm]
+    assert why["direct"] is why[0]
+    assert (why["direct"].measured is not None) == measure
+    for row in why:
+        assert (row.refusal is None) == (row.predicted is not None)
+        assert row.measured is None or row.refusal is None
+    assert repr(why) == str(why)
+    html = why._repr_html_()
+    assert html.count("<tr>") == len(why) + 1
+    assert ("measured ms" in html) == ("measured ms" in str(why)) == measure
+    with pytest.raises(KeyError, match="algorithm is 'fft'"):
+        why["fft"]
+
+
+def test_html_of_an_explanation_is_escaped():
+    why = Explanation((Verdict("a", None, None, "<b> & co", False),), "x < y")
+    assert "refused: &lt;b&gt; &amp; co" in why._repr_html_()
+    assert "x &lt; y" in why._repr_html_()
 
 
 def test_attributes_cannot_be_set():
