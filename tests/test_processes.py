@@ -324,3 +324,118 @@ def test_all_threads_round_as_the_caller_does():
     assert not any(map(np.array_equal, one, nearest))
     assert same(work(2), nearest)
     """)
+
+
+# --- memory between calls -------------------------------------------------------------------------
+
+
+def test_scratch_that_is_kept_has_a_bound():
+    """Also after several threads at once have used more, each as much as a bound admits to one buffer."""
+    run("""
+    import fastconv as fc
+    from fastconv import _core
+    plan = fc.ConvPlan((1, 64, 512, 512), np.ones((64, 64, 3, 3), np.float32), algorithm="winograd_f4")
+    image = np.ones((1, 64, 512, 512), np.float32)
+    weights = np.ones((1024, 1024, 3, 3), np.float32)  # 36 MiB once they are packed
+    small = np.ones((1, 1024, 3, 3), np.float32)
+    gate = threading.Barrier(4)
+    def call(_=None):
+        gate.wait()
+        for _ in range(3):
+            plan(image)
+            fc.conv2d(small, weights)
+    others = [threading.Thread(target=call) for _ in range(4)]
+    for t in others: t.start()
+    for t in others: t.join()
+    kept, most = _core.scratch()
+    assert 32 << 20 < kept <= most == 64 << 20, (kept, most)
+    """)
+
+
+def test_a_small_request_leaves_a_large_buffer_alone():
+    """Otherwise a large one that follows, within the same call, allocates another."""
+    run("""
+    import fastconv as fc
+    from fastconv import _core
+    weights = np.ones((1024, 1024, 3, 3), np.float32)
+    large = lambda: fc.conv2d(np.ones((1, 1024, 3, 3), np.float32), weights)
+    little = lambda: fc.conv2d(np.ones((1, 8, 30, 30), np.float32), np.ones((8, 8, 3, 3), np.float32))
+    large()
+    kept = _core.scratch()[0]
+    assert kept > 32 << 20
+    little()
+    more = _core.scratch()[0]
+    assert kept <= more < kept + (1 << 20)
+    for _ in range(3):
+        little()
+        large()
+    assert _core.scratch()[0] == more
+    """)
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+LONG = {
+    "direct": "fc.conv2d(images, weights, algorithm='direct')",
+    "im2col": "fc.conv2d(images, weights, algorithm='im2col')",
+    "winograd": "fc.conv2d(images, weights, algorithm='winograd')",
+    "pointwise": "fc.conv2d(images, weights[:, :, :1, :1], algorithm='pointwise')",
+    "reference": "fc.conv2d(images, weights, algorithm='reference')",
+    "depthwise": "fc.conv2d(images, np.ones((256, 1, 45, 45), 'f4'), groups=256)",
+    "few large tasks": "fc.conv2d(row, np.ones((1, 1, 501, 501), 'f4'), algorithm='reference', padding=250)",
+    "transposed": "fc.conv_transpose2d(images[:60], weights[:, :, :2, :2], stride=2)",
+    "gradient of weights": "fc.grad.conv2d_weight(images, weights.shape, np.broadcast_to(grad, (99, 256, 54, 54)))",
+    "max_pool": "fc.max_pool2d(images, 27, 1, return_indices=True)",
+    "avg_pool": "fc.avg_pool2d(images, 29, 1)",
+    "stencil": "nd.convolve(row[0, 0], np.ones((501, 501), 'f4'))",
+    "float16": "fc.conv2d(images.astype('f2'), weights.astype('f2'))",
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("call", LONG)
+def test_a_signal_ends_a_long_call(call, threads):
+    """With what its handler raises; and the next call is right."""
+    if call == "stencil":
+        pytest.importorskip("scipy")
+    run(f"""
+    import fastconv as fc
+    if {call == "stencil"}:
+        import fastconv.scipy.ndimage as nd
+    fc.set_num_threads({threads})
+    images = np.broadcast_to(np.ones((1, 256, 56, 56), 'f4'), (99, 256, 56, 56))
+    weights, row = np.ones((256, 256, 3, 3), 'f4'), np.ones((1, 1, 8, 40000), 'f4')
+    grad = np.ones((1, 256, 54, 54), 'f4')
+    def handler(*_):
+        fc.conv2d(x, w)  # a handler may call us, too
+        raise TimeoutError("enough")
+    signal.signal(signal.SIGUSR1, handler)
+    expected, sent = fc.conv2d(x, w), []
+    def end():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGUSR1)
+    threading.Timer(0.5, end).start()
+    try:
+        while True:
+            {LONG[call]}
+    except TimeoutError:
+        took = time.monotonic() - sent[0]
+    assert took < 5, took
+    assert np.array_equal(fc.conv2d(x, w), expected)
+    """)
+
+
+def test_ctrl_c():
+    run("""
+    import fastconv as fc
+    images = np.broadcast_to(np.ones((1, 256, 56, 56), 'f4'), (999, 256, 56, 56))
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    out, started = np.zeros((999, 256, 54, 54), 'f4'), time.monotonic()
+    try:
+        fc.conv2d(images, np.ones((256, 256, 3, 3), 'f4'), out=out, algorithm="reference")
+    except KeyboardInterrupt:
+        assert time.monotonic() - started < 10
+    else:
+        sys.exit("the call went on to its end")
+    assert not out[-1].any()
+    """)

@@ -205,7 +205,8 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         .planes = planes,
     };
     const fc_depthwise_fn kernel = in_place(p) ? plan->kernels->depthwise_planes : plan->kernels->depthwise_pixels;
-    for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares; group++) {
+    for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares && !fc_must_stop();
+         group++) {
         copy.src = fc_at(job.src, image * p->src.outer + group * p->src.group, plan->kernels);
         if (in_place(p)) work.src = copy.src;
         else {

@@ -72,7 +72,7 @@ typedef struct reference_job {
         int64_t at[FC_AXES];                                                                                           \
         for (at[0] = 0; at[0] < p->axis[0].out; at[0]++)                                                               \
             for (at[1] = 0; at[1] < p->axis[1].out; at[1]++)                                                           \
-                for (at[2] = 0; at[2] < p->axis[2].out; at[2]++) {                                                     \
+                for (at[2] = 0; at[2] < p->axis[2].out && !fc_must_stop(); at[2]++) {                                  \
                     int64_t offset = base;                                                                             \
                     for (int i = 0; i < FC_AXES; i++) offset += at[i] * p->dst.axis[i];                                \
                     double v = sum_##S(p, src, wei, at) + (double)bias[index];                                         \

@@ -101,7 +101,8 @@ static void run_unit(const fc_stage *unit, fc_call *call, int64_t task, int thre
 
 void fc_schedule_run_alone(const fc_schedule *s, fc_call *call) {
     for (int64_t i = 0; i < s->stage_count; i += s->stages[i].together)
-        for (int64_t task = 0; task < s->stages[i].tasks; task++) run_unit(&s->stages[i], call, task, 0);
+        for (int64_t task = 0; task < s->stages[i].tasks && !fc_must_stop(); task++)
+            run_unit(&s->stages[i], call, task, 0);
 }
 
 typedef struct running {

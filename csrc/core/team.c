@@ -97,42 +97,6 @@ int fc_process_cpus(void) {
 #endif
 }
 
-static int (*_Atomic interrupt)(void);
-
-// What this thread does for whoever called it: when it last looked up, and whether it was told to stop.
-typedef struct watch {
-    int64_t since;
-    int stopped;
-} watch;
-
-static _Thread_local watch watching;
-
-void fc_process_interrupt(int (*ask)(void)) { atomic_store(&interrupt, ask); }
-
-int fc_process_interrupted(void) {
-    const int stopped = watching.stopped;
-    watching = (watch){0, 0};
-    return stopped;
-}
-
-// Whether to stop.  `own` is the mode in which the caller's code expects to run, `mode` that of the region.
-static int told_to_stop(watch *w, fp_mode own, fp_mode mode) {
-    const int64_t patience = 50000000;
-    if (w->stopped) return 1;
-    const int64_t now = moment();
-    if (w->since == 0) w->since = now;
-    if (now - w->since < patience) return 0;
-    int (*ask)(void) = atomic_load(&interrupt);
-    if (ask && is_main_thread()) {
-        mode_set(own);
-        const int stop = ask(); // may run whatever the caller has for a signal, regions of ours included
-        mode_set(mode);
-        w->stopped = stop;
-    }
-    w->since = now;
-    return w->stopped;
-}
-
 // -------------------------------------------------------------------------------------------------------------- tasks
 
 typedef struct region {
@@ -148,31 +112,77 @@ typedef struct region {
     atomic_int stopped; // nobody takes another task
 } region;
 
-static void take_wave(region *r, int64_t wave, int thread, fp_mode own) {
-    const int shared = r->threads > 1;
-    for (int64_t i = 0; !atomic_load_explicit(&r->stopped, memory_order_relaxed); i++) {
-        if (thread == 0 && told_to_stop(&watching, own, r->mode)) {
-            atomic_store(&r->stopped, 1);
-            break;
-        }
-        if (shared) i = atomic_fetch_add(&r->next[wave & 1], 1);
-        if (i >= r->counts[wave]) break;
-        r->task(r->context, wave, i, thread);
-    }
+static int (*_Atomic interrupt)(void);
+
+// What this thread is doing: the outermost region that it takes part in, whether it is the one that started it, and the
+// mode that it had before; when it last looked up, and whether its caller's work was cut short.
+typedef struct watch {
+    region *within;
+    int leads;
+    fp_mode own;
+    int64_t since;
+    int stopped;
+} watch;
+
+static _Thread_local watch watching;
+
+void fc_process_interrupt(int (*ask)(void)) { atomic_store(&interrupt, ask); }
+
+int fc_process_interrupted(void) {
+    watch *w = &watching;
+    const int stopped = w->stopped;
+    w->since = w->stopped = 0;
+    return stopped;
 }
+
+static int must_stop(watch *w) {
+    const int64_t patience = 50000000;
+    if (!w->leads) return atomic_load_explicit(&w->within->stopped, memory_order_relaxed);
+    if (w->stopped) return 1;
+    const int64_t now = moment();
+    if (w->since == 0) w->since = now;
+    if (now - w->since < patience) return 0;
+    int (*ask)(void) = atomic_load(&interrupt);
+    if (ask && is_main_thread()) {
+        const watch before = *w;
+        const fp_mode mode = mode_get();
+        mode_set(w->own);
+        *w = (watch){0};
+        const int stop = ask(); // may run whatever the caller has for a signal, calls of ours included
+        *w = before;
+        mode_set(mode);
+        w->stopped = stop;
+        if (stop) atomic_store(&w->within->stopped, 1);
+    }
+    w->since = now;
+    return w->stopped;
+}
+
+int fc_must_stop(void) { return watching.within ? must_stop(&watching) : 0; }
 
 // What one thread does in a region.  Its own mode is restored behind it: others share the threads.
 static void take_tasks(region *r, int thread) {
+    watch *w = &watching;
     const fp_mode own = mode_get();
-    const int differs = !same_mode(own, r->mode);
+    const int differs = !same_mode(own, r->mode), shared = r->threads > 1, outermost = !w->within;
+    if (outermost) {
+        w->within = r;
+        w->leads = thread == 0;
+        w->own = own;
+    }
     if (differs) mode_set(r->mode);
     for (int64_t wave = 0; wave < r->waves; wave++) {
-        take_wave(r, wave, thread, own);
-        if (r->threads <= 1 || wave + 1 == r->waves) continue;
+        for (int64_t i = 0; !must_stop(w); i++) {
+            if (shared) i = atomic_fetch_add(&r->next[wave & 1], 1);
+            if (i >= r->counts[wave]) break;
+            r->task(r->context, wave, i, thread);
+        }
+        if (!shared || wave + 1 == r->waves) continue;
         if (thread == 0) atomic_store(&r->next[(wave + 1) & 1], 0);
 #pragma omp barrier
     }
     if (differs) mode_set(own);
+    if (outermost) w->within = NULL;
 }
 
 #ifdef _OPENMP
@@ -367,6 +377,7 @@ static void run(region *r) {
 #endif
 
 void fc_parallel_waves(const int64_t *counts, int64_t waves, int threads, int exact, fc_wave_fn task, void *context) {
+    if (watching.stopped) return; // nor is anything left to do of what follows in the same call
     region r = {.counts = counts,
                 .waves = waves,
                 .threads = threads,

@@ -25,4 +25,8 @@ void fc_parallel_exact(int64_t count, int threads, fc_task_fn task, void *contex
 typedef void (*fc_wave_fn)(void *context, int64_t wave, int64_t task, int thread);
 void fc_parallel_waves(const int64_t *counts, int64_t waves, int threads, int exact, fc_wave_fn task, void *context);
 
+// For tasks that may take more than a tenth of a second: whether to leave the rest of this one undone, since nobody
+// waits for the result any more.  It costs some ten nanoseconds.
+int fc_must_stop(void);
+
 #endif

@@ -175,7 +175,7 @@ static void stencil_task(const fc_stage *stage, fc_call *call, int64_t task, int
     const int64_t first = task % split->row_parts * split->rows, last = fc_min(first + split->rows, h->out);
     char *dst = aim(&job, task / split->row_parts, place.planes) + x * element;
     int64_t entered = first;
-    for (int64_t y = first; y < last;) {
+    for (int64_t y = first; y < last && !fc_must_stop();) {
         const int64_t count = fc_min(fc_min(FC_STENCIL_ROWS, h->kernel), last - y), height = h->kernel + count - 1;
         for (; entered < y + height; entered++) enter(&job, &place, entered, x, columns);
         for (int64_t t = 0; t < split->depth; t++)

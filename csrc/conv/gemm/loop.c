@@ -66,7 +66,7 @@ static void each_channel_tile(gemm_nest *n) {
     const fc_problem *p = &n->plan->problem;
     const int64_t element = n->plan->kernels->element, depth = n->strip.k1 - n->strip.k0;
     const int64_t sums_step = g->blocks > 1 ? n->split->tile_elements * element : 0;
-    for (int64_t out = n->out0; out < n->out1; out++) {
+    for (int64_t out = n->out0; out < n->out1 && !fc_must_stop(); out++) {
         const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
         const int64_t base = channel * p->dst.channel * element;
         // The next tile of weights follows this one, and each tile of pixels asks for its share of it.

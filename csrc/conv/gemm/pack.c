@@ -3,7 +3,7 @@
 // pack.c - weights into the tiles that the kernels read.
 #include "conv/gemm/gemm.h"
 
-enum { FC_PLACES = 4096 };
+enum { FC_PLACES = 1536 };
 
 // Where a tile of the block [k0, k1) starts in the packed weights of a group.
 static int64_t tile_start(const fc_plan *plan, int64_t tile, int64_t k0, int64_t k1) {
