@@ -61,6 +61,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
 
 def said(value: Any) -> str:
     """What an argument is, in a few words: arrays by their shape, anything long without its middle."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
     if isinstance(value, (str, bytes, int, float, complex, type(None))):
         text = repr(value)
     elif hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0):
@@ -188,10 +190,22 @@ def integer(value: Any, name: str, minimum: int) -> int:
     except TypeError:
         raise TypeError(f"{name} is {said(value)}; it needs an integer") from None
     if number < minimum:
-        raise ValueError(f"{name} is {number}; it needs to be at least {minimum}")
+        raise ValueError(f"{name} is {said(number)}; it needs to be at least {minimum}")
     if number > LIMIT:
-        raise ValueError(f"{name} is {number}; it needs to be at most {LIMIT}")
+        raise ValueError(f"{name} is {said(number)}; it needs to be at most {LIMIT}")
     return number
+
+
+def real(value: Any, name: str) -> float:
+    """A Python float, from anything that is one number; infinity and NaN are."""
+    try:
+        if isinstance(value, (str, bytes, bytearray)):
+            raise TypeError
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is {said(value)}; it needs to be within a float's range") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {said(value)}; it needs a number") from None
 
 
 def sizes(value: Any, name: str, minimum: int) -> tuple[int, ...]:

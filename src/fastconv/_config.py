@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastconv import _core
+from fastconv import _args, _core
 
 # Each cap admits the instruction sets below it on its own architecture.
 _FAMILIES = (("scalar", "avx2", "avx512"), ("scalar", "neon"))
@@ -217,7 +217,7 @@ def fma_peak(dtype: str = "float32", num_threads: int | None = None, *, seconds:
     num_threads : int, optional
         The current number of threads by default.
     seconds : float
-        Time to spend; the best of five slices counts, so that a disturbed one does not.
+        Time to spend, up to a minute; the best of five slices counts, so that a disturbed one does not.
 
     Returns
     -------
@@ -227,6 +227,8 @@ def fma_peak(dtype: str = "float32", num_threads: int | None = None, *, seconds:
     kinds = {"float32": 0, "float64": 1}
     if dtype not in kinds:
         raise ValueError(f"dtype is {dtype!r}; it needs 'float32' or 'float64'")
+    if not 0 <= _args.real(seconds, "seconds") <= 60:
+        raise ValueError(f"seconds is {seconds!r}; it needs to be from 0 to 60")
     count = get_num_threads() if num_threads is None else _checked(num_threads)
     rounds, best = 100_000, 0.0
     # On a busy machine threads that have to be woken take far longer than these rounds: one alone sets the length.

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -56,16 +55,14 @@ def _memory_dtype(parameter: Parameter) -> np.dtype:
 
 
 def _at_least(value: float, name: str, least: float = 0.0) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{name} is {_args.said(value)}; it needs a number")
-    if not value >= least:
-        raise ValueError(f"{name} is {value!r}; it needs to be at least {least:g}")
+    if not _args.real(value, name) >= least:
+        raise ValueError(f"{name} is {_args.said(value)}; it needs to be at least {least:g}")
     return value
 
 
 def _betas(betas: tuple[float, float]) -> tuple[float, float]:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas is {betas!r}; it needs two numbers from 0 to below 1")
+        raise ValueError(f"betas is {_args.said(betas)}; it needs two numbers from 0 to below 1")
     return tuple(betas)
 
 
@@ -234,6 +231,7 @@ class SGD(Optimizer):
     def _check(self, settings: dict[str, Any]) -> None:
         for name in ("lr", "momentum", "weight_decay"):
             _at_least(settings[name], name)
+        _args.real(settings["dampening"], "dampening")
         if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
             raise ValueError(
                 f"nesterov needs momentum above 0 and dampening 0; momentum is "
@@ -402,7 +400,7 @@ class _Schedule:
                     "hold 'initial_lr' (load its state dict first)"
                 )
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
+        self.last_epoch = _args.integer(last_epoch, "last_epoch", -1)
         self.step()
 
     def _rate_at(self, base: float, epoch: int) -> float:
@@ -438,12 +436,13 @@ class StepLR(_Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        self.step_size = int(_at_least(step_size, "step_size", 1))
-        self.gamma = gamma
+        self.step_size = _args.integer(step_size, "step_size", 1)
+        self.gamma = _args.real(gamma, "gamma")
         super().__init__(optimizer, last_epoch)
 
     def _rate_at(self, base: float, epoch: int) -> float:
-        return base * self.gamma ** (epoch // self.step_size)
+        with np.errstate(all="ignore"):  # rates may grow beyond all bounds
+            return base * float(np.float_power(self.gamma, epoch // self.step_size))
 
 
 class CosineAnnealingLR(_Schedule):
@@ -460,7 +459,7 @@ class CosineAnnealingLR(_Schedule):
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = _at_least(T_max, "T_max", 1)
-        self.eta_min = eta_min
+        self.eta_min = _args.real(eta_min, "eta_min")
         super().__init__(optimizer, last_epoch)
 
     def _rate_at(self, base: float, epoch: int) -> float:

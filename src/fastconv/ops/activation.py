@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv import _args
 from fastconv._names import only
 from fastconv.ops._operand import axis_index, like, matching, operand
 
@@ -171,6 +172,7 @@ def leaky_relu(input: ArrayLike, negative_slope: float = 0.01, inplace: bool = F
     >>> fc.leaky_relu(np.array([-2.0, 3.0]))
     array([-0.02,  3.  ])
     """
+    negative_slope = _args.real(negative_slope, "negative_slope")
     x, out = _source(input, inplace)
     out = x.copy() if out is None else out
     return _finish(np.multiply(x, negative_slope, out=out, where=x < 0), input, inplace)
@@ -190,6 +192,7 @@ def leaky_relu_grad(grad_output: ArrayLike, input: ArrayLike, negative_slope: fl
     >>> fc.grad.leaky_relu(np.ones(2), np.array([-2.0, 3.0]), 0.5)
     array([0.5, 1. ])
     """
+    negative_slope = _args.real(negative_slope, "negative_slope")
     g, x = _pair(grad_output, input, "input")
     out = g.copy()
     return like(np.multiply(g, negative_slope, out=out, where=x <= 0), grad_output)

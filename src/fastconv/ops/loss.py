@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv import _args
 from fastconv._names import only
 from fastconv.ops._operand import like, matching, operand
 from fastconv.ops.activation import log_softmax
@@ -33,7 +34,8 @@ def _reduced(losses: np.ndarray, reduction: str, divisor: float, dtype: Any) -> 
 
 def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tuple) -> Any:
     """What each single loss is worth: the transpose of `_reduced`."""
-    g = np.asarray(grad_output, np.float64)
+    given = _args.real(grad_output, "grad_output") if np.ndim(grad_output) == 0 else grad_output
+    g = np.asarray(given, np.float64)
     wanted = shape if reduction == "none" else ()
     if g.shape != wanted:
         raise ValueError(f"grad_output has shape {g.shape}; with reduction={reduction!r} it needs {wanted}")

@@ -126,6 +126,7 @@ def batch_norm(
     x = operand(input)
     axis, values = _channels_of(x, layout)
     channels = x.shape[axis]
+    momentum, eps = _args.real(momentum, "momentum"), _args.real(eps, "eps")
     gain = 1.0 if weight is None else _vector(weight, "weight", channels)
     shift = 0.0 if bias is None else _vector(bias, "bias", channels)
     if training:
@@ -196,6 +197,7 @@ def batch_norm_grad(
     g = matching(grad_output, "grad_output", x, "input")
     axis, values = _channels_of(x, layout)
     channels = x.shape[axis]
+    eps = _args.real(eps, "eps")
     gain = 1.0 if weight is None else _vector(weight, "weight", channels)
 
     def spread(vector: np.ndarray) -> np.ndarray:
@@ -241,12 +243,16 @@ def _window_sum(values: np.ndarray, before: int, after: int, axis: int) -> np.nd
     return total
 
 
-def _lrn_arguments(x: np.ndarray, size: int, layout: str) -> tuple[int, int, int]:
-    """The channel axis and the window's reach before and after a channel."""
+def _lrn_arguments(
+    x: np.ndarray, size: int, alpha: float, beta: float, k: float, layout: str
+) -> tuple[int, int, int, float, float, float]:
+    """The channel axis, the window's reach before and after a channel, alpha / size, beta and k."""
     if x.ndim < 3:
         raise ValueError(f"input has shape {x.shape}; it needs at least 3 axes, batch included")
     size = _args.integer(size, "size", 1)
-    return channel_axis(layout, x.ndim), size // 2, (size - 1) // 2
+    share = _args.real(alpha, "alpha") / size
+    window = channel_axis(layout, x.ndim), size // 2, (size - 1) // 2
+    return *window, share, _args.real(beta, "beta"), _args.real(k, "k")
 
 
 def local_response_norm(
@@ -296,9 +302,9 @@ def local_response_norm(
     array([0.25      , 0.16666667, 0.25      ])
     """
     x = operand(input)
-    axis, before, after = _lrn_arguments(x, size, layout)
+    axis, before, after, share, beta, k = _lrn_arguments(x, size, alpha, beta, k, layout)
     y = _window_sum(np.square(x), before, after, axis)
-    y *= alpha / size
+    y *= share
     y += k
     np.power(y, -beta, out=y)
     y *= x
@@ -335,9 +341,9 @@ def local_response_norm_grad(
     """
     x = operand(input)
     g = matching(grad_output, "grad_output", x, "input")
-    axis, before, after = _lrn_arguments(x, size, layout)
+    axis, before, after, share, beta, k = _lrn_arguments(x, size, alpha, beta, k, layout)
     s = _window_sum(np.square(x), before, after, axis)
-    s *= alpha / size
+    s *= share
     s += k
     d = np.power(s, -beta)
     d *= g
@@ -345,6 +351,6 @@ def local_response_norm_grad(
     inner /= s
     inner = _window_sum(inner, after, before, axis)
     inner *= x
-    inner *= 2 * alpha * beta / size
+    inner *= 2 * share * beta
     d -= inner
     return like(d, grad_output)

@@ -20,17 +20,17 @@ _MODES = ("constant", "reflect", "replicate", "circular")
 
 def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int, tuple[int, int]]:
     """{axis: (before, after)} from torch's flat list, which starts at the last axis."""
-    pad = tuple(pad)
+    pad = _args.sizes(pad, "pad", -_args.LIMIT)
     if mode not in _MODES:
         raise ValueError(f"mode is {mode!r}; it needs one of {', '.join(map(repr, _MODES))}")
-    if len(pad) % 2 or len(pad) > 2 * len(shape) or not all(isinstance(p, (int, np.integer)) for p in pad):
+    if len(pad) % 2 or len(pad) > 2 * len(shape):
         raise ValueError(
             f"pad is {pad}; it needs to hold two integers per padded axis, last axis first, "
             f"for at most the {len(shape)} axes of an input {shape}"
         )
     widths = {}
     for i in range(len(pad) // 2):
-        axis, before, after = len(shape) - 1 - i, int(pad[2 * i]), int(pad[2 * i + 1])
+        axis, before, after = len(shape) - 1 - i, pad[2 * i], pad[2 * i + 1]
         length = shape[axis]
         if length + before + after < 0:
             raise ValueError(f"pad removes {-before - after} from axis {axis} of length {length}")
@@ -55,6 +55,13 @@ def _source_index(length: int, before: int, after: int, mode: str) -> np.ndarray
         return np.clip(index, 0, length - 1)
     index = np.abs(index)
     return np.where(index >= length, 2 * (length - 1) - index, index)
+
+
+def _filling(value: Any, dtype: np.dtype) -> np.ndarray:
+    try:
+        return np.array(0 if value is None else value, dtype)
+    except (OverflowError, ValueError):
+        raise ValueError(f"value is {_args.said(value)}; it needs to be one that input's {dtype} has") from None
 
 
 def _overlap(length: int, before: int, after: int) -> tuple[slice, slice]:
@@ -120,7 +127,7 @@ def pad(
     widths = _per_axis(pad, x.shape, mode)
     if mode == "constant":
         shape = [n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
-        out = np.full(shape, 0 if value is None else value, x.dtype)
+        out = np.full(shape, _filling(value, x.dtype), x.dtype)
         spots = [_overlap(n, *widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
         out[tuple(spot for spot, _ in spots)] = x[tuple(part for _, part in spots)]
         return out
@@ -159,7 +166,7 @@ def pad_grad(
     >>> fc.grad.pad(np.ones(6), (3,), (2, 1), mode="reflect")
     array([1., 3., 2.])
     """
-    given, shape = _args.as_array(grad_output, "grad_output"), tuple(input_size)
+    given, shape = _args.as_array(grad_output, "grad_output"), _args.sizes(input_size, "input_size", 0)
     g = widened(given)
     widths = _per_axis(pad, shape, mode)
     padded = tuple(n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(shape))
