@@ -57,7 +57,7 @@ def _source_index(length: int, before: int, after: int, mode: str) -> np.ndarray
     return np.where(index >= length, 2 * (length - 1) - index, index)
 
 
-def _filling(value: Any, dtype: np.dtype) -> np.ndarray:
+def _filling(value: float | None, dtype: np.dtype) -> np.ndarray:
     try:
         return np.array(0 if value is None else value, dtype)
     except (OverflowError, ValueError):
