@@ -264,14 +264,19 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
     """Every C file of the core that is to be compiled, the flags that it alone needs, and the name of its object.
 
     The kernels take longest and so come first, each dtype by itself. They know nothing of threads nor of each other,
-    so that their objects serve builds with other parts, too.
+    so that their objects serve builds with other parts, too. -O3 is for float32 in vectors alone: elsewhere -O2 is as
+    fast, builds in half the time and takes two thirds of the room.
     """
     kernels = [(isa.name, isa.flags) for isa in reversed(isas)] + [("scalar", ())]
     files = sorted(p for p in CSRC.rglob("*.c") if CSRC / "kernels" not in p.parents)
     openmp = ("-Wno-unknown-pragmas",) if "openmp" in disabled_parts() else OPENMP_FLAGS
     shared = (*openmp, *(f"-DFC_HAVE_{isa.name.upper()}=1" for isa in isas))
     return [
-        (CSRC / f"kernels/isa_{name}.c", (*flags, f"-DFC_BITS={bits}"), f"kernels/isa_{name}_f{bits}.o")
+        (
+            CSRC / f"kernels/isa_{name}.c",
+            (*flags, f"-DFC_BITS={bits}", *(["-O2"] if bits == 64 or name == "scalar" else [])),
+            f"kernels/isa_{name}_f{bits}.o",
+        )
         for bits in (32, 64)
         for name, flags in kernels
     ] + [(path, shared, str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]

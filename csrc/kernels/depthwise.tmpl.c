@@ -34,7 +34,7 @@ FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T
         }
 }
 
-// Rows of one output channel from padded rows (algo/padded.c): no borders, no strides, only taps at offsets.
+// Rows of one output channel from padded rows (conv/padded.c): no borders, no strides, only taps at offsets.
 static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
     const fc_problem *p = work->problem;
     const int64_t columns = p->axis[2].out;
@@ -75,10 +75,11 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
     if (*high < *low) *high = *low;
 }
 
-// The kernels that are unrolled: taps x taps without dilation, their outputs `apart` inputs apart.
+// The kernels that are unrolled: taps x taps without dilation, their outputs `apart` inputs apart.  In float64 only 3 x 3.
 #define FC_DEPTHWISE_KERNELS(X) X(2, 1) X(3, 1) X(3, 2) X(5, 1) X(5, 2) X(7, 1)
 FC_INLINE int FC_NAME(depthwise_is)(const fc_problem *p, int taps, int apart) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    if (!FC_KNOWN_SIZES && (FC_VL == 1 || taps != 3 || apart != 1)) return 0;
     return h->kernel == taps && w->kernel == taps && h->stride == apart && w->stride == apart && h->dilation == 1 &&
            w->dilation == 1;
 }

@@ -73,7 +73,7 @@ typedef struct fc_im2col {
     int64_t row; // channels: distance of two pixels in the panel
 } fc_im2col;
 
-// Rows of the input, zero-padded; pixels: and split into the phases of the stride (algo/padded.c gives the layout).
+// Rows of the input, zero-padded; pixels: and split into the phases of the stride (conv/padded.c gives the layout).
 typedef struct fc_pad_copy {
     const fc_problem *problem;
     const void *src; // of the group and image
@@ -126,7 +126,7 @@ typedef struct fc_depthwise_rows {
     const void *src; // channels: the image; planes: the group in it; pixels: padded rows of the group
     void *dst;
     const void *residual;
-    const void *weights, *bias; // packed by algo/depthwise.c
+    const void *weights, *bias; // packed by conv/depthwise.c
     int64_t d, h, rows;
     int64_t channel, row, taps; // pixels, planes: output channel; elements between padded rows; number of taps
     const int64_t *tap_offset;  // and where they lie

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// pool.tmpl.c - pooling.  Six ways to the same numbers; algo/pool.c chooses by strides and windows:
+// pool.tmpl.c - pooling.  Six ways to the same numbers; pool/pool.c chooses by strides and windows:
 //
 //   pool_channels        channels contiguous, and
 //   pool_columns         columns contiguous, windows low and narrow: see pool_bands.tmpl.c
@@ -176,8 +176,8 @@ FC_INLINE void FC_NAME(pool_down_rows)(const int kind, const int rows, const FC_
 // line[0 .. n) = the inputs from column x on, folded down the rows.
 FC_INLINE void FC_NAME(pool_down)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t x, int64_t n, T *line) {
     const int64_t rows = u->depths == 1 ? u->heights : 0;
-    if (rows == 2) FC_NAME(pool_down_rows)(kind, 2, u, u->first + x, n, line);
-    else if (rows == 3) FC_NAME(pool_down_rows)(kind, 3, u, u->first + x, n, line);
+    if (FC_KNOWN_SIZES && rows == 2) FC_NAME(pool_down_rows)(kind, 2, u, u->first + x, n, line);
+    else if (FC_KNOWN_SIZES && rows == 3) FC_NAME(pool_down_rows)(kind, 3, u, u->first + x, n, line);
     else FC_NAME(pool_down_rows)(kind, 0, u, u->first + x, n, line);
 }
 
@@ -318,8 +318,8 @@ FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool
         return;
     }
     FC_NAME(pool_down)(kind, &under, b->lo, b->hi - b->lo, b->line + b->lo - b->x0);
-    if (stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, b, rows, dst);
-    else if (stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, b, rows, dst);
+    if (FC_KNOWN_SIZES && stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, b, rows, dst);
+    else if (FC_KNOWN_SIZES && stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, b, rows, dst);
     else if (FC_VL > 1 && stride > 0 && taps <= FC_POOL_TAPS && stride <= 4 * FC_VL)
         FC_NAME(pool_picks)(kind, stride, taps, step, b, rows, dst);
     else

@@ -19,7 +19,7 @@ enum {
     FC_NAME(pool_second_columns) // stride 2 without dilation
 };
 
-// A running fold, and for maxima how far behind the band's first element it was found; T holds that exactly (algo/pool.c
+// A running fold, and for maxima how far behind the band's first element it was found; T holds that exactly (pool/pool.c
 // sees to it), and so both are selected by one mask.
 typedef struct FC_NAME(pool_best) {
     vec value, offset;
@@ -150,10 +150,11 @@ FC_INLINE void FC_NAME(pool_down_window)(const int mode, const int form, const i
         }
 }
 
-// All rows of a band in one strip of `vectors` vectors; of one that is not full at an edge.  src is lane 0's first tap in
+// All rows of a band in one strip of `vectors` vectors; of one that is not full at an edge.  `known`: how many rows most
+// windows have, where there is a body for that, or 0.  src is lane 0's first tap in
 // the plane's first row; dst and indices are lane 0's places in the band's first row.
 FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edge, const int vectors,
-                                   const int64_t taps, const int shared, const FC_NAME(pool_band) * b,
+                                   const int64_t taps, const int shared, const int known, const FC_NAME(pool_band) * b,
                                    const FC_NAME(pool_lanes) * strip, const T *src, T *dst, int64_t *indices) {
     const fc_pool *p = b->pool;
     // Copies, because a vector's store might change what a pointer shows.
@@ -164,7 +165,6 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
         l.reads = few;
     }
     const int64_t lanes = edge ? l.lanes : FC_VL, dst_step = p->dst.axis[1], step = p->src.axis[1];
-    const int known = shared ? 3 : 2;
     src += b->depth.start * p->src.axis[0] + b->lo * step;
     FC_NAME(pool_folds) folds;
     if (shared)
@@ -196,7 +196,7 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
     for (int64_t y = 0; y < b->rows; y++) {
         const fc_window w = b->window[y];
         FC_NAME(pool_best) best[4];
-        if (b->depth.taps == 1 && w.step == 1 && w.taps == known)
+        if (known && b->depth.taps == 1 && w.step == 1 && w.taps == known)
             FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, known, b, w, &l, src, &folds, best);
         else {
 #pragma GCC unroll 4
@@ -228,11 +228,10 @@ FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edg
 FC_INLINE void FC_NAME(pool_strip_of)(const int mode, const int form, const int edge, const int vectors,
                                       const FC_NAME(pool_band) * b, const FC_NAME(pool_lanes) * l, const T *src, T *dst,
                                       int64_t *indices) {
-    const int64_t taps = l->taps;
-    if (b->shared && taps == 3) FC_NAME(pool_strip)(mode, form, edge, vectors, 3, 1, b, l, src, dst, indices);
-    else if (b->shared) FC_NAME(pool_strip)(mode, form, edge, vectors, taps, 1, b, l, src, dst, indices);
-    else if (taps == 2) FC_NAME(pool_strip)(mode, form, edge, vectors, 2, 0, b, l, src, dst, indices);
-    else FC_NAME(pool_strip)(mode, form, edge, vectors, taps, 0, b, l, src, dst, indices);
+    const int three = b->shared && l->taps == 3, two = !b->shared && l->taps == 2 && form != FC_NAME(pool_every_column);
+    if (FC_KNOWN_SIZES && three) FC_NAME(pool_strip)(mode, form, edge, vectors, 3, 1, 3, b, l, src, dst, indices);
+    else if (FC_KNOWN_SIZES && two) FC_NAME(pool_strip)(mode, form, edge, vectors, 2, 0, 2, b, l, src, dst, indices);
+    else FC_NAME(pool_strip)(mode, form, edge, vectors, l->taps, b->shared, 0, b, l, src, dst, indices);
 }
 
 // Describes rows of `work` from `row` on: as many as lie in one depth and a band, or `alone` that share no inputs.

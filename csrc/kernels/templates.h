@@ -14,6 +14,10 @@
 #define FC_CAT4(a, b, c, d) FC_CAT4_(a, b, c, d)
 #define FC_NAME(name) FC_CAT4(fc, FC_S, name, FC_ISA) // FC_NAME(gemm_pixels) is fc_f32_gemm_pixels_avx512
 
+// Whether loops over the commonest sizes are unrolled, as bodies of their own: in float32 by vectors. For float64 and
+// scalars they made half of the library and of the time to build it, for what no network does.
+#define FC_KNOWN_SIZES (FC_VL > 1 && FC_BITS == 32)
+
 // In a template: T the element, vec the vector, FC_VL its lanes, and v_op the operation on either dtype.
 #define T FC_T
 #define vec FC_CAT(v, FC_S)
