@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from fastconv.ops import activation as A
+from fastconv.ops import dropout as D
+from fastconv.ops import softmax as S
 from support import max_error, numerical_gradient, tolerance
 
 # name, further arguments, whether the gradient takes the result instead of the input
@@ -137,7 +139,7 @@ def test_relu_gradient_does_not_multiply_by_zero():
 def test_softmax_is_torchs(torch, rng, name, shape, dim, dtype):
     x = (100 * rng.standard_normal(shape)).astype(dtype)
     expected = getattr(torch, name)(torch.from_numpy(x.astype(np.float64)), dim).numpy()
-    y = getattr(A, name)(x, dim)
+    y = getattr(S, name)(x, dim)
     assert y.dtype == dtype
     assert max_error(y, expected) < tolerance(dtype, x.shape[dim])
 
@@ -146,7 +148,7 @@ def test_softmax_is_torchs(torch, rng, name, shape, dim, dtype):
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_softmax_gradient(rng, name, dim):
     x, g = rng.standard_normal((2, 3, 4, 5))
-    function, gradient = getattr(A, name), getattr(A, f"{name}_grad")
+    function, gradient = getattr(S, name), getattr(A, f"{name}_grad")
     d = gradient(g, function(x, dim), dim)
     assert max_error(d, numerical_gradient(lambda v: function(v, dim), x, g)) < 1e-8
 
@@ -154,18 +156,18 @@ def test_softmax_gradient(rng, name, dim):
 def test_softmax_of_infinities():
     inf = np.inf
     x = np.array([[0.0, -inf, 0.0], [-inf, -inf, -inf], [inf, 0.0, 0.0], [np.nan, 0.0, 0.0]])
-    y = A.softmax(x, 1)
+    y = S.softmax(x, 1)
     np.testing.assert_array_equal(y[0], [0.5, 0, 0.5])
     assert np.isnan(y[1:]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_arguments(name):
-    function = getattr(A, name)
+    function = getattr(S, name)
     with pytest.raises(ValueError, match="dim is 2; it needs to be an integer from -2 to 1"):
         function(np.ones((2, 2)), 2)
     with pytest.warns(UserWarning, match="pass dim"):
-        np.testing.assert_allclose(np.exp(A.log_softmax(np.zeros((1, 4)))), 0.25)
+        np.testing.assert_allclose(np.exp(S.log_softmax(np.zeros((1, 4)))), 0.25)
     assert function(np.arange(3), 0, dtype=np.float32).dtype == np.float32
     assert function(np.zeros((3, 0, 2)), 1).shape == (3, 0, 2)
     assert np.shape(function(np.float32(2.0), 0)) == ()
@@ -176,7 +178,7 @@ def test_softmax_arguments(name):
 
 def test_dropout_clears_and_scales():
     x = np.random.default_rng(1).uniform(1, 2, (100, 100))
-    y = A.dropout(x, 0.25, rng=3)
+    y = D.dropout(x, 0.25, rng=3)
     cleared = y == 0
     # A binomial count: six standard deviations around its mean.
     assert abs(cleared.sum() - 2500) < 6 * np.sqrt(10_000 * 0.25 * 0.75)
@@ -185,35 +187,35 @@ def test_dropout_clears_and_scales():
 
 def test_dropout_randomness():
     x = np.ones(200, np.float32)
-    np.testing.assert_array_equal(A.dropout(x, rng=5), A.dropout(x, rng=5))
+    np.testing.assert_array_equal(D.dropout(x, rng=5), D.dropout(x, rng=5))
     rng = np.random.default_rng(5)
-    first, second = A.dropout(x, rng=rng), A.dropout(x, rng=rng)
-    np.testing.assert_array_equal(first, A.dropout(x, rng=5))
+    first, second = D.dropout(x, rng=rng), D.dropout(x, rng=rng)
+    np.testing.assert_array_equal(first, D.dropout(x, rng=5))
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(first != 0, A.dropout_mask(x.shape, 0.5, rng=5))
+    np.testing.assert_array_equal(first != 0, D.dropout_mask(x.shape, 0.5, rng=5))
 
 
 def test_dropout_ends_of_the_range(rng):
     x = rng.standard_normal((4, 4)).astype(np.float32)
-    np.testing.assert_array_equal(A.dropout(x, 0.0), x)
-    np.testing.assert_array_equal(A.dropout(x, 1.0), np.zeros_like(x))
-    assert A.dropout(x, 0.9, training=False) is x
+    np.testing.assert_array_equal(D.dropout(x, 0.0), x)
+    np.testing.assert_array_equal(D.dropout(x, 1.0), np.zeros_like(x))
+    assert D.dropout(x, 0.9, training=False) is x
     for p in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match="p is"):
-            A.dropout(x, p)
+            D.dropout(x, p)
 
 
 def test_dropout_gradient(rng):
     x, g = rng.standard_normal((2, 6, 6))
-    mask = A.dropout_mask(x.shape, 0.3, rng=9)
-    d = A.dropout_grad(g, mask, 0.3)
-    assert max_error(d, numerical_gradient(lambda v: A.dropout(v, 0.3, rng=9), x, g)) < 1e-8
+    mask = D.dropout_mask(x.shape, 0.3, rng=9)
+    d = D.dropout_grad(g, mask, 0.3)
+    assert max_error(d, numerical_gradient(lambda v: D.dropout(v, 0.3, rng=9), x, g)) < 1e-8
     with pytest.raises(ValueError, match="mask has shape"):
-        A.dropout_grad(g, mask[:3], 0.3)
+        D.dropout_grad(g, mask[:3], 0.3)
 
 
 def test_dropout_in_place(rng):
     x = rng.standard_normal((4, 4)).astype(np.float32)
-    expected = A.dropout(x, rng=2)
-    assert A.dropout(x, inplace=True, rng=2) is x
+    expected = D.dropout(x, rng=2)
+    assert D.dropout(x, inplace=True, rng=2) is x
     np.testing.assert_array_equal(x, expected)

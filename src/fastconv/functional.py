@@ -2,18 +2,7 @@
 """The functional surface: names, argument order and meaning of ``torch.nn.functional``, on NumPy arrays."""
 
 from fastconv._names import only
-from fastconv.ops.activation import (
-    dropout,
-    hardswish,
-    leaky_relu,
-    log_softmax,
-    relu,
-    relu6,
-    sigmoid,
-    silu,
-    softmax,
-    tanh,
-)
+from fastconv.ops.activation import hardswish, leaky_relu, relu, relu6, sigmoid, silu, tanh
 from fastconv.ops.avg_pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -25,6 +14,7 @@ from fastconv.ops.avg_pool import (
 )
 from fastconv.ops.conv import conv1d, conv2d, conv3d
 from fastconv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
+from fastconv.ops.dropout import dropout
 from fastconv.ops.linear import linear
 from fastconv.ops.loss import cross_entropy, mse_loss
 from fastconv.ops.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
@@ -40,6 +30,7 @@ from fastconv.ops.max_pool import (
 from fastconv.ops.max_unpool import max_unpool1d, max_unpool2d, max_unpool3d
 from fastconv.ops.norm import batch_norm, local_response_norm
 from fastconv.ops.pad import pad
+from fastconv.ops.softmax import log_softmax, softmax
 
 __all__ = [
     "adaptive_avg_pool1d",

@@ -2,15 +2,12 @@
 """Gradients of the functional surface, named after their operators; convolutions as in ``torch.nn.grad``."""
 
 from fastconv._names import only
-from fastconv.ops.activation import dropout_grad as dropout
 from fastconv.ops.activation import hardswish_grad as hardswish
 from fastconv.ops.activation import leaky_relu_grad as leaky_relu
-from fastconv.ops.activation import log_softmax_grad as log_softmax
 from fastconv.ops.activation import relu6_grad as relu6
 from fastconv.ops.activation import relu_grad as relu
 from fastconv.ops.activation import sigmoid_grad as sigmoid
 from fastconv.ops.activation import silu_grad as silu
-from fastconv.ops.activation import softmax_grad as softmax
 from fastconv.ops.activation import tanh_grad as tanh
 from fastconv.ops.avg_pool import adaptive_avg_pool1d_grad as adaptive_avg_pool1d
 from fastconv.ops.avg_pool import adaptive_avg_pool2d_grad as adaptive_avg_pool2d
@@ -35,6 +32,7 @@ from fastconv.ops.conv_transpose import (
     conv_transpose3d_input,
     conv_transpose3d_weight,
 )
+from fastconv.ops.dropout import dropout_grad as dropout
 from fastconv.ops.linear import linear_grad as linear
 from fastconv.ops.loss import cross_entropy_grad as cross_entropy
 from fastconv.ops.loss import mse_loss_grad as mse_loss
@@ -54,6 +52,8 @@ from fastconv.ops.max_unpool import max_unpool3d_grad as max_unpool3d
 from fastconv.ops.norm import batch_norm_grad as batch_norm
 from fastconv.ops.norm import local_response_norm_grad as local_response_norm
 from fastconv.ops.pad import pad_grad as pad
+from fastconv.ops.softmax import log_softmax_grad as log_softmax
+from fastconv.ops.softmax import softmax_grad as softmax
 
 __all__ = [
     "adaptive_avg_pool1d",

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from fastconv._names import only
 from fastconv.nn.module import Module
 from fastconv.ops import activation as A
+from fastconv.ops import dropout as D
+from fastconv.ops import softmax as S
 
 __all__ = ["Dropout", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 __dir__ = only(__all__)
@@ -119,7 +121,7 @@ class Softmax(Module):
         self.dim = dim
 
     def forward(self, x: ArrayLike) -> np.ndarray:
-        y = A.softmax(x, self.dim)
+        y = S.softmax(x, self.dim)
         self.save_for_backward(y)
         return y
 
@@ -127,7 +129,7 @@ class Softmax(Module):
         (y,) = self.saved()
         if not self.needs_input_grad:
             return None
-        return A.softmax_grad(grad_output, y, A.softmax_axis(self.dim, y.ndim))
+        return S.softmax_grad(grad_output, y, S.softmax_axis(self.dim, y.ndim))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -160,7 +162,7 @@ class Dropout(Module):
         *,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        self.p = A.probability(p)
+        self.p = D.probability(p)
         self.inplace = bool(inplace)
         self._rng = np.random.default_rng(rng)
 
@@ -168,13 +170,13 @@ class Dropout(Module):
         if not self.training:
             self.save_for_backward()
             return x
-        mask = A.dropout_mask(np.shape(x), self.p, rng=self._rng)
+        mask = D.dropout_mask(np.shape(x), self.p, rng=self._rng)
         self.save_for_backward(mask)
-        return A.dropout_grad(x, mask, self.p)  # dropout is linear: its own gradient
+        return D.dropout_grad(x, mask, self.p)  # dropout is linear: its own gradient
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
         (mask,) = self.saved()
-        return A.dropout_grad(grad_output, mask, self.p) if self.needs_input_grad else None
+        return D.dropout_grad(grad_output, mask, self.p) if self.needs_input_grad else None
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"

@@ -38,6 +38,30 @@ def matching(value: Any, name: str, reference: np.ndarray, reference_name: str) 
     return array
 
 
+def pair(grad_output: Any, kept: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Operands of one shape and dtype: the gradient of a result, and what the forward pass kept."""
+    kept = operand(kept, name)
+    return matching(grad_output, "grad_output", kept, name), kept
+
+
+def source(input: Any, inplace: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The operand, and where a ufunc should write: over it, or (None) into a new array."""
+    if inplace and not (isinstance(input, np.ndarray) and input.flags.writeable):
+        kind = "a read-only array" if isinstance(input, np.ndarray) else type(input).__name__
+        raise TypeError(f"input is {kind}; with inplace=True it needs to be a writable NumPy array")
+    x = operand(input)
+    return x, (x if inplace else None)
+
+
+def finish(result: np.ndarray, input: Any, inplace: bool) -> np.ndarray:
+    """The result in the dtype of `input`, or written over it."""
+    if not inplace:
+        return like(result, input)
+    if result is not input:
+        input[...] = result
+    return input
+
+
 def channel_axis(layout: str, ndim: int) -> int:
     """The channel axis of a batched array: 1, or the last one for a channels-last `layout`.
 

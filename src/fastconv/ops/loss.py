@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fastconv import _args
 from fastconv._names import only
 from fastconv.ops._operand import like, matching, operand
-from fastconv.ops.activation import log_softmax
+from fastconv.ops.softmax import log_softmax
 
 __all__ = ["cross_entropy", "cross_entropy_grad", "mse_loss", "mse_loss_grad"]
 __dir__ = only(__all__)
