@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the binding has, for type checkers: `_core.pyx` says what each does, and a test that nothing is missing here."""
+
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+Fields = tuple[Any, ...]  # of fc_problem, in the order of fill_problem
+Axis = tuple[int, ...]
+Arrays = tuple[Any, Any, Any, Any, Any]  # input, weight, bias, residual, out
+
+COST_NAMES: tuple[str, ...]
+CACHE_NAMES: tuple[str, ...]
+
+class Layout:
+    def __new__(cls, shape: tuple[int, ...], strides: tuple[int, ...], format: str) -> Layout: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+class Packed:
+    def __new__(cls, nbytes: int) -> Packed: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class Views: ...
+class Prepared: ...
+
+class Plan(Prepared):
+    def __new__(
+        cls,
+        fields: Fields,
+        isa: int,
+        algorithm: int,
+        strict: bool,
+        once: bool,
+        costs: tuple[float, ...],
+        src: Layout,
+        wei: Layout,
+        dst: Layout,
+        dtype: DTypeLike,
+    ) -> Plan: ...
+    @property
+    def flops(self) -> float: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def algorithm(self) -> int: ...
+    def workspace_bytes(self, threads: int) -> int: ...
+    def pack(self, wei: np.ndarray, bias: np.ndarray | None, threads: int) -> Packed: ...
+    @overload
+    def execute(
+        self,
+        src: np.ndarray,
+        packed: Packed,
+        wei: None,
+        bias: None,
+        residual: np.ndarray | None,
+        dst: np.ndarray,
+        threads: int,
+    ) -> None: ...
+    @overload
+    def execute(
+        self,
+        src: np.ndarray,
+        packed: None,
+        wei: np.ndarray,
+        bias: np.ndarray | None,
+        residual: np.ndarray | None,
+        dst: np.ndarray,
+        threads: int,
+    ) -> None: ...
+    # Anything may be handed to a call; what is no array of the plan's gives None.
+    def call(
+        self, src: Any, packed: Packed, residual: Any, out: np.ndarray | None, threads: int
+    ) -> np.ndarray | None: ...
+
+class Calls:
+    def __new__(cls, room: int) -> Calls: ...
+    def __len__(self) -> int: ...
+    # An array, or two where the call was one for indices.
+    def repeat(self, arrays: Arrays, parameters: tuple[Any, ...], threads: int) -> Any: ...
+    def remember(self, arrays: Arrays, parameters: tuple[Any, ...], plan: Prepared) -> None: ...
+
+class PoolCall(Prepared):
+    def returns(self, shape: tuple[int, ...], dtype: DTypeLike) -> PoolCall: ...
+
+class Pool:
+    def __new__(
+        cls, kind: int, adaptive: bool, count_include_pad: bool, divisor: int, axes: tuple[Axis, ...]
+    ) -> Pool: ...
+    def forward(
+        self, src: np.ndarray, dst: np.ndarray, indices: np.ndarray | None, isa: int, threads: int
+    ) -> PoolCall: ...
+    def backward(
+        self, d_dst: np.ndarray, indices: np.ndarray | None, d_src: np.ndarray, isa: int, threads: int
+    ) -> bool: ...
+
+class Stencil:
+    def __new__(
+        cls,
+        isa: int,
+        dtype: int,
+        separable: bool,
+        unfused: bool,
+        fill: tuple[float, float],
+        axes: tuple[Axis, ...],
+    ) -> Stencil: ...
+    @property
+    def seconds(self) -> float: ...
+    def run(self, src: np.ndarray, weights: np.ndarray, dst: np.ndarray, threads: int) -> None: ...
+
+def fingerprint(array: np.ndarray, threads: int) -> int: ...
+def default_costs(isa: int) -> tuple[float, ...]: ...
+def caches() -> tuple[int, ...]: ...
+def explain(
+    fields: Fields, isa: int, strict: bool, costs: tuple[float, ...]
+) -> list[tuple[str, str | None, float]]: ...
+def choice(
+    fields: Fields, isa: int, caches: tuple[int, ...] | None, costs: tuple[float, ...]
+) -> tuple[int, str, int]: ...
+def isas() -> list[tuple[str, bool, bool]]: ...
+def best_isa() -> int: ...
+def compiler() -> str: ...
+def openmp() -> int: ...
+def process() -> tuple[bool, bool]: ...
+def cpus(most: int) -> int: ...
+def scratch() -> tuple[int, int]: ...
+def fma_burn(isa: int, dtype: int, threads: int, rounds: int) -> tuple[float, float]: ...
