@@ -6,8 +6,9 @@
 
 #include "problem.h"
 
-// Elements of the line that is pooled in one go: it stays in the first-level cache and on the stack.
-enum { FC_POOL_SPAN = 1024 };
+// Elements of the line that is pooled in one go: with what belongs to it, it stays in the first-level cache and on the
+// stack, of which some systems give a thread but 128 KiB.  And those that are summed in one go, where none is copied.
+enum { FC_POOL_LINE = 512, FC_POOL_SPAN = 1024 };
 
 // Input rows of a band, and output rows of one whose windows share none.
 enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8 };

@@ -90,25 +90,25 @@ static void FC_NAME(pool_any)(const fc_pool_work *work) {
 // ------------------------------------------------------------------------------------------------- columns, by lines
 
 // Output columns whose windows lie in one line, and the line: inputs x0 .. x0 + span of a row, of which only those in
-// lo .. hi exist.  One column may have more than FC_POOL_SPAN inputs; it is then alone and the line holds a part of it.
+// lo .. hi exist.  One column may have more than FC_POOL_LINE inputs; it is then alone and the line holds a part of it.
 typedef struct FC_NAME(pool_block) {
     int64_t columns, x0, span, lo, hi;
     struct {
         int32_t start, taps;
-    } window[FC_POOL_SPAN];        // in the line
-    T count[FC_POOL_SPAN + FC_VL]; // here and below, what lies behind the last one is read but never used
-    T line[FC_POOL_SPAN + 2 * FC_VL];
+    } window[FC_POOL_LINE];        // in the line
+    T count[FC_POOL_LINE + FC_VL]; // here and below, what lies behind the last one is read but never used
+    T line[FC_POOL_LINE + 2 * FC_VL];
 } FC_NAME(pool_block);
 
 static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity, FC_NAME(pool_block) * b) {
     const fc_axis *a = &p->axis[2];
     b->columns = b->span = 0;
     b->x0 = p->adaptive ? fc_pool_window(p, 2, column).start : column * a->stride - a->pad;
-    for (int64_t x = column; x < a->out && b->columns < FC_POOL_SPAN; x++, b->columns++) {
+    for (int64_t x = column; x < a->out && b->columns < FC_POOL_LINE; x++, b->columns++) {
         const fc_window w = fc_pool_window(p, 2, x);
         const int64_t stop =
             p->adaptive ? w.start + w.taps : x * a->stride - a->pad + (a->kernel - 1) * a->dilation + 1;
-        if (stop - b->x0 > FC_POOL_SPAN && b->columns) break;
+        if (stop - b->x0 > FC_POOL_LINE && b->columns) break;
         b->span = stop - b->x0;
         b->window[b->columns].start = (int32_t)(w.start - b->x0);
         b->window[b->columns].taps = (int32_t)w.taps;
@@ -117,7 +117,7 @@ static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity,
     b->lo = b->x0 > 0 ? b->x0 : 0;
     b->hi = b->x0 + b->span < a->in ? b->x0 + b->span : a->in;
     for (int64_t i = 0; i < FC_VL; i++) b->count[b->columns + i] = 1;
-    const int64_t used = b->span < FC_POOL_SPAN ? b->span : FC_POOL_SPAN;
+    const int64_t used = b->span < FC_POOL_LINE ? b->span : FC_POOL_LINE;
     for (int64_t i = 0; i < used + 2 * FC_VL; i++) b->line[i] = identity;
 }
 
@@ -244,7 +244,7 @@ FC_INLINE void FC_NAME(pool_line_across)(const int kind, const int stride, const
 FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps, int64_t dilation,
                                    const FC_NAME(pool_block) * b, T rows, T *dst) {
     const int64_t starts = (b->columns - 1) * stride + 1;
-    T folds[FC_POOL_SPAN + FC_VL];
+    T folds[FC_POOL_LINE + FC_VL];
     for (int64_t i = 0; i < starts; i += FC_VL) {
         vec sum = v_load(b->line + i);
         for (int64_t k = 1; k < taps; k++) sum = FC_NAME(pool_fold)(kind, sum, v_load(b->line + i + k * dilation));
@@ -256,7 +256,7 @@ FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps,
 
 // A window that is longer than the line, part by part.
 FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * u, fc_window w, T *line) {
-    const int64_t most = w.step < FC_POOL_SPAN ? (FC_POOL_SPAN - 1) / w.step + 1 : 1;
+    const int64_t most = w.step < FC_POOL_LINE ? (FC_POOL_LINE - 1) / w.step + 1 : 1;
     T sum = FC_NAME(pool_identity)(kind);
     for (int64_t k = 0; k < w.taps; k += most) {
         const int64_t taps = w.taps - k < most ? w.taps - k : most;
@@ -312,7 +312,7 @@ FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool
     const int64_t stride = p->adaptive ? 0 : a->stride, step = p->adaptive ? 1 : a->dilation, taps = a->kernel;
     const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
     const T rows = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) : 1;
-    if (b->span > FC_POOL_SPAN) {
+    if (b->span > FC_POOL_LINE) {
         const T sum = FC_NAME(pool_long)(kind, &under, fc_pool_window(p, 2, column), b->line);
         *dst = kind == FC_POOL_AVG ? sum / (rows * b->count[0]) : sum;
         return;

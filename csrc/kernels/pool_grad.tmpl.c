@@ -60,7 +60,7 @@ static void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
     for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
         FC_NAME(pool_block_at)(p, column, 0, &b);
         const fc_window one = fc_pool_window(p, 2, column);
-        const int alone = b.span > FC_POOL_SPAN;
+        const int alone = b.span > FC_POOL_LINE;
         for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
             T *plane = (T *)g->d_src + g->image * p->src.outer + c * p->src.channel;
             for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {

@@ -37,18 +37,17 @@ FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, 
         }
 }
 
-enum { FC_NAME(winograd_channels) = 16 }; // whose taps are read at a time
+enum { FC_NAME(winograd_taps) = 75 }; // of some channels, read at a time
 
 // All input channels of a kernel that is one block, and whose taps lie one after the other: read by transposes.
 FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, const int r, const int sides) {
-    enum { CHANNELS = FC_NAME(winograd_channels) };
     const fc_problem *p = work->problem;
-    const int rows = sides == 2 ? r : 1, taps = rows * r;
+    const int rows = sides == 2 ? r : 1, taps = rows * r, channels = FC_NAME(winograd_taps) / taps;
     FC_NAME(taps) g;
     T *out = work->points;
-    T lanes[CHANNELS * FC_MAX_TAPS * FC_MAX_TAPS * FC_NR];
-    for (int64_t c0 = 0; c0 < p->in_channels; c0 += CHANNELS) {
-        const int64_t count = p->in_channels - c0 < CHANNELS ? p->in_channels - c0 : CHANNELS;
+    T lanes[FC_NAME(winograd_taps) * FC_NR];
+    for (int64_t c0 = 0; c0 < p->in_channels; c0 += channels) {
+        const int64_t count = p->in_channels - c0 < channels ? p->in_channels - c0 : channels;
         FC_NAME(transposed)(lanes, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
                             count * taps);
         const T *tap = lanes;
