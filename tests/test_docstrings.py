@@ -8,6 +8,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import functional, grad, models, nn, optim
+from fastconv._ranks import of_rank
 
 FUNCTIONS = {
     f"{module.__name__}.{name}": getattr(module, name)
@@ -53,6 +54,94 @@ def test_classes_are_explained(name):
     doc = inspect.getdoc(CLASSES[name])
     assert doc
     assert "Parameters" in doc or ">>>" in doc or "`torch.nn" in doc or ":class:`" in doc
+
+
+#: What only a docstring of another rank says; the first line may point to the form along two axes.
+STRANGE = {
+    1: re.compile(r"\b(\w*[23]d|NCHW|NCDHW|NHWC|NDHWC|[OKk]?H|[OKk]D|top|front|rows|columns?)\b|int, int|image"),
+    3: re.compile(r"\b(\w*[12]d|NCHW|NCW|NHWC|NWC)\b|\(int, int\)|(?<!D)(?<![OKk]D), [OKk]?H, [OKk]?W|image"),
+}
+FORMS = {name: what for name, what in (FUNCTIONS | CLASSES).items() if re.search(r"[13]d(_\w+)?$", name)}
+
+
+def documented(doc):
+    """The names in the section of parameters."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-+$|\Z)", doc, re.MULTILINE | re.DOTALL)
+    entries = re.findall(r"^(?:\w+, )*\w+(?= : |$)", section[1], re.MULTILINE) if section else []
+    return {name for entry in entries for name in entry.split(", ")}
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if "BatchNorm" not in name])
+def test_forms_along_one_and_three_axes_are_explained_in_full(name):
+    """Every argument, and no other, in terms of these axes; the examples are those that are written."""
+    doc = inspect.getdoc(FORMS[name])
+    rank = int(re.search(r"([13])d", name)[1])
+    body, _, examples = doc.partition("\n\n")[2].partition("Examples\n-")
+    assert documented(body) == set(inspect.signature(FORMS[name]).parameters)
+    assert not STRANGE[rank].search(body), STRANGE[rank].search(body)
+    assert doc.count("Examples\n-") == 1
+    assert re.search(rf"{rank}d", examples)
+
+
+def test_a_docstring_of_another_rank():
+    def f2d(input, size, shape=None):
+        """Two axes.
+
+        Of one image in a layout of NCHW, as :func:`g2d` and :func:`g2d_grad`.
+
+        Parameters
+        ----------
+        input : shape (N, C, H, W) or (C, H, W), of OH, OW
+        size : int or (int, int)
+            OH = (H + top + bottom).
+        shape : tuple
+            Of which one axis knows nothing.
+
+        Examples
+        --------
+        >>> 2
+        2
+        """
+
+    def f1d(input, size):
+        """One axis.
+
+        Examples
+        --------
+        >>> 1
+        1
+        """
+
+    def f3d(input, size, shape=None):
+        """Three axes.
+
+        Examples
+        --------
+        >>> 3
+        3
+        """
+
+    assert of_rank(1, f2d)(f1d) is f1d
+    expected = """\
+One axis.
+
+Of one signal in a layout of NCW, as :func:`g1d` and :func:`g1d_grad`.
+
+Parameters
+----------
+input : shape (N, C, W) or (C, W), of OW
+size : int or (int,)
+    OW = (W + left + right).
+
+Examples
+--------
+>>> 1
+1
+"""
+    assert f1d.__doc__ == expected
+    assert "(N, C, D, H, W) or (C, D, H, W), of OD, OH, OW" in of_rank(3, f2d)(f3d).__doc__
+    assert "size : int or (int, int, int)" in f3d.__doc__
+    assert "one axis knows nothing" in f3d.__doc__
 
 
 @pytest.mark.parametrize(

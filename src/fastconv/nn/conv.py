@@ -12,6 +12,7 @@ from fastconv import _args
 from fastconv import functional as F
 from fastconv import grad as G
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
@@ -246,9 +247,9 @@ class Conv2d(_PlainConv):
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size : int or pair
-    stride, dilation : int or pair
-    padding : int, pair, pair of pairs, "valid", "same" or "same_lower"
+    kernel_size : int or (int, int)
+    stride, dilation : int or (int, int)
+    padding : int, (int, int), ((top, bottom), (left, right)), "valid", "same" or "same_lower"
         As `fastconv.conv2d`.
     groups : int
         Must divide both channel counts.
@@ -289,15 +290,9 @@ class Conv2d(_PlainConv):
     rank = 2
 
 
+@of_rank(1, Conv2d)
 class Conv1d(_PlainConv):
     """One-dimensional convolution, as `torch.nn.Conv1d`.
-
-    Parameters, errors and notes are those of :class:`Conv2d`, with 1 number where that has two.
-
-    Attributes
-    ----------
-    weight : Parameter (out_channels, in_channels / groups, kW)
-    bias : Parameter (out_channels,) or None
 
     Examples
     --------
@@ -310,15 +305,9 @@ class Conv1d(_PlainConv):
     rank = 1
 
 
+@of_rank(3, Conv2d)
 class Conv3d(_PlainConv):
     """Three-dimensional convolution, as `torch.nn.Conv3d`.
-
-    Parameters, errors and notes are those of :class:`Conv2d`, with 3 numbers where that has two.
-
-    Attributes
-    ----------
-    weight : Parameter (out_channels, in_channels / groups, kD, kH, kW)
-    bias : Parameter (out_channels,) or None
 
     Examples
     --------
@@ -337,16 +326,16 @@ class ConvTranspose2d(_TransposedConv):
     Parameters
     ----------
     in_channels, out_channels : int
-    kernel_size : int or pair
-    stride : int or pair
-        Distance of neighbouring input pixels in the output.
-    padding : int, pair or pair of pairs
-        Rows and columns of the output that are left out at its borders.
-    output_padding : int or pair
-        Rows and columns added at the bottom and the right.
+    kernel_size : int or (int, int)
+    stride : int or (int, int)
+        Distance of neighbouring input elements in the output.
+    padding : int, (int, int) or ((top, bottom), (left, right))
+        Elements of the output that are left out at its borders.
+    output_padding : int or (int, int)
+        Elements added at the end of each axis.
     groups : int
     bias : bool
-    dilation : int or pair
+    dilation : int or (int, int)
     padding_mode : {"zeros"}
     dtype, layout, rng
         As for :class:`Conv2d`.
@@ -372,15 +361,9 @@ class ConvTranspose2d(_TransposedConv):
     rank = 2
 
 
+@of_rank(1, ConvTranspose2d)
 class ConvTranspose1d(_TransposedConv):
     """One-dimensional transposed convolution, as `torch.nn.ConvTranspose1d`.
-
-    Parameters and errors are those of :class:`ConvTranspose2d`, with 1 number where that has two.
-
-    Attributes
-    ----------
-    weight : Parameter (in_channels, out_channels / groups, kW)
-    bias : Parameter (out_channels,) or None
 
     Examples
     --------
@@ -393,15 +376,9 @@ class ConvTranspose1d(_TransposedConv):
     rank = 1
 
 
+@of_rank(3, ConvTranspose2d)
 class ConvTranspose3d(_TransposedConv):
     """Three-dimensional transposed convolution, as `torch.nn.ConvTranspose3d`.
-
-    Parameters and errors are those of :class:`ConvTranspose2d`, with 3 numbers where that has two.
-
-    Attributes
-    ----------
-    weight : Parameter (in_channels, out_channels / groups, kD, kH, kW)
-    bias : Parameter (out_channels,) or None
 
     Examples
     --------

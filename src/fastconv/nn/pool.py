@@ -12,6 +12,7 @@ from fastconv import _args
 from fastconv import functional as F
 from fastconv import grad as G
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.nn.module import Module
 
 __all__ = [
@@ -40,7 +41,7 @@ Size = int | tuple[int, ...]
 
 
 class _Pool(Module):
-    """What all of them share: a class says its rank and the name of its functions."""
+    """What all of them share: a class says its rank, and the name of its functions but for that."""
 
     rank: ClassVar[int]
     function: ClassVar[str]
@@ -72,13 +73,15 @@ class _Pool(Module):
         return None if output_size is None else self._checked(output_size, "output_size", 0)
 
     def _forward(self) -> Any:
-        return getattr(F, self.function)
+        return getattr(F, f"{self.function}{self.rank}d")
 
     def _gradient(self) -> Any:
-        return getattr(G, self.function)
+        return getattr(G, f"{self.function}{self.rank}d")
 
 
 class _MaxPool(_Pool):
+    function = "max_pool"
+
     def __init__(
         self,
         kernel_size: Size,
@@ -118,6 +121,8 @@ class _MaxPool(_Pool):
 
 
 class _AvgPool(_Pool):
+    function = "avg_pool"
+
     def __init__(
         self,
         kernel_size: Size,
@@ -153,6 +158,8 @@ class _AvgPool(_Pool):
 
 
 class _AdaptiveAvgPool(_Pool):
+    function = "adaptive_avg_pool"
+
     def __init__(self, output_size: Any, *, layout: str | None = None) -> None:
         self.output_size = self._checked_output(output_size)
         self._set_layout(layout)
@@ -172,6 +179,8 @@ class _AdaptiveAvgPool(_Pool):
 
 
 class _AdaptiveMaxPool(_Pool):
+    function = "adaptive_max_pool"
+
     def __init__(self, output_size: Any, return_indices: bool = False, *, layout: str | None = None) -> None:
         self.output_size = self._checked_output(output_size)
         self.return_indices = return_indices
@@ -193,6 +202,8 @@ class _AdaptiveMaxPool(_Pool):
 
 
 class _MaxUnpool(_Pool):
+    function = "max_unpool"
+
     def __init__(
         self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, layout: str | None = None
     ) -> None:
@@ -216,6 +227,8 @@ class _MaxUnpool(_Pool):
 
 
 class _LPPool(_Pool):
+    function = "lp_pool"
+
     def __init__(
         self,
         norm_type: float,
@@ -255,10 +268,10 @@ class MaxPool2d(_MaxPool):
 
     Parameters
     ----------
-    kernel_size : int or pair
-    stride : int or pair, optional
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
         `kernel_size` if not given.
-    padding, dilation : int or pair
+    padding, dilation : int or (int, int)
     return_indices : bool
         Return ``(values, indices)``.
     ceil_mode : bool
@@ -274,13 +287,11 @@ class MaxPool2d(_MaxPool):
     """
 
     rank = 2
-    function = "max_pool2d"
 
 
+@of_rank(1, MaxPool2d)
 class MaxPool1d(_MaxPool):
     """The largest value of each window, as `torch.nn.MaxPool1d`.
-
-    As :class:`MaxPool2d`, with 1 number where that has two.
 
     Examples
     --------
@@ -290,13 +301,11 @@ class MaxPool1d(_MaxPool):
     """
 
     rank = 1
-    function = "max_pool1d"
 
 
+@of_rank(3, MaxPool2d)
 class MaxPool3d(_MaxPool):
     """The largest value of each window, as `torch.nn.MaxPool3d`.
-
-    As :class:`MaxPool2d`, with 3 numbers where that has two.
 
     Examples
     --------
@@ -306,7 +315,6 @@ class MaxPool3d(_MaxPool):
     """
 
     rank = 3
-    function = "max_pool3d"
 
 
 class AvgPool2d(_AvgPool):
@@ -314,10 +322,10 @@ class AvgPool2d(_AvgPool):
 
     Parameters
     ----------
-    kernel_size : int or pair
-    stride : int or pair, optional
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
         `kernel_size` if not given.
-    padding : int or pair
+    padding : int or (int, int)
     ceil_mode : bool
         Keep the last, incomplete window.
     count_include_pad : bool
@@ -335,13 +343,11 @@ class AvgPool2d(_AvgPool):
     """
 
     rank = 2
-    function = "avg_pool2d"
 
 
+@of_rank(1, AvgPool2d)
 class AvgPool1d(_AvgPool):
     """The mean of each window, as `torch.nn.AvgPool1d`.
-
-    As :class:`AvgPool2d`, with 1 number where that has two.
 
     Examples
     --------
@@ -351,7 +357,6 @@ class AvgPool1d(_AvgPool):
     """
 
     rank = 1
-    function = "avg_pool1d"
 
     def __init__(
         self,
@@ -371,10 +376,9 @@ class AvgPool1d(_AvgPool):
         )
 
 
+@of_rank(3, AvgPool2d)
 class AvgPool3d(_AvgPool):
     """The mean of each window, as `torch.nn.AvgPool3d`.
-
-    As :class:`AvgPool2d`, with 3 numbers where that has two.
 
     Examples
     --------
@@ -384,7 +388,6 @@ class AvgPool3d(_AvgPool):
     """
 
     rank = 3
-    function = "avg_pool3d"
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
@@ -392,8 +395,8 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
     Parameters
     ----------
-    output_size : int, or pair of int or None
-        Height and width of the output; None keeps the input's.
+    output_size : int or (int or None, int or None)
+        Size of the output; None keeps the input's.
     layout : {"NCHW", "NHWC"}, keyword only
 
     Examples
@@ -404,13 +407,11 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """
 
     rank = 2
-    function = "adaptive_avg_pool2d"
 
 
+@of_rank(1, AdaptiveAvgPool2d)
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """Means over as many windows as give `output_size`, as `torch.nn.AdaptiveAvgPool1d`.
-
-    As :class:`AdaptiveAvgPool2d`, with 1 number where that has two.
 
     Examples
     --------
@@ -420,13 +421,11 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """
 
     rank = 1
-    function = "adaptive_avg_pool1d"
 
 
+@of_rank(3, AdaptiveAvgPool2d)
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """Means over as many windows as give `output_size`, as `torch.nn.AdaptiveAvgPool3d`.
-
-    As :class:`AdaptiveAvgPool2d`, with 3 numbers where that has two.
 
     Examples
     --------
@@ -436,7 +435,6 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """
 
     rank = 3
-    function = "adaptive_avg_pool3d"
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
@@ -444,8 +442,8 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
     Parameters
     ----------
-    output_size : int, or pair of int or None
-        Height and width of the output; None keeps the input's.
+    output_size : int or (int or None, int or None)
+        Size of the output; None keeps the input's.
     return_indices : bool
         Return ``(values, indices)``.
     layout : {"NCHW", "NHWC"}, keyword only
@@ -458,13 +456,11 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     """
 
     rank = 2
-    function = "adaptive_max_pool2d"
 
 
+@of_rank(1, AdaptiveMaxPool2d)
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     """Maxima over as many windows as give `output_size`, as `torch.nn.AdaptiveMaxPool1d`.
-
-    As :class:`AdaptiveMaxPool2d`, with 1 number where that has two.
 
     Examples
     --------
@@ -474,13 +470,11 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     """
 
     rank = 1
-    function = "adaptive_max_pool1d"
 
 
+@of_rank(3, AdaptiveMaxPool2d)
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """Maxima over as many windows as give `output_size`, as `torch.nn.AdaptiveMaxPool3d`.
-
-    As :class:`AdaptiveMaxPool2d`, with 3 numbers where that has two.
 
     Examples
     --------
@@ -490,7 +484,6 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """
 
     rank = 3
-    function = "adaptive_max_pool3d"
 
 
 class MaxUnpool2d(_MaxUnpool):
@@ -498,10 +491,10 @@ class MaxUnpool2d(_MaxUnpool):
 
     Parameters
     ----------
-    kernel_size : int or pair
-    stride : int or pair, optional
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
         `kernel_size` if not given.
-    padding : int or pair
+    padding : int or (int, int)
     layout : {"NCHW", "NHWC"}, keyword only
 
     It is called with the maxima and their indices, and perhaps the `output_size`.
@@ -515,13 +508,11 @@ class MaxUnpool2d(_MaxUnpool):
     """
 
     rank = 2
-    function = "max_unpool2d"
 
 
+@of_rank(1, MaxUnpool2d)
 class MaxUnpool1d(_MaxUnpool):
     """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool1d`.
-
-    As :class:`MaxUnpool2d`, with 1 number where that has two.
 
     Examples
     --------
@@ -532,13 +523,11 @@ class MaxUnpool1d(_MaxUnpool):
     """
 
     rank = 1
-    function = "max_unpool1d"
 
 
+@of_rank(3, MaxUnpool2d)
 class MaxUnpool3d(_MaxUnpool):
     """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool3d`.
-
-    As :class:`MaxUnpool2d`, with 3 numbers where that has two.
 
     Examples
     --------
@@ -549,7 +538,6 @@ class MaxUnpool3d(_MaxUnpool):
     """
 
     rank = 3
-    function = "max_unpool3d"
 
 
 class LPPool2d(_LPPool):
@@ -559,8 +547,8 @@ class LPPool2d(_LPPool):
     ----------
     norm_type : float
         p, not 0; infinite for the largest magnitude.
-    kernel_size : int or pair
-    stride : int or pair, optional
+    kernel_size : int or (int, int)
+    stride : int or (int, int), optional
         `kernel_size` if not given.
     ceil_mode : bool
         Keep the last, incomplete window.
@@ -574,13 +562,11 @@ class LPPool2d(_LPPool):
     """
 
     rank = 2
-    function = "lp_pool2d"
 
 
+@of_rank(1, LPPool2d)
 class LPPool1d(_LPPool):
     """The p-norm of each window, but for the signs, as `torch.nn.LPPool1d`.
-
-    As :class:`LPPool2d`, with 1 number where that has two.
 
     Examples
     --------
@@ -590,13 +576,11 @@ class LPPool1d(_LPPool):
     """
 
     rank = 1
-    function = "lp_pool1d"
 
 
+@of_rank(3, LPPool2d)
 class LPPool3d(_LPPool):
     """The p-norm of each window, but for the signs, as `torch.nn.LPPool3d`.
-
-    As :class:`LPPool2d`, with 3 numbers where that has two.
 
     Examples
     --------
@@ -606,4 +590,3 @@ class LPPool3d(_LPPool):
     """
 
     rank = 3
-    function = "lp_pool3d"

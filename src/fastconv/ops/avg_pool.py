@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.ops import _windows
 
 __all__ = [
@@ -81,69 +82,6 @@ def _avg_pool_grad(
     )
 
 
-def avg_pool1d(
-    input: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    *,
-    layout: str = "NCW",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Take the mean of the elements under each window.
-
-    Parameters, results and errors are those of :func:`fastconv.avg_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-    There is no ``divisor_override``, as in torch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.avg_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.avg_pool1d(np.ones((1, 2, 4)), 2).shape
-    (1, 2, 2)
-    """
-    windows = (kernel_size, stride, padding, ceil_mode, count_include_pad, None)
-    return _avg_pool(1, input, *windows, layout, out)
-
-
-def avg_pool1d_grad(
-    grad_output: ArrayLike,
-    input_size: Sequence[int],
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    *,
-    layout: str = "NCW",
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.avg_pool1d`: each element is shared evenly by its window.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.avg_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.avg_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.grad.avg_pool1d(np.ones((1, 2, 2)), (1, 2, 4), 2).shape
-    (1, 2, 4)
-    """
-    windows = (kernel_size, stride, padding, ceil_mode, count_include_pad, None)
-    return _avg_pool_grad(1, grad_output, input_size, *windows, layout)
-
-
 def avg_pool2d(
     input: ArrayLike,
     kernel_size: Size,
@@ -166,9 +104,9 @@ def avg_pool2d(
     stride : int or (int, int), optional
         `kernel_size` if not given.
     padding : int or (int, int)
-        Rows and columns of zeros on both sides; at most half of `kernel_size`.
+        Zeros on both sides of each axis; at most half of `kernel_size`.
     ceil_mode : bool
-        Round the output's size up rather than down, but start no window behind the image. What
+        Round the output's size up rather than down, but start no window behind the input. What
         such a window has beyond the padding does not count.
     count_include_pad : bool
         Whether the zeros of the padding count.
@@ -247,6 +185,55 @@ def avg_pool2d_grad(
     return _avg_pool_grad(2, grad_output, input_size, *windows, layout)
 
 
+@of_rank(1, avg_pool2d)
+def avg_pool1d(
+    input: ArrayLike,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    layout: str = "NCW",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Take the mean of the elements under each window.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.avg_pool1d(np.ones((1, 2, 4)), 2).shape
+    (1, 2, 2)
+    """
+    windows = (kernel_size, stride, padding, ceil_mode, count_include_pad, None)
+    return _avg_pool(1, input, *windows, layout, out)
+
+
+@of_rank(1, avg_pool2d_grad)
+def avg_pool1d_grad(
+    grad_output: ArrayLike,
+    input_size: Sequence[int],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    layout: str = "NCW",
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.avg_pool1d`: each element is shared evenly by its window.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.avg_pool1d(np.ones((1, 2, 2)), (1, 2, 4), 2).shape
+    (1, 2, 4)
+    """
+    windows = (kernel_size, stride, padding, ceil_mode, count_include_pad, None)
+    return _avg_pool_grad(1, grad_output, input_size, *windows, layout)
+
+
+@of_rank(3, avg_pool2d)
 def avg_pool3d(
     input: ArrayLike,
     kernel_size: Size,
@@ -261,14 +248,6 @@ def avg_pool3d(
 ) -> np.ndarray:
     """Take the mean of the elements under each window.
 
-    Parameters, results and errors are those of :func:`fastconv.avg_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.avg_pool2d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -279,6 +258,7 @@ def avg_pool3d(
     return _avg_pool(3, input, *windows, layout, out)
 
 
+@of_rank(3, avg_pool2d_grad)
 def avg_pool3d_grad(
     grad_output: ArrayLike,
     input_size: Sequence[int],
@@ -292,14 +272,6 @@ def avg_pool3d_grad(
     layout: str = "NCDHW",
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.avg_pool3d`: each element is shared evenly by its window.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.avg_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.avg_pool2d`.
 
     Examples
     --------
@@ -323,52 +295,6 @@ def _adaptive_avg_pool_grad(rank: int, grad_output: Any, input_size: Sequence[in
     grad = _args.as_operand(grad_output, "grad_output")
     windows = _windows.evenly(_windows.Images(grad.shape, rank, layout, "grad_output", may_be_empty=True).size)
     return _windows.backward(grad, images, _windows.Pooling(windows, _windows.AVG))
-
-
-def adaptive_avg_pool1d(
-    input: ArrayLike,
-    output_size: int | Sequence[int | None],
-    *,
-    layout: str = "NCW",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Take the mean of each cell of a grid, whatever the input's size.
-
-    Parameters, results and errors are those of :func:`fastconv.adaptive_avg_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.adaptive_avg_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.adaptive_avg_pool1d(np.ones((1, 2, 4)), 2).shape
-    (1, 2, 2)
-    """
-    return _adaptive_avg_pool(1, input, output_size, layout, out)
-
-
-def adaptive_avg_pool1d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW") -> np.ndarray:
-    """Gradient of :func:`fastconv.adaptive_avg_pool1d`.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.adaptive_avg_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.adaptive_avg_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.grad.adaptive_avg_pool1d(np.ones((1, 2, 2)), (1, 2, 4)).shape
-    (1, 2, 4)
-    """
-    return _adaptive_avg_pool_grad(1, grad_output, input_size, layout)
 
 
 def adaptive_avg_pool2d(
@@ -408,12 +334,12 @@ def adaptive_avg_pool2d(
 
 
 def adaptive_avg_pool2d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW") -> np.ndarray:
-    """Gradient of :func:`fastconv.adaptive_avg_pool2d`; the grid is that of `grad_output`.
+    """Gradient of :func:`fastconv.adaptive_avg_pool2d`.
 
     Parameters
     ----------
     grad_output : array_like
-        Gradient with respect to the output.
+        Gradient with respect to the output; the grid is the one that it has.
     input_size : sequence of int
         Shape of the input, in the order of `layout`.
     layout : {"NCHW", "NHWC"}
@@ -436,6 +362,39 @@ def adaptive_avg_pool2d_grad(grad_output: ArrayLike, input_size: Sequence[int], 
     return _adaptive_avg_pool_grad(2, grad_output, input_size, layout)
 
 
+@of_rank(1, adaptive_avg_pool2d)
+def adaptive_avg_pool1d(
+    input: ArrayLike,
+    output_size: int | Sequence[int | None],
+    *,
+    layout: str = "NCW",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Take the mean of each cell of a grid, whatever the input's size.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.adaptive_avg_pool1d(np.ones((1, 2, 4)), 2).shape
+    (1, 2, 2)
+    """
+    return _adaptive_avg_pool(1, input, output_size, layout, out)
+
+
+@of_rank(1, adaptive_avg_pool2d_grad)
+def adaptive_avg_pool1d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW") -> np.ndarray:
+    """Gradient of :func:`fastconv.adaptive_avg_pool1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.grad.adaptive_avg_pool1d(np.ones((1, 2, 2)), (1, 2, 4)).shape
+    (1, 2, 4)
+    """
+    return _adaptive_avg_pool_grad(1, grad_output, input_size, layout)
+
+
+@of_rank(3, adaptive_avg_pool2d)
 def adaptive_avg_pool3d(
     input: ArrayLike,
     output_size: int | Sequence[int | None],
@@ -444,14 +403,6 @@ def adaptive_avg_pool3d(
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Take the mean of each cell of a grid, whatever the input's size.
-
-    Parameters, results and errors are those of :func:`fastconv.adaptive_avg_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.adaptive_avg_pool2d`.
 
     Examples
     --------
@@ -462,16 +413,9 @@ def adaptive_avg_pool3d(
     return _adaptive_avg_pool(3, input, output_size, layout, out)
 
 
+@of_rank(3, adaptive_avg_pool2d_grad)
 def adaptive_avg_pool3d_grad(grad_output: ArrayLike, input_size: Sequence[int], *, layout: str = "NCDHW") -> np.ndarray:
     """Gradient of :func:`fastconv.adaptive_avg_pool3d`.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.adaptive_avg_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.adaptive_avg_pool2d`.
 
     Examples
     --------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.ops import _convolution
 
 __all__ = [
@@ -23,51 +24,6 @@ __all__ = [
     "conv3d_weight",
 ]
 __dir__ = only(__all__)
-
-
-def conv1d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    *,
-    layout: str = "NCW",
-    activation: str | None = None,
-    residual: ArrayLike | None = None,
-    algorithm: str = "auto",
-    precision: str = "default",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Convolve signals with a set of kernels: :func:`fastconv.conv2d` along one axis.
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, W) or (C, W); with ``layout="NWC"`` (N, W, C) or (W, C)
-    weight : array_like, shape (O, C / groups, KW)
-    bias, stride, padding, dilation, groups, layout, activation, residual, algorithm, precision, out
-        As for :func:`fastconv.conv2d`, with one number or pair where that has two.
-
-    Returns
-    -------
-    numpy.ndarray, shape (N, O, OW), or as ``layout`` and the input's rank say
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> signal = np.array([[0, 3, 6, 9, 3]], np.float32)
-    >>> fc.conv1d(signal, np.array([[[-1, 0, 1]]], np.float32))
-    array([[ 6.,  6., -3.]], dtype=float32)
-    """
-    parameters = (stride, padding, 0, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(1, False, (input, weight, bias, residual, out), parameters)
 
 
 def conv2d(
@@ -155,6 +111,37 @@ def conv2d(
     return _convolution.convolve(2, False, (input, weight, bias, residual, out), parameters)
 
 
+@of_rank(1, conv2d)
+def conv1d(
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCW",
+    activation: str | None = None,
+    residual: ArrayLike | None = None,
+    algorithm: str = "auto",
+    precision: str = "default",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Convolve signals with a set of kernels: :func:`fastconv.conv2d` along one axis.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> signal = np.array([[0, 3, 6, 9, 3]], np.float32)
+    >>> fc.conv1d(signal, np.array([[[-1, 0, 1]]], np.float32))
+    array([[ 6.,  6., -3.]], dtype=float32)
+    """
+    parameters = (stride, padding, 0, dilation, groups, layout, activation, algorithm, precision)
+    return _convolution.convolve(1, False, (input, weight, bias, residual, out), parameters)
+
+
+@of_rank(3, conv2d)
 def conv3d(
     input: ArrayLike,
     weight: ArrayLike,
@@ -173,22 +160,6 @@ def conv3d(
 ) -> np.ndarray:
     """Convolve volumes with a set of kernels: :func:`fastconv.conv2d` along three axes.
 
-    Parameters
-    ----------
-    input : array_like, shape (N, C, D, H, W) or (C, D, H, W); with ``layout="NDHWC"`` the channels come last
-    weight : array_like, shape (O, C / groups, KD, KH, KW)
-    bias, stride, padding, dilation, groups, layout, activation, residual, algorithm, precision, out
-        As for :func:`fastconv.conv2d`, with three numbers or pairs where that has two.
-
-    Returns
-    -------
-    numpy.ndarray, shape (N, O, OD, OH, OW), or as ``layout`` and the input's rank say
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv2d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -198,96 +169,6 @@ def conv3d(
     """
     parameters = (stride, padding, 0, dilation, groups, layout, activation, algorithm, precision)
     return _convolution.convolve(3, False, (input, weight, bias, residual, out), parameters)
-
-
-def conv1d_input(
-    input_size: tuple[int, ...],
-    weight: ArrayLike,
-    grad_output: ArrayLike,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    *,
-    layout: str = "NCW",
-    algorithm: str = "auto",
-    precision: str = "default",
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.conv1d` with respect to its input.
-
-    Parameters
-    ----------
-    input_size : tuple of int
-        Shape of the input, in the order of ``layout``.
-    weight : array_like, shape (O, C / groups, KW)
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, dilation, groups, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``input_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv1d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> ones = np.ones((1, 1, 3), np.float32)
-    >>> fc.grad.conv1d_input(ones.shape, ones, fc.conv1d(ones, ones, padding=1), padding=1).shape
-    (1, 1, 3)
-    """
-    arguments = (input_size, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
-    return _convolution.input_grad(1, *arguments)
-
-
-def conv1d_weight(
-    input: ArrayLike,
-    weight_size: tuple[int, ...],
-    grad_output: ArrayLike,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    *,
-    layout: str = "NCW",
-    algorithm: str = "auto",
-    precision: str = "default",
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.conv1d` with respect to its weight, summed over the batch.
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, W) or as ``layout`` says
-    weight_size : tuple of int
-        Shape of the weight, (O, C / groups, KW).
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, dilation, groups, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``weight_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv1d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> ones = np.ones((1, 1, 3), np.float32)
-    >>> fc.grad.conv1d_weight(ones, ones.shape, fc.conv1d(ones, ones)).shape
-    (1, 1, 3)
-    """
-    arguments = (input, weight_size, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
-    return _convolution.weight_grad(1, *arguments)
 
 
 def conv2d_input(
@@ -388,6 +269,61 @@ def conv2d_weight(
     return _convolution.weight_grad(2, *arguments)
 
 
+@of_rank(1, conv2d_input)
+def conv1d_input(
+    input_size: tuple[int, ...],
+    weight: ArrayLike,
+    grad_output: ArrayLike,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCW",
+    algorithm: str = "auto",
+    precision: str = "default",
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.conv1d` with respect to its input.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> ones = np.ones((1, 1, 3), np.float32)
+    >>> fc.grad.conv1d_input(ones.shape, ones, fc.conv1d(ones, ones, padding=1), padding=1).shape
+    (1, 1, 3)
+    """
+    arguments = (input_size, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(1, *arguments)
+
+
+@of_rank(1, conv2d_weight)
+def conv1d_weight(
+    input: ArrayLike,
+    weight_size: tuple[int, ...],
+    grad_output: ArrayLike,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCW",
+    algorithm: str = "auto",
+    precision: str = "default",
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.conv1d` with respect to its weight, summed over the batch.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> ones = np.ones((1, 1, 3), np.float32)
+    >>> fc.grad.conv1d_weight(ones, ones.shape, fc.conv1d(ones, ones)).shape
+    (1, 1, 3)
+    """
+    arguments = (input, weight_size, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(1, *arguments)
+
+
+@of_rank(3, conv2d_input)
 def conv3d_input(
     input_size: tuple[int, ...],
     weight: ArrayLike,
@@ -403,25 +339,6 @@ def conv3d_input(
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv3d` with respect to its input.
 
-    Parameters
-    ----------
-    input_size : tuple of int
-        Shape of the input, in the order of ``layout``.
-    weight : array_like, shape (O, C / groups, KD, KH, KW)
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, dilation, groups, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``input_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv3d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -433,6 +350,7 @@ def conv3d_input(
     return _convolution.input_grad(3, *arguments)
 
 
+@of_rank(3, conv2d_weight)
 def conv3d_weight(
     input: ArrayLike,
     weight_size: tuple[int, ...],
@@ -447,25 +365,6 @@ def conv3d_weight(
     precision: str = "default",
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv3d` with respect to its weight, summed over the batch.
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, D, H, W) or as ``layout`` says
-    weight_size : tuple of int
-        Shape of the weight, (O, C / groups, KD, KH, KW).
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, dilation, groups, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``weight_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv3d`.
 
     Examples
     --------

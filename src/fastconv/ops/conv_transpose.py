@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.ops import _convolution
 
 __all__ = [
@@ -23,51 +24,6 @@ __all__ = [
     "conv_transpose3d_weight",
 ]
 __dir__ = only(__all__)
-
-
-def conv_transpose1d(
-    input: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    *,
-    layout: str = "NCW",
-    activation: str | None = None,
-    residual: ArrayLike | None = None,
-    algorithm: str = "auto",
-    precision: str = "default",
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Convolve the other way round along one axis: as :func:`fastconv.conv_transpose2d`.
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, W) or (C, W); with ``layout="NWC"`` (N, W, C) or (W, C)
-    weight : array_like, shape (C, O / groups, KW)
-    bias, stride, padding, output_padding, groups, dilation, layout, activation, residual, algorithm, precision, out
-        As for :func:`fastconv.conv_transpose2d`.
-
-    Returns
-    -------
-    numpy.ndarray, shape (N, O, OW), or as ``layout`` and the input's rank say
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.conv_transpose1d(np.array([[1, 2]], np.float32), np.array([[[1, 10, 100]]], np.float32), stride=2)
-    array([[  1.,  10., 102.,  20., 200.]], dtype=float32)
-    """
-    parameters = (stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(1, True, (input, weight, bias, residual, out), parameters)
 
 
 def conv_transpose2d(
@@ -100,10 +56,10 @@ def conv_transpose2d(
     stride : int or (int, int)
         Distance of neighbouring input elements in the output.
     padding : int, (int, int), ((top, bottom), (left, right)) or "valid"
-        Rows and columns of the output that are left out at its borders.
+        Elements of the output that are left out at its borders.
     output_padding : int or (int, int)
-        Rows and columns added at the bottom and the right, fewer than ``stride`` or ``dilation``: of several sizes that
-        a convolution makes the same of, this tells which it was.
+        Elements added at the end of each axis, fewer than ``stride`` or ``dilation``: of several sizes that a
+        convolution makes the same of, this tells which it was.
     groups : int
     dilation : int or (int, int)
     layout, activation, residual, algorithm, precision, out
@@ -142,6 +98,37 @@ def conv_transpose2d(
     return _convolution.convolve(2, True, (input, weight, bias, residual, out), parameters)
 
 
+@of_rank(1, conv_transpose2d)
+def conv_transpose1d(
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    layout: str = "NCW",
+    activation: str | None = None,
+    residual: ArrayLike | None = None,
+    algorithm: str = "auto",
+    precision: str = "default",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Convolve the other way round along one axis: as :func:`fastconv.conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.conv_transpose1d(np.array([[1, 2]], np.float32), np.array([[[1, 10, 100]]], np.float32), stride=2)
+    array([[  1.,  10., 102.,  20., 200.]], dtype=float32)
+    """
+    parameters = (stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision)
+    return _convolution.convolve(1, True, (input, weight, bias, residual, out), parameters)
+
+
+@of_rank(3, conv_transpose2d)
 def conv_transpose3d(
     input: ArrayLike,
     weight: ArrayLike,
@@ -161,22 +148,6 @@ def conv_transpose3d(
 ) -> np.ndarray:
     """Convolve the other way round along three axes: as :func:`fastconv.conv_transpose2d`.
 
-    Parameters
-    ----------
-    input : array_like, shape (N, C, D, H, W) or (C, D, H, W); with ``layout="NDHWC"`` the channels come last
-    weight : array_like, shape (C, O / groups, KD, KH, KW)
-    bias, stride, padding, output_padding, groups, dilation, layout, activation, residual, algorithm, precision, out
-        As for :func:`fastconv.conv_transpose2d`.
-
-    Returns
-    -------
-    numpy.ndarray, shape (N, O, OD, OH, OW), or as ``layout`` and the input's rank say
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv2d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -186,122 +157,6 @@ def conv_transpose3d(
     """
     parameters = (stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision)
     return _convolution.convolve(3, True, (input, weight, bias, residual, out), parameters)
-
-
-def conv_transpose1d_input(
-    input_size: tuple[int, ...],
-    weight: ArrayLike,
-    grad_output: ArrayLike,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    *,
-    layout: str = "NCW",
-    algorithm: str = "auto",
-    precision: str = "default",
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.conv_transpose1d` with respect to its input.
-
-    Parameters
-    ----------
-    input_size : tuple of int
-        Shape of the input, in the order of ``layout``.
-    weight : array_like, shape (C, O / groups, KW)
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, output_padding, groups, dilation, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``input_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv_transpose1d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> ones = np.ones((1, 1, 3), np.float32)
-    >>> fc.grad.conv_transpose1d_input(ones.shape, ones, fc.conv_transpose1d(ones, ones, padding=1), padding=1).shape
-    (1, 1, 3)
-    """
-    arguments = (
-        input_size,
-        weight,
-        grad_output,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        layout,
-        algorithm,
-        precision,
-    )
-    return _convolution.transposed_input_grad(1, *arguments)
-
-
-def conv_transpose1d_weight(
-    input: ArrayLike,
-    weight_size: tuple[int, ...],
-    grad_output: ArrayLike,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    *,
-    layout: str = "NCW",
-    algorithm: str = "auto",
-    precision: str = "default",
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.conv_transpose1d` with respect to its weight, summed over the batch.
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, W) or as ``layout`` says
-    weight_size : tuple of int
-        Shape of the weight, (C, O / groups, KW).
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, output_padding, groups, dilation, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``weight_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv_transpose1d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> ones = np.ones((1, 1, 3), np.float32)
-    >>> fc.grad.conv_transpose1d_weight(ones, ones.shape, fc.conv_transpose1d(ones, ones)).shape
-    (1, 1, 3)
-    """
-    arguments = (
-        input,
-        weight_size,
-        grad_output,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        layout,
-        algorithm,
-        precision,
-    )
-    return _convolution.transposed_weight_grad(1, *arguments)
 
 
 def conv_transpose2d_input(
@@ -346,20 +201,8 @@ def conv_transpose2d_input(
     >>> fc.grad.conv_transpose2d_input(ones.shape, ones, fc.conv_transpose2d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3)
     """
-    arguments = (
-        input_size,
-        weight,
-        grad_output,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        layout,
-        algorithm,
-        precision,
-    )
-    return _convolution.transposed_input_grad(2, *arguments)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    return _convolution.transposed_input_grad(2, input_size, weight, grad_output, *parameters)
 
 
 def conv_transpose2d_weight(
@@ -404,22 +247,67 @@ def conv_transpose2d_weight(
     >>> fc.grad.conv_transpose2d_weight(ones, ones.shape, fc.conv_transpose2d(ones, ones)).shape
     (1, 1, 3, 3)
     """
-    arguments = (
-        input,
-        weight_size,
-        grad_output,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        layout,
-        algorithm,
-        precision,
-    )
-    return _convolution.transposed_weight_grad(2, *arguments)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    return _convolution.transposed_weight_grad(2, input, weight_size, grad_output, *parameters)
 
 
+@of_rank(1, conv_transpose2d_input)
+def conv_transpose1d_input(
+    input_size: tuple[int, ...],
+    weight: ArrayLike,
+    grad_output: ArrayLike,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    layout: str = "NCW",
+    algorithm: str = "auto",
+    precision: str = "default",
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.conv_transpose1d` with respect to its input.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> ones = np.ones((1, 1, 3), np.float32)
+    >>> fc.grad.conv_transpose1d_input(ones.shape, ones, fc.conv_transpose1d(ones, ones, padding=1), padding=1).shape
+    (1, 1, 3)
+    """
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    return _convolution.transposed_input_grad(1, input_size, weight, grad_output, *parameters)
+
+
+@of_rank(1, conv_transpose2d_weight)
+def conv_transpose1d_weight(
+    input: ArrayLike,
+    weight_size: tuple[int, ...],
+    grad_output: ArrayLike,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    layout: str = "NCW",
+    algorithm: str = "auto",
+    precision: str = "default",
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.conv_transpose1d` with respect to its weight, summed over the batch.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> ones = np.ones((1, 1, 3), np.float32)
+    >>> fc.grad.conv_transpose1d_weight(ones, ones.shape, fc.conv_transpose1d(ones, ones)).shape
+    (1, 1, 3)
+    """
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    return _convolution.transposed_weight_grad(1, input, weight_size, grad_output, *parameters)
+
+
+@of_rank(3, conv_transpose2d_input)
 def conv_transpose3d_input(
     input_size: tuple[int, ...],
     weight: ArrayLike,
@@ -436,25 +324,6 @@ def conv_transpose3d_input(
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv_transpose3d` with respect to its input.
 
-    Parameters
-    ----------
-    input_size : tuple of int
-        Shape of the input, in the order of ``layout``.
-    weight : array_like, shape (C, O / groups, KD, KH, KW)
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, output_padding, groups, dilation, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``input_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv_transpose3d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -462,22 +331,11 @@ def conv_transpose3d_input(
     >>> fc.grad.conv_transpose3d_input(ones.shape, ones, fc.conv_transpose3d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3, 3)
     """
-    arguments = (
-        input_size,
-        weight,
-        grad_output,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        layout,
-        algorithm,
-        precision,
-    )
-    return _convolution.transposed_input_grad(3, *arguments)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    return _convolution.transposed_input_grad(3, input_size, weight, grad_output, *parameters)
 
 
+@of_rank(3, conv_transpose2d_weight)
 def conv_transpose3d_weight(
     input: ArrayLike,
     weight_size: tuple[int, ...],
@@ -494,25 +352,6 @@ def conv_transpose3d_weight(
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv_transpose3d` with respect to its weight, summed over the batch.
 
-    Parameters
-    ----------
-    input : array_like, shape (N, C, D, H, W) or as ``layout`` says
-    weight_size : tuple of int
-        Shape of the weight, (C, O / groups, KD, KH, KW).
-    grad_output : array_like
-        Gradient with respect to the result, of the result's shape.
-    stride, padding, output_padding, groups, dilation, layout, algorithm, precision
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of shape ``weight_size``
-
-    Raises
-    ------
-    TypeError, ValueError, NotImplementedError
-        As :func:`fastconv.conv_transpose3d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -520,17 +359,5 @@ def conv_transpose3d_weight(
     >>> fc.grad.conv_transpose3d_weight(ones, ones.shape, fc.conv_transpose3d(ones, ones)).shape
     (1, 1, 3, 3, 3)
     """
-    arguments = (
-        input,
-        weight_size,
-        grad_output,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        layout,
-        algorithm,
-        precision,
-    )
-    return _convolution.transposed_weight_grad(3, *arguments)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    return _convolution.transposed_weight_grad(3, input, weight_size, grad_output, *parameters)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.ops import _windows, avg_pool, max_pool
 from fastconv.ops._operand import like, operand
 
@@ -80,83 +81,6 @@ class _Norm:
 
     def _root(self, mean: np.ndarray) -> np.ndarray:
         return (mean * mean.dtype.type(self.taps)) ** mean.dtype.type(1 / self.power)
-
-
-def lp_pool1d(
-    input: ArrayLike,
-    norm_type: float,
-    kernel_size: Size,
-    stride: Size | None = None,
-    ceil_mode: bool = False,
-    *,
-    layout: str = "NCW",
-) -> np.ndarray:
-    """Take the p-norm of the elements under each window, but for the signs: (sum of x**p) ** (1 / p).
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, W) or (C, W)
-        float32, float64, or float16. With ``layout="NWC"`` the channels come last.
-    norm_type : float
-        p, not 0; infinite for the largest magnitude.
-    kernel_size, stride, ceil_mode, layout
-        As for :func:`fastconv.avg_pool1d`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the shape that :func:`fastconv.avg_pool1d` makes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.avg_pool1d`, or if `norm_type` is no number other than 0.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.lp_pool1d(np.full((1, 2, 4), 2.0), 1, 2).ravel()[0]
-    np.float64(4.0)
-    """
-    return _Norm(1, norm_type, kernel_size, stride, ceil_mode, layout).forward(input)
-
-
-def lp_pool1d_grad(
-    grad_output: ArrayLike,
-    input: ArrayLike,
-    norm_type: float,
-    kernel_size: Size,
-    stride: Size | None = None,
-    ceil_mode: bool = False,
-    *,
-    layout: str = "NCW",
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.lp_pool1d`.
-
-    Parameters
-    ----------
-    grad_output : array_like
-        Gradient with respect to the output.
-    input, norm_type, kernel_size, stride, ceil_mode, layout
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of `input`'s shape
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.lp_pool1d`; also if `grad_output` has not the output's shape.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> x = np.full((1, 2, 4), 2.0)
-    >>> fc.grad.lp_pool1d(fc.lp_pool1d(x, 1, 2), x, 1, 2).shape
-    (1, 2, 4)
-    """
-    return _Norm(1, norm_type, kernel_size, stride, ceil_mode, layout).backward(grad_output, input)
 
 
 def lp_pool2d(
@@ -236,6 +160,51 @@ def lp_pool2d_grad(
     return _Norm(2, norm_type, kernel_size, stride, ceil_mode, layout).backward(grad_output, input)
 
 
+@of_rank(1, lp_pool2d)
+def lp_pool1d(
+    input: ArrayLike,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+    *,
+    layout: str = "NCW",
+) -> np.ndarray:
+    """Take the p-norm of the elements under each window, but for the signs: (sum of x**p) ** (1 / p).
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.lp_pool1d(np.full((1, 2, 4), 2.0), 1, 2).ravel()[0]
+    np.float64(4.0)
+    """
+    return _Norm(1, norm_type, kernel_size, stride, ceil_mode, layout).forward(input)
+
+
+@of_rank(1, lp_pool2d_grad)
+def lp_pool1d_grad(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    norm_type: float,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+    *,
+    layout: str = "NCW",
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.lp_pool1d`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> x = np.full((1, 2, 4), 2.0)
+    >>> fc.grad.lp_pool1d(fc.lp_pool1d(x, 1, 2), x, 1, 2).shape
+    (1, 2, 4)
+    """
+    return _Norm(1, norm_type, kernel_size, stride, ceil_mode, layout).backward(grad_output, input)
+
+
+@of_rank(3, lp_pool2d)
 def lp_pool3d(
     input: ArrayLike,
     norm_type: float,
@@ -247,25 +216,6 @@ def lp_pool3d(
 ) -> np.ndarray:
     """Take the p-norm of the elements under each window, but for the signs: (sum of x**p) ** (1 / p).
 
-    Parameters
-    ----------
-    input : array_like, shape (N, C, D, H, W) or (C, D, H, W)
-        float32, float64, or float16. With ``layout="NDHWC"`` the channels come last.
-    norm_type : float
-        p, not 0; infinite for the largest magnitude.
-    kernel_size, stride, ceil_mode, layout
-        As for :func:`fastconv.avg_pool3d`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the shape that :func:`fastconv.avg_pool3d` makes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.avg_pool3d`, or if `norm_type` is no number other than 0.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -275,6 +225,7 @@ def lp_pool3d(
     return _Norm(3, norm_type, kernel_size, stride, ceil_mode, layout).forward(input)
 
 
+@of_rank(3, lp_pool2d_grad)
 def lp_pool3d_grad(
     grad_output: ArrayLike,
     input: ArrayLike,
@@ -286,22 +237,6 @@ def lp_pool3d_grad(
     layout: str = "NCDHW",
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.lp_pool3d`.
-
-    Parameters
-    ----------
-    grad_output : array_like
-        Gradient with respect to the output.
-    input, norm_type, kernel_size, stride, ceil_mode, layout
-        Those of the forward call.
-
-    Returns
-    -------
-    numpy.ndarray, of `input`'s shape
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.lp_pool3d`; also if `grad_output` has not the output's shape.
 
     Examples
     --------

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.ops import _windows
 
 __all__ = [
@@ -61,61 +62,6 @@ def _max_pool(
     return _windows.forward(rank, input, layout, parameters, pool, out, bool(return_indices))
 
 
-def max_pool1d(
-    input: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-    *,
-    layout: str = "NCW",
-    out: np.ndarray | None = None,
-) -> Pooled:
-    """Take the largest element under each window.
-
-    Parameters, results and errors are those of :func:`fastconv.max_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.max_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.max_pool1d(np.ones((1, 2, 4)), 2).shape
-    (1, 2, 2)
-    """
-    windows = (kernel_size, stride, padding, dilation, ceil_mode)
-    return _max_pool(1, input, *windows, return_indices, layout, out)
-
-
-def max_pool1d_grad(
-    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW"
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.max_pool1d`: each element goes back to where it came from.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.max_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.max_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> y, i = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
-    >>> fc.grad.max_pool1d(y, i, (1, 2, 4)).shape
-    (1, 2, 4)
-    """
-    return _windows.max_grad(grad_output, indices, input_size, 1, layout)
-
-
 def max_pool2d(
     input: ArrayLike,
     kernel_size: Size,
@@ -141,11 +87,11 @@ def max_pool2d(
     stride : int or (int, int), optional
         `kernel_size` if not given.
     padding : int or (int, int)
-        Rows and columns that never count, on both sides; at most half of `kernel_size`.
+        Elements that never count, on both sides of each axis; at most half of `kernel_size`.
     dilation : int or (int, int)
         Distance of neighbouring elements of a window.
     ceil_mode : bool
-        Round the output's size up rather than down, but start no window behind the image.
+        Round the output's size up rather than down, but start no window behind the input.
     return_indices : bool
         Return also where the maxima were found.
     layout : {"NCHW", "NHWC"}
@@ -157,7 +103,7 @@ def max_pool2d(
     output : numpy.ndarray, shape (N, C, OH, OW), or as `layout` and the input's rank say
         OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1. `out`, if given.
     indices : numpy.ndarray of int64, of the same shape
-        Positions row * W + column in the planes; only with `return_indices`.
+        Positions in the planes, counted in row-major order; only with `return_indices`.
 
     Raises
     ------
@@ -221,6 +167,48 @@ def max_pool2d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 2, layout)
 
 
+@of_rank(1, max_pool2d)
+def max_pool1d(
+    input: ArrayLike,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    layout: str = "NCW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element under each window.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.max_pool1d(np.ones((1, 2, 4)), 2).shape
+    (1, 2, 2)
+    """
+    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(1, input, *windows, return_indices, layout, out)
+
+
+@of_rank(1, max_pool2d_grad)
+def max_pool1d_grad(
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW"
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.max_pool1d`: each element goes back to where it came from.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, i = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.grad.max_pool1d(y, i, (1, 2, 4)).shape
+    (1, 2, 4)
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 1, layout)
+
+
+@of_rank(3, max_pool2d)
 def max_pool3d(
     input: ArrayLike,
     kernel_size: Size,
@@ -235,14 +223,6 @@ def max_pool3d(
 ) -> Pooled:
     """Take the largest element under each window.
 
-    Parameters, results and errors are those of :func:`fastconv.max_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.max_pool2d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -253,18 +233,11 @@ def max_pool3d(
     return _max_pool(3, input, *windows, return_indices, layout, out)
 
 
+@of_rank(3, max_pool2d_grad)
 def max_pool3d_grad(
     grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCDHW"
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.max_pool3d`: each element goes back to where it came from.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.max_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.max_pool2d`.
 
     Examples
     --------
@@ -285,56 +258,6 @@ def _adaptive_max_pool(
     return _windows.forward(rank, input, layout, ("max to", output_size), pool, out, bool(return_indices))
 
 
-def adaptive_max_pool1d(
-    input: ArrayLike,
-    output_size: int | Sequence[int | None],
-    return_indices: bool = False,
-    *,
-    layout: str = "NCW",
-    out: np.ndarray | None = None,
-) -> Pooled:
-    """Take the largest element of each cell of a grid, whatever the input's size.
-
-    Parameters, results and errors are those of :func:`fastconv.adaptive_max_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.adaptive_max_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> fc.adaptive_max_pool1d(np.ones((1, 2, 4)), 2).shape
-    (1, 2, 2)
-    """
-    return _adaptive_max_pool(1, input, output_size, return_indices, layout, out)
-
-
-def adaptive_max_pool1d_grad(
-    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW"
-) -> np.ndarray:
-    """Gradient of :func:`fastconv.adaptive_max_pool1d`.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.adaptive_max_pool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.adaptive_max_pool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> y, i = fc.adaptive_max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
-    >>> fc.grad.adaptive_max_pool1d(y, i, (1, 2, 4)).shape
-    (1, 2, 4)
-    """
-    return _windows.max_grad(grad_output, indices, input_size, 1, layout)
-
-
 def adaptive_max_pool2d(
     input: ArrayLike,
     output_size: int | Sequence[int | None],
@@ -350,14 +273,14 @@ def adaptive_max_pool2d(
     input : array_like, shape (N, C, H, W) or (C, H, W)
         float32, float64, or float16. With ``layout="NHWC"`` the channels come last. Any strides.
     output_size : int or (int or None, int or None)
-        Cell i of OH covers the rows floor(i * H / OH) to ceil((i + 1) * H / OH). None keeps the
+        Cell i of OH covers floor(i * H / OH) to ceil((i + 1) * H / OH), and so along each axis. None keeps the
         input's size.
     return_indices, layout, out
         As for :func:`fastconv.max_pool2d`.
 
     Returns
     -------
-    numpy.ndarray, or a pair of them
+    numpy.ndarray, or (output, indices)
         As from :func:`fastconv.max_pool2d`.
 
     Raises
@@ -384,7 +307,16 @@ def adaptive_max_pool2d(
 def adaptive_max_pool2d_grad(
     grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCHW"
 ) -> np.ndarray:
-    """Gradient of :func:`fastconv.adaptive_max_pool2d`; all as for :func:`max_pool2d_grad`.
+    """Gradient of :func:`fastconv.adaptive_max_pool2d`: each element goes back to where it came from.
+
+    Parameters
+    ----------
+    grad_output, indices, input_size, layout
+        As for :func:`fastconv.grad.max_pool2d`.
+
+    Returns
+    -------
+    numpy.ndarray, of shape `input_size`
 
     Raises
     ------
@@ -402,6 +334,43 @@ def adaptive_max_pool2d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 2, layout)
 
 
+@of_rank(1, adaptive_max_pool2d)
+def adaptive_max_pool1d(
+    input: ArrayLike,
+    output_size: int | Sequence[int | None],
+    return_indices: bool = False,
+    *,
+    layout: str = "NCW",
+    out: np.ndarray | None = None,
+) -> Pooled:
+    """Take the largest element of each cell of a grid, whatever the input's size.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> fc.adaptive_max_pool1d(np.ones((1, 2, 4)), 2).shape
+    (1, 2, 2)
+    """
+    return _adaptive_max_pool(1, input, output_size, return_indices, layout, out)
+
+
+@of_rank(1, adaptive_max_pool2d_grad)
+def adaptive_max_pool1d_grad(
+    grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCW"
+) -> np.ndarray:
+    """Gradient of :func:`fastconv.adaptive_max_pool1d`: each element goes back to where it came from.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, i = fc.adaptive_max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.grad.adaptive_max_pool1d(y, i, (1, 2, 4)).shape
+    (1, 2, 4)
+    """
+    return _windows.max_grad(grad_output, indices, input_size, 1, layout)
+
+
+@of_rank(3, adaptive_max_pool2d)
 def adaptive_max_pool3d(
     input: ArrayLike,
     output_size: int | Sequence[int | None],
@@ -412,14 +381,6 @@ def adaptive_max_pool3d(
 ) -> Pooled:
     """Take the largest element of each cell of a grid, whatever the input's size.
 
-    Parameters, results and errors are those of :func:`fastconv.adaptive_max_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.adaptive_max_pool2d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -429,18 +390,11 @@ def adaptive_max_pool3d(
     return _adaptive_max_pool(3, input, output_size, return_indices, layout, out)
 
 
+@of_rank(3, adaptive_max_pool2d_grad)
 def adaptive_max_pool3d_grad(
     grad_output: ArrayLike, indices: ArrayLike, input_size: Sequence[int], *, layout: str = "NCDHW"
 ) -> np.ndarray:
-    """Gradient of :func:`fastconv.adaptive_max_pool3d`.
-
-    Parameters, results and errors are those of :func:`fastconv.grad.adaptive_max_pool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.grad.adaptive_max_pool2d`.
+    """Gradient of :func:`fastconv.adaptive_max_pool3d`: each element goes back to where it came from.
 
     Examples
     --------

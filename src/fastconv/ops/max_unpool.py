@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv._ranks import of_rank
 from fastconv.ops import _windows
 
 __all__ = [
@@ -95,67 +96,6 @@ def _max_unpool_grad(rank: int, grad_output: Any, indices: Any, layout: str) -> 
     return result
 
 
-def max_unpool1d(
-    input: ArrayLike,
-    indices: ArrayLike,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    output_size: Sequence[int] | None = None,
-    *,
-    layout: str = "NCW",
-) -> np.ndarray:
-    """Put elements back to where :func:`fastconv.max_pool1d` took them from, zeros elsewhere.
-
-    Parameters, results and errors are those of :func:`fastconv.max_unpool2d`, with 1 number where that has
-    two; layouts are ``"NCW"`` and ``"NWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.max_unpool2d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> y, where = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
-    >>> fc.max_unpool1d(y, where, 2).shape
-    (1, 2, 4)
-    """
-    windows = (kernel_size, stride, padding, output_size)
-    return _max_unpool(1, input, indices, *windows, layout)
-
-
-def max_unpool1d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str = "NCW") -> np.ndarray:
-    """Gradient of :func:`fastconv.max_unpool1d`: what lies at the indices.
-
-    Parameters
-    ----------
-    grad_output : array_like
-        Gradient with respect to the output.
-    indices : array_like of int64
-        Those of the forward call; the result has their shape.
-    layout : {"NCW", "NWC"}
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit, or an index lies outside of its plane.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv as fc
-    >>> y, where = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
-    >>> fc.grad.max_unpool1d(np.ones((1, 2, 4)), where).shape
-    (1, 2, 2)
-    """
-    return _max_unpool_grad(1, grad_output, indices, layout)
-
-
 def max_unpool2d(
     input: ArrayLike,
     indices: ArrayLike,
@@ -236,6 +176,45 @@ def max_unpool2d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str
     return _max_unpool_grad(2, grad_output, indices, layout)
 
 
+@of_rank(1, max_unpool2d)
+def max_unpool1d(
+    input: ArrayLike,
+    indices: ArrayLike,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    layout: str = "NCW",
+) -> np.ndarray:
+    """Put elements back to where :func:`fastconv.max_pool1d` took them from, zeros elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.max_unpool1d(y, where, 2).shape
+    (1, 2, 4)
+    """
+    windows = (kernel_size, stride, padding, output_size)
+    return _max_unpool(1, input, indices, *windows, layout)
+
+
+@of_rank(1, max_unpool2d_grad)
+def max_unpool1d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str = "NCW") -> np.ndarray:
+    """Gradient of :func:`fastconv.max_unpool1d`: what lies at the indices.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc
+    >>> y, where = fc.max_pool1d(np.ones((1, 2, 4)), 2, return_indices=True)
+    >>> fc.grad.max_unpool1d(np.ones((1, 2, 4)), where).shape
+    (1, 2, 2)
+    """
+    return _max_unpool_grad(1, grad_output, indices, layout)
+
+
+@of_rank(3, max_unpool2d)
 def max_unpool3d(
     input: ArrayLike,
     indices: ArrayLike,
@@ -248,14 +227,6 @@ def max_unpool3d(
 ) -> np.ndarray:
     """Put elements back to where :func:`fastconv.max_pool3d` took them from, zeros elsewhere.
 
-    Parameters, results and errors are those of :func:`fastconv.max_unpool2d`, with 3 numbers where that has
-    two; layouts are ``"NCDHW"`` and ``"NDHWC"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`fastconv.max_unpool2d`.
-
     Examples
     --------
     >>> import numpy as np, fastconv as fc
@@ -267,25 +238,9 @@ def max_unpool3d(
     return _max_unpool(3, input, indices, *windows, layout)
 
 
+@of_rank(3, max_unpool2d_grad)
 def max_unpool3d_grad(grad_output: ArrayLike, indices: ArrayLike, *, layout: str = "NCDHW") -> np.ndarray:
     """Gradient of :func:`fastconv.max_unpool3d`: what lies at the indices.
-
-    Parameters
-    ----------
-    grad_output : array_like
-        Gradient with respect to the output.
-    indices : array_like of int64
-        Those of the forward call; the result has their shape.
-    layout : {"NCDHW", "NDHWC"}
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Raises
-    ------
-    TypeError, ValueError
-        If dtypes or shapes do not fit, or an index lies outside of its plane.
 
     Examples
     --------
