@@ -94,3 +94,25 @@ def test_every_algorithm_sums_the_same(layout, dtype, dense):
             assert max_error(out, truth, max(truth.max(), LARGEST_OF_MANY)) <= 1.2 * bound, case
     expected = {name for name in fc.ALGORITHMS if dtype == "float32" or not name.startswith("winograd")}
     assert served >= expected - {"pointwise", "depthwise"}  # which ask for dense rows and for few channels
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("length", [8192, 9001])
+def test_long_rows_under_a_long_kernel_are_cut_into_spans(dtype, stride, length):
+    """One row of one channel is more than one task, and no bit depends on who takes which."""
+    rng = np.random.default_rng(11)
+    x, w = rng.standard_normal((1, 1, length * stride)), rng.standard_normal((2, 1, 4100)) / 64
+    residual = rng.standard_normal((1, 2, length))
+    padding = ((2049, 2051 - (stride - 1)),)
+    truth = np.stack([np.convolve(np.pad(x[0, 0], padding[0]), k[::-1], "valid")[::stride] for k in w[:, 0]])
+    x, w, r = (a.astype(dtype) for a in (x, w, residual[..., : truth.shape[1]]))
+    results = []
+    for threads in (1, 2, 3):
+        with fc.threads(threads):
+            out = poison((1, *truth.shape), dtype)
+            fc.conv1d(x, w, None, stride, padding, algorithm="depthwise", residual=r, out=out)
+            results.append(out)
+    assert max_error(results[0][0], truth + r[0], np.abs(truth).max()) <= tolerance(dtype, 4100)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])

@@ -13,6 +13,8 @@
 
 // Elements of a task: padded rows that stay in L1 (over pixels), or a share of the work (over channels).
 enum { FC_PADDED_ELEMENTS = 4096, FC_ROWS_ELEMENTS = 16384, FC_PADDED_BYTES = 4 << 20, FC_SLACK = FC_MAX_NR };
+// Columns of a span are a multiple of what a body covers; multiply-adds that make one worth while, some milliseconds.
+enum { FC_SPAN = 4 * FC_MAX_NR, FC_SPAN_MACS = 1 << 24 };
 
 static int over_channels(const fc_problem *p) {
     const int64_t size = p->in_channels;
@@ -130,6 +132,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
 typedef struct depthwise_split {
     int64_t parts;  // tasks that share the rows of a plane
     int64_t groups; // over pixels: per task
+    int64_t spans;  // that a row is cut into, which is done in place only
     fc_padded padded;
 } depthwise_split;
 
@@ -181,13 +184,25 @@ static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, i
     job.plan->kernels->depthwise_channels(&work);
 }
 
+// Spans begin at whole vectors, so that each output is in the same lane of the same body.
+static int64_t span_start(const fc_problem *p, const depthwise_split *s, int64_t span) {
+    return fc_min(p->axis[2].out, fc_round_up(span * p->axis[2].out / s->spans, FC_SPAN));
+}
+
 static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     const depthwise_job job = job_of(stage, call);
     const depthwise_split *s = job.split;
     const fc_plan *plan = stage->plan;
     const fc_problem *p = &plan->problem;
     char *planes = fc_own_scratch(call, thread);
+    // A span is a problem of fewer columns, further on in the image.
+    fc_problem span = *p;
+    const int64_t x = span_start(p, s, index % s->spans);
+    span.axis[2].pad -= x * p->axis[2].stride;
+    span.axis[2].out = span_start(p, s, index % s->spans + 1) - x;
+    index /= s->spans;
     fc_depthwise_rows work = rows_of(&job, index % s->parts);
+    work.problem = &span;
     const int64_t shares = fc_ceil_div(p->groups, s->groups), share = index / s->parts % shares;
     index /= s->parts * shares;
     const int64_t image = index / p->axis[0].out;
@@ -216,7 +231,8 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         for (int64_t out = 0; out < p->out_channels; out++) {
             work.channel = group * p->out_channels + out;
             aim(&job, &work,
-                image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0]);
+                image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0] +
+                    x * p->dst.axis[2]);
             kernel(&work);
         }
     }
@@ -224,7 +240,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    depthwise_split s = {.parts = 1};
+    depthwise_split s = {.parts = 1, .spans = 1};
     int64_t rows, planes = p->batch * p->axis[0].out;
     if (over_channels(p)) {
         rows = FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels);
@@ -242,9 +258,15 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     }
     s.parts = fc_ceil_div(p->axis[1].out, fc_max(1, fc_min(p->axis[1].out, rows)));
     if (planes * s.parts < 8 * threads) s.parts = fc_min(p->axis[1].out, fc_round_up(s.parts, threads));
+    // Rows that are long under a long kernel are a task's work in parts, and may be all that there is to share.
+    if (!over_channels(p) && in_place(p)) {
+        const double macs = fc_macs(p) / (double)fc_max(1, planes * s.parts);
+        s.spans = (int64_t)fmin((double)fc_ceil_div(p->axis[2].out, FC_SPAN), ceil(macs / FC_SPAN_MACS));
+        s.spans = fc_max(1, s.spans);
+    }
     fc_list_scratch(list, 0, panel_bytes(plan));
     const void *context = fc_list_keep(list, &s, sizeof s);
-    fc_list_stage(list, plan, over_channels(p) ? channels_task : pixels_task, planes * s.parts, context);
+    fc_list_stage(list, plan, over_channels(p) ? channels_task : pixels_task, planes * s.parts * s.spans, context);
 }
 
 static const char *form(const fc_plan *plan) {
