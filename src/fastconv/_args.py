@@ -20,15 +20,20 @@ import numpy as np
 
 FLOATS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # the core's number of each dtype
 HALF = np.dtype(np.float16)
+_WORK: Any = 100_000  # steps of a search for a shared element; NumPy's stubs know only 0 and -1
 LIMIT = 1 << 48  # elements of one tensor; the core's own limit
 
 # Axis positions of a batched array: batch, channel, and the spatial axes.
-_LAYOUTS = {
+_LAYOUTS: dict[int, dict[str, tuple[int, ...]]] = {
     1: {"NCW": (0, 1, 2), "NWC": (0, 2, 1)},
     2: {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)},
     3: {"NCDHW": (0, 1, 2, 3, 4), "NDHWC": (0, 4, 1, 2, 3)},
 }
-ACTIVATIONS = {None: (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
+ACTIVATIONS: dict[str | None, tuple[float, float]] = {
+    None: (-math.inf, math.inf),
+    "relu": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+}
 #: Algorithms of convolution, as numbered by the C core.
 ALGORITHMS = (
     "direct",
@@ -65,7 +70,7 @@ def said(value: Any) -> str:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, (str, bytes, int, float, complex, type(None))):
         text = repr(value)
-    elif hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0):
+    elif hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0) != 0:
         return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
     elif callable(value) and hasattr(value, "__name__"):
         return f"the {'class' if isinstance(value, type) else type(value).__name__} {value.__name__}"
@@ -173,7 +178,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=_WORK)
     except np.exceptions.TooHardError:
         return True
 

@@ -233,7 +233,7 @@ def _tune(args: argparse.Namespace) -> int:
     file = _costs.path()
     if file is None and not args.show:
         raise ValueError("FASTCONV_TUNE is 'off'; tuning needs a file to keep its result in")
-    if args.reset:
+    if args.reset and file is not None:
         found = file.exists()
         file.unlink(missing_ok=True)
         report = {"file": str(file), "removed": found}
@@ -243,7 +243,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     nominal, costs, notes = _costs.nominal().seconds, _costs.COSTS.seconds, []
     outcome = None
-    if not args.show:
+    if file is not None and not args.show:
         from fastconv import tune
 
         costs, outcome = tune.run(args.seconds, lambda percents: track(percents, "measuring"))

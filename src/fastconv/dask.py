@@ -12,11 +12,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
-import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import delayed
 
 from fastconv import _args, _config
 from fastconv._names import only
@@ -26,7 +26,13 @@ __all__ = ["conv2d", "conv3d", "map_model"]
 __dir__ = only(__all__)
 
 #: What lies beyond the image, by SciPy's name, as NumPy's ``pad`` calls it.
-_MODES = {"constant": "constant", "reflect": "symmetric", "nearest": "edge", "mirror": "reflect", "wrap": "wrap"}
+_MODES: dict[str, Literal["constant", "symmetric", "edge", "reflect", "wrap"]] = {
+    "constant": "constant",
+    "reflect": "symmetric",
+    "nearest": "edge",
+    "mirror": "reflect",
+    "wrap": "wrap",
+}
 _PLANS = 16  # blocks have few shapes: inner ones, and those at each edge
 
 
@@ -158,7 +164,7 @@ def map_model(model: Callable[[np.ndarray], np.ndarray], x: da.Array, *, num_thr
     return da.map_blocks(
         _call,
         x,
-        task=dask.delayed(task, pure=True, traverse=False),
+        task=delayed(task, pure=True, traverse=False),
         dtype=sample.dtype,
         chunks=(x.chunks[0], *((length,) for length in sample.shape[1:])),
         drop_axis=list(range(1, x.ndim)),
@@ -231,7 +237,8 @@ class _Convolution:
         zeros = mode == "constant" and cval == 0
         if not zeros and any(map(any, beyond.values())):  # the plan itself pads with zeros, without a copy
             pads = [beyond.get(axis, (0, 0)) for axis in range(block.ndim)]
-            block = np.pad(block, pads, _MODES[mode], **({"constant_values": cval} if mode == "constant" else {}))
+            filling: dict[str, Any] = {"constant_values": cval} if mode == "constant" else {}
+            block = np.pad(block, pads, _MODES[mode], **filling)
         cut = [slice(None)] * block.ndim
         for axis, (low, high) in windows.items():
             side, origin = self.sides[axis], self.sides[axis].starts[block_id[axis]]
@@ -319,7 +326,7 @@ def _convolved(
     return da.map_blocks(
         _call,
         overlapped,
-        task=dask.delayed(task, pure=True, traverse=False),
+        task=delayed(task, pure=True, traverse=False),
         dtype=x.dtype,
         chunks=tuple(chunks),
         meta=np.empty((0,) * x.ndim, x.dtype),

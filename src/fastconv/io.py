@@ -11,7 +11,7 @@ import reprlib
 import stat
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,7 @@ __all__ = ["load", "save"]
 __dir__ = only(__all__)
 
 
-def save(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
+def save(state: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     """Write named arrays to a file.
 
     The file appears complete or not at all: it is written beside its place under another name, and
@@ -71,7 +71,7 @@ def save(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read what `save` wrote, or any `.safetensors` or `.npz` file of plain arrays.
 
     Parameters
@@ -167,10 +167,11 @@ def _entries(file: BinaryIO) -> Iterator[tuple[str, np.ndarray]]:
             if entry.file_size > most * entry.compress_size:
                 raise ValueError(f"{name!r} cannot be as long as it says")
             with archive.open(entry) as stream:
+                assert isinstance(stream, zipfile.ZipExtFile)
                 yield name.removesuffix(".npy"), _read_array(stream, name, entry.file_size)
 
 
-def _read_array(stream: BinaryIO, name: str, length: int) -> np.ndarray:
+def _read_array(stream: zipfile.ZipExtFile, name: str, length: int) -> np.ndarray:
     """The array of an .npy file, which has `length` bytes."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -184,7 +185,7 @@ def _read_array(stream: BinaryIO, name: str, length: int) -> np.ndarray:
         raise ValueError(f"{name!r} has {length - stream.tell()} bytes; its shape {shape} of {dtype} needs {size}")
     array = np.empty(shape[::-1] if fortran else shape, dtype)
     if size:
-        data = memoryview(array.reshape(-1).view(np.uint8))
+        data = array.reshape(-1).view(np.uint8).data
         for start in range(0, size, _STRETCH):
             part = data[start : start + _STRETCH]
             if stream.readinto(part) != len(part):
@@ -237,7 +238,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"it holds {name!r} of dtype {dtype}; convert it before it is saved")
         brief = _Bfloat16(file) if "BF16" in dtypes.values() else None
         return {
-            name: brief.read(name) if dtype == "BF16" else tensors.get_tensor(name) for name, dtype in dtypes.items()
+            name: brief.read(name) if brief is not None and dtype == "BF16" else tensors.get_tensor(name)
+            for name, dtype in dtypes.items()
         }
 
 
@@ -270,13 +272,16 @@ def _write_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
         raise OSError(f"{path} could not be written: {error}") from error
 
 
-_FORMATS = {
+_Read = Callable[[Path], dict[str, np.ndarray]]
+_Write = Callable[[dict[str, np.ndarray], Path], None]
+
+_FORMATS: dict[str, tuple[_Read, _Write]] = {
     ".safetensors": (_read_safetensors, _write_safetensors),
     ".npz": (_read_npz, _write_npz),
 }
 
 
-def _format_of(path: Path):
+def _format_of(path: Path) -> tuple[_Read, _Write]:
     if path.suffix not in _FORMATS:
         raise ValueError(f"path is {str(path)!r}; its suffix needs to be {' or '.join(map(repr, _FORMATS))}")
     return _FORMATS[path.suffix]

@@ -63,7 +63,8 @@ def _at_least(value: float, name: str, least: float = 0.0) -> float:
 def _betas(betas: tuple[float, float]) -> tuple[float, float]:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas is {_args.said(betas)}; it needs two numbers from 0 to below 1")
-    return tuple(betas)
+    first, second = betas
+    return first, second
 
 
 class Optimizer:
@@ -85,7 +86,7 @@ class Optimizer:
         What an update remembers.
     """
 
-    def __init__(self, params: Iterable[Parameter] | Iterable[dict], defaults: dict) -> None:
+    def __init__(self, params: Iterable[Parameter] | Iterable[dict[str, Any]], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Parameter, dict[str, Any]] = {}
@@ -96,7 +97,7 @@ class Optimizer:
         entries = list(params)
         if not entries:
             raise ValueError("params is empty; there must be at least one Parameter")
-        groups = entries if isinstance(entries[0], dict) else [{"params": entries}]
+        groups: list[Any] = entries if isinstance(entries[0], dict) else [{"params": entries}]
         for group in groups:
             self.add_param_group(group)
 
@@ -118,7 +119,7 @@ class Optimizer:
     def _check(self, settings: dict[str, Any]) -> None:
         """Complain about settings that are out of range."""
 
-    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict) -> None:
+    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> None:
         """Move one parameter along its gradient."""
         raise NotImplementedError
 
@@ -210,7 +211,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict],
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
@@ -238,8 +239,9 @@ class SGD(Optimizer):
                 f"{settings['momentum']} and dampening {settings['dampening']}"
             )
 
-    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict) -> None:
+    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> None:
         lr, momentum, decay = settings["lr"], settings["momentum"], settings["weight_decay"]
+        assert parameter.grad is not None
         arrays = [parameter.data, parameter.grad]
         first = momentum and "momentum_buffer" not in state
         if first:
@@ -297,7 +299,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict],
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -320,7 +322,7 @@ class Adam(Optimizer):
             _at_least(settings[name], name)
         _betas(settings["betas"])
 
-    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict) -> None:
+    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> None:
         lr, eps, decay = settings["lr"], settings["eps"], settings["weight_decay"]
         beta1, beta2 = settings["betas"]
         names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * settings["amsgrad"]
@@ -373,7 +375,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Parameter] | Iterable[dict],
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,9 @@ def _kept_plan(
     if len(numbers) > 1:
         verdicts = _core.explain(fields, _config.ISA, strict, _costs.COSTS.seconds)
         numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
-    layouts = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, wei, dst))
-    return _core.Plan(fields, _config.ISA, numbers[0], strict, once, _costs.COSTS.seconds, *layouts, dtype)
+    read, packed, written = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, wei, dst))
+    seconds = _costs.COSTS.seconds
+    return _core.Plan(fields, _config.ISA, numbers[0], strict, once, seconds, read, packed, written, dtype)
 
 
 def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -259,9 +260,9 @@ class ConvPlan:
         x = _args.addressable(np.ascontiguousarray(x))
         residual = laid_out(residual, out)
         if self._widened:
-            x, residual = (None if a is None else a.astype(np.float32) for a in (x, residual))
+            added = None if residual is None else residual.astype(np.float32)
             result = np.empty(self.output_shape, np.float32)
-            self._plan.execute(x, self._packed, None, None, residual, result, threads)
+            self._plan.execute(x.astype(np.float32), self._packed, None, None, added, result, threads)
             return handed_over(result.astype(self._dtype), out)
         result = target(out, True, self.output_shape, self._dtype)
         self._plan.execute(x, self._packed, None, None, residual, result, threads)
@@ -358,7 +359,7 @@ class ConvPlan:
         for name in (name for name, cost in serving.items() if cost <= within * best):
             plan = ConvPlan(*self._arguments, **{**self._options, "algorithm": name})
             with _config.threads(1):
-                result[name] = median_seconds(lambda plan=plan: plan(x, out=found), min_time=seconds, min_runs=3)
+                result[name] = median_seconds(partial(plan, x, out=found), min_time=seconds, min_runs=3)
         return result
 
     def __repr__(self) -> str:
@@ -417,7 +418,7 @@ def geometry_of(
     )
 
 
-def check_bias(bias: ArrayLike, channels: int, weight: np.ndarray) -> np.ndarray | None:
+def check_bias(bias: ArrayLike | None, channels: int, weight: np.ndarray) -> np.ndarray | None:
     """The bias as a contiguous array, or None."""
     if bias is None:
         return None
@@ -535,8 +536,8 @@ def algorithms(
         layout,
         "input_shape",
     )
-    strides = (dense_strides(s, dtype.itemsize) for s in (g.input_shape, kernel, g.output_shape))
-    fields = g.fields("input" if transposed else "forward", dtype, *strides)
+    src, wei, dst = (dense_strides(s, dtype.itemsize) for s in (g.input_shape, kernel, g.output_shape))
+    fields = g.fields("input" if transposed else "forward", dtype, src, wei, dst)
     verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision), _costs.COSTS.seconds)
     ranked = sorted(verdicts, key=lambda v: (v[0] in _BY_NAME, v[2]))
     return [name for name, refusal, _ in ranked if refusal is None]

@@ -225,7 +225,8 @@ def run(
 
     ``progress`` shows how the hundredths of the time pass.
     """
-    rng, start, samples = np.random.default_rng(SEED), time.perf_counter(), []
+    rng, start = np.random.default_rng(SEED), time.perf_counter()
+    samples: list[Sample] = []
     drawn = problems(rng)
     for percent in progress(range(1, 101)):
         while len(samples) < 2 * HELD_OUT or time.perf_counter() < start + seconds * percent / 100:

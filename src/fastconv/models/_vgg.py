@@ -36,6 +36,7 @@ def _vgg(
         for _ in range(depth):
             conv = nn.Conv2d(channels, width, 3, padding=1, dtype=dtype, rng=rng)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu", rng=rng)
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
             features.append(conv)
             if batch_norm:
@@ -47,6 +48,7 @@ def _vgg(
     def linear(inputs: int, outputs: int) -> nn.Linear:
         layer = nn.Linear(inputs, outputs, dtype=dtype, rng=rng)
         nn.init.normal_(layer.weight, 0.0, 0.01, rng=rng)
+        assert layer.bias is not None
         nn.init.zeros_(layer.bias)
         return layer
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from fastconv.nn.module import Parameter
 from fastconv.plan import ConvPlan
@@ -24,14 +25,14 @@ class PackedPlan:
         self.clear()
 
     def clear(self) -> None:
-        self._entry: tuple[tuple, ConvPlan] | None = None
+        self._entry: tuple[tuple[Any, ...], ConvPlan] | None = None
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return PackedPlan, ()  # copies start empty
 
     def get(
         self,
-        problem: tuple,
+        problem: tuple[Any, ...],
         parameters: tuple[Parameter | None, ...],
         make: Callable[[], ConvPlan],
     ) -> ConvPlan | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv import _args
 from fastconv._names import only
 from fastconv.nn.module import Module
 from fastconv.ops import activation as A
@@ -21,8 +22,8 @@ __dir__ = only(__all__)
 class _Activation(Module):
     """An elementwise function whose gradient is a function of its result."""
 
-    _function: Callable
-    _gradient: Callable
+    _function: Callable[..., np.ndarray]
+    _gradient: Callable[..., np.ndarray]
 
     def forward(self, x: ArrayLike) -> np.ndarray:
         y = type(self)._function(x)
@@ -169,7 +170,7 @@ class Dropout(Module):
     def forward(self, x: ArrayLike) -> np.ndarray:
         if not self.training:
             self.save_for_backward()
-            return x
+            return _args.as_array(x, "input")
         mask = D.dropout_mask(np.shape(x), self.p, rng=self._rng)
         self.save_for_backward(mask)
         return D.dropout_grad(x, mask, self.p)  # dropout is linear: its own gradient

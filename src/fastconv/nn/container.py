@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         if len(modules) == 1 and isinstance(modules[0], Mapping):
-            named = modules[0].items()
+            named: Iterable[tuple[str, Any]] = modules[0].items()
         else:
             named = ((str(i), module) for i, module in enumerate(modules))
         for name, module in named:
@@ -163,7 +163,7 @@ class Concat(Module):
         return f"dim={self.dim}"
 
 
-def _arrays(inputs: tuple) -> list[np.ndarray]:
+def _arrays(inputs: tuple[Any, ...]) -> list[np.ndarray]:
     if len(inputs) < 2:
         raise ValueError(f"{len(inputs)} inputs given; there must be at least two")
     return [np.asarray(x) for x in inputs]

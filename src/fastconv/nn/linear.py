@@ -99,7 +99,7 @@ class Linear(Module):
             need_input=self.needs_input_grad,
         )
         self.weight.accumulate(d_weight)
-        if self.bias is not None:
+        if self.bias is not None and d_bias is not None:
             self.bias.accumulate(d_bias)
         return d_input
 

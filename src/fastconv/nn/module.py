@@ -83,7 +83,7 @@ class Parameter:
         if not np.issubdtype(array.dtype, np.floating):
             raise TypeError(f"data has dtype {array.dtype}; a parameter must be floating point")
         self._array = array
-        self._loan: weakref.ref | None = None
+        self._loan: weakref.ref[np.ndarray] | None = None
 
     @property
     def data(self) -> np.ndarray:
@@ -91,7 +91,7 @@ class Parameter:
         # from. Behind a memoryview the loan is its own owner, so its lifetime covers its views'.
         loan = self._loan() if self._loan is not None else None
         if loan is None:
-            loan = np.asarray(memoryview(self._array))
+            loan = np.asarray(self._array.data)
             self._loan = weakref.ref(loan)
         self._version += 1
         return loan
@@ -139,7 +139,7 @@ class Parameter:
             return np.asarray(self.value, dtype=dtype)
         return np.array(self.value, dtype=dtype, copy=copy)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_parameter, (self._array, self.grad)
 
     def __repr__(self) -> str:
@@ -269,7 +269,7 @@ class Module:
 
     training: bool = True
     needs_input_grad: bool = True
-    _saved: tuple | None = None
+    _saved: tuple[Any, ...] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -298,7 +298,7 @@ class Module:
             self._say_where(error)
             raise
 
-    def _say_where(self, error: Exception) -> None:
+    def _say_where(self, error: Any) -> None:
         """Begin the message with the name that the layer has here in which the error arose.
 
         Every module on the way out calls this, so that the name is in the end the outermost one's.
@@ -312,7 +312,7 @@ class Module:
         """Keep `values` for `backward`, if in training mode."""
         self._saved = values if self.training else None
 
-    def saved(self) -> tuple:
+    def saved(self) -> tuple[Any, ...]:
         """Take back, once, what `save_for_backward` kept."""
         if self._saved is None:
             why = (

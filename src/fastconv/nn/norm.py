@@ -75,24 +75,24 @@ class _BatchNorm(Module):
         self.num_batches_tracked = Buffer(np.zeros((), np.int64), optional=True) if tracked else None
 
     def _affine(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        return (self.weight.value, self.bias.value) if self.affine else (None, None)
+        weight, bias = self.weight, self.bias
+        return (None if weight is None else weight.value, None if bias is None else bias.value)
 
     def forward(self, x: ArrayLike) -> np.ndarray:
         if np.ndim(x) not in self._ranks:
             ranks = " or ".join(map(str, self._ranks))
             raise ValueError(f"input has shape {np.shape(x)}; it needs {ranks} axes")
-        tracked = self.track_running_stats
+        tracked, count = self.track_running_stats, self.num_batches_tracked
+        mean, var = self.running_mean, self.running_var
         momentum = 0.0
-        if self.training and tracked:
-            self.num_batches_tracked.data += 1
-            momentum = self.momentum
-            if momentum is None:
-                momentum = 1 / int(self.num_batches_tracked.data)
+        if self.training and tracked and count is not None:
+            count.data += 1
+            momentum = 1 / int(count.data) if self.momentum is None else self.momentum
         self.save_for_backward(x)
         return N.batch_norm(
             x,
-            self.running_mean.data if tracked else None,
-            self.running_var.data if tracked else None,
+            mean.data if mean is not None and tracked else None,
+            var.data if var is not None and tracked else None,
             *self._affine(),
             training=self.training or not tracked,
             momentum=momentum,
@@ -111,9 +111,9 @@ class _BatchNorm(Module):
             layout=self.layout,
             need_input=self.needs_input_grad,
         )
-        if self.affine:
-            self.weight.accumulate(d_weight)
-            self.bias.accumulate(d_bias)
+        for parameter, gradient in ((self.weight, d_weight), (self.bias, d_bias)):
+            if parameter is not None:
+                parameter.accumulate(gradient)
         return d_input
 
     def extra_repr(self) -> str:

@@ -45,6 +45,7 @@ class _Pool(Module):
 
     rank: ClassVar[int]
     function: ClassVar[str]
+    stride: Size | None
 
     def _set_layout(self, layout: str | None) -> None:
         self.layout = _args.channels_first(self.rank) if layout is None else layout
@@ -139,7 +140,7 @@ class _AvgPool(_Pool):
         self.divisor_override = divisor_override
         self._set_layout(layout)
 
-    def _window(self) -> tuple:
+    def _window(self) -> tuple[Any, ...]:
         divisor = () if self.rank == 1 else (self.divisor_override,)
         return (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *divisor)
 
@@ -243,7 +244,7 @@ class _LPPool(_Pool):
         self.stride = None if stride is None else self._checked_stride(stride)
         self._set_layout(layout)
 
-    def _window(self) -> tuple:
+    def _window(self) -> tuple[Any, ...]:
         return (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
     def forward(self, x: ArrayLike) -> np.ndarray:

@@ -35,14 +35,14 @@ def _plan(
     algorithm: str = "auto",
     strict: bool = False,
     bounds: tuple[float, float] = _args.ACTIVATIONS[None],
-) -> Any:
+) -> _core.Plan:
     """The plan for these arrays. Forward order: input, weight, output, whichever of them is the result."""
     views = [(a.shape, a.strides if a.size else dense_strides(a.shape, a.itemsize)) for a in (src, wei, dst)]
-    fields = geometry.fields(direction, src.dtype, *(strides for _, strides in views), bounds)
+    fields = geometry.fields(direction, src.dtype, views[0][1], views[1][1], views[2][1], bounds)
     # What is read, what is packed, and what is written.
     order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
-    layouts = (views[i] for i in order)
-    return core_plan(fields, algorithm, strict, True, *layouts, src.dtype)
+    read, packed, written = (views[i] for i in order)
+    return core_plan(fields, algorithm, strict, True, read, packed, written, src.dtype)
 
 
 def convolve(

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from fastconv import _args, _config, _core
 
+Pooled = np.ndarray | tuple[np.ndarray, np.ndarray]  # with the positions of the maxima
 MAX, AVG = 0, 1  # the core's kinds
 _CALLS = _core.Calls(128)
 
@@ -171,6 +172,25 @@ def divisor(value: Any) -> int:
     return number
 
 
+@overload
+def forward(
+    rank: int,
+    input: Any,
+    layout: str,
+    parameters: tuple[Any, ...],
+    pooling: Callable[[Images], Pooling],
+    out: np.ndarray | None,
+) -> np.ndarray: ...
+@overload
+def forward(
+    rank: int,
+    input: Any,
+    layout: str,
+    parameters: tuple[Any, ...],
+    pooling: Callable[[Images], Pooling],
+    out: np.ndarray | None,
+    return_indices: bool,
+) -> Pooled: ...
 def forward(
     rank: int,
     input: Any,
@@ -179,7 +199,7 @@ def forward(
     pooling: Callable[[Images], Pooling],
     out: np.ndarray | None,
     return_indices: bool = False,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+) -> Pooled:
     """The result in `out` or in a new array, and the indices if they are wanted.
 
     `parameters` tell one pooling from another; a call like an earlier one is not understood anew.
@@ -195,14 +215,13 @@ def forward(
     if out is not None:
         _args.check_out(out, shape, array.dtype, {"input": array})
     src = _args.computed(array)
-    usable = out is not None and out.dtype == src.dtype and _args.addressable(out) is out
-    dst = out if usable else np.empty(shape, src.dtype)
+    usable = out if out is not None and out.dtype == src.dtype and _args.addressable(out) is out else None
+    dst = np.empty(shape, src.dtype) if usable is None else usable
     indices = np.empty(shape, np.int64) if return_indices else None
     if dst.size:
-        planes = (images.planes(a) for a in (src, dst))
         where = None if indices is None else images.planes(indices)
-        done = what.core.forward(*planes, where, _config.ISA, threads)
-        if src is array and (usable or out is None):
+        done = what.core.forward(images.planes(src), images.planes(dst), where, _config.ISA, threads)
+        if src is array and usable is out:
             _CALLS.remember(arrays, call, done.returns(shape, src.dtype))
     if out is None:
         answer = dst.astype(array.dtype, copy=False)
@@ -210,7 +229,7 @@ def forward(
         answer = out
         if dst is not out:
             out[...] = dst
-    return (answer, indices) if return_indices else answer
+    return answer if indices is None else (answer, indices)
 
 
 def backward(
@@ -261,8 +280,9 @@ def positions(indices: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     return where
 
 
-def outside(indices: np.ndarray, images: Images) -> ValueError:
+def outside(indices: np.ndarray | None, images: Images) -> ValueError:
     """What is wrong with indices that are not all positions in a plane."""
+    assert indices is not None
     return ValueError(
         f"indices reach from {indices.min()} to {indices.max()}; they need to be positions in "
         f"planes of {images.size}, 0 to {math.prod(images.size) - 1}"

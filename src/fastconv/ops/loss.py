@@ -32,7 +32,7 @@ def _reduced(losses: np.ndarray, reduction: str, divisor: float, dtype: Any) -> 
     return total.astype(dtype)
 
 
-def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tuple) -> Any:
+def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tuple[int, ...]) -> Any:
     """What each single loss is worth: the transpose of `_reduced`."""
     given = _args.real(grad_output, "grad_output") if np.ndim(grad_output) == 0 else grad_output
     g = np.asarray(given, np.float64)
@@ -206,7 +206,7 @@ def cross_entropy_grad(
     np.exp(d, out=d)
     d *= spread.sum(axis=axis, keepdims=True)
     d -= spread
-    counts = spread.any(axis=axis, keepdims=True)
+    counts = np.asarray(spread.any(axis=axis, keepdims=True))
     if reduction == "mean" and not divisor:
         counts[...] = False
     np.multiply(d, np.expand_dims(g, axis) if g.ndim else g, out=d, where=counts)

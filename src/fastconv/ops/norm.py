@@ -143,7 +143,7 @@ def batch_norm(
         scale = gain / np.sqrt(var + eps)
         y = x * per_channel(scale.astype(x.dtype), axis, x.ndim)
         shift = shift - mean * scale
-    if not np.isscalar(shift):
+    if isinstance(shift, np.ndarray):
         y += per_channel(shift.astype(x.dtype), axis, x.ndim)
     return like(y, input)
 

@@ -2,20 +2,22 @@
 """What every operator of the reference shares: one value per axis, and where the channels are."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 Pair = int | Sequence[int]
+T = TypeVar("T")
 
 
-def pair(value: Pair, name: str) -> tuple[int, int]:
+def pair(value: int | Sequence[T], name: str) -> tuple[int | T, int | T]:
     """One int per spatial axis, (height, width), from an int or from two of them."""
     if isinstance(value, (int, np.integer)):
         return value, value
     values = tuple(value)
     if len(values) != 2:
         raise ValueError(f"{name}: got {value!r}, needs an int or one int per axis (two)")
-    return values
+    return values[0], values[1]
 
 
 def channels_first(array: np.ndarray, layout: str) -> np.ndarray:

@@ -28,7 +28,7 @@ __all__ = ["conv2d", "conv2d_bias", "conv2d_im2col", "conv2d_input", "conv2d_wei
 __dir__ = only(__all__)
 
 
-Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
+Padding = int | str | Sequence[int | tuple[int, int]]
 
 ACTIVATIONS: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
     None: lambda x: x,

@@ -169,7 +169,6 @@ def batch_norm(
     (array([0.2]), array([1.1]))
     """
     rows = np.moveaxis(input, _channel_axis(layout), -1)  # (..., C): channels last broadcasts
-    mean, var = running_mean, running_var
     if training:
         others = tuple(range(rows.ndim - 1))
         mean, var = rows.mean(axis=others), rows.var(axis=others)
@@ -177,6 +176,10 @@ def batch_norm(
             running_mean += momentum * (mean - running_mean)
         if running_var is not None:
             running_var += momentum * (rows.var(axis=others, ddof=1) - running_var)
+    elif running_mean is None or running_var is None:
+        raise ValueError("running_mean, running_var: got None, needs both if not training")
+    else:
+        mean, var = running_mean, running_var
     output = (rows - mean) / np.sqrt(var + eps)
     if weight is not None:
         output = output * weight

@@ -92,7 +92,8 @@ def max_pool2d(
     planes = channels_first(input, layout)
     rows, columns = _axes(planes.shape[-2:], kernel_size, stride, padding, dilation, ceil_mode)
     windows = rows.windows(), columns.windows()
-    return _largest(planes, windows, return_indices, layout)
+    output, indices = _largest(planes, windows, layout)
+    return (output, indices) if return_indices else output
 
 
 def adaptive_max_pool2d(
@@ -132,7 +133,8 @@ def adaptive_max_pool2d(
             [12., 14.]]])
     """
     planes = channels_first(input, layout)
-    return _largest(planes, _adaptive(planes.shape[-2:], output_size), return_indices, layout)
+    output, indices = _largest(planes, _adaptive(planes.shape[-2:], output_size), layout)
+    return (output, indices) if return_indices else output
 
 
 def global_max_pool(input: np.ndarray, *, layout: str = "NCHW") -> np.ndarray:
@@ -152,7 +154,8 @@ def global_max_pool(input: np.ndarray, *, layout: str = "NCHW") -> np.ndarray:
     >>> global_max_pool(np.arange(8.0).reshape(2, 2, 2)).shape
     (2, 1, 1)
     """
-    return adaptive_max_pool2d(input, 1, layout=layout)
+    planes = channels_first(input, layout)
+    return _largest(planes, _adaptive(planes.shape[-2:], 1), layout)[0]
 
 
 def max_pool2d_input(
@@ -473,7 +476,8 @@ def _adaptive(size: Sequence[int], output_size: OptionalPair) -> Windows:
 
 def _sizes(windows: Windows) -> np.ndarray:
     """How many pixels of the image each window holds, for windows without dilation."""
-    return np.outer(*([window.stop - window.start for window in axis] for axis in windows))
+    rows, columns = ([window.stop - window.start for window in axis] for axis in windows)
+    return np.outer(rows, columns)
 
 
 def _each(windows: Windows) -> Iterator[tuple[int, int, slice, slice]]:
@@ -486,9 +490,8 @@ def _each(windows: Windows) -> Iterator[tuple[int, int, slice, slice]]:
 # --- the rules ------------------------------------------------------------------------------------
 
 
-def _largest(
-    planes: np.ndarray, windows: Windows, return_indices: bool, layout: str
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+def _largest(planes: np.ndarray, windows: Windows, layout: str) -> tuple[np.ndarray, np.ndarray]:
+    """The maxima, and where they were found."""
     *outer, height, width = planes.shape
     position = np.arange(height * width).reshape(height, width)
     indices = np.empty((*outer, len(windows[0]), len(windows[1])), np.int64)
@@ -502,8 +505,7 @@ def _largest(
     flat = planes.reshape(*outer, height * width)
     found = indices.reshape(*outer, len(windows[0]) * len(windows[1]))
     output = np.take_along_axis(flat, found, axis=-1).reshape(indices.shape)
-    output = channels_as(output, layout)
-    return (output, channels_as(indices, layout)) if return_indices else output
+    return channels_as(output, layout), channels_as(indices, layout)
 
 
 def _argmax(values: np.ndarray) -> np.ndarray:

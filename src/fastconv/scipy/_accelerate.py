@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from inspect import isbuiltin, isfunction
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastconv.scipy._numbers import Unserved, log
 
@@ -63,7 +63,7 @@ def in_place_of(module: ModuleType) -> Callable[[Function], Function]:
 
         for definition in definitions:
             _SWITCHES[id(definition)] = _switch(served, definition)
-        return served
+        return cast(Function, served)  # it takes what ours takes: whatever else is SciPy's to refuse
 
     return decorate
 
@@ -76,7 +76,7 @@ def _definitions(module: ModuleType, name: str) -> list[Callable[..., Any]]:
     private = [m for key, m in sys.modules.items() if key.startswith(f"{module.__name__}._") and _is_module(m)]
     public, *others = getattr(module, name), *(vars(m)[name] for m in private if name in vars(m))
     # A private module of SciPy in C may have a function of that name which does something else.
-    found = [public] if isbuiltin(public) else [f for f in (public, *others) if isfunction(f)]
+    found: list[Any] = [public] if isbuiltin(public) else [f for f in (public, *others) if isfunction(f)]
     found = [f for f in found if _home(f).startswith(f"{module.__name__}.")]
     return list({id(f): f for f in found or (public,)}.values())
 

@@ -68,7 +68,7 @@ def correlate(p: Problem, engines: Sequence[str]) -> np.ndarray:
         rest = [e for e in engines if e != "fft"]
         # One NaN or infinity spreads over all of a transform.
         return y if not rest or math.isfinite(y.flat[0]) else correlate(p, rest)
-    return _direct(p) if name == "direct" else _separable(p, factors)
+    return _direct(p) if factors is None else _separable(p, factors)
 
 
 def choose(p: Problem, engines: Sequence[str]) -> tuple[str, list[np.ndarray] | None]:
@@ -269,6 +269,7 @@ def _run(x: np.ndarray, rows: Pass | None, columns: Pass | None) -> np.ndarray:
     """One axis, or two: `columns` is along the last one."""
     shape = x.shape
     if columns is None:  # planes of (axis, all that lies behind it)
+        assert rows is not None
         n = shape[rows.axis]
         before, behind = math.prod(shape[: rows.axis]), math.prod(shape[rows.axis + 1 :])
         x = _dense(x).reshape(before, n, behind) if behind > 1 else _dense(x).reshape(before, 1, n)
@@ -298,10 +299,11 @@ def _pass_stencil(
         (n, n, 1, 0, 0) if p is None else (n, p.out, len(p.weights), p.offset, BORDERS[p.border])
         for n, p in ((height, rows), (width, columns))
     ]
-    both = rows is not None and columns is not None
-    fill = ((columns or rows).fill, (rows or columns).fill)
+    passes = [p for p in (rows, columns) if p is not None]
+    fill = (passes[-1].fill, passes[0].fill)
     y = np.empty((batch, axes[0][1], axes[1][1]), dtype)
-    return _core.Stencil(_config.ISA, _args.FLOATS[dtype], both, False, fill, ((batch, batch, 1, 0, 0), *axes)), y
+    sizes = ((batch, batch, 1, 0, 0), *axes)
+    return _core.Stencil(_config.ISA, _args.FLOATS[dtype], len(passes) == 2, False, fill, sizes), y
 
 
 def _separable(p: Problem, factors: list[np.ndarray]) -> np.ndarray:

@@ -14,7 +14,12 @@ import numpy as np
 log = logging.getLogger("fastconv.scipy")
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_COMPUTED = {FLOAT32: FLOAT32, FLOAT64: FLOAT64, np.dtype("c8"): FLOAT32, np.dtype("c16"): FLOAT64}
+_COMPUTED: dict[np.dtype, np.dtype] = {
+    FLOAT32: FLOAT32,
+    FLOAT64: FLOAT64,
+    np.dtype("c8"): FLOAT32,
+    np.dtype("c16"): FLOAT64,
+}
 #: Whole numbers up to here are exact in float64.
 EXACT = 2**53
 
