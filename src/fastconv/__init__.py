@@ -23,7 +23,7 @@ try:
     from fastconv.io import load, save
     from fastconv.plan import ALGORITHMS, ConvPlan, algorithms
 except ImportError as error:  # FASTCONV_ISA is unknown, or the like
-    from fastconv.cli import started_this_process
+    from fastconv._program import started_this_process
 
     if not started_this_process():
         raise

@@ -60,15 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if argv is None else list(argv))
 
 
-def started_this_process() -> bool:
-    """Whether this process is ``fastconv`` or ``python -m fastconv``."""
-    program = sys.argv[0] if sys.argv else ""
-    if program == "-m":  # while the module is looked for
-        given = " ".join(sys.orig_argv[1:]) + " "
-        return "-m fastconv " in given or "-mfastconv " in given
-    return os.path.splitext(os.path.basename(program))[0] == "fastconv"
-
-
 def _run(argv: list[str]) -> int:
     import fastconv
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The package is built in floors: what a module imports lies below it, and nothing imports in a circle."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import fastconv
+
+ROOT = Path(fastconv.__file__).parent
+FILES = {".".join(("fastconv", *p.relative_to(ROOT).with_suffix("").parts)): p for p in ROOT.rglob("*.py")}
+MODULES = {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in FILES.items()}
+MODULES["fastconv._core"] = ast.parse("")  # of C, which imports nothing
+
+
+def imported(name, tree):
+    """Names that statements import, wherever they stand: a module, or what may be one in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = f"{name}.__init__" in FILES
+            above = name.rsplit(".", node.level - package)[0] if node.level > package else name
+            module = ".".join(filter(None, (above if node.level else "", node.module)))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def of_package(name):
+    """The module that an imported name is, or is in; None outside of the package."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def imports():
+    return {name: {of_package(what) for what in imported(name, tree)} - {None, name} for name, tree in MODULES.items()}
+
+
+def circle(graph):
+    """The modules of a circle of imports, or None."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_no_circles():
+    assert circle(imports()) is None
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) is None
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
+    everything = imports()
+    assert "fastconv._args" in everything["fastconv.ops._convolution"]
+    assert "fastconv.ops.conv" in everything["fastconv.functional"]
+    everything["fastconv._args"] = everything["fastconv._args"] | {"fastconv.ops.conv"}
+    assert "fastconv._args" in circle(everything)
