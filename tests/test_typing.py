@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What type checkers are told of the binding is what the binding has."""
+"""What type checkers are told is so: the stubs of the binding, overloads, and a program that mypy checks elsewhere."""
 
 import ast
 import inspect
+import types
+import typing
 from pathlib import Path
 
 import pytest
 
 import fastconv
+import typed_program
 from fastconv import _core
+from fastconv.ops import _maxima
 
 STUBS = ast.parse(Path(fastconv.__file__).with_name("_core.pyi").read_text())
 #: What the binding imports, and what Cython puts beside a class.
@@ -50,3 +54,28 @@ def test_a_class_has_the_members_of_its_stub(name):
     for member, value in members.items():
         if is_ours(member) and inspect.isroutine(value):
             assert parameters(defined(stub.body)[member]) == list(inspect.signature(value).parameters)
+
+
+@pytest.mark.parametrize("name", [n for n in fastconv.functional.__all__ if "max_pool" in n and "unpool" not in n])
+def test_each_signature_of_a_maximum_is_the_functions(name):
+    function = getattr(fastconv, name)
+    kind = {"max": _maxima.MaxPool, "ada": _maxima.AdaptiveMaxPool, "glo": _maxima.GlobalMaxPool}[name[:3]]
+    wanted = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.name != "layout"}
+    # A protocol's method has nothing but overloads: they are kept under its name.
+    call = types.SimpleNamespace(__module__=kind.__module__, __qualname__=f"{kind.__qualname__}.__call__")
+    *exact, any_of_them = typing.get_overloads(call)
+    for overload in exact:
+        assert set(inspect.signature(overload).parameters) == {"self", "layout", *wanted}
+    told = inspect.signature(any_of_them).parameters
+    assert {n: p.default for n, p in told.items() if n not in ("self", "layout")} == wanted
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "mse_loss"])
+def test_each_signature_of_a_loss_is_the_functions(name):
+    function = getattr(fastconv, name)
+    for overload in typing.get_overloads(function):
+        assert list(inspect.signature(overload).parameters) == list(inspect.signature(function).parameters)
+
+
+def test_the_typed_program_runs(tmp_path):
+    typed_program.main(tmp_path)

@@ -6,7 +6,8 @@
 #
 # The wheel must be the only one (cp311-abi3), come out the same wherever it is built, keep to the limited API, be
 # accepted by auditwheel, and pass the test suite in an empty environment, from another folder, with no compiler on
-# PATH. Kernels that the tree holds in build/, compiled from the same files by the same commands, are not compiled again.
+# PATH; its types must serve a program that is strict about them. Kernels that the tree holds in build/, compiled from
+# the same files by the same commands, are not compiled again.
 # PYTHON names the interpreter (default: python3). PYTEST_ARGS go to pytest.
 set -euo pipefail
 
@@ -61,6 +62,7 @@ wheel=$(echo "$work"/repaired/*.whl)
 abi3audit --strict --summary "$wheel"
 
 echo "== test without a compiler"
+checker=$(grep --only-matching 'mypy==[0-9.]*' "$root/pyproject.toml")
 "${PYTHON:-python3}" -m venv "$work/empty"
 mkdir "$work/elsewhere"
 tar --extract --file "$sdist" --directory "$work/elsewhere" --strip-components 1
@@ -76,6 +78,10 @@ rm -r src csrc setup.py # the tests and what they read, not what they test
     python -c "import fastconv; assert fastconv.__file__.startswith('$work/empty'), fastconv.__file__"
     # shellcheck disable=SC2086 # several arguments
     python -m pytest -q ${PYTEST_ARGS:-}
+
+    echo "== types, as a user's checker sees them"
+    python -m pip install --quiet "$checker"
+    python -m mypy --config-file= --strict --cache-dir "$work/types" tests/typed_program.py
 )
 
 cp "$sdist" "$wheel" "$dist"

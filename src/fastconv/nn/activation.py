@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,7 +31,7 @@ class _Activation(Module):
         self.save_for_backward(y)
         return y
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (y,) = self.saved()
         return type(self)._gradient(grad_output, y) if self.needs_input_grad else None
 
@@ -126,7 +127,7 @@ class Softmax(Module):
         self.save_for_backward(y)
         return y
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (y,) = self.saved()
         if not self.needs_input_grad:
             return None
@@ -175,7 +176,7 @@ class Dropout(Module):
         self.save_for_backward(mask)
         return D.dropout_grad(x, mask, self.p)  # dropout is linear: its own gradient
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (mask,) = self.saved()
         return D.dropout_grad(grad_output, mask, self.p) if self.needs_input_grad else None
 

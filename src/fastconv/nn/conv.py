@@ -130,7 +130,7 @@ class _Conv(Module):
     def forward(self, x: ArrayLike) -> np.ndarray:
         return self._forward(x, self._arguments(), self._arguments())
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, shape, border, arguments = self.saved()
         self.weight.accumulate(self._function("weight")(x, self.weight.shape, grad_output, **arguments))
         if self.bias is not None:

@@ -89,7 +89,7 @@ class Linear(Module):
         self.save_for_backward(x)
         return F.linear(x, weight, bias)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()
         d_input, d_weight, d_bias = linear_grad(
             x,

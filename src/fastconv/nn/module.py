@@ -284,6 +284,9 @@ class Module:
     def backward(self, grad_output: Any) -> Any:
         """The gradient of the input; the parameters' gradients are accumulated on the way.
 
+        Without `needs_input_grad` it is None. The one who has set that knows, and so the annotations of layers say
+        ``np.ndarray | Any``: the result of one goes into the next without a question.
+
         Raises
         ------
         RuntimeError

@@ -100,7 +100,7 @@ class _BatchNorm(Module):
             layout=self.layout,
         )
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()
         d_input, d_weight, d_bias = N.batch_norm_grad(
             grad_output,
@@ -192,7 +192,7 @@ class LocalResponseNorm(Module):
         self.save_for_backward(x)
         return N.local_response_norm(x, *self._arguments(), layout=self.layout)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()
         if not self.needs_input_grad:
             return None

@@ -108,7 +108,7 @@ class _MaxPool(_Pool):
         self.save_for_backward(indices, np.shape(x))
         return (y, indices) if self.return_indices else y
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         indices, input_size = self.saved()
         if not self.needs_input_grad:
             return None
@@ -148,7 +148,7 @@ class _AvgPool(_Pool):
         self.save_for_backward(np.shape(x))
         return self._forward()(x, *self._window(), layout=self.layout)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (input_size,) = self.saved()
         if not self.needs_input_grad:
             return None
@@ -169,7 +169,7 @@ class _AdaptiveAvgPool(_Pool):
         self.save_for_backward(np.shape(x))
         return self._forward()(x, self.output_size, layout=self.layout)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (input_size,) = self.saved()
         if not self.needs_input_grad:
             return None
@@ -192,7 +192,7 @@ class _AdaptiveMaxPool(_Pool):
         self.save_for_backward(indices, np.shape(x))
         return (y, indices) if self.return_indices else y
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         indices, input_size = self.saved()
         if not self.needs_input_grad:
             return None
@@ -219,7 +219,7 @@ class _MaxUnpool(_Pool):
         window = (self.kernel_size, self.stride, self.padding, output_size)
         return self._forward()(x, indices, *window, layout=self.layout)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (indices,) = self.saved()
         return self._gradient()(grad_output, indices, layout=self.layout) if self.needs_input_grad else None
 
@@ -251,7 +251,7 @@ class _LPPool(_Pool):
         self.save_for_backward(x)
         return self._forward()(x, *self._window(), layout=self.layout)
 
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | None:
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()
         if not self.needs_input_grad:
             return None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -110,6 +110,36 @@ def _target_weights(
     return spread, divisor
 
 
+@overload
+def cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: Literal["mean", "sum"] = "mean",
+    label_smoothing: float = 0.0,
+) -> np.floating: ...
+@overload
+def cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: Literal["none"],
+    label_smoothing: float = 0.0,
+) -> np.ndarray: ...
+@overload
+def cross_entropy(
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any: ...
 def cross_entropy(
     input: ArrayLike,
     target: ArrayLike,
@@ -217,6 +247,12 @@ def cross_entropy_grad(
 # --- mean squared error ---------------------------------------------------------------------------
 
 
+@overload
+def mse_loss(input: ArrayLike, target: ArrayLike, *, reduction: Literal["mean", "sum"] = "mean") -> np.floating: ...
+@overload
+def mse_loss(input: ArrayLike, target: ArrayLike, *, reduction: Literal["none"]) -> np.ndarray: ...
+@overload
+def mse_loss(input: ArrayLike, target: ArrayLike, *, reduction: str = "mean") -> Any: ...
 def mse_loss(input: ArrayLike, target: ArrayLike, *, reduction: str = "mean") -> Any:
     """Mean of the squared differences between `input` and `target`.
 

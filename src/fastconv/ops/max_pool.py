@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike
 from fastconv import _args
 from fastconv._names import only
 from fastconv._ranks import of_rank
-from fastconv.ops import _windows
+from fastconv.ops import _maxima, _windows
+from fastconv.ops._maxima import Size
+from fastconv.ops._windows import Pooled
 
 __all__ = [
     "adaptive_max_pool1d",
@@ -36,9 +38,6 @@ __all__ = [
     "max_pool3d_grad",
 ]
 __dir__ = only(__all__)
-
-Size = int | Sequence[int]
-Pooled = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
 def _max_pool(
@@ -62,6 +61,7 @@ def _max_pool(
     return _windows.forward(rank, input, layout, parameters, pool, out, bool(return_indices))
 
 
+@_maxima.moving
 def max_pool2d(
     input: ArrayLike,
     kernel_size: Size,
@@ -167,6 +167,7 @@ def max_pool2d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 2, layout)
 
 
+@_maxima.moving
 @of_rank(1, max_pool2d)
 def max_pool1d(
     input: ArrayLike,
@@ -208,6 +209,7 @@ def max_pool1d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 1, layout)
 
 
+@_maxima.moving
 @of_rank(3, max_pool2d)
 def max_pool3d(
     input: ArrayLike,
@@ -258,6 +260,7 @@ def _adaptive_max_pool(
     return _windows.forward(rank, input, layout, ("max to", output_size), pool, out, bool(return_indices))
 
 
+@_maxima.adaptive
 def adaptive_max_pool2d(
     input: ArrayLike,
     output_size: int | Sequence[int | None],
@@ -334,6 +337,7 @@ def adaptive_max_pool2d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 2, layout)
 
 
+@_maxima.adaptive
 @of_rank(1, adaptive_max_pool2d)
 def adaptive_max_pool1d(
     input: ArrayLike,
@@ -370,6 +374,7 @@ def adaptive_max_pool1d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 1, layout)
 
 
+@_maxima.adaptive
 @of_rank(3, adaptive_max_pool2d)
 def adaptive_max_pool3d(
     input: ArrayLike,
@@ -406,6 +411,7 @@ def adaptive_max_pool3d_grad(
     return _windows.max_grad(grad_output, indices, input_size, 3, layout)
 
 
+@_maxima.whole
 def global_max_pool(
     input: ArrayLike,
     return_indices: bool = False,
