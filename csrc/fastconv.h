@@ -77,11 +77,12 @@ typedef struct fc_machine {
 } fc_machine;
 
 // How to plan: for which machine, by which algorithm (or FC_AUTO), whether the error is to stay within the bound of
-// direct summation, which no Winograd keeps, and whether packed weights will be used once, so that packing counts.
+// direct summation, which no Winograd keeps, whether packed weights will be used once, so that packing counts, and whether
+// an image's bits are to be the same in a batch of any size (but for FC_BACKWARD_WEIGHT, which sums over images).
 typedef struct fc_options {
     fc_machine machine;
     fc_algo_id algorithm;
-    int strict, once;
+    int strict, once, batch_invariant;
     fc_costs costs;
 } fc_options;
 

@@ -31,7 +31,7 @@ typedef struct fc_axis {
     int64_t in, out, kernel, stride, dilation, pad;
 } fc_axis;
 
-// Strides in elements; any sign.  For weights `outer` steps output channels, for src and dst it steps images.
+// Strides in elements; any sign, up to 2^48.  For weights `outer` steps output channels, for src and dst it steps images.
 typedef struct fc_view {
     int64_t group, outer, channel, axis[FC_AXES];
 } fc_view;

@@ -173,7 +173,7 @@ def test_the_core_refuses_costs_that_are_no_times(value):
     layouts = [_core.Layout(shape, np.empty(shape, np.float32).strides, "f") for shape in (SHAPE, WEIGHT.shape, SHAPE)]
     costs = (value, *nominal()[1:])
     with pytest.raises(ValueError, match="not a positive number of seconds"):
-        _core.Plan(plan._fields, _config.ISA, -1, False, False, costs, *layouts, np.dtype(np.float32))
+        _core.Plan(plan._fields, _config.ISA, -1, False, False, False, costs, *layouts, np.dtype(np.float32))
 
 
 def test_a_new_process_chooses_by_the_file(file):

@@ -255,15 +255,15 @@ static fc_view resized(fc_view v, int64_t row, int64_t from, int64_t to) {
     return v;
 }
 
-// Cuts the problem into blocks; the kind is that of the whole in float32.
-static blocks cut(const fc_problem *p, const fc_kind *kind) {
+// Cuts the problem into blocks of at most so many images; the kind is that of the whole in float32.
+static blocks cut(const fc_problem *p, int64_t most, const fc_kind *kind) {
     int64_t inputs = p->in_channels;
     for (int i = 0; i < FC_AXES; i++) inputs *= p->axis[i].in;
     const int64_t outputs = p->out_channels * fc_positions(p), image = p->groups * (inputs + outputs);
     blocks b = {.axis = p->axis[0].in > 1 || p->axis[0].out > 1 || p->axis[0].kernel > 1 ? 0 : 1};
     const fc_axis *a = &p->axis[b.axis];
-    b.images = fc_min(
-        p->batch, divisor_from(p->batch, fc_ceil_div(fc_max(FC_BLOCK_ELEMENTS, 2 * p->groups * fc_weights(p)), image)));
+    const int64_t wanted = fc_ceil_div(fc_max(FC_BLOCK_ELEMENTS, 2 * p->groups * fc_weights(p)), image);
+    b.images = fc_min(most, divisor_from(p->batch, wanted));
     b.groups = p->groups;
     b.rows = a->out;
     if (b.images == 1 && p->groups > 1 && p->src.group == inputs && p->dst.group == outputs)
@@ -322,7 +322,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     blocks *b = plan->state = malloc(sizeof *b);
     plan->parts = calloc(1, sizeof *plan->parts);
     if (!b || !plan->parts) return FC_NO_MEMORY;
-    *b = cut(p, r->planner->kind(r->options->algorithm));
+    *b = cut(p, r->options->batch_invariant ? fc_min(1, p->batch) : p->batch, r->planner->kind(r->options->algorithm));
     plan->part_count = 1;
     const fc_problem part = block_problem(p, b);
     const fc_status status = r->planner->plan(&(fc_op){.conv = &part}, r->options, &plan->parts->plan, message);

@@ -26,6 +26,10 @@
 //             travel through L3. For layers of so many channels that V of a few tiles fills an L2.
 //
 // Either way the arithmetic of a tile is the same.
+//
+// What is not finite in a tile's input, or overflows on its way, would spoil the whole tile.  The output kernel sums such
+// tiles directly, for which the weights are packed a second time as they are: a quarter more for F(4 x 4, 3 x 3).
+// (Solving U for them, or a bit per weight for those that are zero, would not give back weights that are not finite.)
 #include "core/plan.h"
 #include "kernels/winograd_points.h"
 
@@ -148,7 +152,8 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     if (!w) return FC_NO_MEMORY;
     *w = shape_of(p, plan->kernels, machine, m);
     plan->packed_bytes =
-        (size_t)(p->groups * w->parts * plan->kernels->nr * (1 + w->form.points * w->depth) * plan->kernels->element);
+        (size_t)(p->groups * w->parts * plan->kernels->nr *
+                 (1 + w->form.points * w->depth + p->in_channels * fc_taps(p)) * plan->kernels->element);
     return FC_OK;
 }
 
@@ -172,6 +177,7 @@ typedef struct pack_job {
     const fc_plan *plan;
     const float *wei;
     float *weights; // U [group][block of nr channels][point][k][nr]
+    float *taps;    // [group][block of nr channels][in channel][tap][nr]
 } pack_job;
 
 static const double *weight_transform(const fc_winograd_form *form) {
@@ -199,6 +205,7 @@ static void pack_task(void *context, int64_t task, int thread) {
         .g = weight_transform(&w->form),
         .points = job->weights + task * w->form.points * w->depth * nr,
         .point = w->depth * nr,
+        .taps = job->taps + task * p->in_channels * fc_taps(p) * nr,
     };
     plan->kernels->winograd_weights(&work);
 }
@@ -211,7 +218,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     for (int64_t g = 0; g < p->groups; g++)
         for (int64_t o = 0; o < row; o++)
             *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
-    pack_job job = {plan, wei, padded};
+    pack_job job = {plan, wei, padded, padded + p->groups * row * w->form.points * w->depth};
     const double seconds = 8e-9 * (double)(p->groups * row * w->depth);
     fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
     return FC_OK;
@@ -222,7 +229,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
 // A chunk of tiles of one group on its way through the stages.
 typedef struct winograd_chunk {
     const fc_plan *plan;
-    const char *src, *weights, *bias, *residual;
+    const char *src, *weights, *taps, *bias, *residual;
     char *dst, *v, *m;
     int64_t first, count;
 } winograd_chunk;
@@ -289,11 +296,14 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part,
 static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t part, const char *m) {
     const fc_kernels *k = c->plan->kernels;
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
+    const fc_problem *p = &c->plan->problem;
+    work.src = c->src;
     work.dst = c->dst;
     work.residual = c->residual;
+    work.wei = c->taps + part * p->in_channels * fc_taps(p) * k->nr * k->element;
     work.bias = c->bias;
     work.channel = part * k->nr;
-    work.channels = fc_min(k->nr, c->plan->problem.out_channels - work.channel);
+    work.channels = fc_min(k->nr, p->out_channels - work.channel);
     work.points = (char *)m + tile0 * k->nr * k->element;
     work.point = m_point(c->plan, c->count);
     work.row = k->nr;
@@ -320,6 +330,8 @@ static winograd_chunk chunk_at(const fc_stage *stage, const fc_call *call, int64
         .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * element,
         .bias = packed + group * row * element,
         .weights = packed + (p->groups + group * w->form.points * w->depth) * row * element,
+        .taps = packed +
+                (p->groups * (1 + w->form.points * w->depth) + group * p->in_channels * fc_taps(p)) * row * element,
         .residual = residual ? residual + group * p->dst.group * element : NULL,
         .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * element,
         .first = first,

@@ -8,7 +8,7 @@
 // Of convolutions: one for each algorithm, and those that serve any of them by other problems.
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
-extern const fc_kind fc_kind_views, fc_kind_convert;
+extern const fc_kind fc_kind_views, fc_kind_convert, fc_kind_images;
 extern const fc_kind fc_kind_pool, fc_kind_pool_grad, fc_kind_stencil;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
@@ -98,8 +98,15 @@ static fc_problem simplified(const fc_problem *p) {
     return p->direction == FC_FORWARD && !p->half ? in_long_rows(*p) : *p;
 }
 
+// What the choice looks at: with batch_invariant one image of several.
+static fc_problem in_question(const fc_problem *problem, const fc_options *options) {
+    fc_problem p = *problem;
+    if (options->batch_invariant && p.direction != FC_BACKWARD_WEIGHT) p.batch = fc_min(p.batch, 1);
+    return simplified(&p);
+}
+
 static fc_verdict ask_as(const fc_op *op, const fc_options *options, fc_algo_id algorithm) {
-    const fc_problem p = simplified(op->conv);
+    const fc_problem p = in_question(op->conv, options);
     fc_options chosen = *options;
     chosen.algorithm = algorithm;
     const fc_kind *kind;
@@ -142,12 +149,18 @@ static fc_status choose(fc_plan *plan, const fc_op *op, fc_options *options, cha
         plan->seconds = plan->kind->cost(&r);
         return FC_OK;
     }
+    const int one_by_one = options->batch_invariant && op->conv->direction != FC_BACKWARD_WEIGHT;
+    if (one_by_one && op->conv->batch > 1 && op->conv->direction == FC_FORWARD && !op->conv->half) {
+        plan->problem = *op->conv;
+        plan->kind = &fc_kind_images;
+        return FC_OK;
+    }
     plan->problem = simplified(op->conv);
     if (options->algorithm == FC_AUTO) options->algorithm = cheapest(&plan->problem, options);
     const fc_request r = request_of(&(fc_op){.conv = &plan->problem}, options);
     const fc_verdict verdict = ask_algorithm(&r, &plan->kind);
     plan->id = options->algorithm;
-    plan->seconds = verdict.cost;
+    plan->seconds = verdict.cost * (double)(one_by_one ? plan->problem.batch : 1); // parts speak of one image
     if (!verdict.refusal) return FC_OK;
     snprintf(message, FC_MESSAGE, "%s", verdict.refusal);
     return FC_UNSUPPORTED;

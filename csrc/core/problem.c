@@ -35,6 +35,14 @@ static int fills(const fc_view *v, int64_t groups, int64_t channels, const int64
     return span == groups * channels * size[0] * size[1] * size[2] && (outer <= 1 || v->outer == span);
 }
 
+// No array has its elements further apart; the stride of an axis of one element could be any number.
+static int reaches(const fc_view *v) {
+    const int64_t strides[] = {v->group, v->outer, v->channel, v->axis[0], v->axis[1], v->axis[2]};
+    int all = 1;
+    for (int i = 0; i < 3 + FC_AXES; i++) all &= strides[i] >= -largest && strides[i] <= largest;
+    return all;
+}
+
 static int product_fits(int64_t *product, int64_t factor) {
     return factor >= 0 && !__builtin_mul_overflow(*product, factor, product) && *product <= largest;
 }
@@ -66,6 +74,7 @@ static fc_status check_conv(const fc_problem *p, char message[FC_MESSAGE]) {
         fits = fits && product_fits(&src, a->in) && product_fits(&dst, a->out) && product_fits(&wei, a->kernel);
     }
     CHECK(fits, "the product of the sizes exceeds 2^48");
+    CHECK(reaches(&p->src) && reaches(&p->wei) && reaches(&p->dst), "a stride exceeds 2^48 elements");
     if (!p->half) return FC_OK;
     CHECK(p->dtype == FC_F32 && p->direction == FC_FORWARD, "float16 is for float32 and forward only");
     const int64_t in[] = {p->axis[0].in, p->axis[1].in, p->axis[2].in};

@@ -112,7 +112,10 @@ static int part_problem(const fc_problem *p, int64_t index, fc_problem *part, pa
 static fc_options part_options(const fc_problem *p, const fc_options *options, int taps) {
     fc_options part = *options;
     if (!taps) part.algorithm = FC_IM2COL;
-    if (p->direction == FC_BACKWARD_WEIGHT) part.strict = 1;
+    if (p->direction == FC_BACKWARD_WEIGHT) {
+        part.strict = 1;
+        part.batch_invariant = 0; // its images are channels
+    }
     return part;
 }
 

@@ -8,8 +8,10 @@
 // wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
 // keep the rounding error of long sums near that of pairwise summation.
 
-// NaN passes, and so does everything when the bounds are infinite.
-FC_INLINE vec FC_NAME(clamp)(vec value, vec low, vec high) { return v_min(high, v_max(low, value)); }
+// NaN passes, and so does everything when the bounds are infinite.  Which of several NaN a sum comes out as, their signs
+// and payloads, depends on the order of an instruction's operands, which the compiler chooses body by body: whatever is
+// stored has one NaN, so that its bits do not depend on where a pixel lies in a tile.
+FC_INLINE vec FC_NAME(clamp)(vec value, vec low, vec high) { return v_one_nan(v_min(high, v_max(low, value))); }
 
 // How an output element is finished, here and in every other kernel.
 FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec high) {
@@ -96,7 +98,7 @@ FC_INLINE void FC_NAME(gemm_store)(const fc_gemm_tile *t, const int m, const int
         for (int j = 0; j < nv; j++) {
             vec v = v_add(sum[i][j], bias_per_row ? v_set1(bias[i]) : b[j]);
             if (with_residual) v = v_add(v, v_load(residual + offset + j * FC_VL));
-            v_store(dst + offset + j * FC_VL, clamped ? FC_NAME(clamp)(v, low, high) : v);
+            v_store(dst + offset + j * FC_VL, clamped ? FC_NAME(clamp)(v, low, high) : v_one_nan(v));
         }
     }
 }

@@ -103,6 +103,7 @@ typedef struct fc_winograd_tiles {
     int64_t tile, count;       // range of tiles, flat over (image, d, th, tw)
     int64_t channel, channels; // range of channels
     int64_t shift[FC_AXES];    // input: from the first tap of the kernel to that of the block
+    const void *wei;           // output: [in channel][tap][nr], the weights of this range as they are
     void *points;              // [point][tiles][row], of input: all channels; of output: this range
     int64_t point, row;        // distances between points and between tiles
 } fc_winograd_tiles;
@@ -117,6 +118,7 @@ typedef struct fc_winograd_weights {
     const double *g; // [alpha][r]
     void *points;
     int64_t point; // distance between points
+    void *taps;    // and as they are: [in channels][tap][nr]
 } fc_winograd_weights;
 
 // Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and in the pixels form to the

@@ -256,7 +256,7 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
         for (int64_t j = 0; j < columns; j++) {
             vec v = v_load(row + j * FC_VL);
             if (residual) v = v_add(v, v_load_part(residual + j * step, lanes));
-            v = v_min(high, v_max(low, v));
+            v = FC_NAME(clamp)(v, low, high);
             if (lanes == FC_VL) v_store(dst + j * step, v);
             else v_store_part(dst + j * step, v, lanes);
         }
@@ -273,12 +273,63 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
             const T *res = residual ? residual + l * channel + j * step : NULL;
             vec v = block[l];
             if (res) v = v_add(v, FC_NAME(load_row)(res, n, step));
-            FC_NAME(store_row)(out, v_min(high, v_max(low, v)), n, step);
+            FC_NAME(store_row)(out, FC_NAME(clamp)(v, low, high), n, step);
         }
     }
 }
 
+enum { FC_NAME(winograd_few) = 4, FC_NAME(winograd_terms) = 256 }; // columns, and products of a partial sum
+
+// `count` outputs from (row, column) on, of a vector of channels from `c` on: y where `bad` is not NaN, else direct sums.
+static __attribute__((noinline, cold)) void FC_NAME(winograd_again)(const fc_winograd_tiles *w,
+                                                                    const FC_NAME(place) * at, int64_t row,
+                                                                    int64_t column, int64_t c, int64_t count, vec bad,
+                                                                    vec *y) {
+    enum { FEW = FC_NAME(winograd_few), TERMS = FC_NAME(winograd_terms) };
+    const fc_problem *p = w->problem;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *x = &p->axis[2];
+    for (; count > 0; count -= FEW, column += FEW, y += FEW) {
+        const T *image = (const T *)w->src + at->image * p->src.outer, *wei = (const T *)w->wei + c;
+        vec sum[FEW], part[FEW];
+        for (int q = 0; q < FEW; q++) sum[q] = part[q] = v_set1(0);
+        int64_t terms = 0;
+        for (int64_t channel = 0; channel < p->in_channels; channel++, image += p->src.channel)
+            for (int64_t i = 0; i < d->kernel; i++)
+                for (int64_t j = 0; j < h->kernel; j++) {
+                    const int64_t z = at->d * d->stride - d->pad + i * d->dilation;
+                    const int64_t v = row * h->stride - h->pad + j * h->dilation;
+                    const int inside = z >= 0 && z < d->in && v >= 0 && v < h->in;
+                    const T *line = inside ? image + z * p->src.axis[0] + v * p->src.axis[1] : image;
+                    for (int64_t k = 0, u = column - x->pad; k < x->kernel; k++, u++, wei += FC_NR) {
+                        const vec weight = v_load(wei);
+#pragma GCC unroll 4
+                        for (int q = 0; q < FEW; q++) {
+                            const int there = inside && u + q >= 0 && u + q < x->in;
+                            const T value = there ? line[(u + q) * p->src.axis[2]] : 0;
+                            part[q] = v_fma(v_set1(value), weight, part[q]);
+                        }
+                        if (++terms % TERMS) continue;
+#pragma GCC unroll 4
+                        for (int q = 0; q < FEW; q++) {
+                            sum[q] = v_add(sum[q], part[q]);
+                            part[q] = v_set1(0);
+                        }
+                    }
+                }
+        for (int q = 0; q < FEW && q < count; q++)
+            y[q] = v_select(v_above(bad, v_set1(0)), v_add(sum[q], part[q]), y[q]);
+    }
+}
+
 // points [alpha] or [alpha * alpha][tile][row], of at most `row` channels
+//
+// A NaN or an infinity in a tile's input spoils outputs whose windows do not hold it, and so does a number so large that
+// the transforms overflow.  No such output is finite: the constants of B^T and A^T are not zero where a value has a part
+// in another, so that what is not finite stays so through products and sums up to every output in which it has a part;
+// and what has no part in an output, having zero for a constant, is not computed with.  So the tiles of a channel whose
+// outputs' sum is not finite are summed again directly, and those near to it, in which some may have overflowed and others
+// hold what is left of the rounding of such numbers.  That is before the store: residual and clamp would hide them, and
+// the residual may be what is overwritten.  Looking costs an addition for each output, and a branch for the tile.
 FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const int m, const int alpha,
                                              const int sides) {
     enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
@@ -317,23 +368,40 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
                     for (int i = 0; i < m; i++) half[i][j] = y[i];
                 }
                 const int64_t across = width - t * m;
+                vec y[6][6], all = v_set1(0);
 #pragma GCC unroll 6
                 for (int i = 0; i < rows; i++) {
-                    vec y[6];
-                    FC_NAME(winograd_at)(m, alpha, half[i], y);
-                    if (direct) {
+                    FC_NAME(winograd_at)(m, alpha, half[i], y[i]);
+                    vec line = v_add(y[i][0], y[i][1]);
+#pragma GCC unroll 6
+                    for (int j = 2; j < m; j++) line = v_add(line, y[i][j]);
+                    all = i ? v_add(all, line) : line;
+                }
+                all = v_mul(all, v_set1((T)0x1p32)); // overflows from 2^96 on
+                if (__builtin_expect(!v_finite(all), 0)) {
+                    vec again[2 * FC_NAME(winograd_few)]; // has an address, while y lies in registers
+#pragma GCC unroll 6
+                    for (int i = 0; i < rows; i++) {
                         if (i >= height) break;
 #pragma GCC unroll 6
-                        for (int j = 0; j < m; j++) {
+                        for (int j = 0; j < m; j++) again[j] = y[i][j];
+                        FC_NAME(winograd_again)(w, &at, y0 + i, x0 + t * m, c, across < m ? across : m, v_sub(all, all),
+                                                again);
+#pragma GCC unroll 6
+                        for (int j = 0; j < m; j++) y[i][j] = again[j];
+                    }
+                }
+#pragma GCC unroll 6
+                for (int i = 0; i < rows; i++) {
+                    if (i >= height) break;
+#pragma GCC unroll 6
+                    for (int j = 0; j < m; j++) {
+                        if (direct) {
                             if (j >= across) break;
                             const int64_t to = i * down + j * step;
                             const vec res = residual ? v_load(residual + t * m * step + to) : v_set1(0);
-                            v_store(dst + to, FC_NAME(finish)(y[j], bias, res, low, high));
-                        }
-                    } else {
-#pragma GCC unroll 6
-                        for (int j = 0; j < m; j++)
-                            v_store(buffer + i * PITCH + (t * m + j) * FC_VL, v_add(y[j], bias));
+                            v_store(dst + to, FC_NAME(finish)(y[i][j], bias, res, low, high));
+                        } else v_store(buffer + i * PITCH + (t * m + j) * FC_VL, v_add(y[i][j], bias));
                     }
                 }
             }

@@ -44,13 +44,11 @@ FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, 
     const fc_problem *p = work->problem;
     const int rows = sides == 2 ? r : 1, taps = rows * r, channels = FC_NAME(winograd_taps) / taps;
     FC_NAME(taps) g;
-    T *out = work->points;
-    T lanes[FC_NAME(winograd_taps) * FC_NR];
+    T *out = work->points, *tap = work->taps;
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += channels) {
         const int64_t count = p->in_channels - c0 < channels ? p->in_channels - c0 : channels;
-        FC_NAME(transposed)(lanes, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
+        FC_NAME(transposed)(tap, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
                             count * taps);
-        const T *tap = lanes;
         for (int64_t c = 0; c < count; c++, out += FC_NR) {
             for (int64_t y = 0; y < rows; y++)
                 for (int64_t x = 0; x < r; x++, tap += FC_NR)
@@ -80,6 +78,10 @@ FC_INLINE void FC_NAME(winograd_weights_blocks)(const fc_winograd_weights *work,
                             for (int64_t j = 0; j < columns; j++)
                                 g[i][j][o] = (double)tap[i * view->axis[1] + j * view->axis[2]];
                     }
+                    T *taps = (T *)work->taps + (((c * work->form.blocks[0] + z) * height + y) * width + x) * FC_NR;
+                    for (int64_t i = 0; i < rows; i++)
+                        for (int64_t j = 0; j < columns; j++)
+                            for (int64_t o = 0; o < FC_NR; o++) taps[(i * width + j) * FC_NR + o] = (T)g[i][j][o];
                     FC_NAME(winograd_weights_block)(work, g, out, r, sides);
                 }
             }

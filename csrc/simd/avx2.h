@@ -9,6 +9,7 @@
 #endif
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 
 // Holds a value in a vector register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
@@ -41,6 +42,13 @@ static inline __m256i fc_first_f64(int64_t n) {
     static inline v_##S v_max_##S(v_##S a, v_##S b) { return _mm256_max_##I(a, b); }                                   \
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return _mm256_min_##I(a, b); }                                   \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return _mm256_div_##I(a, b); }                                   \
+    static inline v_##S v_one_nan_##S(v_##S a) {                                                                       \
+        return _mm256_blendv_##I(a, _mm256_set1_##I((T)NAN), _mm256_cmp_##I(a, a, _CMP_UNORD_Q));                      \
+    }                                                                                                                  \
+    static inline int v_finite_##S(v_##S a) {                                                                          \
+        const v_##S zero = _mm256_sub_##I(a, a);                                                                       \
+        return _mm256_movemask_##I(_mm256_cmp_##I(zero, zero, _CMP_UNORD_Q)) == 0;                                     \
+    }                                                                                                                  \
     typedef R m_##S;                                                                                                   \
     static inline m_##S v_above_##S(v_##S x, v_##S a) {                                                                \
         return _mm256_or_##I(_mm256_cmp_##I(x, a, _CMP_GT_OQ), _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                    \

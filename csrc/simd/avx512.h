@@ -9,6 +9,7 @@
 #endif
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 
 // Holds a value in a vector register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
@@ -36,6 +37,10 @@ enum { FC_VL_f32 = 16, FC_VL_f64 = 8 };
     static inline v_##S v_max_##S(v_##S a, v_##S b) { return _mm512_max_##I(a, b); }                                   \
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return _mm512_min_##I(a, b); }                                   \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return _mm512_div_##I(a, b); }                                   \
+    static inline v_##S v_one_nan_##S(v_##S a) {                                                                       \
+        return _mm512_mask_mov_##I(a, _mm512_cmp_##I##_mask(a, a, _CMP_UNORD_Q), _mm512_set1_##I((T)NAN));             \
+    }                                                                                                                  \
+    static inline int v_finite_##S(v_##S a) { return _mm512_fpclass_##I##_mask(a, 0x99) == 0; }                        \
     typedef __mmask##M m_##S;                                                                                          \
     static inline m_##S v_above_##S(v_##S x, v_##S a) {                                                                \
         return _mm512_cmp_##I##_mask(x, a, _CMP_GT_OQ) | _mm512_cmp_##I##_mask(x, x, _CMP_UNORD_Q);                    \

@@ -9,6 +9,7 @@
 #endif
 
 #include <arm_neon.h>
+#include <math.h>
 #include <stdint.h>
 
 // Holds a value in a vector register and hides it from the optimiser (the FMA ceiling of burn.tmpl.c).
@@ -47,6 +48,11 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return vuzp1q_##S(a, b); }                                      \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return vuzp2q_##S(a, b); }                                       \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return vdivq_##S(a, b); }                                        \
+    static inline v_##S v_one_nan_##S(v_##S a) { return vbslq_##S(vceqq_##S(a, a), a, vdupq_n_##S((T)NAN)); }          \
+    static inline int v_finite_##S(v_##S a) {                                                                          \
+        const v_##S zero = vsubq_##S(a, a);                                                                            \
+        return vminvq_u32((uint32x4_t)vceqq_##S(zero, zero)) != 0;                                                     \
+    }                                                                                                                  \
     typedef U m_##S;                                                                                                   \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return O(vcgtq_##S(x, a), vceqq_##S(x, x)); }                  \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return vbslq_##S(m, x, a); }                         \

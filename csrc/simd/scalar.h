@@ -8,6 +8,8 @@
 //   v_fma(a, b, c)              a * b + c, rounded once
 //   v_fnma(a, b, c)             c - a * b, rounded once
 //   v_max(a, b) v_min(a, b)     b where either is NaN, so v_max(limit, x) lets NaN through
+//   v_one_nan(a)                a, in which every NaN is the same one
+//   v_finite(a)                 whether no lane is NaN or infinite
 //   v_load2(p)                  elements 0, 2, 4, ... of 2 * FC_VL - 1 contiguous ones
 //   v_load2_part(p, n)          the first n of them, as v_load_part
 //   v_even(a, b) v_odd(a, b)    elements 0, 2, 4, ... or 1, 3, 5, ... of a and b in a row
@@ -61,6 +63,8 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline v_##S v_fnma_##S(v_##S a, v_##S b, v_##S c) { return c - a * b; }                                    \
     static inline v_##S v_max_##S(v_##S a, v_##S b) { return a > b ? a : b; }                                          \
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return a < b ? a : b; }                                          \
+    static inline v_##S v_one_nan_##S(v_##S a) { return a == a ? a : (T)NAN; }                                         \
+    static inline int v_finite_##S(v_##S a) { return a - a == 0; }                                                     \
     static inline v_##S v_load2_##S(const T *p) { return *p; }                                                         \
     static inline v_##S v_load2_part_##S(const T *p, int64_t n) { return n > 0 ? *p : (T)0; }                          \
     static inline v_##S v_load_apart_##S(const T *p, int64_t n, int64_t step) {                                        \

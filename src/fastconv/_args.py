@@ -157,6 +157,19 @@ def computed(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == HALF else addressable(array)
 
 
+def strides_of(array: np.ndarray) -> tuple[int, ...]:
+    """Byte strides in which only the elements have a say.
+
+    The stride of an axis of one element, which NumPy leaves as it happens to be, is that of a C-contiguous array around
+    the axes that follow; so are all of an empty array.
+    """
+    strides, step = [], array.itemsize
+    for length, stride in zip(reversed(array.shape), reversed(array.strides), strict=True):
+        strides.append(step if length == 1 or not array.size else stride)
+        step = strides[-1] * max(length, 1)
+    return tuple(reversed(strides))
+
+
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
     """``out`` if a result of this shape and dtype can be written to it while the inputs are read."""
     if not isinstance(out, np.ndarray):
@@ -306,6 +319,12 @@ def is_strict(precision: str) -> bool:
     if precision not in ("default", "strict"):
         raise ValueError(f"precision is {precision!r}; it needs 'default' or 'strict'")
     return precision == "strict"
+
+
+def is_batch_invariant(batch_invariant: bool) -> bool:
+    if not isinstance(batch_invariant, bool):
+        raise TypeError(f"batch_invariant is {batch_invariant!r}; it needs to be True or False")
+    return batch_invariant
 
 
 # ----------------------------------------------------------------------------------------- geometry

@@ -34,6 +34,7 @@ class Plan(Prepared):
         algorithm: int,
         strict: bool,
         once: bool,
+        batch_invariant: bool,
         costs: tuple[float, ...],
         src: Layout,
         wei: Layout,
@@ -114,7 +115,7 @@ def fingerprint(array: np.ndarray, threads: int) -> int: ...
 def default_costs(isa: int) -> tuple[float, ...]: ...
 def caches() -> tuple[int, ...]: ...
 def explain(
-    fields: Fields, isa: int, strict: bool, costs: tuple[float, ...]
+    fields: Fields, isa: int, strict: bool, batch_invariant: bool, costs: tuple[float, ...]
 ) -> list[tuple[str, str | None, float]]: ...
 def choice(
     fields: Fields, isa: int, caches: tuple[int, ...] | None, costs: tuple[float, ...]

@@ -66,7 +66,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_options:
         fc_machine machine
         fc_algo_id algorithm
-        int strict, once
+        int strict, once, batch_invariant
         fc_costs costs
     fc_costs fc_costs_default(fc_isa)
     const char *const fc_cost_names[]
@@ -270,12 +270,14 @@ cdef int fill_problem(fc_problem *p, tuple fields) except -1:
     return 0
 
 
-cdef fc_options options_of(int isa, tuple caches, int algorithm, bint strict, bint once, tuple costs):
+cdef fc_options options_of(int isa, tuple caches, int algorithm, bint strict, bint once, bint batch_invariant,
+                           tuple costs):
     cdef fc_options options
     options.machine = fc_machine_here(isa)
     for i in range(len(caches or ())):
         (&options.machine.l1)[i] = caches[i]
     options.algorithm, options.strict, options.once = algorithm, strict, once
+    options.batch_invariant = batch_invariant
     for i in range(len(COST_NAMES)):
         (<double *>&options.costs)[i] = costs[i]
     return options
@@ -436,12 +438,12 @@ cdef class Plan(Prepared):
     cdef readonly size_t packed_bytes
     cdef readonly int algorithm
 
-    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, bint once, tuple costs, Layout src,
-                  Layout wei, Layout dst, dtype):
+    def __cinit__(self, tuple fields, int isa, int algorithm, bint strict, bint once, bint batch_invariant, tuple costs,
+                  Layout src, Layout wei, Layout dst, dtype):
         cdef fc_problem problem
         cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
-        cdef fc_options options = options_of(isa, None, algorithm, strict, once, costs)
+        cdef fc_options options = options_of(isa, None, algorithm, strict, once, batch_invariant, costs)
         cdef fc_op op
         op.conv, op.pool, op.stencil = &problem, NULL, NULL
         cdef fc_status status = fc_plan_create(&op, &options, &self.plan, message)
@@ -632,8 +634,11 @@ cdef class Calls:
             pass
 
 
-def explain(tuple fields, int isa, bint strict, tuple costs):
-    """(name, reason of refusal or None, predicted seconds) of every algorithm, in the order of their numbers."""
+def explain(tuple fields, int isa, bint strict, bint batch_invariant, tuple costs):
+    """(name, reason of refusal or None, predicted seconds) of every algorithm, in the order of their numbers.
+
+    With batch_invariant, the seconds are those of one image.
+    """
     cdef fc_problem problem
     cdef fc_verdict verdicts[FC_ALGOS]
     cdef char message[FC_MESSAGE]
@@ -643,7 +648,7 @@ def explain(tuple fields, int isa, bint strict, tuple costs):
     cdef fc_status status = fc_op_check(&op, message)
     if status != FC_OK:
         raise_status(status, message)
-    cdef fc_options options = options_of(isa, None, 0, strict, False, costs)
+    cdef fc_options options = options_of(isa, None, 0, strict, False, batch_invariant, costs)
     fc_plan_explain(&problem, &options, verdicts)
     return [(v.name.decode(), None if v.refusal is NULL else v.refusal.decode(), v.cost) for v in verdicts[:FC_ALGOS]]
 
@@ -654,7 +659,7 @@ def choice(tuple fields, int isa, tuple caches, tuple costs):
     cdef char message[FC_MESSAGE]
     cdef fc_plan *plan = NULL
     fill_problem(&problem, fields)
-    cdef fc_options options = options_of(isa, caches, FC_AUTO, False, False, costs)
+    cdef fc_options options = options_of(isa, caches, FC_AUTO, False, False, False, costs)
     cdef fc_op op
     op.conv, op.pool, op.stencil = &problem, NULL, NULL
     cdef fc_status status = fc_plan_create(&op, &options, &plan, message)

@@ -43,6 +43,7 @@ def core_plan(
     algorithm: str,
     strict: bool,
     once: bool,
+    batch_invariant: bool,
     src: _Layout,
     wei: _Layout,
     dst: _Layout,
@@ -50,11 +51,12 @@ def core_plan(
 ) -> _core.Plan:
     """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the callers' arrays.
 
-    ``once``: weights will be packed in every call, and the time for that counts in the choice.
+    ``once``: weights will be packed in every call, and the time for that counts in the choice. ``batch_invariant``: the
+    choice and the order of sums are those of one image.
     """
     numbers = candidates(algorithm)
     try:
-        return _kept_plan(fields, numbers, strict, once, src, wei, dst, dtype)
+        return _kept_plan(fields, numbers, strict, once, batch_invariant, src, wei, dst, dtype)
     except NotImplementedError as error:
         raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
 
@@ -65,6 +67,7 @@ def _kept_plan(
     numbers: tuple[int, ...],
     strict: bool,
     once: bool,
+    batch_invariant: bool,
     src: _Layout,
     wei: _Layout,
     dst: _Layout,
@@ -72,11 +75,13 @@ def _kept_plan(
 ) -> _core.Plan:
     """Plans hold no weights and are immutable, so the last ones are kept for one-shot calls."""
     if len(numbers) > 1:
-        verdicts = _core.explain(fields, _config.ISA, strict, _costs.COSTS.seconds)
+        verdicts = _core.explain(fields, _config.ISA, strict, batch_invariant, _costs.COSTS.seconds)
         numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
     read, packed, written = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, wei, dst))
     seconds = _costs.COSTS.seconds
-    return _core.Plan(fields, _config.ISA, numbers[0], strict, once, seconds, read, packed, written, dtype)
+    return _core.Plan(
+        fields, _config.ISA, numbers[0], strict, once, batch_invariant, seconds, read, packed, written, dtype
+    )
 
 
 def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -110,6 +115,9 @@ class ConvPlan:
         ``"auto"``, or one of :data:`fastconv.ALGORITHMS`, or ``"winograd"``.
     precision : {"default", "strict"}
         ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
+    batch_invariant : bool
+        Whether the result for an image is to be the same, bit for bit, in a batch of any size: algorithm and order of
+        sums are then chosen for one image.
     transposed : bool
         Plan :func:`fastconv.conv_transpose2d` or its kin instead, whose weight is
         ``(in_channels, out_channels / groups, *kernel)``.
@@ -128,8 +136,10 @@ class ConvPlan:
     Notes
     -----
     A plan is immutable and may be called from many threads at once. Its result does not depend on the number of
-    threads, nor on where in the batch an image stands. It may differ in the last bits from that of
-    :func:`fastconv.conv2d`, which packs its weights in every call and so may choose another algorithm.
+    threads, nor on where in the batch an image stands. On the size of the batch it may, unless ``batch_invariant``: two
+    plans for batches of different sizes may take different algorithms, or add in another order. It may differ in the
+    last bits from that of :func:`fastconv.conv2d`, which packs its weights in every call and so may choose another
+    algorithm.
 
     References
     ----------
@@ -163,6 +173,7 @@ class ConvPlan:
         activation: str | None = None,
         algorithm: str = "auto",
         precision: str = "default",
+        batch_invariant: bool = False,
         transposed: bool = False,
         output_padding: Any = 0,
     ) -> None:
@@ -197,19 +208,22 @@ class ConvPlan:
         bias = check_bias(bias, g.in_channels if transposed else g.out_channels, weight)
         self._activation, self._requested = activation, algorithm
         self._strict = _args.is_strict(precision)
+        self._batch_invariant = _args.is_batch_invariant(batch_invariant)
         bounds = _args.activation_bounds(activation)
         # The core reads float16 forward only.
         wide = weight.astype(np.float32) if self._widened else _args.stored(weight)
         read, written = (dense_strides(s, wide.itemsize) for s in (shape, self.output_shape))
         direction, src, dst = ("input", written, read) if transposed else ("forward", read, written)
-        self._fields = g.fields(direction, wide.dtype, src, wide.strides, dst, bounds)
+        steps = _args.strides_of(wide)
+        self._fields = g.fields(direction, wide.dtype, src, steps, dst, bounds)
         self._plan = core_plan(
             self._fields,
             algorithm,
             self._strict,
             False,
+            self._batch_invariant,
             (shape, read),
-            (wide.shape, wide.strides),
+            (wide.shape, steps),
             (self.output_shape, written),
             wide.dtype,
         )
@@ -342,7 +356,7 @@ class ConvPlan:
 
     def verdicts(self, costs: tuple[float, ...]) -> list[tuple[str, str | None, float]]:
         """(algorithm, reason of its refusal or None, seconds that these costs predict), for ``fastconv tune``."""
-        return _core.explain(self._fields, _config.ISA, self._strict, costs)
+        return _core.explain(self._fields, _config.ISA, self._strict, self._batch_invariant, costs)
 
     def measured(self, seconds: float = 0.02, within: float = 100.0) -> dict[str, float]:
         """Median seconds of one thread for each algorithm that serves, for ``fastconv tune``.
@@ -381,6 +395,7 @@ class ConvPlan:
             "activation": self._activation,
             "algorithm": self._requested,
             "precision": "strict" if self._strict else "default",
+            "batch_invariant": self._batch_invariant,
             "transposed": self._transposed,
             "output_padding": self._output_padding if self._transposed else 0,
         }
@@ -538,6 +553,6 @@ def algorithms(
     )
     src, wei, dst = (dense_strides(s, dtype.itemsize) for s in (g.input_shape, kernel, g.output_shape))
     fields = g.fields("input" if transposed else "forward", dtype, src, wei, dst)
-    verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision), _costs.COSTS.seconds)
+    verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision), False, _costs.COSTS.seconds)
     ranked = sorted(verdicts, key=lambda v: (v[0] in _BY_NAME, v[2]))
     return [name for name, refusal, _ in ranked if refusal is None]

@@ -95,6 +95,8 @@ typedef struct fc_gemm_source {
 
 // Whether vectors should run over channels, for the strides of dst.
 int fc_gemm_over_channels(const fc_problem *problem, const fc_kernels *kernels);
+// Whether two plans of one algorithm add the same products in the same order.
+int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b);
 // Lays out k, the tiles and the packed weights; the caller fills in `table` behind it.
 fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish);
 int64_t fc_gemm_packed_channels(const fc_plan *plan);

@@ -12,6 +12,11 @@ int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
     return p->dst.channel == 1 || enough;
 }
 
+int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b) {
+    return a->over_channels == b->over_channels && a->depth == b->depth && a->block == b->block && a->span == b->span &&
+           a->order == b->order;
+}
+
 // How many flat output positions in a row lie side by side in dst.
 static int64_t contiguous(const fc_problem *p) {
     int64_t count = 1;

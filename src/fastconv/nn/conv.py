@@ -47,6 +47,7 @@ class _Conv(Module):
         padding_mode: str,
         dtype: Any,
         layout: str | None,
+        batch_invariant: bool,
         rng: np.random.Generator | int | None,
     ) -> None:
         self.in_channels = _args.integer(in_channels, "in_channels", 1)
@@ -70,6 +71,7 @@ class _Conv(Module):
             self.padding = tuple(before for before, _ in pairs) if symmetric else pairs
         self.layout = _args.channels_first(self.rank) if layout is None else layout
         self._channel_axis = _args.layout_axes(self.layout, self.rank)[1]
+        self.batch_invariant = _args.is_batch_invariant(batch_invariant)
         self._packed = PackedPlan()
         first, second = self.out_channels, self.in_channels
         if self.transposed:
@@ -118,14 +120,14 @@ class _Conv(Module):
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
         if not self.training:
             plan = self._packed.get(
-                (x.shape, *plan_arguments.items()),
+                (x.shape, self.batch_invariant, *plan_arguments.items()),
                 (self.weight, self.bias),
-                lambda: ConvPlan(x.shape, weight, bias, **plan_arguments),
+                lambda: ConvPlan(x.shape, weight, bias, batch_invariant=self.batch_invariant, **plan_arguments),
             )
             if plan is not None:
                 return plan(x)
         self.save_for_backward(x, shape, border, arguments)
-        return self._function()(x, weight, bias, **arguments)
+        return self._function()(x, weight, bias, batch_invariant=self.batch_invariant, **arguments)
 
     def forward(self, x: ArrayLike) -> np.ndarray:
         return self._forward(x, self._arguments(), self._arguments())
@@ -139,6 +141,7 @@ class _Conv(Module):
             self.bias.accumulate(total.astype(grad_output.dtype))
         if not self.needs_input_grad:
             return None
+        arguments = {**arguments, "batch_invariant": self.batch_invariant}
         input_grad, weight = self._function("input"), self.weight.value
         if border is None:
             return input_grad(x.shape, weight, grad_output, **arguments)
@@ -162,6 +165,7 @@ class _Conv(Module):
             *(["bias=False"] if self.bias is None else []),
             *([f"padding_mode={self.padding_mode}"] if self.padding_mode != "zeros" else []),
             *([f"layout={self.layout!r}"] if self.layout != _args.channels_first(self.rank) else []),
+            *(["batch_invariant=True"] if self.batch_invariant else []),
         ]
         return ", ".join(parts)
 
@@ -183,10 +187,11 @@ class _PlainConv(_Conv):
         *,
         dtype: Any = None,
         layout: str | None = None,
+        batch_invariant: bool = False,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        super().__init__(*sizes, bias, padding_mode, dtype, layout, rng)
+        super().__init__(*sizes, bias, padding_mode, dtype, layout, batch_invariant, rng)
 
 
 class _TransposedConv(_Conv):
@@ -209,13 +214,14 @@ class _TransposedConv(_Conv):
         *,
         dtype: Any = None,
         layout: str | None = None,
+        batch_invariant: bool = False,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         if padding_mode != "zeros":
             raise ValueError(f"padding_mode is {padding_mode!r}; a transposed convolution has 'zeros' only")
         self.output_padding = _args.per_axis(output_padding, self.rank, "output_padding", 0)
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        super().__init__(*sizes, bias, padding_mode, dtype, layout, rng)
+        super().__init__(*sizes, bias, padding_mode, dtype, layout, batch_invariant, rng)
 
     def forward(self, x: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
         """The result, of spatial sizes `output_size` where `output_padding` would leave a choice."""
@@ -261,6 +267,8 @@ class Conv2d(_PlainConv):
         Of the parameters: float32 (the default), float64 or float16.
     layout : {"NCHW", "NHWC"}, keyword only
         Of input and output; the weight is OIHW always.
+    batch_invariant : bool, keyword only
+        As `fastconv.conv2d`; also for the gradient with respect to the input.
     rng : numpy.random.Generator or int, keyword only
         Source of the initial values, see `fastconv.nn.init`.
 
@@ -337,7 +345,7 @@ class ConvTranspose2d(_TransposedConv):
     bias : bool
     dilation : int or (int, int)
     padding_mode : {"zeros"}
-    dtype, layout, rng
+    dtype, layout, batch_invariant, rng
         As for :class:`Conv2d`.
 
     Attributes

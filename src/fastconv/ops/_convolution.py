@@ -16,7 +16,6 @@ from fastconv.plan import (
     check_bias,
     check_residual,
     core_plan,
-    dense_strides,
     geometry_of,
     handed_over,
     laid_out,
@@ -35,14 +34,15 @@ def _plan(
     algorithm: str = "auto",
     strict: bool = False,
     bounds: tuple[float, float] = _args.ACTIVATIONS[None],
+    batch_invariant: bool = False,
 ) -> _core.Plan:
     """The plan for these arrays. Forward order: input, weight, output, whichever of them is the result."""
-    views = [(a.shape, a.strides if a.size else dense_strides(a.shape, a.itemsize)) for a in (src, wei, dst)]
+    views = [(a.shape, _args.strides_of(a)) for a in (src, wei, dst)]
     fields = geometry.fields(direction, src.dtype, views[0][1], views[1][1], views[2][1], bounds)
     # What is read, what is packed, and what is written.
     order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
     read, packed, written = (views[i] for i in order)
-    return core_plan(fields, algorithm, strict, True, read, packed, written, src.dtype)
+    return core_plan(fields, algorithm, strict, True, batch_invariant, read, packed, written, src.dtype)
 
 
 def convolve(
@@ -50,9 +50,12 @@ def convolve(
     transposed: bool,
     arrays: tuple[Any, ...],
     parameters: tuple[Any, ...],
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Any convolution. ``arrays`` are input, weight, bias, residual and out, ``parameters`` as ConvPlan has them."""
-    threads, call = _config.get_num_threads(), (rank, int(transposed), *parameters)
+    if batch_invariant is not False:
+        _args.is_batch_invariant(batch_invariant)
+    threads, call = _config.get_num_threads(), (rank, int(transposed), int(batch_invariant), *parameters)
     result = _CALLS.repeat(arrays, call, threads)
     if result is not None:
         return result
@@ -71,13 +74,13 @@ def convolve(
         _args.check_out(out, shape, x.dtype, {"input": x, "weight": w, "bias": b})
     if transposed and x.dtype == _args.HALF:  # the core reads float16 forward only
         wide = (None if a is None else a.astype(np.float32) for a in (x, w, b, r))
-        y = convolve(rank, True, (*wide, None), parameters).astype(x.dtype)
+        y = convolve(rank, True, (*wide, None), parameters, batch_invariant).astype(x.dtype)
         return handed_over(y, out)
     x, w = _args.stored(x), _args.stored(w)
     # The core writes any strides; only a residual has to be laid out like the result, and float16 has no gaps.
     y = target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype)
     order = (y, w, x) if transposed else (x, w, y)
-    plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, bounds)
+    plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, bounds, batch_invariant)
     plan.execute(x, None, w, b, laid_out(r, out), y, threads)
     _CALLS.remember(arrays, call, plan)
     return handed_over(y, out)
@@ -103,6 +106,7 @@ def input_grad(
     layout: str,
     algorithm: str,
     precision: str,
+    batch_invariant: bool,
 ) -> np.ndarray:
     w = _args.as_operand(weight, "weight")
     shape = _args.sizes(input_size, "input_size", 0)
@@ -110,7 +114,8 @@ def input_grad(
     grad = _operand_of_grad(grad_output, g.result_shape, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
     result = np.empty(shape, w.dtype)
-    plan = _plan(g, "input", result, w, grad, algorithm, _args.is_strict(precision))
+    invariant = _args.is_batch_invariant(batch_invariant)
+    plan = _plan(g, "input", result, w, grad, algorithm, _args.is_strict(precision), batch_invariant=invariant)
     plan.execute(grad, None, w, None, None, result, _config.get_num_threads())
     return result.astype(dtype, copy=False)
 
@@ -160,6 +165,7 @@ def transposed_input_grad(
     layout: str,
     algorithm: str,
     precision: str,
+    batch_invariant: bool,
 ) -> np.ndarray:
     w = _args.as_operand(weight, "weight")
     shape = _args.sizes(input_size, "input_size", 0)
@@ -169,7 +175,8 @@ def transposed_input_grad(
     grad = _operand_of_grad(grad_output, g.input_result_shape, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
     result = np.empty(shape, w.dtype)
-    plan = _plan(g, "forward", grad, w, result, algorithm, _args.is_strict(precision))
+    invariant = _args.is_batch_invariant(batch_invariant)
+    plan = _plan(g, "forward", grad, w, result, algorithm, _args.is_strict(precision), batch_invariant=invariant)
     plan.execute(grad, None, w, None, None, result, _config.get_num_threads())
     return result.astype(dtype, copy=False)
 

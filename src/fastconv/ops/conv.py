@@ -40,6 +40,7 @@ def conv2d(
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Convolve images with a set of kernels (a cross-correlation, as in all of deep learning).
@@ -72,6 +73,9 @@ def conv2d(
         F(4). Winograd's algorithms take kernels of two columns or more whose stride and dilation along rows are 1.
     precision : {"default", "strict"}
         ``"strict"`` keeps the error within the bound of direct summation: no Winograd.
+    batch_invariant : bool
+        Whether each result is to be the same, bit for bit, in a batch of any size: algorithm and order of sums are then
+        chosen for a batch of one.
     out : numpy.ndarray, optional
         Takes the result. It must not overlap the inputs, but may be ``residual`` itself.
 
@@ -108,7 +112,7 @@ def conv2d(
     array([[[1., 3., 6., 6., 4.]]], dtype=float32)
     """
     parameters = (stride, padding, 0, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(2, False, (input, weight, bias, residual, out), parameters)
+    return _convolution.convolve(2, False, (input, weight, bias, residual, out), parameters, batch_invariant)
 
 
 @of_rank(1, conv2d)
@@ -126,6 +130,7 @@ def conv1d(
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Convolve signals with a set of kernels: :func:`fastconv.conv2d` along one axis.
@@ -138,7 +143,7 @@ def conv1d(
     array([[ 6.,  6., -3.]], dtype=float32)
     """
     parameters = (stride, padding, 0, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(1, False, (input, weight, bias, residual, out), parameters)
+    return _convolution.convolve(1, False, (input, weight, bias, residual, out), parameters, batch_invariant)
 
 
 @of_rank(3, conv2d)
@@ -156,6 +161,7 @@ def conv3d(
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Convolve volumes with a set of kernels: :func:`fastconv.conv2d` along three axes.
@@ -168,7 +174,7 @@ def conv3d(
     (2, 2, 4, 4)
     """
     parameters = (stride, padding, 0, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(3, False, (input, weight, bias, residual, out), parameters)
+    return _convolution.convolve(3, False, (input, weight, bias, residual, out), parameters, batch_invariant)
 
 
 def conv2d_input(
@@ -183,6 +189,7 @@ def conv2d_input(
     layout: str = "NCHW",
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv2d` with respect to its input.
 
@@ -193,7 +200,7 @@ def conv2d_input(
     weight : array_like, shape (O, C / groups, KH, KW)
     grad_output : array_like
         Gradient with respect to the result, of the result's shape.
-    stride, padding, dilation, groups, layout, algorithm, precision
+    stride, padding, dilation, groups, layout, algorithm, precision, batch_invariant
         Those of the forward call; the algorithm serves the convolutions that the gradient falls apart into.
 
     Returns
@@ -219,7 +226,19 @@ def conv2d_input(
            [6., 9., 6.],
            [4., 6., 4.]], dtype=float32)
     """
-    arguments = (input_size, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
+    arguments = (
+        input_size,
+        weight,
+        grad_output,
+        stride,
+        padding,
+        dilation,
+        groups,
+        layout,
+        algorithm,
+        precision,
+        batch_invariant,
+    )
     return _convolution.input_grad(2, *arguments)
 
 
@@ -282,6 +301,7 @@ def conv1d_input(
     layout: str = "NCW",
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv1d` with respect to its input.
 
@@ -292,7 +312,19 @@ def conv1d_input(
     >>> fc.grad.conv1d_input(ones.shape, ones, fc.conv1d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3)
     """
-    arguments = (input_size, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
+    arguments = (
+        input_size,
+        weight,
+        grad_output,
+        stride,
+        padding,
+        dilation,
+        groups,
+        layout,
+        algorithm,
+        precision,
+        batch_invariant,
+    )
     return _convolution.input_grad(1, *arguments)
 
 
@@ -336,6 +368,7 @@ def conv3d_input(
     layout: str = "NCDHW",
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv3d` with respect to its input.
 
@@ -346,7 +379,19 @@ def conv3d_input(
     >>> fc.grad.conv3d_input(ones.shape, ones, fc.conv3d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3, 3)
     """
-    arguments = (input_size, weight, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
+    arguments = (
+        input_size,
+        weight,
+        grad_output,
+        stride,
+        padding,
+        dilation,
+        groups,
+        layout,
+        algorithm,
+        precision,
+        batch_invariant,
+    )
     return _convolution.input_grad(3, *arguments)
 
 

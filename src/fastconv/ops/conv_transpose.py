@@ -41,6 +41,7 @@ def conv_transpose2d(
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Convolve the other way round: what :func:`fastconv.conv2d`'s input gradient does with ``input``.
@@ -62,7 +63,7 @@ def conv_transpose2d(
         convolution makes the same of, this tells which it was.
     groups : int
     dilation : int or (int, int)
-    layout, activation, residual, algorithm, precision, out
+    layout, activation, residual, algorithm, precision, batch_invariant, out
         As for :func:`fastconv.conv2d`; the algorithm serves the convolutions that the result falls apart into.
 
     Returns
@@ -95,7 +96,7 @@ def conv_transpose2d(
            [3., 3., 4., 4.]], dtype=float32)
     """
     parameters = (stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(2, True, (input, weight, bias, residual, out), parameters)
+    return _convolution.convolve(2, True, (input, weight, bias, residual, out), parameters, batch_invariant)
 
 
 @of_rank(1, conv_transpose2d)
@@ -114,6 +115,7 @@ def conv_transpose1d(
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Convolve the other way round along one axis: as :func:`fastconv.conv_transpose2d`.
@@ -125,7 +127,7 @@ def conv_transpose1d(
     array([[  1.,  10., 102.,  20., 200.]], dtype=float32)
     """
     parameters = (stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(1, True, (input, weight, bias, residual, out), parameters)
+    return _convolution.convolve(1, True, (input, weight, bias, residual, out), parameters, batch_invariant)
 
 
 @of_rank(3, conv_transpose2d)
@@ -144,6 +146,7 @@ def conv_transpose3d(
     residual: ArrayLike | None = None,
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Convolve the other way round along three axes: as :func:`fastconv.conv_transpose2d`.
@@ -156,7 +159,7 @@ def conv_transpose3d(
     (2, 10, 12, 14)
     """
     parameters = (stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision)
-    return _convolution.convolve(3, True, (input, weight, bias, residual, out), parameters)
+    return _convolution.convolve(3, True, (input, weight, bias, residual, out), parameters, batch_invariant)
 
 
 def conv_transpose2d_input(
@@ -172,6 +175,7 @@ def conv_transpose2d_input(
     layout: str = "NCHW",
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv_transpose2d` with respect to its input.
 
@@ -182,7 +186,7 @@ def conv_transpose2d_input(
     weight : array_like, shape (C, O / groups, KH, KW)
     grad_output : array_like
         Gradient with respect to the result, of the result's shape.
-    stride, padding, output_padding, groups, dilation, layout, algorithm, precision
+    stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant
         Those of the forward call.
 
     Returns
@@ -201,7 +205,7 @@ def conv_transpose2d_input(
     >>> fc.grad.conv_transpose2d_input(ones.shape, ones, fc.conv_transpose2d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant)
     return _convolution.transposed_input_grad(2, input_size, weight, grad_output, *parameters)
 
 
@@ -265,6 +269,7 @@ def conv_transpose1d_input(
     layout: str = "NCW",
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv_transpose1d` with respect to its input.
 
@@ -275,7 +280,7 @@ def conv_transpose1d_input(
     >>> fc.grad.conv_transpose1d_input(ones.shape, ones, fc.conv_transpose1d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant)
     return _convolution.transposed_input_grad(1, input_size, weight, grad_output, *parameters)
 
 
@@ -321,6 +326,7 @@ def conv_transpose3d_input(
     layout: str = "NCDHW",
     algorithm: str = "auto",
     precision: str = "default",
+    batch_invariant: bool = False,
 ) -> np.ndarray:
     """Gradient of :func:`fastconv.conv_transpose3d` with respect to its input.
 
@@ -331,7 +337,7 @@ def conv_transpose3d_input(
     >>> fc.grad.conv_transpose3d_input(ones.shape, ones, fc.conv_transpose3d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
+    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant)
     return _convolution.transposed_input_grad(3, input_size, weight, grad_output, *parameters)
 
 
