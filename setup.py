@@ -44,6 +44,7 @@ from setuptools.errors import CompileError, SetupError
 
 CSRC = Path("csrc")
 BINDING = Path("src/fastconv/_core.pyx")
+PARTS_OF_BINDING = [*BINDING.parent.glob("_core*.pxi"), BINDING.with_suffix(".pxd")]  # Cython knows them, too
 BUILD = Path("build")
 
 #: The limited API of the oldest supported Python, as the C macro and as the tag of the wheel.
@@ -383,7 +384,7 @@ setup(
         Extension(
             "fastconv._core",
             sources=[str(BINDING)],
-            depends=sorted(str(path) for path in CSRC.rglob("*") if path.is_file()),
+            depends=sorted(map(str, [*PARTS_OF_BINDING, *filter(Path.is_file, CSRC.rglob("*"))])),
             py_limited_api=True,
         )
     ],

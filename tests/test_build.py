@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fastconv import _args
+
 pytest.importorskip("setuptools", minversion="77")
 
 ROOT = Path(__file__).parent.parent
@@ -165,3 +167,23 @@ def test_the_same_archive_twice(setup, tmp_path):
         [archive] = (tmp_path / folder).iterdir()
         made.append(archive.read_bytes())
     assert made[0] == made[1]
+
+
+def test_the_binding_is_translated_again_when_a_part_of_it_changes(monkeypatch):
+    dependencies = pytest.importorskip("Cython.Build.Dependencies")
+    monkeypatch.chdir(ROOT)
+    parts = {str(path) for path in Path("src/fastconv").glob("_core*.p[xy][xdi]")} - {"src/fastconv/_core.pyi"}
+    assert len(parts) > 6
+    found = dependencies.create_dependency_tree(quiet=True).all_dependencies("src/fastconv/_core.pyx")
+    assert parts == {path for path in found if not os.path.isabs(path)}
+
+
+def test_a_problem_has_the_fields_of_the_header():
+    """The binding takes them by name, so that one which is missing on one side only is an error on the other."""
+    header = (ROOT / "csrc/problem.h").read_text()
+    struct = re.search(r"typedef struct fc_problem \{(.*?)\} fc_problem;", header, re.DOTALL)[1]
+    declarations = re.findall(r"^\s*\w+ ([\w, ]+?)(?:\[\w+\])?;", struct, re.MULTILINE)
+    names = [name for declaration in declarations for name in declaration.split(", ")]
+    assert sorted(names) == sorted(_args.Fields._fields)
+    taken = set(re.findall(r"\bfields\.(\w+)", (ROOT / "src/fastconv/_core_plans.pxi").read_text()))
+    assert taken == set(names)

@@ -175,7 +175,7 @@ def ours(error: BaseException) -> bool:
     """
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SystemError):
-        return any(file.endswith(".pyx") for file in files)
+        return any(file.endswith((".pyx", ".pxi")) for file in files)
     return not (isinstance(error.__cause__, MemoryError) and f"{os.sep}numpy{os.sep}" in files[-1])
 
 

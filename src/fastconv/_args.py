@@ -14,7 +14,7 @@ import os
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -330,6 +330,24 @@ def is_batch_invariant(batch_invariant: bool) -> bool:
 # ----------------------------------------------------------------------------------------- geometry
 
 
+class Fields(NamedTuple):
+    """The core's ``fc_problem``, under its own names; views in elements, and of each axis ``fc_axis``."""
+
+    direction: int
+    dtype: int
+    half: int
+    batch: int
+    groups: int
+    in_channels: int
+    out_channels: int
+    axis: tuple[tuple[int, ...], ...]
+    src: tuple[int, ...]
+    wei: tuple[int, ...]
+    dst: tuple[int, ...]
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The sizes of a convolution. Spatial tuples have one entry per axis; channels are totals over all groups."""
@@ -399,7 +417,7 @@ class Geometry:
         wei: tuple[int, ...],
         dst: tuple[int, ...],
         bounds: tuple[float, float] = ACTIVATIONS[None],
-    ) -> tuple[Any, ...]:
+    ) -> Fields:
         """The core's ``fc_problem`` for arrays with these strides, given in bytes."""
         item = dtype.itemsize
         src, wei, dst = (tuple(s // item for s in strides) for strides in (src, wei, dst))
@@ -407,19 +425,20 @@ class Geometry:
         missing = ((1, 1, 1, 1, 1, 0),) * (3 - self.rank)
         before = tuple(pair[0] for pair in self.padding)
         axes = zip(self.in_size, self.out_size, self.kernel, self.stride, self.dilation, before, strict=True)
-        return (
-            DIRECTIONS[direction],
-            FLOATS[np.dtype(np.float32) if dtype == HALF else dtype],
-            int(dtype == HALF),
-            self.batch,
-            self.groups,
-            self.in_channels // self.groups,
-            per_group,
-            (*missing, *axes),
-            self._image_view(src, self.in_channels),
-            (wei[0] * per_group, wei[0], wei[1], *(0,) * (3 - self.rank), *wei[2:]),
-            self._image_view(dst, self.out_channels),
-            *bounds,
+        return Fields(
+            direction=DIRECTIONS[direction],
+            dtype=FLOATS[np.dtype(np.float32) if dtype == HALF else dtype],
+            half=int(dtype == HALF),
+            batch=self.batch,
+            groups=self.groups,
+            in_channels=self.in_channels // self.groups,
+            out_channels=per_group,
+            axis=(*missing, *axes),
+            src=self._image_view(src, self.in_channels),
+            wei=(wei[0] * per_group, wei[0], wei[1], *(0,) * (3 - self.rank), *wei[2:]),
+            dst=self._image_view(dst, self.out_channels),
+            low=bounds[0],
+            high=bounds[1],
         )
 
 

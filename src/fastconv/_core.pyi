@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the binding has, for type checkers: `_core.pyx` says what each does, and a test that nothing is missing here."""
+"""What the binding has, for type checkers: `_core*.pxi` say what each does, and a test that nothing is missing here."""
 
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-Fields = tuple[Any, ...]  # of fc_problem, in the order of fill_problem
+Fields = tuple[Any, ...]  # fastconv._args.Fields, which stands above this
 Axis = tuple[int, ...]
 Arrays = tuple[Any, Any, Any, Any, Any]  # input, weight, bias, residual, out
 

@@ -39,7 +39,7 @@ _Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, strides in bytes
 
 
 def core_plan(
-    fields: tuple[Any, ...],
+    fields: _args.Fields,
     algorithm: str,
     strict: bool,
     once: bool,
@@ -63,7 +63,7 @@ def core_plan(
 
 @lru_cache(maxsize=128)
 def _kept_plan(
-    fields: tuple[Any, ...],
+    fields: _args.Fields,
     numbers: tuple[int, ...],
     strict: bool,
     once: bool,

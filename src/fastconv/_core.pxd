@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# What the binding takes from C: `csrc/fastconv.h`, the only header of the core that it sees.
+
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+cdef extern from "Python.h":
+    int PyObject_GetBuffer(object, Py_buffer *, int) noexcept  # -1 with the exception set; look() hands it on
+    int PyErr_CheckSignals()  # declared without an exception, too: it is left for finished() to raise
+
+cdef extern from "fastconv.h" nogil:
+    ctypedef enum fc_status:
+        FC_OK
+        FC_INVALID
+        FC_UNSUPPORTED
+        FC_NO_MEMORY
+    ctypedef int fc_isa
+    ctypedef int fc_dtype
+    ctypedef int fc_algo_id
+    enum:
+        FC_AUTO
+        FC_BACKWARD_INPUT
+        FC_ALGOS
+        FC_ISAS
+        FC_MESSAGE
+        FC_RANK
+        FC_DESCRIPTION
+    ctypedef struct fc_axis:
+        int64_t in_ "in"
+        int64_t out, kernel, stride, dilation, pad
+    ctypedef struct fc_view:
+        int64_t group, outer, channel
+        int64_t axis[3]
+    ctypedef struct fc_problem:
+        int64_t batch, groups, in_channels, out_channels
+        fc_axis axis[3]
+        fc_view src, wei, dst
+        int32_t dtype, direction, half
+        double low, high
+    ctypedef struct fc_plan:
+        pass
+    ctypedef struct fc_schedule:
+        pass
+    ctypedef struct fc_verdict:
+        const char *name
+        const char *refusal
+        double cost, packing
+    ctypedef struct fc_costs:
+        pass
+    ctypedef struct fc_machine:
+        fc_isa isa
+        int64_t l1
+    fc_machine fc_machine_here(fc_isa)
+    const char *const fc_cache_names[]
+    ctypedef struct fc_options:
+        fc_machine machine
+        fc_algo_id algorithm
+        int strict, once, batch_invariant
+        fc_costs costs
+    fc_costs fc_costs_default(fc_isa)
+    const char *const fc_cost_names[]
+    ctypedef struct fc_pool:
+        int64_t batch, channels
+        fc_axis axis[3]
+        fc_view src, dst, index
+        int32_t dtype, kind, direction, indexed, adaptive, count_include_pad
+        int64_t pad_after[3]
+        int64_t divisor
+    ctypedef struct fc_stencil_axis:
+        int64_t in_ "in"
+        int64_t out, kernel, offset, src, dst
+        int32_t border
+    ctypedef struct fc_stencil:
+        int32_t rank, dtype, separable, unfused
+        double fill, fill_rows
+        fc_stencil_axis axis[8]
+    ctypedef struct fc_op:
+        const fc_problem *conv
+        const fc_pool *pool
+        const fc_stencil *stencil
+    fc_status fc_op_check(const fc_op *, char *)
+    fc_status fc_plan_create(const fc_op *, const fc_options *, fc_plan **, char *)
+    void fc_plan_destroy(fc_plan *)
+    void fc_plan_explain(const fc_problem *, const fc_options *, fc_verdict *)
+    fc_algo_id fc_plan_algorithm(const fc_plan *)
+    const char *fc_plan_form(const fc_plan *)
+    size_t fc_plan_packed_bytes(const fc_plan *)
+    double fc_plan_flops(const fc_plan *)
+    double fc_plan_seconds(const fc_plan *)
+    fc_status fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)
+    fc_status fc_plan_schedule(const fc_plan *, int, const fc_schedule **)
+    size_t fc_schedule_scratch_bytes(const fc_schedule *)
+    ctypedef struct fc_operands:
+        const void *src
+        const void *wei
+        const void *residual
+        void *dst
+        int64_t *index
+    fc_status fc_schedule_run(const fc_schedule *, const fc_operands *, void *)
+    int fc_isa_built(fc_isa)
+    int fc_isa_supported(fc_isa)
+    fc_isa fc_isa_best()
+    const char *fc_isa_name(fc_isa)
+    int fc_openmp()
+    const char *fc_compiler()
+    int fc_process_forked()
+    int fc_process_orphaned()
+    int fc_process_cpus()
+    void fc_process_interrupt(int (*)() noexcept)
+    int fc_process_interrupted()
+    size_t fc_scratch_kept()
+    size_t FC_SCRATCH_KEPT
+    double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
+    void *fc_memory_acquire(size_t)
+    void fc_memory_release(void *)
+    ctypedef struct fc_array:
+        const void *data
+        const char *format
+        ptrdiff_t itemsize
+        int ndim
+        const ptrdiff_t *shape
+        const ptrdiff_t *strides
+    int fc_array_describe(const fc_array *, int64_t *)
+    int fc_arrays_apart(const fc_array *, const fc_array *)
+    uint64_t fc_fingerprint(const void *, size_t, int) nogil
+    void *fc_scratch_acquire(size_t)
+    void fc_scratch_release(void *)
