@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from fastconv import _config, _core
 from fastconv._costs import COSTS
@@ -13,7 +14,7 @@ from fastconv._version import __version__
 __all__ = ["config", "show_config"]
 
 
-def config() -> dict[str, object]:
+def config() -> dict[str, Any]:
     """Version, compiler, instruction sets, OpenMP, threads and processor, as a dictionary."""
     sets = _core.isas()
     return {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -88,11 +89,12 @@ class PoolCase(Case):
 
     @cached_property
     def expected(self) -> np.ndarray:
-        pool = {"max": reference.max_pool2d, "avg": reference.avg_pool2d}[self.layer.kind]
+        pool: Callable[..., np.ndarray] = reference.max_pool2d if self.layer.kind == "max" else reference.avg_pool2d
         return pool(self.input("NCHW").astype(np.float64), **self.layer.arguments)
 
 
 def case_of(layer: Layer, batch: int = 1, dtype: str = "float32", seed: int = 0) -> Case:
     """The case of a layer of either kind."""
-    kind = ConvCase if isinstance(layer, ConvLayer) else PoolCase
-    return kind(layer, batch, dtype, seed)
+    if isinstance(layer, ConvLayer):
+        return ConvCase(layer, batch, dtype, seed)
+    return PoolCase(layer, batch, dtype, seed)

@@ -288,7 +288,7 @@ def _identity(case: Case) -> dict[str, Any]:
     }
 
 
-def _figures(work: float, slices: Sequence[Slice]) -> dict[str, float | None]:
+def _figures(work: float, slices: Sequence[Slice]) -> dict[str, Any]:
     cold = [s.cold for s in slices if s.cold is not None]
     return {
         "milliseconds": 1e3 * median(s.seconds for s in slices),

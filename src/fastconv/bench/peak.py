@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class Memory:
         """
         self._seconds(np.copyto, self._targets, self._sources)
 
-    def _seconds(self, function: object, *parts: list[np.ndarray]) -> float:
+    def _seconds(self, function: Callable[..., Any], *parts: list[np.ndarray]) -> float:
         start = time.perf_counter()
         list(self._pool.map(function, *parts))  # NumPy lets other threads run meanwhile
         return time.perf_counter() - start

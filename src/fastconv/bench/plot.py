@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
 from fastconv._names import only
@@ -66,13 +67,13 @@ def bars(run: dict[str, Any], rows: Sequence[Row], path: str | Path) -> list[Pat
 def _figure(run: dict[str, Any], rows: list[Row], network: str) -> Figure:
     kinds = {kind: list(members) for kind, members in groupby(rows, key=lambda row: row.kind)}
     counts = [len({row.layer for row in members}) for members in kinds.values()]
-    figure = Figure(figsize=(max(8.0, 3.2 + 0.55 * sum(counts)), 7.6), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.03)
-    head, body = figure.subfigures(2, 1, height_ratios=(0.11, 0.89))
+    engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.03)
+    figure = Figure(figsize=(max(8.0, 3.2 + 0.55 * sum(counts)), 7.6), layout=engine)
+    (head,), (body,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(0.11, 0.89))
     grid = body.subplots(2, len(kinds), squeeze=False, sharex="col", width_ratios=counts, height_ratios=(3, 2))
     for column, (kind, members) in enumerate(kinds.items()):
         _draw(grid[0][column], grid[1][column], kind, members)
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in grid[0]:
         handles.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     batch = rows[0].batch
@@ -198,8 +199,8 @@ def roofline(run: dict[str, Any], rows: Sequence[Row]) -> Figure:
     """Layers by operations per byte: fastconv's plan, the best peer, and the roofs of the run."""
     limits = run["ceilings"]
     peak, bandwidth = limits["fma_gflops"], limits["bandwidth_gb_per_second"]
-    found = [duel for duel in duels(rows) if duel.plan]
-    places = [duel.layer.work / duel.layer.traffic for duel in found]
+    found = [(duel.layer.work / duel.layer.traffic, duel.plan, duel.best_peer) for duel in duels(rows) if duel.plan]
+    places = [place for place, _, _ in found]
     figure = Figure(figsize=(13, 5.4), layout="constrained")
     axes = figure.subplots()
     low, high = min(places) / 1.6, max(max(places), peak / bandwidth) * 1.6
@@ -207,13 +208,14 @@ def roofline(run: dict[str, Any], rows: Sequence[Row]) -> Figure:
     axes.plot([low, bend, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.5)
     axes.annotate(f"{peak:.0f} GFLOP/s", (high, peak), (-4, 4), textcoords="offset points", ha="right", color=INK)
     axes.annotate(f"{bandwidth:.0f} GB/s", (low, low * bandwidth), (6, 0), textcoords="offset points", color=INK)
-    for place, duel in zip(places, found, strict=True):
-        if duel.best_peer:
-            axes.plot([place] * 2, [duel.best_peer.rate, duel.plan.rate], color="#cbd5e1", linewidth=1, zorder=1)
-    theirs = [(place, duel.best_peer.rate) for place, duel in zip(places, found, strict=True) if duel.best_peer]
+    for place, plan, peer in found:
+        if peer:
+            axes.plot([place] * 2, [peer.rate, plan.rate], color="#cbd5e1", linewidth=1, zorder=1)
+    theirs = [(place, peer.rate) for place, _, peer in found if peer]
     if theirs:
-        axes.scatter(*zip(*theirs, strict=True), s=26, color="white", edgecolor="#2563eb", label="best peer", zorder=2)
-    axes.scatter(places, [duel.plan.rate for duel in found], s=30, color=COLOURS["NCHW"], label="fastconv", zorder=3)
+        at, rates = zip(*theirs, strict=True)
+        axes.scatter(at, rates, s=26, color="white", edgecolor="#2563eb", label="best peer", zorder=2)
+    axes.scatter(places, [plan.rate for _, plan, _ in found], s=30, color=COLOURS["NCHW"], label="fastconv", zorder=3)
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", xlim=(low, high))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")

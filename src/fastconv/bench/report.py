@@ -173,24 +173,36 @@ def _columns(kind: str, names: list[str], layouts: list[str]) -> list[tuple[Colu
     for i, name in enumerate(names):
         head = name.replace(" ", "\n")
         columns += [
-            (Column(f"{head}\nms"), _first(lambda line, i=i: _ms(line.rivals[i]))),
-            (Column(f"{head}\nMiB", rank=6), _first(lambda line, i=i: _mib([line.rivals[i]]))),
+            (Column(f"{head}\nms"), _first(_theirs(i, _ms))),
+            (Column(f"{head}\nMiB", rank=6), _first(_theirs(i, lambda row: _mib([row])))),
         ]
     for i, layout in enumerate(layouts):
         columns += [
-            (Column(f"{layout}\nms"), lambda line, i=i: _ms(line.mine[i])),
-            (Column(f"{layout}\n{rate}", rank=3), lambda line, i=i: _rate(line.mine[i])),
-            (Column(f"{layout}\n{share}"), lambda line, i=i: _share(line.mine[i])),
+            (Column(f"{layout}\nms"), _ours(i, _ms)),
+            (Column(f"{layout}\n{rate}", rank=3), _ours(i, _rate)),
+            (Column(f"{layout}\n{share}"), _ours(i, _share)),
         ]
     columns.append((Column("algorithm", left=True), _Line.algorithm))
     for i, name in enumerate(names):
         head = f"speed-up\nto {name}".replace("NumPy ", "")
-        columns.append((Column(head, rank=1), lambda line, i=i: figure(line.speedup(i), "×")))
+        columns.append((Column(head, rank=1), _speedup(i)))
     return [
         *columns,
         (Column("MiB", rank=3), lambda line: _mib(line.mine)),
         (Column("error", rank=4), lambda line: _worst_error(line.mine)),
     ]
+
+
+def _theirs(i: int, show: Callable[[Row | None], str]) -> Cell:
+    return lambda line: show(line.rivals[i])
+
+
+def _ours(i: int, show: Callable[[Row | None], str]) -> Cell:
+    return lambda line: show(line.mine[i])
+
+
+def _speedup(i: int) -> Cell:
+    return lambda line: figure(line.speedup(i), "×")
 
 
 def _first(cell: Cell) -> Cell:
@@ -199,13 +211,13 @@ def _first(cell: Cell) -> Cell:
 
 def _totals(columns: list[tuple[Column, Cell]], lines: list[_Line], layers: int) -> list[list[str]]:
     """A line for every algorithm that has served all layers."""
-    totals = []
+    totals: list[list[str]] = []
     for variant in _unique(line.variant for line in lines):
         mine = [line for line in lines if line.variant == variant]
         if len(mine) < layers:
             continue
         whole = _Line(
-            replace(_sum([line.layer for line in mine]), layer="total", shape=""),
+            replace(_whole([line.layer for line in mine]), layer="total", shape=""),
             variant,
             [_sum(rows) for rows in zip(*(line.mine for line in mine), strict=True)],
             [_sum(rows) for rows in zip(*(line.rivals for line in mine), strict=True)],
@@ -218,8 +230,11 @@ def _totals(columns: list[tuple[Column, Cell]], lines: list[_Line], layers: int)
 
 def _sum(rows: Sequence[Row | None]) -> Row | None:
     """The layers of a network as one row; None if one is missing."""
-    if None in rows:
-        return None
+    present = [row for row in rows if row is not None]
+    return _whole(present) if len(present) == len(rows) else None
+
+
+def _whole(rows: Sequence[Row]) -> Row:
     time = sum(row.count * row.milliseconds for row in rows)
     return replace(
         rows[0],
@@ -235,7 +250,8 @@ def _sum(rows: Sequence[Row | None]) -> Row | None:
 
 
 def _known(combine: Callable[[list[int]], int], values: list[int | None]) -> int | None:
-    return None if None in values else combine(values)
+    known = [value for value in values if value is not None]
+    return combine(known) if len(known) == len(values) else None
 
 
 def _ms(row: Row | None) -> str:
@@ -405,7 +421,7 @@ def comparison(one: tuple[dict[str, Any], list[Row]], two: tuple[dict[str, Any],
     notes = [f"A: {run_a['date']}, {summary(run_a)}", f"B: {run_b['date']}, {summary(run_b)}"]
     notes.append("Ratios above 1: B is faster. Shares are of each run's own ceiling.")
     left = {"network", "layer", "contender", "algorithm"}
-    heads = ("network", "layer", "contender", "A\nms", "B\nms", "ms\nA ÷ B")
+    heads: tuple[str, ...] = ("network", "layer", "contender", "A\nms", "B\nms", "ms\nA ÷ B")
     heads += ("A\nshare", "B\nshare", "share\nB ÷ A", "algorithm")
     return Table("B against A", [Column(head, head in left) for head in heads], cells, [total], notes)
 

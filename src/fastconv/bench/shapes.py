@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -57,6 +58,7 @@ class Layer:
     stride: Pair
     padding: Padding
     count: int
+    arithmetic: ClassVar[bool]
 
     def input_shape(self, batch: int = 1, layout: str = "NCHW") -> tuple[int, ...]:
         """Shape of the input, in the order of ``layout``."""
@@ -89,6 +91,15 @@ class Layer:
     def size(self) -> str:
         """The input's height and width for a reader: ``224``, or ``480×640``."""
         return _short((self.height, self.width))
+
+    @property
+    def label(self) -> str:
+        """What it is, for a reader."""
+        raise NotImplementedError
+
+    def traffic(self, itemsize: int, batch: int = 1) -> int:
+        """Bytes that have to pass through memory at least."""
+        raise NotImplementedError
 
     @property
     def _geometry(self) -> _args.Geometry:
@@ -271,7 +282,7 @@ def _pool(network: str, **entry: Any) -> PoolLayer:
     return PoolLayer(**_common(network, entry), **entry)
 
 
-def _pair(value: int | list[int]) -> Pair:
+def _pair(value: int | Sequence[int]) -> Pair:
     first, second = (value, value) if isinstance(value, int) else value
     return first, second
 

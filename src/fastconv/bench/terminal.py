@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastconv._names import only
 
@@ -115,7 +115,7 @@ class Table:
         table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.padding = (0, GAP - 1, 0, 0)  # the divider between two columns is a blank too
         for column in self.columns:
-            justify = "left" if column.left else "right"
+            justify: Literal["left", "right"] = "left" if column.left else "right"
             table.add_column(Text(column.head), justify=justify, vertical="bottom", no_wrap=True)
         for cells in self.rows:
             table.add_row(*map(Text, cells), end_section=cells is self.rows[-1])

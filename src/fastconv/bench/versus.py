@@ -124,16 +124,16 @@ def tables(
     shown = []
     for group in by_group(rows):
         shown.append(_times(group, [*remarks, *_notes(group, refusals, missing or {})]))
-        if all(row.cold_milliseconds is not None for row in group):
-            shown.append(_times([_cold(row) for row in group], ["Caches flushed before each call."], "cold"))
+        cold = [_cold(row, row.cold_milliseconds) for row in group if row.cold_milliseconds is not None]
+        if len(cold) == len(group):
+            shown.append(_times(cold, ["Caches flushed before each call."], "cold"))
         if any(row.peak_bytes is not None for row in group):
             shown.append(_memory(group))
     return shown
 
 
-def _cold(row: Row) -> Row:
-    share = row.share * row.milliseconds / row.cold_milliseconds
-    return replace(row, milliseconds=row.cold_milliseconds, share=share)
+def _cold(row: Row, milliseconds: float) -> Row:
+    return replace(row, milliseconds=milliseconds, share=row.share * row.milliseconds / milliseconds)
 
 
 def _times(rows: list[Row], notes: list[str], sort: str = "") -> Table:

@@ -91,10 +91,10 @@ def main(
         data = digits.load()
         convnet, dense = digits.convnet(seed), digits.dense_net(seed)
         before = digits.first_filters(convnet)
-        trained = [
+        ours, other = (
             digits.train(name, net, data, settings.epochs, seed, stage(f"{name} network learns", settings.epochs))
             for name, net in (("convolutional", convnet), ("fully connected", dense))
-        ]
+        )
         tick = stage(f"{settings.name} gets its weights", 1)
         network = settings.network(rng=seed)
         tick()
@@ -104,7 +104,7 @@ def main(
         run = vgg.run(network, photographs, network=settings.name, effort=settings.effort, after_layer=tick)
         del network
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        results = Results(seed, date, machine(), *trained, len(data.held_out_labels), run)
+        results = Results(seed, date, machine(), ours, other, len(data.held_out_labels), run)
         results.seconds = time.perf_counter() - start
         _write(results, settings, output, data, before, convnet, stage)
     _tell(results, output, json)

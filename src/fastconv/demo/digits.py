@@ -214,7 +214,9 @@ def _moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def first_filters(net: nn.Sequential) -> np.ndarray:
     """A copy of the kernels of the first layer, (kernels, height, width)."""
-    return net[0].weight.value[:, 0].copy()
+    first = net[0]
+    assert isinstance(first, nn.Conv2d)
+    return first.weight.value[:, 0].copy()
 
 
 def stages(net: nn.Sequential, image: np.ndarray) -> list[tuple[str, np.ndarray]]:

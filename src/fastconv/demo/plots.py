@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -60,7 +61,7 @@ class Theme:
     rivals: tuple[str, str]
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[Any, Any]:
         """For matplotlib."""
         return {
             "figure.facecolor": self.surface,
@@ -114,12 +115,11 @@ DARK = Theme("#14181f", "#e8eaed", "#a3acb9", "#2b323d", "#fb923c", "#a78bfa", (
 
 
 def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
-    return figure
+    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout=engine)
 
 
-def write(pictures: dict[str, Callable[[Theme], Figure]], folder: Path, after_picture: Callable[[], Any]) -> None:
+def write(pictures: Mapping[str, Callable[[Theme], Figure]], folder: Path, after_picture: Callable[[], Any]) -> None:
     """Draw each picture as NAME.png for light pages, and once more under dark/ for dark ones."""
     for theme, place in ((LIGHT, folder), (DARK, folder / "dark")):
         place.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ def feature_maps(theme: Theme, stages: Sequence[tuple[str, np.ndarray]], label: 
 def confusion(theme: Theme, images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> Figure:
     """How often each digit was read as which, and the images (N, 1, H, W) that were misread."""
     figure = _figure(5.4)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.25, 1))
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, predictions), 1)
     axes = left.subplots()

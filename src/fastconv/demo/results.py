@@ -168,7 +168,10 @@ class Results:
         layers = [layer for layer in self.vgg.layers if layer.kind == "convolution"]
         ours = sum(layer.milliseconds for layer in layers)
         loops = self._sum(layers, "loops_milliseconds", "blas_milliseconds")
-        return loops / ours, self._sum(layers, "blas_milliseconds", "loops_milliseconds") / ours
+        blas = self._sum(layers, "blas_milliseconds", "loops_milliseconds")
+        assert loops is not None  # as of every convolution
+        assert blas is not None
+        return loops / ours, blas / ours
 
     def _cells(self, name: str, layers: list[Layer]) -> list[str]:
         """A line for one layer, or for the sum of several."""

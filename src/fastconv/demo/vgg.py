@@ -208,10 +208,15 @@ class _Forms(NamedTuple):
 
 
 def _convolution(conv: nn.Conv2d, activation: str | None, shape: tuple[int, ...]) -> _Forms:
-    weight, bias = conv.weight.value, conv.bias.value
-    how = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
+    weight, bias = conv.weight.value, None if conv.bias is None else conv.bias.value
+    how: dict[str, Any] = {
+        "stride": conv.stride,
+        "padding": conv.padding,
+        "dilation": conv.dilation,
+        "groups": conv.groups,
+    }
     plan = fc.ConvPlan(shape, weight, bias, **how, activation=activation)
-    arguments = {"weight": weight, "bias": bias, **how, "activation": activation}
+    arguments: dict[str, Any] = {"weight": weight, "bias": bias, **how, "activation": activation}
     return _Forms(
         "convolution",
         partial(plan, out=np.empty(plan.output_shape, np.float32)),
@@ -229,7 +234,7 @@ def _pooling(pool: nn.MaxPool2d | nn.AvgPool2d) -> _Forms:
 
 
 def _fully_connected(linear: nn.Linear, activation: str | None) -> _Forms:
-    weight, bias = linear.weight.value, linear.bias.value
+    weight, bias = linear.weight.value, None if linear.bias is None else linear.bias.value
     plan = fc.ConvPlan((1, linear.in_features, 1, 1), weight[:, :, None, None], bias, activation=activation)
 
     def blas(x: Array) -> Array:
@@ -307,8 +312,9 @@ def _measure(step: Step, inputs: dict[str, Array], effort: Effort) -> tuple[Laye
         expected, loops = timing.once(partial(forms.loops, x), peak.fma_peak)
         differences.append(_difference(results[shown], expected))
     for name, image in inputs.items():
-        if forms.blas or name != shown:
-            differences.append(_difference(results[name], (forms.blas or forms.loops)(image)))
+        theirs = forms.blas or forms.loops
+        if theirs and (forms.blas or name != shown):
+            differences.append(_difference(results[name], theirs(image)))
 
     contenders = [partial(forms.ours, image) for image in inputs.values()]
     if forms.blas:
@@ -338,6 +344,7 @@ def _forms(step: Step, shape: tuple[int, ...]) -> _Forms:
         return _convolution(step.module, step.activation, shape)
     if isinstance(step.module, nn.Linear):
         return _fully_connected(step.module, step.activation)
+    assert isinstance(step.module, (nn.MaxPool2d, nn.AvgPool2d))
     return _pooling(step.module)
 
 

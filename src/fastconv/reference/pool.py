@@ -7,7 +7,7 @@ slices, :func:`_largest` and :func:`_mean` look through them.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -36,6 +36,42 @@ Windows = tuple[list[slice], list[slice]]
 # --- maximum --------------------------------------------------------------------------------------
 
 
+@overload
+def max_pool2d(
+    input: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray: ...
+@overload
+def max_pool2d(
+    input: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+    layout: str = "NCHW",
+) -> tuple[np.ndarray, np.ndarray]: ...
+@overload
+def max_pool2d(
+    input: np.ndarray,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
 def max_pool2d(
     input: np.ndarray,
     kernel_size: Pair,
@@ -96,6 +132,18 @@ def max_pool2d(
     return (output, indices) if return_indices else output
 
 
+@overload
+def adaptive_max_pool2d(
+    input: np.ndarray, output_size: OptionalPair, return_indices: Literal[False] = False, *, layout: str = "NCHW"
+) -> np.ndarray: ...
+@overload
+def adaptive_max_pool2d(
+    input: np.ndarray, output_size: OptionalPair, return_indices: Literal[True], *, layout: str = "NCHW"
+) -> tuple[np.ndarray, np.ndarray]: ...
+@overload
+def adaptive_max_pool2d(
+    input: np.ndarray, output_size: OptionalPair, return_indices: bool = False, *, layout: str = "NCHW"
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]: ...
 def adaptive_max_pool2d(
     input: np.ndarray,
     output_size: OptionalPair,

@@ -3,24 +3,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fastconv.bench.cases import Case, ConvCase
+from fastconv.bench.cases import Case, ConvCase, PoolCase
 
 __all__ = ["model_of"]
 
 
 def model_of(case: Case) -> bytes:
     """The model, serialised: input ``x``, output ``y``, weights as initialisers."""
-    layer, constants, batch = case.layer, [], case.batch
+    layer, batch = case.layer, case.batch
+    constants: list[Any] = []
     top, bottom, left, right = layer.sides
-    attributes = {"kernel_shape": layer.kernel, "strides": layer.stride, "pads": [top, left, bottom, right]}
+    attributes: dict[str, Any] = {
+        "kernel_shape": layer.kernel,
+        "strides": layer.stride,
+        "pads": [top, left, bottom, right],
+    }
     if isinstance(case, ConvCase):
         operator = "Conv"
-        attributes |= {"dilations": layer.dilation, "group": layer.groups}
+        attributes |= {"dilations": case.layer.dilation, "group": case.layer.groups}
         constants = [numpy_helper.from_array(array, name) for name, array in (("w", case.weight), ("b", case.bias))]
-    elif layer.kind == "max":
+    elif isinstance(case, PoolCase) and case.layer.kind == "max":
         operator = "MaxPool"
     else:
         operator = "AveragePool"

@@ -70,7 +70,10 @@ class Contender:
 
     def prepare(self, case: Case) -> Prepared:
         """:meth:`conv` or :meth:`pool`, as the case may be."""
-        return self.conv(case) if isinstance(case, ConvCase) else self.pool(case)
+        if isinstance(case, ConvCase):
+            return self.conv(case)
+        assert isinstance(case, PoolCase)
+        return self.pool(case)
 
     def conv(self, case: ConvCase) -> Prepared:
         """Prepare a convolution."""

@@ -11,7 +11,7 @@ import numpy as np
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench.cases import Case, ConvCase
+from fastconv.bench.cases import Case, ConvCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["Ncnn", "contenders"]
@@ -87,6 +87,7 @@ def _conv(case: ConvCase) -> tuple[str, bytes]:
 
 
 def _pool(case: Case) -> str:
+    assert isinstance(case, PoolCase)
     layer = case.layer
     (kh, kw), (sh, sw) = layer.kernel, layer.stride
     top, bottom, left, right = layer.sides

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import openvino
 
 import fastconv as fc
@@ -45,7 +46,7 @@ class OpenVino(Contender):
 
         return Prepared(run, threads=lambda: compiled.get_property("INFERENCE_NUM_THREADS"))
 
-    def array(self, result: openvino.Tensor):
+    def array(self, result: openvino.Tensor) -> np.ndarray:
         return result.data
 
 

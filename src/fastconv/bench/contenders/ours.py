@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 import fastconv as fc
@@ -52,7 +54,7 @@ class FastConv(Contender):
         if self.variant != "auto":
             raise NotImplementedError("pooling has one algorithm")
         x, arguments = case.input(self.layout), case.layer.arguments
-        pool = {"max": fc.max_pool2d, "avg": fc.avg_pool2d}[case.layer.kind]
+        pool: Callable[..., np.ndarray] = fc.max_pool2d if case.layer.kind == "max" else fc.avg_pool2d
         out = np.empty(case.layer.output_shape(case.batch, self.layout), case.dtype)
         return Prepared(lambda: pool(x, **arguments, layout=self.layout, out=out), threads=fc.get_num_threads)
 

@@ -30,7 +30,7 @@ class NumpyLoops(Contender):
 
     def pool(self, case: PoolCase) -> Prepared:
         x, arguments = case.input(self.layout), case.layer.arguments
-        pool = {"max": reference.max_pool2d, "avg": reference.avg_pool2d}[case.layer.kind]
+        pool: Callable[..., np.ndarray] = reference.max_pool2d if case.layer.kind == "max" else reference.avg_pool2d
         return Prepared(lambda: pool(x, **arguments))
 
 

@@ -47,8 +47,8 @@ class Torch(Contender):
 
     def pool(self, case: PoolCase) -> Prepared:
         x, arguments = self._tensor(case.input("NCHW")), case.layer.arguments
-        function = {"max": F.max_pool2d, "avg": F.avg_pool2d}[case.layer.kind]
-        return self._prepared(partial(function, x, **arguments))
+        functions: dict[str, Callable[..., torch.Tensor]] = {"max": F.max_pool2d, "avg": F.avg_pool2d}
+        return self._prepared(partial(functions[case.layer.kind], x, **arguments))
 
     def array(self, result: torch.Tensor) -> np.ndarray:
         return (result.permute(0, 2, 3, 1) if self.layout == "NHWC" else result).numpy()
