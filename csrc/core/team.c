@@ -30,7 +30,11 @@
 #include <xmmintrin.h>
 #endif
 
-int fc_worthwhile_threads(double seconds, int threads) { return seconds < 20e-6 || threads < 1 ? 1 : threads; }
+int fc_worthwhile_threads(double seconds, int threads) {
+    const double least = 10e-6;
+    if (threads < 1 || seconds < 2 * least) return 1;
+    return seconds < threads * least ? (int)(seconds / least) : threads;
+}
 
 // ------------------------------------------------------------------------------------------ the mode of floating point
 

@@ -10,7 +10,7 @@
 // do not depend on who runs which.
 typedef void (*fc_task_fn)(void *context, int64_t task, int thread);
 
-// How many threads `seconds` of predicted work deserve: waking one costs about 10 us, so under 20 us there is one.
+// How many threads `seconds` of predicted work deserve: waking one costs about 10 us, so each gets no less.
 int fc_worthwhile_threads(double seconds, int threads);
 
 // Runs tasks 0 .. count - 1 on up to `threads` threads, handed out in order as threads become free.
