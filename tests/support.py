@@ -3,10 +3,15 @@
 
 import ctypes
 import mmap
+import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
+import pytest
 from numpy.typing import DTypeLike
 
 import fastconv as fc
@@ -171,6 +176,25 @@ def same_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     read_only = np.array(array)
     read_only.flags.writeable = False
     yield "read-only", read_only
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def limited(code: str, megabytes: int = 1024, seconds: int = 60) -> None:
+    """Run code in a process of its own that may not take more than this: memory, or the time after which it hangs."""
+    resource = pytest.importorskip("resource", reason="this system limits no memory")
+    program = "import numpy as np, fastconv as fc\n" + textwrap.dedent(code)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+    environment = {**os.environ, "FASTCONV_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds, preexec_fn=limit, env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
 
 
 # --- scratch memory ---------------------------------------------------------------------------------------------------

@@ -305,17 +305,11 @@ static fc_problem block_problem(const fc_problem *p, const blocks *b) {
     return part;
 }
 
-static fc_verdict ask_whole(const fc_request *r) {
+static fc_verdict ask(const fc_request *r) {
     fc_problem whole = *r->op->conv;
     whole.half = 0;
     return r->planner->ask(&(fc_op){.conv = &whole}, r->options);
 }
-
-static const char *refuse(const fc_request *r) { return ask_whole(r).refusal; }
-
-static double cost(const fc_request *r) { return ask_whole(r).cost; }
-
-static double packing(const fc_request *r) { return ask_whole(r).packing; }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     const fc_problem *p = &plan->problem;
@@ -334,11 +328,9 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
 
 const fc_kind fc_kind_convert = {
     .name = "convert",
-    .traits = FC_SERVES_FORWARD | FC_SERVES_HALF | FC_SERVES_EMPTY,
+    .traits = FC_SERVES_FORWARD | FC_SERVES_HALF,
     .rows = 1,
-    .refuse = refuse,
-    .cost = cost,
-    .packing = packing,
+    .ask = ask,
     .layout = layout,
     .pack = pack,
     .stages = stages,

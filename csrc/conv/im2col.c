@@ -106,7 +106,7 @@ static const fc_gemm_source source = {
 
 const fc_kind fc_kind_im2col = {
     .name = "im2col",
-    .traits = FC_SERVES_FORWARD | FC_SERVES_EMPTY | FC_WIDE_TASKS,
+    .traits = FC_SERVES_FORWARD | FC_WIDE_TASKS,
     .rows = 1,
     .refuse = refuse,
     .cost = cost,

@@ -21,6 +21,7 @@ typedef struct fc_request {
 struct fc_planner {
     // What the algorithm in question says of a problem that has been checked, or derived from such a one.
     fc_verdict (*ask)(const fc_op *op, const fc_options *options);
+    fc_verdict (*ask_own)(const fc_op *op, const fc_options *options); // and by that algorithm's own kind
     fc_status (*plan)(const fc_op *op, const fc_options *options, fc_plan **plan, char message[FC_MESSAGE]);
     const struct fc_kind *(*kind)(fc_algo_id algorithm); // of problems that need no other
 };
@@ -30,12 +31,11 @@ enum {
     FC_SERVES_FORWARD = 1 << FC_FORWARD,
     FC_SERVES_INPUT = 1 << FC_BACKWARD_INPUT,
     FC_SERVES_WEIGHT = 1 << FC_BACKWARD_WEIGHT,
-    FC_SERVES_HALF = 1 << 3,  // tensors of float16, and only those
-    FC_SERVES_EMPTY = 1 << 4, // kernels without taps
-    FC_INEXACT = 1 << 5,      // beyond the error bound of direct summation
-    FC_BY_NAME = 1 << 6,      // only when asked for
-    FC_WIDE_TASKS = 1 << 7,   // a task takes many pixels, to read its weights seldom
-    FC_BY_PARTS = 1 << 8,     // serves FC_AUTO itself: each of its parts chooses an algorithm of its own
+    FC_SERVES_HALF = 1 << 3, // tensors of float16, and only those
+    FC_INEXACT = 1 << 4,     // beyond the error bound of direct summation
+    FC_BY_NAME = 1 << 5,     // only when asked for
+    FC_WIDE_TASKS = 1 << 6,  // a task takes many pixels, to read its weights seldom
+    FC_BY_PARTS = 1 << 7,    // serves FC_AUTO itself: each of its parts chooses an algorithm of its own
 };
 
 typedef struct fc_kind {
@@ -47,6 +47,8 @@ typedef struct fc_kind {
     // Predicted seconds of one thread, and of packing the weights before.
     double (*cost)(const fc_request *request);
     double (*packing)(const fc_request *request);
+    // All three at once, of a kind that has to ask for other problems; NULL where those above answer.
+    fc_verdict (*ask)(const fc_request *request);
     // Fills the plan's state, packed_bytes and children.
     fc_status (*layout)(fc_plan *plan, const fc_request *request, char message[FC_MESSAGE]);
     fc_status (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);

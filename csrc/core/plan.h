@@ -12,10 +12,9 @@
 
 enum { FC_ALIGN = 64 };
 
-// A problem that does a part of another: offsets in elements, of packed in bytes.
+// A problem that does a part of another, and where its packed weights begin or how many bytes they take.
 typedef struct fc_part {
     fc_plan *plan;
-    int64_t wei, dst;
     size_t packed;
 } fc_part;
 

@@ -8,7 +8,7 @@
 // Of convolutions: one for each algorithm, and those that serve any of them by other problems.
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
-extern const fc_kind fc_kind_views, fc_kind_convert, fc_kind_images;
+extern const fc_kind fc_kind_bands, fc_kind_views, fc_kind_convert, fc_kind_images;
 extern const fc_kind fc_kind_pool, fc_kind_pool_grad, fc_kind_stencil;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
@@ -18,7 +18,7 @@ static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_POINTWISE] = &fc_kind_pointwise,     [FC_DEPTHWISE] = &fc_kind_depthwise,
     [FC_REFERENCE] = &fc_kind_reference,
 };
-static const fc_kind *const derived[] = {&fc_kind_views, &fc_kind_convert};
+static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_views, &fc_kind_convert};
 enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
 // ----------------------------------------------------------------------------------------------------------- choosing
@@ -51,11 +51,10 @@ static fc_problem in_long_rows(fc_problem p) {
 
 // What a kind that serves such problems at all says of this one.
 static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
-    const fc_problem *p = r->op->conv;
     fc_verdict v = {.cost = INFINITY};
-    if (p->in_channels * fc_taps(p) == 0 && !(kind->traits & FC_SERVES_EMPTY)) v.refusal = "the kernel is empty";
-    else if (kind->traits & FC_INEXACT && r->options->strict)
+    if (kind->traits & FC_INEXACT && r->options->strict)
         v.refusal = "precision='strict' and weight gradients keep the error bound of direct summation";
+    else if (kind->ask) return kind->ask(r);
     else v.refusal = kind->refuse(r);
     if (!v.refusal) v.cost = kind->cost(r);
     if (!v.refusal) v.packing = kind->packing(r);
@@ -189,9 +188,15 @@ static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out,
     return FC_OK;
 }
 
+static fc_verdict ask_own(const fc_op *op, const fc_options *options) {
+    const fc_problem p = simplified(op->conv);
+    const fc_request r = request_of(&(fc_op){.conv = &p}, options);
+    return ask_kind(algorithms[options->algorithm], &r);
+}
+
 static const fc_kind *kind_of(fc_algo_id algorithm) { return algorithms[algorithm]; }
 
-static const fc_planner planner = {ask, make, kind_of};
+static const fc_planner planner = {ask, ask_own, make, kind_of};
 
 // Every constant is a time.  One that is not positive or not finite would make a choice without meaning.
 static int costs_make_sense(const fc_costs *costs) {

@@ -6,13 +6,17 @@
 // Input gradient.  Output o and tap k touch input i = o * s - p + k * e.  The inputs of one phase r = i mod s see only
 // the taps with k * e = r + p (mod s), every (s / g)-th from a first one k0 on, g = gcd(s, e).  With i = r + s * j and
 // k = k0 + t * s / g this is, along j, a correlation of d_dst with the taps in reverse, of stride 1 and dilation e / g,
-// written with stride s.  A phase without taps is a problem whose kernel is empty.  Every input belongs to one phase, so
-// that a transposed convolution, which is this gradient with a bias, a residual and a clamp, is finished phase by phase.
+// written with stride s.  Every input belongs to one phase, so that a transposed convolution, which is this gradient with
+// a bias, a residual and a clamp, is finished phase by phase.
+//
+// Phases are found by their first taps: k0 * e - p = q * s + r has one answer, and a phase of no k0 has no taps.  Along
+// those k0 that share q, the problem changes where r leaves room for one output fewer, and where k0 leaves room for one
+// tap fewer: four runs of phases that are the same problem, for as few q as the first taps reach over strides.
 //
 // Weight gradient.  d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e] is
 // a convolution in which channels are images, images are channels, d_dst is the kernel, and stride and dilation change
 // places.
-#include "core/plan.h"
+#include "conv/parts.h"
 
 static int64_t gcd(int64_t a, int64_t b) {
     while (b) {
@@ -23,95 +27,111 @@ static int64_t gcd(int64_t a, int64_t b) {
     return a;
 }
 
-// The taps of phase r of an axis, and where they lie.
-typedef struct phase_axis {
-    fc_axis axis;
-    int64_t first, step; // taps: last one used, distance (negative: reversed)
-} phase_axis;
+static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
-static phase_axis phase_of(const fc_axis *a, int64_t r) {
-    const int64_t g = gcd(a->stride, a->dilation), period = a->stride / g;
-    const int64_t candidates = fc_min(period, a->kernel);
-    int64_t k0 = 0;
-    while (k0 < candidates && (r + a->pad - k0 * a->dilation) % a->stride != 0) k0++;
-    const int64_t taps = k0 < candidates ? (a->kernel - 1 - k0) / period + 1 : 0;
-    phase_axis phase = {.first = k0 + (taps - 1) * period, .step = -period};
-    phase.axis = (fc_axis){
-        .in = a->out,
-        .out = (a->in - r - 1) / a->stride + 1,
-        .kernel = taps,
-        .stride = 1,
-        .dilation = a->dilation / g,
+// What the phases of an axis have in common.
+typedef struct phases {
+    int64_t period;         // taps from one of a phase to its next
+    int64_t firsts, starts; // first taps k0 and phases r: all that there are
+    int64_t kinds;          // of q, or more
+} phases;
+
+// Steps of the dilation that are longer than the stride leave some q out.
+static int64_t q_of(const fc_axis *a, int64_t kind) {
+    if (a->dilation >= a->stride) return floor_div(kind * a->dilation - a->pad, a->stride);
+    return floor_div(-a->pad, a->stride) + kind;
+}
+
+static phases phases_of(const fc_axis *a) {
+    phases p = {.period = a->stride / gcd(a->stride, a->dilation)};
+    p.firsts = fc_min(p.period, a->kernel);
+    p.starts = fc_min(a->stride, a->in);
+    p.kinds = a->dilation >= a->stride ? p.firsts
+                                       : floor_div((p.firsts - 1) * a->dilation - a->pad, a->stride) - q_of(a, 0) + 1;
+    return p;
+}
+
+static fc_series phase_series(const fc_split *split, int axis, int64_t index) {
+    const fc_axis *a = &split->whole.axis[axis];
+    const phases p = phases_of(a);
+    const int64_t q = q_of(a, index / 4), base = q * a->stride + a->pad; // k0 * e = base + r
+    const int fewer_taps = index / 2 % 2, fewer_out = index % 2;
+    const int64_t last_tap = (a->kernel - 1) % p.period, last_out = (a->in - 1) % a->stride;
+    const int64_t r0 = fewer_out ? last_out + 1 : 0, r1 = fc_min(p.starts - 1, fewer_out ? a->stride : last_out);
+    const int64_t low = fc_max(fewer_taps ? last_tap + 1 : 0, -floor_div(-(base + r0), a->dilation));
+    const int64_t high =
+        fc_min(fewer_taps ? p.firsts - 1 : fc_min(last_tap, p.firsts - 1), floor_div(base + r1, a->dilation));
+    const int64_t taps = (a->kernel - 1) / p.period + 1 - fewer_taps, dilation = a->dilation / (a->stride / p.period);
+    return (fc_series){
+        .axis = {.in = a->out,
+                 .out = (a->in - 1) / a->stride + 1 - fewer_out,
+                 .kernel = taps,
+                 .stride = 1,
+                 .dilation = dilation,
+                 .pad = (taps - 1) * dilation + q},
+        .count = fc_max(0, high - low + 1),
+        .tap = low + (taps - 1) * p.period,
+        .tap_step = 1,
+        .at = low * a->dilation - base,
+        .at_step = a->dilation,
     };
-    if (taps) phase.axis.pad = (taps - 1) * phase.axis.dilation - (r + a->pad - k0 * a->dilation) / a->stride;
-    return phase;
 }
 
-typedef struct part_offsets {
-    int64_t wei, dst;
-} part_offsets;
-
-// Phase `index` of the input gradient.
-static void input_part(const fc_problem *p, int64_t index, fc_problem *part, part_offsets *at) {
-    *part = *p;
-    part->in_channels = p->out_channels;
-    part->out_channels = p->in_channels;
-    part->src = p->dst;
-    part->dst = p->src;
-    part->wei.outer = p->wei.channel;
-    part->wei.channel = p->wei.outer;
-    *at = (part_offsets){0, 0};
-    for (int i = FC_AXES - 1; i >= 0; i--) {
-        const int64_t s = p->axis[i].stride, phases = fc_min(s, p->axis[i].in), r = index % phases;
-        index /= phases;
-        const phase_axis phase = phase_of(&p->axis[i], r);
-        part->axis[i] = phase.axis;
-        part->wei.axis[i] = phase.step * p->wei.axis[i];
-        part->dst.axis[i] = s * p->src.axis[i];
-        if (phase.axis.kernel) at->wei += phase.first * p->wei.axis[i];
-        at->dst += r * p->src.axis[i];
-    }
-}
-
-static void weight_part(const fc_problem *p, fc_problem *part) {
-    *part = *p;
-    part->batch = p->in_channels;
-    part->in_channels = p->batch;
-    part->src.outer = p->src.channel;
-    part->src.channel = p->src.outer;
-    part->wei = (fc_view){p->dst.group, p->dst.channel, p->dst.outer, {p->dst.axis[0], p->dst.axis[1], p->dst.axis[2]}};
-    part->dst = (fc_view){p->wei.group, p->wei.channel, p->wei.outer, {p->wei.axis[0], p->wei.axis[1], p->wei.axis[2]}};
+static fc_split input_split(const fc_problem *p) {
+    fc_split split = {.whole = *p, .sample = 4, .series = phase_series};
+    split.whole.in_channels = p->out_channels;
+    split.whole.out_channels = p->in_channels;
+    split.whole.src = p->dst;
+    split.whole.dst = p->src;
+    split.whole.wei.outer = p->wei.channel;
+    split.whole.wei.channel = p->wei.outer;
     for (int i = 0; i < FC_AXES; i++) {
-        part->axis[i].kernel = p->axis[i].out;
-        part->axis[i].out = p->axis[i].kernel;
-        part->axis[i].stride = p->axis[i].dilation;
-        part->axis[i].dilation = p->axis[i].stride;
+        const phases phases = phases_of(&p->axis[i]);
+        split.positions[i] = p->axis[i].in;
+        split.step[i] = p->axis[i].stride;
+        split.tap_step[i] = -phases.period;
+        split.kinds[i] = phases.kinds;
     }
+    return split;
 }
 
-// ------------------------------------------------------------------------------------------------------------- parts
-
-static int64_t parts_of(const fc_problem *p) {
-    int64_t count = 1;
-    for (int i = 0; i < FC_AXES && p->direction == FC_BACKWARD_INPUT; i++)
-        count *= fc_min(p->axis[i].stride, p->axis[i].in);
-    return count;
+static fc_series whole_series(const fc_split *split, int axis, int64_t index) {
+    return (fc_series){.axis = split->whole.axis[axis], .count = index == 0};
 }
 
-// Part `index` as a forward problem; false for a phase without taps.
-static int part_problem(const fc_problem *p, int64_t index, fc_problem *part, part_offsets *at) {
-    *at = (part_offsets){0, 0};
-    if (p->direction == FC_BACKWARD_WEIGHT) weight_part(p, part);
-    else input_part(p, index, part, at);
-    part->direction = FC_FORWARD;
-    return part->in_channels * fc_taps(part) > 0;
+// One part; none where there are no images to sum over.
+static fc_split weight_split(const fc_problem *p) {
+    fc_split split = {.whole = *p, .sample = 1, .series = whole_series};
+    fc_problem *whole = &split.whole;
+    whole->batch = p->in_channels;
+    whole->in_channels = p->batch;
+    whole->src.outer = p->src.channel;
+    whole->src.channel = p->src.outer;
+    whole->wei = p->dst;
+    whole->wei.outer = p->dst.channel;
+    whole->wei.channel = p->dst.outer;
+    whole->dst = p->wei;
+    whole->dst.outer = p->wei.channel;
+    whole->dst.channel = p->wei.outer;
+    for (int i = 0; i < FC_AXES; i++) {
+        const fc_axis *a = &p->axis[i];
+        whole->axis[i] = (fc_axis){a->in, a->kernel, a->out, a->dilation, a->stride, a->pad};
+        split.positions[i] = a->kernel;
+        split.step[i] = split.tap_step[i] = 1;
+        split.kinds[i] = p->batch > 0;
+    }
+    return split;
 }
 
-// A phase without taps sums nothing; every problem with taps goes by the algorithm asked for.  Where the kernel is as
-// large as the image, Winograd's transforms of it cost more than they save.
-static fc_options part_options(const fc_problem *p, const fc_options *options, int taps) {
+static fc_split split_of(const fc_problem *p) {
+    fc_split split = p->direction == FC_BACKWARD_WEIGHT ? weight_split(p) : input_split(p);
+    split.whole.direction = FC_FORWARD;
+    return split;
+}
+
+// Where the kernel is as large as the image, Winograd's transforms of it cost more than they save.
+static fc_options part_options(const fc_problem *p, const fc_options *options) {
     fc_options part = *options;
-    if (!taps) part.algorithm = FC_IM2COL;
     if (p->direction == FC_BACKWARD_WEIGHT) {
         part.strict = 1;
         part.batch_invariant = 0; // its images are channels
@@ -119,92 +139,25 @@ static fc_options part_options(const fc_problem *p, const fc_options *options, i
     return part;
 }
 
-// The sums of what all parts say; the first refusal of one.
-static fc_verdict ask_parts(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
-    fc_verdict sum = {.cost = 0};
-    for (int64_t i = 0; i < parts_of(p); i++) {
-        fc_problem problem;
-        part_offsets at;
-        const int taps = part_problem(p, i, &problem, &at);
-        const fc_options options = part_options(p, r->options, taps);
-        const fc_verdict part = r->planner->ask(&(fc_op){.conv = &problem}, &options);
-        if (part.refusal) return part;
-        sum.cost += part.cost;
-        sum.packing += part.packing;
-    }
-    return sum;
+static fc_verdict ask(const fc_request *r) {
+    const fc_split split = split_of(r->op->conv);
+    const fc_options options = part_options(r->op->conv, r->options);
+    return fc_parts_ask(&split, r->planner->ask, &options);
 }
-
-static const char *refuse(const fc_request *r) { return ask_parts(r).refusal; }
-
-static double cost(const fc_request *r) { return ask_parts(r).cost; }
-
-static double packing(const fc_request *r) { return ask_parts(r).packing; }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
-    const fc_problem *p = &plan->problem;
-    const int64_t count = parts_of(p);
-    plan->parts = calloc((size_t)count, sizeof *plan->parts);
-    if (!plan->parts) return FC_NO_MEMORY;
-    for (int64_t i = 0; i < count; i++) {
-        fc_problem problem;
-        part_offsets at;
-        const int taps = part_problem(p, i, &problem, &at);
-        const fc_options options = part_options(p, r->options, taps);
-        fc_part *part = &plan->parts[plan->part_count];
-        const fc_status status = r->planner->plan(&(fc_op){.conv = &problem}, &options, &part->plan, message);
-        if (status != FC_OK) return status;
-        part->wei = at.wei;
-        part->dst = at.dst;
-        if (taps) plan->id = part->plan->id;
-        part->packed = plan->packed_bytes;
-        plan->packed_bytes += fc_align(part->plan->packed_bytes);
-        plan->part_count++;
-    }
-    return FC_OK;
-}
-
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    for (int64_t i = 0; i < plan->part_count; i++) {
-        const fc_part *part = &plan->parts[i];
-        const fc_status status = part->plan->kind->pack(part->plan, fc_at(wei, part->wei, plan->kernels), bias,
-                                                        (char *)packed + part->packed, threads);
-        if (status != FC_OK) return status;
-    }
-    return FC_OK;
-}
-
-// Parts write disjoint elements, and so run side by side.  Where they need no scratch, tasks of the same number run
-// together: the phases of a stride write the same lines of dst, and read the same rows of src.
-static void stages(const fc_plan *plan, int threads, fc_list *list) {
-    const int64_t element = plan->kernels->element;
-    const fc_places at = list->at;
-    for (int64_t i = 0; i < plan->part_count; i++) {
-        const fc_part *part = &plan->parts[i];
-        list->at.wei = fc_behind(at.wei, (int64_t)part->packed);
-        list->at.dst = fc_behind(at.dst, part->dst * element);
-        list->at.residual = fc_behind(at.residual, part->dst * element);
-        if (i > 0 && list->schedule->shared == 0) list->order = list->schedule->each ? FC_BESIDE : FC_TOGETHER;
-        part->plan->kind->stages(part->plan, threads, list);
-    }
-    list->at = at;
-}
-
-// That of the last part, as its algorithm.
-static const char *form(const fc_plan *plan) {
-    return plan->part_count ? fc_plan_form(plan->parts[plan->part_count - 1].plan) : "";
+    const fc_split split = split_of(&plan->problem);
+    const fc_options options = part_options(&plan->problem, r->options);
+    return fc_parts_layout(plan, &split, r, &options, message);
 }
 
 const fc_kind fc_kind_views = {
     .name = "views",
-    .traits = FC_SERVES_INPUT | FC_SERVES_WEIGHT | FC_SERVES_EMPTY | FC_BY_PARTS,
+    .traits = FC_SERVES_INPUT | FC_SERVES_WEIGHT | FC_BY_PARTS,
     .rows = 1,
-    .refuse = refuse,
-    .cost = cost,
-    .packing = packing,
+    .ask = ask,
     .layout = layout,
-    .pack = pack,
-    .stages = stages,
-    .form = form,
+    .pack = fc_parts_pack,
+    .stages = fc_parts_stages,
+    .form = fc_parts_form,
 };

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// parts.c - a problem by its parts: those that are the same problem share a plan, and differ in where their weights and
+// their results lie.  What no part writes is filled with bias, residual and clamp alone.
+//
+// So planning takes time and memory by the number of different problems, whatever the stride that told them apart.
+#include "conv/parts.h"
+
+// ---------------------------------------------------------------------------------------------------------- visiting
+
+typedef fc_status (*visit_fn)(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count);
+
+// Visits the different problems, each with how many parts it stands for.  Of an axis with more than `sample` kinds of
+// series those visited stand for their neighbours too.
+static fc_status visit(const fc_split *split, int64_t sample, visit_fn fn, void *context) {
+    fc_series series[FC_AXES];
+    int64_t skip[FC_AXES], size[FC_AXES];
+    for (int i = 0; i < FC_AXES; i++) {
+        skip[i] = fc_max(1, fc_ceil_div(split->kinds[i], sample));
+        size[i] = 4 * fc_ceil_div(split->kinds[i], skip[i]);
+    }
+    for (int64_t at = 0; at < size[0] * size[1] * size[2]; at++) {
+        const int64_t index[FC_AXES] = {at / size[2] / size[1], at / size[2] % size[1], at % size[2]};
+        fc_problem part = split->whole;
+        double count = 1;
+        for (int i = 0; i < FC_AXES && count > 0; i++) {
+            series[i] = split->series(split, i, index[i] / 4 * skip[i] * 4 + index[i] % 4);
+            part.axis[i] = series[i].axis;
+            part.wei.axis[i] *= split->tap_step[i];
+            part.dst.axis[i] *= split->step[i];
+            count *= (double)(series[i].count * skip[i]);
+        }
+        const fc_status status = count > 0 ? fn(context, &part, series, count) : FC_OK;
+        if (status != FC_OK) return status;
+    }
+    return FC_OK;
+}
+
+// ------------------------------------------------------------------------------------------------------------ asking
+
+typedef struct asking {
+    fc_ask_fn ask;
+    const fc_options *options;
+    fc_verdict sum;
+    double written; // positions
+} asking;
+
+static fc_status ask_part(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count) {
+    (void)series;
+    asking *a = context;
+    const fc_verdict v = a->ask(&(fc_op){.conv = part}, a->options);
+    if (v.refusal) {
+        a->sum = v;
+        return FC_UNSUPPORTED;
+    }
+    a->sum.cost += count * v.cost;
+    a->sum.packing += count * v.packing;
+    a->written += count * (double)fc_positions(part);
+    return FC_OK;
+}
+
+static double positions_of(const fc_split *split) {
+    return (double)split->positions[0] * (double)split->positions[1] * (double)split->positions[2];
+}
+
+fc_verdict fc_parts_ask(const fc_split *split, fc_ask_fn ask, const fc_options *options) {
+    asking a = {.ask = ask, .options = options};
+    if (visit(split, split->sample, ask_part, &a) != FC_OK) return a.sum;
+    const fc_problem *p = &split->whole;
+    const double channels = (double)p->batch * (double)p->groups * (double)p->out_channels;
+    const double filled = fmax(0, positions_of(split) - a.written) * channels;
+    if (filled > 0) a.sum.cost += options->costs.fixed + fc_cost_elements(filled, &options->costs);
+    return a.sum;
+}
+
+// ------------------------------------------------------------------------------------------------------------ layout
+
+// The parts that share plan->parts[i].plan, and the first of their packed weights.
+typedef struct group {
+    fc_series series[FC_AXES];
+    int64_t first, count;
+} group;
+
+// The state of a plan.  Behind the groups, where not all is covered, a byte for each position along each axis tells
+// whether a part writes there.
+typedef struct parts {
+    fc_problem whole;
+    int64_t count; // of parts
+    int filled;
+    group groups[];
+} parts;
+
+static const parts *parts_of(const fc_plan *plan) { return plan->state; }
+
+static unsigned char *covered(parts *s, int64_t groups) { return (unsigned char *)&s->groups[groups]; }
+
+static size_t bias_bytes(const fc_plan *plan) {
+    const fc_problem *p = &parts_of(plan)->whole;
+    return (size_t)(p->groups * p->out_channels * plan->kernels->element);
+}
+
+typedef struct making {
+    fc_plan *plan;
+    const fc_request *request;
+    const fc_options *options;
+    char *message;
+    double written, longest;
+} making;
+
+static fc_status count_part(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count) {
+    (void)series;
+    making *m = context;
+    m->plan->part_count++;
+    m->written += count * (double)fc_positions(part);
+    return FC_OK;
+}
+
+static fc_status make_part(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count) {
+    making *m = context;
+    fc_plan *plan = m->plan;
+    parts *s = plan->state;
+    group *g = &s->groups[plan->part_count];
+    fc_part *made = &plan->parts[plan->part_count];
+    const fc_status status = m->request->planner->plan(&(fc_op){.conv = part}, m->options, &made->plan, m->message);
+    if (status != FC_OK) return status;
+    plan->part_count++;
+    memcpy(g->series, series, sizeof g->series);
+    g->first = s->count;
+    g->count = series[0].count * series[1].count * series[2].count;
+    s->count += g->count;
+    made->packed = plan->packed_bytes;
+    plan->packed_bytes += (size_t)g->count * fc_align(made->plan->packed_bytes);
+    if (count * made->plan->seconds > m->longest) {
+        m->longest = count * made->plan->seconds;
+        plan->id = made->plan->id;
+    }
+    return FC_OK;
+}
+
+static void cover(const fc_split *split, unsigned char *at) {
+    for (int i = 0; i < FC_AXES; at += split->positions[i], i++)
+        for (int64_t index = 0; index < 4 * split->kinds[i]; index++) {
+            const fc_series s = split->series(split, i, index);
+            for (int64_t j = 0; j < s.count; j++)
+                for (int64_t o = 0; o < s.axis.out; o++) at[s.at + j * s.at_step + o * split->step[i]] = 1;
+        }
+}
+
+fc_status fc_parts_layout(fc_plan *plan, const fc_split *split, const fc_request *r, const fc_options *options,
+                          char message[FC_MESSAGE]) {
+    const int64_t all = INT64_MAX / 2;
+    making m = {.plan = plan, .request = r, .options = options, .message = message};
+    (void)visit(split, all, count_part, &m);
+    const int64_t groups = plan->part_count;
+    const int filled = m.written < positions_of(split);
+    const int64_t bytes = filled ? split->positions[0] + split->positions[1] + split->positions[2] : 0;
+    plan->part_count = 0;
+    plan->parts = calloc((size_t)fc_max(1, groups), sizeof *plan->parts);
+    parts *s = plan->state = calloc(1, sizeof *s + (size_t)groups * sizeof(group) + (size_t)bytes);
+    if (!plan->parts || !s) return FC_NO_MEMORY;
+    s->whole = split->whole;
+    for (int i = 0; i < FC_AXES; i++) s->whole.axis[i].out = split->positions[i];
+    s->filled = filled;
+    if (filled) {
+        cover(split, covered(s, groups));
+        plan->packed_bytes = fc_align(bias_bytes(plan));
+    }
+    if (plan->id == FC_AUTO) plan->id = FC_DIRECT; // what serves nothing
+    return visit(split, all, make_part, &m);
+}
+
+// Where one of the parts that share a plan lies: elements, and bytes of its packed weights.
+typedef struct place {
+    int64_t wei, dst, packed;
+} place;
+
+static place place_of(const fc_plan *plan, int64_t group_index, int64_t index) {
+    const parts *s = parts_of(plan);
+    const group *g = &s->groups[group_index];
+    const fc_part *part = &plan->parts[group_index];
+    place at = {.packed = (int64_t)(part->packed + (size_t)index * fc_align(part->plan->packed_bytes))};
+    for (int i = FC_AXES - 1; i >= 0; index /= g->series[i].count, i--) {
+        const fc_series *series = &g->series[i];
+        const int64_t j = index % series->count;
+        at.wei += (series->tap + j * series->tap_step) * s->whole.wei.axis[i];
+        at.dst += (series->at + j * series->at_step) * s->whole.dst.axis[i];
+    }
+    return at;
+}
+
+fc_status fc_parts_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    if (parts_of(plan)->filled) {
+        if (bias) memcpy(packed, bias, bias_bytes(plan));
+        else memset(packed, 0, bias_bytes(plan));
+    }
+    for (int64_t i = 0; i < plan->part_count; i++)
+        for (int64_t j = 0; j < parts_of(plan)->groups[i].count; j++) {
+            const fc_plan *part = plan->parts[i].plan;
+            const place at = place_of(plan, i, j);
+            const fc_status status =
+                part->kind->pack(part, fc_at(wei, at.wei, plan->kernels), bias, (char *)packed + at.packed, threads);
+            if (status != FC_OK) return status;
+        }
+    return FC_OK;
+}
+
+// ----------------------------------------------------------------------------------------------------------- filling
+
+typedef struct filling {
+    const fc_problem *problem;
+    const void *bias, *residual;
+    void *dst;
+} filling;
+
+// `columns` that are covered are left out.
+#define FC_FILL(T, S)                                                                                                  \
+    static void fill_##S(const filling *f, int64_t group, int64_t offset, const unsigned char *columns) {              \
+        const fc_problem *p = f->problem;                                                                              \
+        const T *bias = (const T *)f->bias + group * p->out_channels, *residual = f->residual;                         \
+        T *dst = (T *)f->dst;                                                                                          \
+        const T low = (T)p->low, high = (T)p->high;                                                                    \
+        const int channels_last = p->dst.channel < p->dst.axis[2];                                                     \
+        const int64_t width = p->axis[2].out, outer = channels_last ? width : p->out_channels;                         \
+        const int64_t inner = channels_last ? p->out_channels : width;                                                 \
+        for (int64_t i = 0; i < outer; i++)                                                                            \
+            for (int64_t j = 0; j < inner; j++) {                                                                      \
+                const int64_t channel = channels_last ? j : i, column = channels_last ? i : j;                         \
+                if (columns && columns[column]) continue;                                                              \
+                const int64_t at = offset + channel * p->dst.channel + column * p->dst.axis[2];                        \
+                T v = 0 + bias[channel];                                                                               \
+                if (residual) v += residual[at];                                                                       \
+                if (v < low) v = low;                                                                                  \
+                if (v > high) v = high;                                                                                \
+                dst[at] = v;                                                                                           \
+            }                                                                                                          \
+    }
+
+FC_FILL(float, f32)
+FC_FILL(double, f64)
+
+// A row of every channel of an image.
+static void fill_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    (void)thread;
+    parts *s = stage->plan->state;
+    const fc_problem *p = &s->whole;
+    const int64_t depth = p->axis[0].out, height = p->axis[1].out;
+    const int64_t h = task % height, d = task / height % depth, image = task / height / depth % p->batch;
+    const int64_t group = task / height / depth / p->batch;
+    const unsigned char *depths = covered(s, stage->plan->part_count), *rows = depths + depth, *columns = rows + height;
+    const int64_t offset = group * p->dst.group + image * p->dst.outer + d * p->dst.axis[0] + h * p->dst.axis[1];
+    const filling f = {p, fc_operand(call, stage->at.wei), fc_operand(call, stage->at.residual),
+                       fc_operand(call, stage->at.dst)};
+    (p->dtype == FC_F32 ? fill_f32 : fill_f64)(&f, group, offset, depths[d] && rows[h] ? columns : NULL);
+}
+
+// ----------------------------------------------------------------------------------------------------------- running
+
+enum { FC_FEW = 16, FC_SHARES = 16 };
+
+// Parts write disjoint elements, and so run side by side.  Where they need no scratch, tasks of the same number run
+// together: the phases of a stride write the same lines of dst, and read the same rows of src.
+static void side_by_side(const fc_plan *plan, int threads, fc_list *list) {
+    const int64_t element = plan->kernels->element;
+    const fc_places at = list->at;
+    for (int64_t i = 0; i < plan->part_count; i++)
+        for (int64_t j = 0; j < parts_of(plan)->groups[i].count; j++) {
+            const place part = place_of(plan, i, j);
+            list->at.wei = fc_behind(at.wei, part.packed);
+            list->at.dst = fc_behind(at.dst, part.dst * element);
+            list->at.residual = fc_behind(at.residual, part.dst * element);
+            if (i + j > 0 && list->schedule->shared == 0) list->order = list->schedule->each ? FC_BESIDE : FC_TOGETHER;
+            plan->parts[i].plan->kind->stages(plan->parts[i].plan, threads, list);
+        }
+    list->at = at;
+}
+
+// Where there are many, a thread takes one after the other alone.
+typedef struct shares {
+    int64_t count;
+    const fc_schedule *schedules[]; // of each plan
+} shares;
+
+static void share_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const fc_plan *plan = stage->plan;
+    const parts *s = parts_of(plan);
+    const shares *shares = stage->context;
+    const int64_t element = plan->kernels->element, end = (task + 1) * s->count / shares->count;
+    char *own = fc_own_scratch(call, thread);
+    char *packed = fc_operand(call, stage->at.wei), *dst = fc_operand(call, stage->at.dst);
+    char *residual = fc_operand(call, stage->at.residual);
+    for (int64_t at = task * s->count / shares->count, i = 0; at < end && !fc_must_stop(); at++) {
+        while (at >= s->groups[i].first + s->groups[i].count) i++;
+        const place part = place_of(plan, i, at - s->groups[i].first);
+        fc_call alone = {
+            .base = {[FC_BASE_SRC] = fc_operand(call, stage->at.src),
+                     [FC_BASE_WEI] = packed + part.packed,
+                     [FC_BASE_RESIDUAL] = residual ? residual + part.dst * element : NULL,
+                     [FC_BASE_DST] = dst + part.dst * element,
+                     [FC_BASE_SHARED] = own},
+            .own = own + shares->schedules[i]->shared,
+            .each = shares->schedules[i]->each,
+        };
+        fc_schedule_run_alone(shares->schedules[i], &alone);
+    }
+}
+
+static void shared_out(const fc_plan *plan, int threads, fc_list *list) {
+    const size_t bytes = sizeof(shares) + (size_t)plan->part_count * sizeof(const fc_schedule *);
+    shares *s = malloc(bytes);
+    if (!s) {
+        list->status = FC_NO_MEMORY;
+        return;
+    }
+    s->count = fc_min(parts_of(plan)->count, (int64_t)FC_SHARES * threads);
+    for (int64_t i = 0; i < plan->part_count && list->status == FC_OK; i++) {
+        list->status = fc_plan_schedule(plan->parts[i].plan, 1, &s->schedules[i]);
+        if (list->status == FC_OK) fc_list_scratch(list, 0, fc_schedule_scratch_bytes(s->schedules[i]));
+    }
+    fc_list_stage(list, plan, share_task, s->count, fc_list_keep(list, s, bytes));
+    free(s);
+}
+
+void fc_parts_stages(const fc_plan *plan, int threads, fc_list *list) {
+    const parts *s = parts_of(plan);
+    const fc_problem *p = &s->whole;
+    if (s->filled) {
+        fc_list_stage(list, plan, fill_task, p->groups * p->batch * p->axis[0].out * p->axis[1].out, NULL);
+        list->order = FC_BESIDE;
+    }
+    if (p->batch == 0) return;
+    if (s->count > FC_FEW && s->count >= 2 * threads) shared_out(plan, threads, list);
+    else side_by_side(plan, threads, list);
+}
+
+// That of the last part, as its algorithm.
+const char *fc_parts_form(const fc_plan *plan) {
+    return plan->part_count ? fc_plan_form(plan->parts[plan->part_count - 1].plan) : "";
+}

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Transposed convolutions whose stride is what is large: phases that share plans, and outputs that see no tap."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from support import limited, max_error, poison, tolerance
+
+rng = np.random.default_rng(11)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def transposed(x, weight, bias, stride, padding, dilation, groups=1):
+    """The definition: each input element adds its multiple of the kernel to the output."""
+    n, channels, *size = x.shape
+    _, per_group, *kernel = weight.shape
+    axes = zip(size, kernel, stride, dilation, strict=True)
+    y = np.zeros((n, per_group * groups, *((i - 1) * s + (k - 1) * d + 1 for i, k, s, d in axes)))
+    for group in range(groups):
+        inside = slice(group * channels // groups, (group + 1) * channels // groups)
+        to = slice(group * per_group, (group + 1) * per_group)
+        for i in np.ndindex(*size):
+            for k in np.ndindex(*kernel):
+                h, w = (a * s + b * d for a, s, b, d in zip(i, stride, k, dilation, strict=True))
+                y[:, to, h, w] += x[(slice(None), inside, *i)] @ weight[(inside, slice(None), *k)]
+    (top, left), (rows, columns) = padding, y.shape[2:]
+    return y[:, :, top : rows - top, left : columns - left] + bias[:, None, None]
+
+
+# stride, dilation, padding, kernel, input: taps that are fewer than phases, or more; that share phases, or skip some.
+AXES = [
+    (5, 1, 0, 2, 4),
+    (7, 3, 4, 3, 5),
+    (4, 6, 2, 5, 3),
+    (6, 4, 5, 4, 4),
+    (3, 1, 1, 8, 5),
+    (9, 2, 3, 1, 2),
+    (2, 7, 3, 4, 6),
+    (17, 1, 0, 17, 2),
+]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", range(len(AXES)))
+def test_agrees_with_the_reference(case, dtype, layout):
+    h, w = AXES[case], AXES[(case + 3) % len(AXES)]
+    stride, dilation, padding, kernel, size = zip(h, w, strict=True)
+    x, weight, bias = (a.astype(dtype) for a in (normal(2, 4, *size), normal(4, 3, *kernel), normal(6)))
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 2}
+    plain = transposed(*(a.astype(float) for a in (x, weight, bias)), **geometry)
+    residual = normal(*plain.shape).astype(dtype)
+    expected = np.clip(plain + residual, 0, 6)
+    terms = 2 * kernel[0] * kernel[1]
+    if layout == "NHWC":
+        x, residual, expected = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, residual, expected))
+    options = {**geometry, "activation": "relu6", "layout": layout}
+    for threads in (1, 3):
+        with fc.threads(threads):
+            out = poison(expected.shape, dtype)
+            fc.conv_transpose2d(x, weight, bias, residual=residual, out=out, **options)
+            assert max_error(out, expected) <= tolerance(dtype, terms)
+            shared = residual.copy()
+            fc.conv_transpose2d(x, weight, bias, residual=shared, out=shared, **options)
+            np.testing.assert_array_equal(shared, out)
+            plan = fc.ConvPlan(x.shape, weight, bias, transposed=True, **options)
+            assert max_error(plan(x, residual=residual), expected) <= tolerance(dtype, terms)
+
+
+def test_what_no_tap_reaches_is_bias_and_residual():
+    x, weight = np.full((1, 2, 2, 2), np.nan, np.float32), np.ones((2, 3, 1, 1), np.float32)
+    bias = np.array([1, np.nan, -2], np.float32)
+    y = fc.conv_transpose2d(x, weight, bias, stride=3, activation="relu")
+    touched = np.zeros((4, 4), bool)
+    touched[::3, ::3] = True
+    assert np.isnan(y[0, :, touched]).all()
+    for channel, value in enumerate((1, np.nan, 0)):
+        np.testing.assert_array_equal(y[0, channel, ~touched], np.float32(value))
+
+
+def test_gradients_of_a_stride_beyond_the_kernel():
+    x, weight = normal(2, 3, 11, 12), normal(4, 3, 2, 1)
+    grad = normal(*fc.conv2d(x, weight, stride=(5, 4)).shape)
+    found = fc.grad.conv2d_input(x.shape, weight, grad, stride=(5, 4))
+    expected = fc.reference.conv2d_input(x.shape, weight, grad, stride=(5, 4))
+    assert max_error(found, expected) <= tolerance(found.dtype, 8)
+
+
+def test_phases_of_a_kind_share_a_plan():
+    """64 x 64 phases of one tap each, and on several threads a share of them each."""
+    x, weight = normal(1, 1, 2, 2), normal(1, 1, 64, 64)
+    for threads in (1, 3):
+        with fc.threads(threads):
+            y = fc.conv_transpose2d(x, weight, stride=64)
+            np.testing.assert_allclose(y[0, 0], np.kron(x[0, 0], weight[0, 0]), rtol=1e-12)
+
+
+def test_explaining_takes_no_time_with_the_stride():
+    limited(
+        """
+        huge = 2**20
+        fc.algorithms((1, 1, 2, 2), (1, 1, 1, 1), stride=huge, transposed=True)
+        fc.algorithms((1, 1, 2), (1, 1, huge), stride=huge + 1, transposed=True)
+        fc.algorithms((1, 1, 2), (1, 1, huge), stride=huge + 1, dilation=huge, transposed=True)
+        fc.algorithms((1, 1, 2), (1, 1, 5), stride=3, dilation=2**40 + 1, transposed=True)
+        fc.algorithms((1, 1, 2, 2, 2), (1, 1, 99, 99, 99), stride=1001, dilation=100, transposed=True)
+        """
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_memory_follows_the_result():
+    limited(
+        """
+        x, w = np.ones((1, 1, 2, 2), "f4"), np.ones((1, 1, 1, 1), "f4")
+        def resident():
+            return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+        fc.conv_transpose2d(x, w, stride=400)
+        before = resident()
+        for stride in range(500, 512):
+            y = fc.conv_transpose2d(x, w, stride=stride)
+            assert y.sum() == 4 and y[0, 0, -1, -1] == 1
+        assert resident() - before < 16 << 10, resident() - before
+        """
+    )
