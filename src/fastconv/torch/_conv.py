@@ -69,7 +69,8 @@ def _conv_backward(
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     rank, last = weight.ndim - 2, is_last(input)
-    name, options = f"conv{rank}d", {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
+    name = f"conv{rank}d"
+    options: dict[str, Any] = {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
     if transposed:
         name, options["output_padding"] = f"conv_transpose{rank}d", tuple(output_padding)
     options |= {"groups": groups, "layout": layout(rank, last)}

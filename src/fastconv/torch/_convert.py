@@ -22,8 +22,8 @@ _PLANS = 8  # shapes of input that a layer keeps plans for
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_RELUS = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
-_RELU_FUNCTIONS = {torch.relu: "relu", nn.functional.relu: "relu", nn.functional.relu6: "relu6"}
+_RELUS: dict[Any, str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
+_RELU_FUNCTIONS: dict[Any, str] = {torch.relu: "relu", nn.functional.relu: "relu", nn.functional.relu6: "relu6"}
 _ADDS = (operator.add, operator.iadd, torch.add)
 #: Those that leave their operands as they are.
 _OPERATORS = (
@@ -41,7 +41,9 @@ _POOLS = (
 class PackedConv(nn.Module):
     """A convolution with packed weights; what follows it in the model is part of it."""
 
-    def __init__(self, layer: nn.Module, activation: str | None = None) -> None:
+    layer: Any  # one of torch's convolutions
+
+    def __init__(self, layer: Any, activation: str | None = None) -> None:
         super().__init__()
         self.layer, self.activation = layer, activation
         rank = layer.weight.ndim - 2
@@ -65,12 +67,12 @@ class PackedConv(nn.Module):
         # Of one axis, torch has no format for channels that come last.
         form = FORMATS.get(x.ndim)
         last = form is not None
-        x = array(x.contiguous(memory_format=form) if last else x, last)
+        x = array(x if form is None else x.contiguous(memory_format=form), last)
         plan = self.packed.plan(x.shape, weight, bias, self.geometry, last, self.activation)
         if other is None:
             return tensor(plan(x), last)
         if other.ndim == x.ndim:
-            added = array(other.contiguous(memory_format=form) if last else other, last)
+            added = array(other if form is None else other.contiguous(memory_format=form), last)
             if added.shape == plan.output_shape:
                 return tensor(plan(x, added), last)
         # A sum that broadcasts is no residual, and whatever else may be added is torch's to add.
@@ -111,6 +113,7 @@ class _Converted(fx.GraphModule):
         graph, modules = fx.Graph(), dict(self.named_modules())
         graph.set_codegen(self.graph._codegen)
         nodes: dict[fx.Node, fx.Node] = {}
+        copied: Any  # a node whose target is a name
         for node in self.graph.nodes:
             copied = nodes[node] = graph.node_copy(node, nodes.__getitem__)
             copied.target = ORIGINALS.get(node.target, node.target)
@@ -240,8 +243,8 @@ class _Fusion:
 
     def __init__(self, traced: fx.GraphModule) -> None:
         self.traced = traced
-        self.modules: dict[str, nn.Module] = dict(traced.named_modules())
-        self.uses: dict[str, int] = {}
+        self.modules: dict[Any, nn.Module] = dict(traced.named_modules())
+        self.uses: dict[Any, int] = {}
         for node in traced.graph.nodes:
             if node.op == "call_module":
                 self.uses[node.target] = self.uses.get(node.target, 0) + 1
@@ -274,7 +277,7 @@ class _Fusion:
         module = self.modules.get(node.target)
         return None if module is None or _has_hooks(module) else module
 
-    def _put(self, node: fx.Node, module: nn.Module) -> None:
+    def _put(self, node: Any, module: nn.Module) -> None:
         parent, _, name = node.target.rpartition(".")
         setattr(self.traced.get_submodule(parent), name, module)
         self.modules[node.target] = module
@@ -296,8 +299,9 @@ class _Fusion:
 
     def _fold_norm(self, node: fx.Node) -> None:
         """Batch norm behind a convolution that nothing else reads."""
-        norm, before = self._module(node), node.args[0] if node.args else None
-        conv = self._module(before)
+        norm: Any = self._module(node)
+        before: Any = node.args[0] if node.args else None
+        conv: Any = self._module(before)
         if not isinstance(norm, _NORMS) or self.uses[node.target] != 1 or not norm.track_running_stats:
             return
         # Of transposed weights the output channels are the second axis, one group after the other.
@@ -313,15 +317,17 @@ class _Fusion:
 
     def _take_activation(self, node: fx.Node) -> None:
         """A ReLU behind a convolution."""
-        kind, before = _activation(node, self._module(node)), node.args[0] if node.args else None
+        kind = _activation(node, self._module(node))
+        before: Any = node.args[0] if node.args else None
         if kind and self._is_open(before, "residual"):
-            self.modules[before.target].activation = kind
+            conv: Any = self.modules[before.target]
+            conv.activation = kind
             self._merge(node, before)
 
-    def _take_residual(self, node: fx.Node, order: dict[fx.Node, int]) -> None:
+    def _take_residual(self, node: fx.Node, order: dict[Any, int]) -> None:
         """An addition to a convolution's result becomes that convolution's residual."""
         first, second = node.args
-        pairs = [(first, second)]
+        pairs: list[tuple[Any, Any]] = [(first, second)]
         # An addition in place changes its first operand, which nothing else may read then.
         if not _writes(node, None) or self._is_open(first):
             pairs.append((second, first))

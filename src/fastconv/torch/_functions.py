@@ -46,12 +46,12 @@ def recorder() -> str | None:
     return None if forward_ad._current_level < 0 else "derivatives in forward mode"
 
 
-def _served(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The tensors, in float32 where autocast would have lowered them."""
+def _served(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """The tensors, in float32 where autocast would have lowered them; None for each that is None."""
     if (reason := recorder()) is not None:
         raise Left(reason)
     autocast = torch.is_autocast_enabled("cpu")
-    result = []
+    result: list[Tensor | None] = []
     for x in tensors:
         if x is None:
             result.append(None)
@@ -172,7 +172,8 @@ def _unpooled(rank: int) -> Callable[..., Tensor]:
         if type(indices) not in TENSORS or indices.shape != input.shape or indices.dtype is not torch.int64:
             raise Left("indices of another kind")
         kernel = _each(kernel_size, rank)
-        size = F._unpool_output_size(x, kernel, _steps(stride, kernel), _each(padding, rank), output_size)
+        steps, pads = _steps(stride, kernel), _each(padding, rank)
+        size = F._unpool_output_size(x, kernel, steps, pads, output_size)  # type: ignore[attr-defined]  # not public
         y = torch.ops.fastconv.max_unpool(x, indices if batched else indices.unsqueeze(0), size)
         return y if batched else y.squeeze(0)
 

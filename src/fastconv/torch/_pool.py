@@ -108,7 +108,7 @@ def _max_unpool_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tens
     ctx.size = list(inputs[0].shape[2:])
 
 
-def _avg_window(window: Sequence[Any]) -> tuple[Any, ...]:
+def _avg_window(window: Sequence[Any]) -> tuple[Any, Any, Any, Any, Any, Any]:
     kernel, stride, padding, ceil_mode, include, divisor = window
     return (tuple(kernel), tuple(stride), tuple(padding), ceil_mode, include, divisor)
 
