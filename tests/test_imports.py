@@ -57,3 +57,16 @@ def test_a_circle_is_found():
     assert "fastconv.ops.conv" in everything["fastconv.functional"]
     everything["fastconv._args"] = everything["fastconv._args"] | {"fastconv.ops.conv"}
     assert "fastconv._args" in circle(everything)
+
+
+def test_plans_and_operators_stand_beside_each_other():
+    """What both need lies below both, so that a call goes one way."""
+    everything = imports()
+    operators = {name for name in everything if name.startswith("fastconv.ops")}
+    for name in ("fastconv._args", "fastconv._plans", *operators):
+        below = {name} | everything[name]
+        while (more := below.union(*(everything[module] for module in below))) != below:
+            below = more
+        assert "fastconv.plan" not in below
+        assert not below & operators or name in operators
+    assert not everything["fastconv.plan"] & operators

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from fastconv import _args, _core
-from fastconv.plan import dense_strides
 
 # Bytes and ways of L1, bytes of L2 and of L3.
 SCALAR = 0
@@ -24,7 +23,7 @@ def plan_for(caches, channels, out_channels, size, kernel, layout="NHWC", groups
     order = (1, channels, size, size) if layout == "NCHW" else (1, size, size, channels)
     weight = (out_channels, channels // groups, kernel, kernel)
     g = _args.geometry(2, order, weight, stride, kernel // 2, 1, groups, layout)
-    strides = (dense_strides(shape, 4) for shape in (g.input_shape, weight, g.output_shape))
+    strides = (_args.dense_strides(shape, 4) for shape in (g.input_shape, weight, g.output_shape))
     fields = g.fields("forward", np.dtype(np.float32), *strides)
     number, form, scratch = _core.choice(fields, SCALAR, caches, _core.default_costs(SCALAR))
     return f"{_args.ALGORITHMS[number]}, {form}", scratch

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import _core, plan
+from fastconv import _core, _plans
 from fastconv.ops import _convolution, _windows
 from support import poison
 
@@ -151,7 +151,7 @@ GROUPS: dict[str, Callable[[], Calls]] = {
 
 def forget() -> None:
     """As before the first call: nothing is planned or remembered."""
-    plan._kept_plan.cache_clear()
+    _plans._kept_plan.cache_clear()
     _convolution._CALLS, _windows._CALLS = _core.Calls(128), _core.Calls(128)
 
 

@@ -20,7 +20,7 @@ from dask.delayed import delayed
 
 from fastconv import _args, _config
 from fastconv._names import only
-from fastconv.plan import ConvPlan, check_bias
+from fastconv.plan import ConvPlan
 
 __all__ = ["conv2d", "conv3d", "map_model"]
 __dir__ = only(__all__)
@@ -305,7 +305,7 @@ def _convolved(
     if x.dtype != w.dtype:
         raise TypeError(f"x has dtype {x.dtype} and weight {w.dtype}; they need the same")
     g = _args.geometry(rank, x.shape, w.shape, stride, padding, dilation, groups, layout, "x")
-    check_bias(b, g.out_channels, w)
+    _args.check_bias(b, g.out_channels, w)
     missing = 0 if g.batched else 1
     channel, *spatial = (axis - missing for axis in _args.layout_axes(g.layout, rank)[1:])
     if options["mode"] == "wrap":  # the other end may be far away: it is brought here first

@@ -3,94 +3,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args, _config, _core, _costs
+from fastconv import _args, _config, _core, _costs, _plans
 from fastconv._args import ALGORITHMS
 from fastconv._explanation import Explanation, Verdict
 from fastconv._names import only
 
 __all__ = ["ALGORITHMS", "ConvPlan", "algorithms"]
 __dir__ = only(__all__)
-
-
-_AUTO = -1
-#: Less accurate than the rest: taken by name only.
-_BY_NAME = ("winograd_f6",)
-
-
-def candidates(algorithm: str) -> tuple[int, ...]:
-    """The core's numbers for a public algorithm name; of several the cheapest is meant."""
-    if algorithm == "auto":
-        return (_AUTO,)
-    if algorithm == "winograd":
-        return tuple(i for i, name in enumerate(ALGORITHMS) if name.startswith("winograd") and name not in _BY_NAME)
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        names = ", ".join(map(repr, ("auto", "winograd", *ALGORITHMS)))
-        raise ValueError(f"algorithm is {algorithm!r}; it needs one of {names}")
-    return (ALGORITHMS.index(algorithm),)
-
-
-_Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, strides in bytes
-
-
-def core_plan(
-    fields: _args.Fields,
-    algorithm: str,
-    strict: bool,
-    once: bool,
-    batch_invariant: bool,
-    src: _Layout,
-    wei: _Layout,
-    dst: _Layout,
-    dtype: np.dtype,
-) -> _core.Plan:
-    """The core's plan for a problem; src, wei and dst are (shape, strides in bytes) of the callers' arrays.
-
-    ``once``: weights will be packed in every call, and the time for that counts in the choice. ``batch_invariant``: the
-    choice and the order of sums are those of one image.
-    """
-    numbers = candidates(algorithm)
-    try:
-        return _kept_plan(fields, numbers, strict, once, batch_invariant, src, wei, dst, dtype)
-    except NotImplementedError as error:
-        raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
-
-
-@lru_cache(maxsize=128)
-def _kept_plan(
-    fields: _args.Fields,
-    numbers: tuple[int, ...],
-    strict: bool,
-    once: bool,
-    batch_invariant: bool,
-    src: _Layout,
-    wei: _Layout,
-    dst: _Layout,
-    dtype: np.dtype,
-) -> _core.Plan:
-    """Plans hold no weights and are immutable, so the last ones are kept for one-shot calls."""
-    if len(numbers) > 1:
-        verdicts = _core.explain(fields, _config.ISA, strict, batch_invariant, _costs.COSTS.seconds)
-        numbers = (min(numbers, key=lambda i: verdicts[i][2]),)
-    read, packed, written = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, wei, dst))
-    seconds = _costs.COSTS.seconds
-    return _core.Plan(
-        fields, _config.ISA, numbers[0], strict, once, batch_invariant, seconds, read, packed, written, dtype
-    )
-
-
-def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Byte strides of a C-contiguous array."""
-    strides, step = [], itemsize
-    for length in reversed(shape):
-        strides.append(step)
-        step *= max(length, 1)
-    return tuple(reversed(strides))
 
 
 class ConvPlan:
@@ -190,7 +115,7 @@ class ConvPlan:
         shape = _args.sizes(input_shape, "input_shape", 0)
         if not transposed and output_padding != 0:
             raise ValueError(f"output_padding is {_args.said(output_padding)}; only a transposed convolution has one")
-        self._geometry = g = geometry_of(
+        self._geometry = g = _args.geometry_of(
             rank,
             transposed,
             shape,
@@ -205,18 +130,18 @@ class ConvPlan:
         )
         self._dtype, self._shape, self._transposed = weight.dtype, shape, transposed
         self._output_padding = _args.per_axis(output_padding, rank, "output_padding", 0)
-        bias = check_bias(bias, g.in_channels if transposed else g.out_channels, weight)
+        bias = _args.check_bias(bias, g.in_channels if transposed else g.out_channels, weight)
         self._activation, self._requested = activation, algorithm
         self._strict = _args.is_strict(precision)
         self._batch_invariant = _args.is_batch_invariant(batch_invariant)
         bounds = _args.activation_bounds(activation)
         # The core reads float16 forward only.
         wide = weight.astype(np.float32) if self._widened else _args.stored(weight)
-        read, written = (dense_strides(s, wide.itemsize) for s in (shape, self.output_shape))
+        read, written = (_args.dense_strides(s, wide.itemsize) for s in (shape, self.output_shape))
         direction, src, dst = ("input", written, read) if transposed else ("forward", read, written)
         steps = _args.strides_of(wide)
         self._fields = g.fields(direction, wide.dtype, src, steps, dst, bounds)
-        self._plan = core_plan(
+        self._plan = _plans.core_plan(
             self._fields,
             algorithm,
             self._strict,
@@ -268,19 +193,19 @@ class ConvPlan:
                 f"{_args.agreement(x.dtype, 'x', self._dtype, 'weight')}"
             )
         if residual is not None:
-            residual = check_residual(residual, self.output_shape, self._dtype)
+            residual = _args.check_residual(residual, self.output_shape, self._dtype)
         if out is not None:
             _args.check_out(out, self.output_shape, self._dtype, {"x": x})
         x = _args.addressable(np.ascontiguousarray(x))
-        residual = laid_out(residual, out)
+        residual = _args.laid_out(residual, out)
         if self._widened:
             added = None if residual is None else residual.astype(np.float32)
             result = np.empty(self.output_shape, np.float32)
             self._plan.execute(x.astype(np.float32), self._packed, None, None, added, result, threads)
-            return handed_over(result.astype(self._dtype), out)
-        result = target(out, True, self.output_shape, self._dtype)
+            return _args.handed_over(result.astype(self._dtype), out)
+        result = _args.target(out, True, self.output_shape, self._dtype)
         self._plan.execute(x, self._packed, None, None, residual, result, threads)
-        return handed_over(result, out)
+        return _args.handed_over(result, out)
 
     @property
     def algorithm(self) -> str:
@@ -412,77 +337,6 @@ def _kept(array: np.ndarray) -> np.ndarray:
     return array.copy() if array.flags.writeable else array
 
 
-def geometry_of(
-    rank: int,
-    transposed: bool,
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    dilation: Any,
-    groups: Any,
-    layout: str,
-    input_name: str,
-) -> _args.Geometry:
-    """The convolution, or the one whose input gradient a transposed one is."""
-    if not transposed:
-        return _args.geometry(rank, input_shape, weight_shape, stride, padding, dilation, groups, layout, input_name)
-    return _args.transposed_geometry(
-        rank, input_shape, weight_shape, stride, padding, output_padding, dilation, groups, layout, input_name
-    )
-
-
-def check_bias(bias: ArrayLike | None, channels: int, weight: np.ndarray) -> np.ndarray | None:
-    """The bias as a contiguous array, or None."""
-    if bias is None:
-        return None
-    bias = _args.as_operand(bias, "bias")
-    if bias.shape != (channels,):
-        raise ValueError(f"bias has shape {bias.shape}; it needs ({channels},)")
-    _args.same_dtype(bias, "bias", weight, "weight")
-    return _args.addressable(np.ascontiguousarray(bias))
-
-
-def check_residual(residual: ArrayLike, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    residual = _args.as_operand(residual, "residual")
-    if residual.shape != shape:
-        raise ValueError(f"residual has shape {residual.shape}; it needs the output's shape {shape}")
-    if residual.dtype != dtype:
-        raise TypeError(f"residual has dtype {residual.dtype}; it needs {dtype}")
-    return residual
-
-
-def target(out: np.ndarray | None, contiguous: bool, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """``out`` if the core can write to it as it lies, else a new array."""
-    if out is not None and _args.addressable(out) is out and (out.flags.c_contiguous or not contiguous):
-        return out
-    return np.empty(shape, dtype)
-
-
-def laid_out(residual: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
-    """The residual as a contiguous array; it may only overlap ``out`` by being the same memory."""
-    if residual is None:
-        return None
-    if out is not None and not same_memory(residual, out) and _args.overlap(out, residual):
-        raise ValueError("out overlaps residual in memory; it needs to be residual itself or memory of its own")
-    return _args.addressable(np.ascontiguousarray(residual))
-
-
-def handed_over(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """``out`` with the result in it, if given."""
-    if out is None:
-        return result
-    if result is not out:
-        out[...] = result
-    return out
-
-
-def same_memory(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays are the same elements in the same order."""
-    return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
-
-
 def algorithms(
     input_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
@@ -538,7 +392,7 @@ def algorithms(
     if not 1 <= rank <= 3:
         raise ValueError(f"weight_shape is {kernel}; it needs 3 to 5 axes: two of channels and the kernel's")
     layout = _args.channels_first(rank) if layout is None else layout
-    g = geometry_of(
+    g = _args.geometry_of(
         rank,
         transposed,
         shape,
@@ -551,8 +405,8 @@ def algorithms(
         layout,
         "input_shape",
     )
-    src, wei, dst = (dense_strides(s, dtype.itemsize) for s in (g.input_shape, kernel, g.output_shape))
+    src, wei, dst = (_args.dense_strides(s, dtype.itemsize) for s in (g.input_shape, kernel, g.output_shape))
     fields = g.fields("input" if transposed else "forward", dtype, src, wei, dst)
     verdicts = _core.explain(fields, _config.ISA, _args.is_strict(precision), False, _costs.COSTS.seconds)
-    ranked = sorted(verdicts, key=lambda v: (v[0] in _BY_NAME, v[2]))
+    ranked = sorted(verdicts, key=lambda v: (v[0] in _args.BY_NAME, v[2]))
     return [name for name, refusal, _ in ranked if refusal is None]

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _costs
+from fastconv import _args, _costs
 from fastconv._names import only
-from fastconv.plan import _BY_NAME, ConvPlan
+from fastconv.plan import ConvPlan
 
 __all__ = ["Outcome", "Sample", "fit", "problems", "run"]
 __dir__ = only(__all__)
@@ -148,7 +148,7 @@ def _sample(problem: dict[str, Any], rng: np.random.Generator) -> Sample:
     weight = rng.standard_normal(options.pop("weight_shape"), np.float32).astype(options.pop("dtype"))
     plan = ConvPlan(options.pop("input_shape"), weight, **options)
     times = plan.measured(seconds=0.002, within=10.0)
-    for name in _BY_NAME:
+    for name in _args.BY_NAME:
         times.pop(name, None)
     fields = plan.verdicts
 

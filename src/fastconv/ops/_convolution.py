@@ -11,16 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _args, _config, _core
-from fastconv.plan import (
-    check_bias,
-    check_residual,
-    core_plan,
-    geometry_of,
-    handed_over,
-    laid_out,
-    target,
-)
+from fastconv import _args, _config, _core, _plans
 
 _CALLS = _core.Calls(128)
 
@@ -42,7 +33,7 @@ def _plan(
     # What is read, what is packed, and what is written.
     order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
     read, packed, written = (views[i] for i in order)
-    return core_plan(fields, algorithm, strict, True, batch_invariant, read, packed, written, src.dtype)
+    return _plans.core_plan(fields, algorithm, strict, True, batch_invariant, read, packed, written, src.dtype)
 
 
 def convolve(
@@ -63,27 +54,27 @@ def convolve(
     stride, padding, output_padding, dilation, groups, layout, activation, algorithm, precision = parameters
     x, w = _args.as_operand(input, "input"), _args.as_operand(weight, "weight")
     _args.same_dtype(x, "input", w, "weight")
-    g = geometry_of(
+    g = _args.geometry_of(
         rank, transposed, x.shape, w.shape, stride, padding, output_padding, dilation, groups, layout, "input"
     )
     shape, channels = (g.input_result_shape, g.in_channels) if transposed else (g.result_shape, g.out_channels)
-    b = check_bias(bias, channels, w)
-    r = None if residual is None else check_residual(residual, shape, x.dtype)
+    b = _args.check_bias(bias, channels, w)
+    r = None if residual is None else _args.check_residual(residual, shape, x.dtype)
     bounds, strict = _args.activation_bounds(activation), _args.is_strict(precision)
     if out is not None:
         _args.check_out(out, shape, x.dtype, {"input": x, "weight": w, "bias": b})
     if transposed and x.dtype == _args.HALF:  # the core reads float16 forward only
         wide = (None if a is None else a.astype(np.float32) for a in (x, w, b, r))
         y = convolve(rank, True, (*wide, None), parameters, batch_invariant).astype(x.dtype)
-        return handed_over(y, out)
+        return _args.handed_over(y, out)
     x, w = _args.stored(x), _args.stored(w)
     # The core writes any strides; only a residual has to be laid out like the result, and float16 has no gaps.
-    y = target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype)
+    y = _args.target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype)
     order = (y, w, x) if transposed else (x, w, y)
     plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, bounds, batch_invariant)
-    plan.execute(x, None, w, b, laid_out(r, out), y, threads)
+    plan.execute(x, None, w, b, _args.laid_out(r, out), y, threads)
     _CALLS.remember(arrays, call, plan)
-    return handed_over(y, out)
+    return _args.handed_over(y, out)
 
 
 def _operand_of_grad(value: Any, shape: tuple[int, ...], other: np.ndarray, name: str) -> np.ndarray:
