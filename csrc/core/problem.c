@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// problem.c - the checks that memory safety rests on.  The words for users are Python's (_args.py); these are the last
+// problem.c - the checks that memory safety rests on.  The words for users are Python's (_args); these are the last
 // line of defence, so that no caller of the C interface can make a kernel read outside an array of the stated sizes.
 #include "fastconv.h"
 #include "kernels/pool.h"
