@@ -23,9 +23,10 @@ typedef struct bands {
     int64_t alike, behind;
 } bands;
 
-static bands bands_of(const fc_axis *a, int64_t length) {
+// Bands begin between tiles of outputs, so that each keeps its place in its tile.
+static bands bands_of(const fc_axis *a, int64_t length, int64_t tile) {
     bands b = {.length = length};
-    b.low = fc_max(0, ceil_div(a->pad - (a->kernel - 1) * a->dilation, a->stride));
+    b.low = fc_max(0, ceil_div(a->pad - (a->kernel - 1) * a->dilation, a->stride)) / tile * tile;
     b.high = fc_min(a->out, floor_div(a->in - 1 + a->pad, a->stride) + 1);
     b.count = b.high > b.low ? fc_ceil_div(b.high - b.low, length) : 0;
     // Neither end of the kernel limits the taps of a band of full length.
@@ -40,12 +41,16 @@ static int64_t kinds_of(const bands *b) { return b->count - fc_max(0, b->behind 
 
 static fc_series band_series(const fc_split *split, int axis, int64_t index) {
     const fc_axis *a = &split->whole.axis[axis];
-    const bands b = bands_of(a, split->length[axis]);
+    const bands b = bands_of(a, split->length[axis], split->tile);
     const int64_t kind = index / 4, alike = b.behind - b.alike;
     const int64_t band = alike && kind > b.alike ? kind + alike - 1 : kind;
     const int64_t low = b.low + band * b.length, high = fc_min(b.high, low + b.length);
-    const int64_t tap = fc_max(0, ceil_div(a->pad - (high - 1) * a->stride, a->dilation));
-    const int64_t taps = fc_min(a->kernel - 1, floor_div(a->in - 1 + a->pad - low * a->stride, a->dilation)) + 1 - tap;
+    int64_t tap = fc_max(0, ceil_div(a->pad - (high - 1) * a->stride, a->dilation));
+    int64_t taps = fc_min(a->kernel - 1, floor_div(a->in - 1 + a->pad - low * a->stride, a->dilation)) + 1 - tap;
+    if (split->tile > 1) {
+        tap = 0;
+        taps = a->kernel;
+    }
     const int64_t count = alike && kind == b.alike ? alike : 1;
     fc_series series = {.axis = *a, .count = index % 4 == 0 && taps > 0 ? count : 0, .tap = tap, .at = low};
     series.axis.out = high - low;
@@ -66,16 +71,18 @@ static double live(const fc_axis *a) {
 }
 
 // Bands of 2^scale times the image's length where that leaves taps out.  Whole steps of the dilation keep bands alike.
-static fc_split split_of(const fc_problem *p, int scale) {
-    fc_split split = {.whole = *p, .sample = INT64_MAX / 2, .series = band_series};
+// Where outputs are computed in tiles, by all taps at once, outputs are all that is left out.
+static fc_split split_of(const fc_problem *p, int64_t tile, int scale) {
+    fc_split split = {.whole = *p, .sample = INT64_MAX / 2, .tile = tile, .series = band_series};
     for (int i = 0; i < FC_AXES; i++) {
         const fc_axis *a = &p->axis[i];
         const int64_t unit = a->dilation / gcd(a->dilation, a->stride);
         const int64_t image = fc_round_up(fc_ceil_div(a->in, a->stride), unit);
-        split.length[i] = live(a) == 1 || image >= a->out >> scale ? a->out : image << scale;
+        const int whole = tile > 1 || live(a) == 1 || image >= a->out >> scale;
+        split.length[i] = whole ? a->out : image << scale;
         split.positions[i] = a->out;
         split.step[i] = split.tap_step[i] = 1;
-        const bands b = bands_of(a, split.length[i]);
+        const bands b = bands_of(a, split.length[i], tile);
         split.kinds[i] = kinds_of(&b);
     }
     return split;
@@ -97,10 +104,11 @@ static double total(const fc_verdict *v, const fc_options *options) {
 // The bands that take least time: longer ones have fewer beginnings, and sum more of what is zero.
 static fc_verdict ask_bands(const fc_request *r, fc_split *best) {
     const fc_problem *p = r->op->conv;
+    const int64_t tile = r->planner->kind(r->options->algorithm)->rows;
     fc_verdict found = {.refusal = "most taps see the image", .cost = INFINITY};
     if (live(&p->axis[0]) * live(&p->axis[1]) * live(&p->axis[2]) > 0.5) return found;
     for (int scale = 0, all = 0; !all; scale++) {
-        const fc_split split = split_of(p, scale);
+        const fc_split split = split_of(p, tile, scale);
         all = 1;
         for (int i = 0; i < FC_AXES; i++) all = all && split.length[i] == p->axis[i].out;
         if (is_whole(&split)) continue;

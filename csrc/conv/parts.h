@@ -21,7 +21,7 @@ typedef struct fc_split {
     int64_t step[FC_AXES], tap_step[FC_AXES]; // of a part: from output to output, and from tap to tap
     int64_t kinds[FC_AXES];                   // fours of series
     int64_t sample;                           // of an axis' kinds, as many as an estimate looks at
-    int64_t length[FC_AXES];                  // of bands (conv/bands.c)
+    int64_t length[FC_AXES], tile;            // of bands (conv/bands.c)
     fc_series (*series)(const struct fc_split *split, int axis, int64_t index);
 } fc_split;
 
