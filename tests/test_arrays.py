@@ -120,3 +120,10 @@ def test_what_numpy_cannot_read_in_place():
             fc.conv2d(tensor, W)
     with pytest.raises(TypeError, match=r"input requires grad; pass input\.detach\(\)"):
         fc.conv2d(x.requires_grad_(), W)
+
+
+@each_call
+def test_masked_arrays_are_filled_first(call):
+    call(X)  # a call that may be repeated without a look
+    with pytest.raises(TypeError, match=r"(input|x) is a masked array; .*\.filled\(0\)"):
+        call(np.ma.masked_array(X, X > 0))

@@ -210,6 +210,17 @@ CASES = {
     "out of integers": (conv(out=poison(Y.shape, int)), TypeError, r"out has dtype int64; it needs float32"),
     "out read-only": (conv(out=read_only(Y)), ValueError, r"out is read-only"),
     "out broadcast": (conv(out=np.broadcast_to(np.float32(0), Y.shape)), ValueError, r"out is read-only"),
+    "out on one element": (
+        conv(out=np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), Y.shape, (0, 0, 0, 0))),
+        ValueError,
+        r"out has strides \(0, 0, 0, 0\) .* its elements need memory of their own",
+    ),
+    "out of rows that overlap": (
+        conv(out=np.lib.stride_tricks.as_strided(np.zeros(Y.size, np.float32), Y.shape, (1008, 168, 4, 4))),
+        ValueError,
+        r"its elements need memory of their own",
+    ),
+    "out masked": (conv(out=np.ma.zeros(Y.shape, np.float32)), TypeError, r"out is a masked array"),
     "out a list": (conv(out=[]), TypeError, r"out is a list; it needs to be a numpy\.ndarray"),
     "out a bytearray": (conv(out=bytearray(Y.nbytes)), TypeError, r"out is a bytearray"),
     "out overlaps input by one": (overlapping, ValueError, r"out overlaps input in memory"),

@@ -71,6 +71,7 @@ LAYERS = [
     ("BatchNorm2d", (4,), {}, IMAGE),
     ("BatchNorm2d", (4,), {"affine": False, "momentum": None}, IMAGE),
     ("BatchNorm2d", (4,), {"track_running_stats": False}, IMAGE),
+    *((f"BatchNorm{rank}d", (4,), {"bias": False}, (2, 4, 3, 5, 4)[: rank + 2]) for rank in (1, 2, 3)),
     ("BatchNorm3d", (4,), {}, VOLUME),
     ("LocalResponseNorm", (3,), {"alpha": 0.5}, IMAGE),
     ("ReLU", (), {}, IMAGE),
@@ -537,3 +538,16 @@ def test_losses_as_modules(torch, rng):
     assert max_error(mse.backward(), np.full((6, 4), -4 / 24)) < tolerance(np.float64, 24)
     assert repr(mse) == "MSELoss(reduction='mean')"
     assert list(nn.CrossEntropyLoss().state_dict()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d", "BatchNorm2d", "ReLU", "Flatten"]
+)
+def test_input_by_its_name(name, rng):
+    layer = getattr(nn, name)(
+        *{"Conv2d": (4, 3, 2), "ConvTranspose2d": (4, 3, 2), "BatchNorm2d": (4,)}.get(name, ()),
+        **{"kernel_size": 2} if "Pool" in name else {},
+    ).eval()
+    x = rng.standard_normal(IMAGE).astype(np.float32)
+    np.testing.assert_array_equal(layer(input=x), layer(x))
+    np.testing.assert_array_equal(nn.Sequential(layer)(input=x), layer(x))

@@ -117,9 +117,17 @@ def test_batch_norm_in_float16(rng):
     assert max_error(y, expected) < tolerance(np.float16)
 
 
-def test_batch_norm_of_no_images(rng):
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0)])
+def test_batch_norm_of_nothing(rng, shape, training):
     mean, var, weight, bias = statistics(rng, 3)
-    assert N.batch_norm(np.zeros((0, 3, 4, 4)), mean, var, weight, bias).shape == (0, 3, 4, 4)
+    kept = mean.copy(), var.copy()
+    x = np.zeros(shape)
+    assert N.batch_norm(x, mean, var, weight, bias, training).shape == shape
+    np.testing.assert_array_equal((mean, var), kept)
+    d_input, d_weight, d_bias = N.batch_norm_grad(x, x, weight, mean, var, training)
+    assert d_input.shape == shape
+    np.testing.assert_array_equal((d_weight, d_bias), np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(

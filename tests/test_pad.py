@@ -19,6 +19,10 @@ CASES = [
     ((1, 2, 4, 5), (7, 4, 2, 3), "replicate", None),
     ((1, 2, 4, 5), (3, 5, 4, 0), "circular", None),
     ((1, 2, 4), (0, 4), "circular", None),
+    ((1, 2, 4), (-1, 3), "circular", None),
+    ((1, 2, 4), (1, -3), "circular", None),
+    ((1, 2, 5, 4), (-1, 1, 2, -1), "circular", None),
+    ((1, 2, 4), (-1, -2), "circular", None),
     ((1, 2, 3, 4, 5), (1, 2, 3, 0, 2, 1), "replicate", None),
 ]
 BEYOND_TORCH = [((3,), (5, -5), "constant", 1.0), ((3,), (-5, 5), "constant", 1.0)]
@@ -57,6 +61,7 @@ def test_results_share_no_memory(shape, amounts, mode, value):
         ((1,), "constant", "two integers per padded axis"),
         ((1, 1) * 3, "constant", "at most the 2 axes"),
         ((-2, -3), "constant", "pad removes 5 from axis 1 of length 4"),
+        ((3, -2), "circular", "asks for 3 on axis 1 of length 4, of which 2 are left; .* at most 2"),
         ((4, 0), "reflect", "asks for 4 on axis 1 of length 4; .* at most 3"),
         ((0, 5), "circular", "at most 4"),
         ((1, 1), "mirror", "mode is 'mirror'"),

@@ -140,6 +140,9 @@ def test_what_is_not_served_is_torchs_and_listed():
             F.conv2d(x, w.double())
         with pytest.raises(RuntimeError):
             F.conv2d(x, torch.ones(1, 2, 3, 3))  # the error is torch's own
+        for rank, call in ((1, F.conv1d), (2, F.conv2d), (1, F.conv_transpose1d), (3, F.conv3d)):
+            with pytest.raises(RuntimeError, match="weight"):
+                call(torch.ones(1, 1, *[4] * rank), torch.ones(1, 3))
     left = ft.report()["left"]["conv2d"]
     assert "bfloat16" in left
     assert any("meta" in reason for reason in left)

@@ -21,6 +21,8 @@ _WORK: Any = 100_000  # steps of a search for a shared element; NumPy's stubs kn
 
 def as_array(value: Any, name: str) -> np.ndarray:
     """An array over the caller's memory, where it offers any: NumPy, buffer protocol, or DLPack on the CPU."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; it needs a value wherever it is masked: {name}.filled(0), say")
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
@@ -159,10 +161,24 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[st
         raise TypeError(f"out has dtype {out.dtype}; it needs {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only; it needs to be writeable")
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError("out is a masked array; it needs to be a plain one, out.data, say")
+    if not _is_spread(out):
+        raise ValueError(f"out has strides {out.strides} for shape {shape}; its elements need memory of their own")
     for name, array in inputs.items():
         if array is not None and overlap(out, array):
             raise ValueError(f"out overlaps {name} in memory; it needs memory of its own")
     return out
+
+
+def _is_spread(array: np.ndarray) -> bool:
+    """Whether no two elements share memory: each axis steps over all that the narrower ones span."""
+    span = array.itemsize
+    for stride, length in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if stride < span and array.size:
+            return False
+        span += stride * (length - 1)
+    return True
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:

@@ -26,8 +26,8 @@ class _Activation(Module):
     _function: Callable[..., np.ndarray]
     _gradient: Callable[..., np.ndarray]
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        y = type(self)._function(x)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        y = type(self)._function(input)
         self.save_for_backward(y)
         return y
 
@@ -42,8 +42,8 @@ class _InplaceActivation(_Activation):
     def __init__(self, inplace: bool = False) -> None:
         self.inplace = bool(inplace)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        y = type(self)._function(x, inplace=self.inplace and not self.training)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        y = type(self)._function(input, inplace=self.inplace and not self.training)
         self.save_for_backward(y)
         return y
 
@@ -83,9 +83,9 @@ class SiLU(_InplaceActivation):
 
     _function, _gradient = A.silu, A.silu_grad
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        y = super().forward(x)
-        self.save_for_backward(x)  # its gradient is simplest in terms of the input
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        y = super().forward(input)
+        self.save_for_backward(input)  # its gradient is simplest in terms of the input
         return y
 
 
@@ -122,8 +122,8 @@ class Softmax(Module):
     def __init__(self, dim: int | None = None) -> None:
         self.dim = dim
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        y = S.softmax(x, self.dim)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        y = S.softmax(input, self.dim)
         self.save_for_backward(y)
         return y
 
@@ -168,13 +168,13 @@ class Dropout(Module):
         self.inplace = bool(inplace)
         self._rng = np.random.default_rng(rng)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
+    def forward(self, input: ArrayLike) -> np.ndarray:
         if not self.training:
             self.save_for_backward()
-            return _args.as_array(x, "input")
-        mask = D.dropout_mask(np.shape(x), self.p, rng=self._rng)
+            return _args.as_array(input, "input")
+        mask = D.dropout_mask(np.shape(input), self.p, rng=self._rng)
         self.save_for_backward(mask)
-        return D.dropout_grad(x, mask, self.p)  # dropout is linear: its own gradient
+        return D.dropout_grad(input, mask, self.p)  # dropout is linear: its own gradient
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (mask,) = self.saved()

@@ -88,10 +88,10 @@ class Sequential(Module):
             raise TypeError(f"module is {type(module).__name__}; it needs to be a Module")
         setattr(self, self._name_of(index), module)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         for module in self.children():
-            x = module(x)
-        return x
+            input = module(input)
+        return input
 
     def backward(self, grad_output: Any) -> Any:
         chain = list(self.children())

@@ -129,8 +129,8 @@ class _Conv(Module):
         self.save_for_backward(x, shape, border, arguments)
         return self._function()(x, weight, bias, batch_invariant=self.batch_invariant, **arguments)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        return self._forward(x, self._arguments(), self._arguments())
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        return self._forward(input, self._arguments(), self._arguments())
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, shape, border, arguments = self.saved()
@@ -223,13 +223,13 @@ class _TransposedConv(_Conv):
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         super().__init__(*sizes, bias, padding_mode, dtype, layout, batch_invariant, rng)
 
-    def forward(self, x: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
+    def forward(self, input: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
         """The result, of spatial sizes `output_size` where `output_padding` would leave a choice."""
         extra = self.output_padding
         if output_size is not None:
-            extra = self._padding_for(_args.as_array(x, "input").shape, output_size)
+            extra = self._padding_for(_args.as_array(input, "input").shape, output_size)
         arguments = {**self._arguments(), "output_padding": extra}
-        return self._forward(x, arguments, {**arguments, "transposed": True})
+        return self._forward(input, arguments, {**arguments, "transposed": True})
 
     def _padding_for(self, shape: tuple[int, ...], output_size: tuple[int, ...]) -> tuple[int, ...]:
         wanted = _args.sizes(output_size, "output_size", 1)[-self.rank :]

@@ -73,21 +73,21 @@ class Linear(Module):
         """Draw new initial values, as torch's default."""
         init.default_(self.weight, self.bias, rng=rng)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        x = _args.as_array(x, "input")
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        input = _args.as_array(input, "input")
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
-        if not self.training and x.shape[-1:] == (self.in_features,):
+        if not self.training and input.shape[-1:] == (self.in_features,):
             # The rows as images of one pixel.
-            images = (math.prod(x.shape[:-1]), self.in_features, 1, 1)
+            images = (math.prod(input.shape[:-1]), self.in_features, 1, 1)
             plan = self._packed.get(
                 images,
                 (self.weight, self.bias),
                 lambda: ConvPlan(images, weight[:, :, None, None], bias),
             )
             if plan is not None:
-                return plan(x.reshape(images)).reshape(*x.shape[:-1], self.out_features)
-        self.save_for_backward(x)
-        return F.linear(x, weight, bias)
+                return plan(input.reshape(images)).reshape(*input.shape[:-1], self.out_features)
+        self.save_for_backward(input)
+        return F.linear(input, weight, bias)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()
@@ -122,19 +122,19 @@ class Flatten(Module):
         self.start_dim = start_dim
         self.end_dim = end_dim
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        x = np.asarray(x)
-        first = axis_index(self.start_dim, x.ndim, "start_dim")
-        last = axis_index(self.end_dim, x.ndim, "end_dim")
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        input = np.asarray(input)
+        first = axis_index(self.start_dim, input.ndim, "start_dim")
+        last = axis_index(self.end_dim, input.ndim, "end_dim")
         if first > last:
             raise ValueError(
-                f"start_dim is {self.start_dim} and end_dim {self.end_dim}; for an input {x.shape} "
+                f"start_dim is {self.start_dim} and end_dim {self.end_dim}; for an input {input.shape} "
                 "start_dim must not come after end_dim"
             )
-        self.save_for_backward(x.shape)
+        self.save_for_backward(input.shape)
         # The length is spelt out because -1 is ambiguous for empty batches.
-        merged = math.prod(x.shape[first : last + 1])
-        return x.reshape(*x.shape[:first], merged, *x.shape[last + 1 :])
+        merged = math.prod(input.shape[first : last + 1])
+        return input.reshape(*input.shape[:first], merged, *input.shape[last + 1 :])
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray:
         (shape,) = self.saved()
@@ -155,9 +155,9 @@ class Identity(Module):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         self.save_for_backward()
-        return x
+        return input
 
     def backward(self, grad_output: Any) -> Any:
         self.saved()

@@ -294,9 +294,9 @@ class Module:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         try:
-            return self.forward(*inputs)
+            return self.forward(*inputs, **named)
         except (TypeError, ValueError, NotImplementedError) as error:
             self._say_where(error)
             raise

@@ -34,6 +34,8 @@ class _BatchNorm(Module):
         Whether to learn a scale and a shift per channel.
     track_running_stats : bool
         False keeps no statistics: every batch is normalised by its own, in eval mode too.
+    bias : bool, keyword only
+        Whether, if `affine`, to learn a shift.
     dtype : dtype, keyword only
         Of parameters and statistics: float32 (the default) or float64.
     layout : str, keyword only
@@ -56,6 +58,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: Any = None,
         layout: str = "NCHW",
     ) -> None:
@@ -68,7 +71,7 @@ class _BatchNorm(Module):
         channel_axis(layout, 4)
         shape, dtype = (self.num_features,), dtype or np.float32
         self.weight = init.ones_(Parameter.empty(shape, dtype)) if affine else None
-        self.bias = init.zeros_(Parameter.empty(shape, dtype)) if affine else None
+        self.bias = init.zeros_(Parameter.empty(shape, dtype)) if affine and bias else None
         tracked = track_running_stats
         self.running_mean = Buffer(np.zeros(shape, dtype)) if tracked else None
         self.running_var = Buffer(np.ones(shape, dtype)) if tracked else None
@@ -78,19 +81,19 @@ class _BatchNorm(Module):
         weight, bias = self.weight, self.bias
         return (None if weight is None else weight.value, None if bias is None else bias.value)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        if np.ndim(x) not in self._ranks:
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        if np.ndim(input) not in self._ranks:
             ranks = " or ".join(map(str, self._ranks))
-            raise ValueError(f"input has shape {np.shape(x)}; it needs {ranks} axes")
+            raise ValueError(f"input has shape {np.shape(input)}; it needs {ranks} axes")
         tracked, count = self.track_running_stats, self.num_batches_tracked
         mean, var = self.running_mean, self.running_var
         momentum = 0.0
         if self.training and tracked and count is not None:
             count.data += 1
             momentum = 1 / int(count.data) if self.momentum is None else self.momentum
-        self.save_for_backward(x)
+        self.save_for_backward(input)
         return N.batch_norm(
-            x,
+            input,
             mean.data if mean is not None and tracked else None,
             var.data if var is not None and tracked else None,
             *self._affine(),
@@ -119,7 +122,8 @@ class _BatchNorm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
 
@@ -188,9 +192,9 @@ class LocalResponseNorm(Module):
     def _arguments(self) -> tuple[int, float, float, float]:
         return self.size, self.alpha, self.beta, self.k
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        self.save_for_backward(x)
-        return N.local_response_norm(x, *self._arguments(), layout=self.layout)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        self.save_for_backward(input)
+        return N.local_response_norm(input, *self._arguments(), layout=self.layout)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()

@@ -99,13 +99,13 @@ class _MaxPool(_Pool):
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
         self._set_layout(layout)
 
-    def forward(self, x: ArrayLike) -> Any:
+    def forward(self, input: ArrayLike) -> Any:
         window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
         if not (self.training or self.return_indices):
             self.save_for_backward()
-            return self._forward()(x, *window, layout=self.layout)
-        y, indices = self._forward()(x, *window, return_indices=True, layout=self.layout)
-        self.save_for_backward(indices, np.shape(x))
+            return self._forward()(input, *window, layout=self.layout)
+        y, indices = self._forward()(input, *window, return_indices=True, layout=self.layout)
+        self.save_for_backward(indices, np.shape(input))
         return (y, indices) if self.return_indices else y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
@@ -144,9 +144,9 @@ class _AvgPool(_Pool):
         divisor = () if self.rank == 1 else (self.divisor_override,)
         return (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *divisor)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        self.save_for_backward(np.shape(x))
-        return self._forward()(x, *self._window(), layout=self.layout)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        self.save_for_backward(np.shape(input))
+        return self._forward()(input, *self._window(), layout=self.layout)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (input_size,) = self.saved()
@@ -165,9 +165,9 @@ class _AdaptiveAvgPool(_Pool):
         self.output_size = self._checked_output(output_size)
         self._set_layout(layout)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        self.save_for_backward(np.shape(x))
-        return self._forward()(x, self.output_size, layout=self.layout)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        self.save_for_backward(np.shape(input))
+        return self._forward()(input, self.output_size, layout=self.layout)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (input_size,) = self.saved()
@@ -187,9 +187,9 @@ class _AdaptiveMaxPool(_Pool):
         self.return_indices = return_indices
         self._set_layout(layout)
 
-    def forward(self, x: ArrayLike) -> Any:
-        y, indices = self._forward()(x, self.output_size, return_indices=True, layout=self.layout)
-        self.save_for_backward(indices, np.shape(x))
+    def forward(self, input: ArrayLike) -> Any:
+        y, indices = self._forward()(input, self.output_size, return_indices=True, layout=self.layout)
+        self.save_for_backward(indices, np.shape(input))
         return (y, indices) if self.return_indices else y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
@@ -214,10 +214,10 @@ class _MaxUnpool(_Pool):
         self._set_window(kernel, steps, _args.per_axis(padding, self.rank, "padding", 0))
         self._set_layout(layout)
 
-    def forward(self, x: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
+    def forward(self, input: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
         self.save_for_backward(indices)
         window = (self.kernel_size, self.stride, self.padding, output_size)
-        return self._forward()(x, indices, *window, layout=self.layout)
+        return self._forward()(input, indices, *window, layout=self.layout)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (indices,) = self.saved()
@@ -247,9 +247,9 @@ class _LPPool(_Pool):
     def _window(self) -> tuple[Any, ...]:
         return (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
-    def forward(self, x: ArrayLike) -> np.ndarray:
-        self.save_for_backward(x)
-        return self._forward()(x, *self._window(), layout=self.layout)
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        self.save_for_backward(input)
+        return self._forward()(input, *self._window(), layout=self.layout)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (x,) = self.saved()

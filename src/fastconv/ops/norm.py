@@ -44,8 +44,9 @@ def _statistic(value: Any, name: str, channels: int) -> np.ndarray:
 
 def _centred(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x − mean, the mean and the biased variance of each channel (the last two in float64)."""
-    if values < 2:
+    if values == 1:
         raise ValueError(f"input has shape {x.shape}; with training=True each channel needs at least two values")
+    values = max(values, 1)  # of an empty input there is nothing to centre
     mean = channel_sum(x, axis) / values
     centred = x - per_channel(mean.astype(x.dtype), axis, x.ndim)
     return centred, mean, channel_sum(np.square(centred), axis) / values
@@ -107,7 +108,8 @@ def batch_norm(
     ------
     ValueError
         Wrong rank, an array without one entry per channel, no running statistics although
-        `training` is false, or a single value per channel although it is true.
+        `training` is false, or a single value per channel although it is true. Of an empty input the result is empty,
+        and running statistics stay.
     TypeError
         A dtype that is not floating point, or running statistics that cannot be updated.
 
@@ -133,8 +135,9 @@ def batch_norm(
         _check_updatable(running_mean, "running_mean", channels)
         _check_updatable(running_var, "running_var", channels)
         y, mean, var = _centred(x, axis, values)
-        _blend(running_mean, mean, momentum)
-        _blend(running_var, var * (values / (values - 1)), momentum)
+        if values > 0:
+            _blend(running_mean, mean, momentum)
+            _blend(running_var, var * (values / (values - 1)), momentum)
         scale = gain / np.sqrt(var + eps)
         y *= per_channel(scale.astype(x.dtype), axis, x.ndim)
     else:
@@ -215,8 +218,8 @@ def batch_norm_grad(
     d_input = None
     if need_input:
         if training:
-            h *= spread(d_weight / -values)
-            h -= spread(d_bias / values)
+            h *= spread(d_weight / -max(values, 1))
+            h -= spread(d_bias / max(values, 1))
             h += g
         else:
             h[...] = g

@@ -34,10 +34,12 @@ def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int
         length = shape[axis]
         if length + before + after < 0:
             raise ValueError(f"pad removes {-before - after} from axis {axis} of length {length}")
-        limit = {"reflect": length - 1, "circular": length}.get(mode)
+        kept = length + min(before, 0) + min(after, 0)
+        limit = {"reflect": length - 1, "circular": max(kept, 0)}.get(mode)
         if limit is not None and max(before, after) > limit:
+            left = "" if kept == length else f", of which {kept} are left"
             raise ValueError(
-                f"pad asks for {max(before, after)} on axis {axis} of length {length}; "
+                f"pad asks for {max(before, after)} on axis {axis} of length {length}{left}; "
                 f"with mode={mode!r} it needs to be at most {limit}"
             )
         if mode == "replicate" and length == 0 and max(before, after) > 0:
@@ -48,9 +50,11 @@ def _per_axis(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> dict[int
 
 def _source_index(length: int, before: int, after: int, mode: str) -> np.ndarray:
     """For every place of the padded axis, the place of the input it repeats."""
+    if mode == "circular":  # what is cut off is no part of the circle
+        start, stop = max(-before, 0), length + min(after, 0)
+        around = np.arange(-max(before, 0), stop - start + max(after, 0))
+        return start + around % max(stop - start, 1)
     index = np.arange(-before, length + after)
-    if mode == "circular":
-        return index % length if length else index
     if mode == "replicate":
         return np.clip(index, 0, length - 1)
     index = np.abs(index)

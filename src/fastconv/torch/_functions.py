@@ -78,6 +78,12 @@ def _batched(x: Tensor, rank: int) -> tuple[Tensor, bool]:
     return (x, True) if x.ndim == rank + 2 else (x.unsqueeze(0), False)
 
 
+def _kernel(weight: Tensor, rank: int) -> Tensor:
+    if weight.ndim != rank + 2:
+        raise Left(f"a weight of shape {tuple(weight.shape)}")
+    return weight
+
+
 def _each(value: Any, rank: int) -> list[int]:
     if isinstance(value, int):
         return [value] * rank
@@ -101,7 +107,7 @@ def _convolution(rank: int, run: Callable[..., Tensor]) -> Callable[..., Tensor]
         groups: int = 1,
     ) -> Tensor:
         x, w, b = _served(input, weight, bias)
-        x, batched = _batched(x, rank)
+        (x, batched), w = _batched(x, rank), _kernel(w, rank)
         steps, holes = _each(stride, rank), _each(dilation, rank)
         if padding == "valid":
             padding = 0
@@ -127,7 +133,7 @@ def _transposed(rank: int, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         dilation: Any = 1,
     ) -> Tensor:
         x, w, b = _served(input, weight, bias)
-        x, batched = _batched(x, rank)
+        (x, batched), w = _batched(x, rank), _kernel(w, rank)
         steps, pads, holes, extra = (_each(v, rank) for v in (stride, padding, dilation, output_padding))
         y = run(x, w, b, steps, pads, holes, True, extra, groups)
         return y if batched else y.squeeze(0)
