@@ -10,15 +10,24 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import fastconv.torch as ft  # noqa: E402
+from fastconv.plan import ConvPlan  # noqa: E402
 from torch_nets import Net, close, images, laid_out, seeded  # noqa: E402, F401
 
 
 @pytest.fixture
 def packed(monkeypatch):
     """Grows by one with each plan."""
-    plans, plan = [], ft._packed.ConvPlan
-    monkeypatch.setattr(ft._packed, "ConvPlan", lambda *args, **kwargs: plans.append(1) or plan(*args, **kwargs))
+    plans, plan = [], ft._packed._plan
+    monkeypatch.setattr(ft._packed, "_plan", lambda *args, **kwargs: plans.append(1) or plan(*args, **kwargs))
     return plans
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """Grows by one with each packed copy of weights."""
+    made, pack = [], ConvPlan._pack
+    monkeypatch.setattr(ConvPlan, "_pack", lambda *args: made.append(1) or pack(*args))
+    return made
 
 
 def test_frozen_weights_are_packed_once_and_anew_when_they_change(packed):
@@ -125,3 +134,42 @@ def test_weights_with_gaps_and_those_that_learn_are_not_packed(packed):
         for _ in range(3):
             layer(x).sum().backward()
     assert packed == []
+
+
+@pytest.mark.parametrize("door", ["frozen", "convert"])
+@pytest.mark.parametrize("last", [False, True])
+def test_sizes_of_images_share_packed_weights(door, last, copies):
+    layer = nn.Conv2d(32, 48, 3, padding=1).eval()
+    switch = ft.accelerate(frozen=True)
+    fast = switch(layer) if door == "frozen" else ft.convert(layer)
+    packings = switch._weights.packings if door == "frozen" else fast.packed.packings
+    with torch.no_grad():
+        for i in range(100):
+            x = laid_out(torch.randn(1 + i % 2, 32, 4 + i, 7 + i // 2), last)
+            close(fast(x), layer(x))
+            (weights,) = packings.values()
+            assert len(weights.forms) <= ft._packed._FORMS
+            assert len(weights.plans) <= ft._packed._PLANS
+            assert {id(plan._packed) for plan in weights.plans.values()} <= {id(f) for f in weights.forms.values()}
+    assert len(copies) < 20
+
+
+def test_frozen_weights_that_come_once_are_forgotten(packed):
+    layer, x = nn.Conv2d(3, 4, 3), images()
+    switch = ft.accelerate(frozen=True)
+    packings = switch._weights.packings
+    with torch.no_grad(), switch:
+        for i in range(5):
+            weight = layer.weight * (i + 1)
+            close(nn.functional.conv2d(x, weight), torch.convolution(x, weight, None, *GEOMETRY))
+        assert len(packings) == 1
+        before = len(packed)
+        for i in range(1, 4):  # views
+            close(nn.functional.conv2d(x, layer.weight[:i]), torch.convolution(x, layer.weight[:i], None, *GEOMETRY))
+        assert len(packed) == before
+    del weight
+    gc.collect()
+    assert len(packings) == 0
+
+
+GEOMETRY = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)

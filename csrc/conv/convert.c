@@ -322,6 +322,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const fc_status status = r->planner->plan(&(fc_op){.conv = &part}, r->options, &plan->parts->plan, message);
     if (status != FC_OK) return status;
     plan->parts->packed = fc_align(plan->parts->plan->packed_bytes);
+    plan->packing[0] = b->group_blocks;
     plan->packed_bytes = (size_t)b->group_blocks * plan->parts->packed;
     return FC_OK;
 }

@@ -66,6 +66,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const fc_problem *p = &plan->problem;
     const int64_t outs = p->groups * p->out_channels, vl = plan->kernels->vl;
     const int64_t rows = over_channels(p) ? fc_round_up(outs, vl) : outs;
+    plan->packing[0] = over_channels(p);
     plan->packed_bytes = fc_align((size_t)(outs * plan->kernels->element)) +
                          (size_t)(rows * p->in_channels * fc_taps(p) * plan->kernels->element);
     if (over_channels(p) || in_place(p)) return FC_OK;

@@ -146,6 +146,19 @@ static void cover(const fc_split *split, unsigned char *at) {
         }
 }
 
+// Where the weights of the parts lie.
+static uint64_t weights_tag(const fc_plan *plan) {
+    const parts *s = parts_of(plan);
+    uint64_t tag = 0;
+    for (int64_t i = 0; i < plan->part_count; i++)
+        for (int axis = 0; axis < FC_AXES; axis++) {
+            const fc_series *series = &s->groups[i].series[axis];
+            const int64_t stride = s->whole.wei.axis[axis];
+            tag = fc_tag(fc_tag(fc_tag(tag, series->count), series->tap * stride), series->tap_step * stride);
+        }
+    return tag;
+}
+
 fc_status fc_parts_layout(fc_plan *plan, const fc_split *split, const fc_request *r, const fc_options *options,
                           char message[FC_MESSAGE]) {
     const int64_t all = INT64_MAX / 2;
@@ -166,7 +179,10 @@ fc_status fc_parts_layout(fc_plan *plan, const fc_split *split, const fc_request
         plan->packed_bytes = fc_align(bias_bytes(plan));
     }
     if (plan->id == FC_AUTO) plan->id = FC_DIRECT; // what serves nothing
-    return visit(split, all, make_part, &m);
+    const fc_status status = visit(split, all, make_part, &m);
+    plan->packing[0] = filled;
+    plan->packing[1] = (int64_t)weights_tag(plan);
+    return status;
 }
 
 // Where one of the parts that share a plan lies: elements, and bytes of its packed weights.

@@ -151,6 +151,8 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     winograd *w = plan->state = malloc(sizeof *w);
     if (!w) return FC_NO_MEMORY;
     *w = shape_of(p, plan->kernels, machine, m);
+    plan->packing[0] = w->form.r;
+    plan->packing[1] = w->form.sides;
     plan->packed_bytes =
         (size_t)(p->groups * w->parts * plan->kernels->nr *
                  (1 + w->form.points * w->depth + p->in_channels * fc_taps(p)) * plan->kernels->element);

@@ -49,7 +49,7 @@ typedef struct fc_kind {
     double (*packing)(const fc_request *request);
     // All three at once, of a kind that has to ask for other problems; NULL where those above answer.
     fc_verdict (*ask)(const fc_request *request);
-    // Fills the plan's state, packed_bytes and children.
+    // Fills the plan's state, packed_bytes, packing and children.
     fc_status (*layout)(fc_plan *plan, const fc_request *request, char message[FC_MESSAGE]);
     fc_status (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
     // Appends the stages that so many threads go through, and says what scratch they need.

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FC_ALIGN = 64 };
+enum { FC_ALIGN = 64, FC_CHOICES = 6 };
 
 // A problem that does a part of another, and where its packed weights begin or how many bytes they take.
 typedef struct fc_part {
@@ -30,8 +30,10 @@ struct fc_plan {
     fc_algo_id id;
     double seconds; // predicted, one thread
     size_t packed_bytes;
-    void *state;    // of the kind
-    fc_part *parts; // the problems that this one falls apart into
+    int64_t packing[FC_CHOICES]; // what the kind chose that says where packed weights lie, beside sizes and strides
+    uint64_t tag;                // of all that says it
+    void *state;                 // of the kind
+    fc_part *parts;              // the problems that this one falls apart into
     int64_t part_count;
     _Atomic(fc_schedule *) schedules;
 };
@@ -61,6 +63,12 @@ static inline int64_t fc_positions(const fc_problem *p) { return p->axis[0].out 
 static inline double fc_macs(const fc_problem *p) {
     return (double)p->batch * (double)p->groups * (double)p->out_channels * (double)p->in_channels *
            (double)fc_taps(p) * (double)fc_positions(p);
+}
+// A tag that goes on with a value: a bijection of the tag for each value, and of the value for each tag.
+static inline uint64_t fc_tag(uint64_t tag, int64_t value) {
+    tag = (tag ^ (uint64_t)value) * UINT64_C(0x9e3779b97f4a7c15);
+    tag = (tag ^ tag >> 32) * UINT64_C(0xd6e8feb86659fd93);
+    return tag ^ tag >> 29;
 }
 static inline const void *fc_at(const void *base, int64_t elements, const fc_kernels *kernels) {
     return (const char *)base + elements * kernels->element;

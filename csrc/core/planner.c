@@ -165,6 +165,39 @@ static fc_status choose(fc_plan *plan, const fc_op *op, fc_options *options, cha
     return FC_UNSUPPORTED;
 }
 
+// Packed weights depend on the sizes and the strides of the weights, the kernels that read them, and the kind's choices;
+// not on the image, but that it may decide those.
+static uint64_t tag_of(const fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const int64_t all[] = {plan->id,
+                           plan->machine.isa,
+                           p->dtype,
+                           p->direction,
+                           p->half,
+                           p->groups,
+                           p->in_channels,
+                           p->out_channels,
+                           p->wei.group,
+                           p->wei.outer,
+                           p->wei.channel,
+                           p->wei.axis[0],
+                           p->wei.axis[1],
+                           p->wei.axis[2],
+                           p->axis[0].kernel,
+                           p->axis[1].kernel,
+                           p->axis[2].kernel,
+                           plan->part_count,
+                           (int64_t)plan->packed_bytes};
+    uint64_t tag = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) tag = fc_tag(tag, all[i]);
+    for (int i = 0; i < FC_CHOICES; i++) tag = fc_tag(tag, plan->packing[i]);
+    for (int64_t i = 0; i < plan->part_count; i++) {
+        const fc_part *part = &plan->parts[i];
+        tag = fc_tag(fc_tag(tag, (int64_t)part->plan->tag), (int64_t)part->packed);
+    }
+    return tag;
+}
+
 static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out, char message[FC_MESSAGE]) {
     snprintf(message, FC_MESSAGE, "not enough memory for the plan");
     fc_options chosen = *options;
@@ -179,6 +212,7 @@ static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out,
         plan->kernels = r.kernels;
         plan->machine = chosen.machine;
         status = plan->kind->layout(plan, &r, message);
+        if (status == FC_OK && op->conv) plan->tag = tag_of(plan);
     }
     if (status != FC_OK) {
         fc_plan_destroy(plan);
@@ -249,6 +283,8 @@ fc_algo_id fc_plan_algorithm(const fc_plan *plan) { return plan->id; }
 const char *fc_plan_form(const fc_plan *plan) { return plan->kind->form ? plan->kind->form(plan) : ""; }
 
 size_t fc_plan_packed_bytes(const fc_plan *plan) { return plan->packed_bytes; }
+
+uint64_t fc_plan_tag(const fc_plan *plan) { return plan->tag; }
 
 double fc_plan_flops(const fc_plan *plan) { return 2 * fc_macs(&plan->problem); }
 

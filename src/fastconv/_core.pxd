@@ -85,6 +85,7 @@ cdef extern from "fastconv.h" nogil:
     fc_algo_id fc_plan_algorithm(const fc_plan *)
     const char *fc_plan_form(const fc_plan *)
     size_t fc_plan_packed_bytes(const fc_plan *)
+    uint64_t fc_plan_tag(const fc_plan *)
     double fc_plan_flops(const fc_plan *)
     double fc_plan_seconds(const fc_plan *)
     fc_status fc_plan_pack(const fc_plan *, const void *, const void *, void *, int)

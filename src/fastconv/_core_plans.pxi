@@ -2,12 +2,13 @@
 # Plans of convolutions, and what every plan shares: the problem, the status, the run.
 
 cdef class Packed:
-    """Packed weights: memory that belongs to one plan."""
+    """Packed weights, for all plans of the same tag."""
     cdef void *data
     cdef readonly size_t nbytes
+    cdef uint64_t tag
 
-    def __cinit__(self, size_t nbytes):
-        self.nbytes = nbytes
+    def __cinit__(self, size_t nbytes, uint64_t tag):
+        self.nbytes, self.tag = nbytes, tag
         self.data = fc_memory_acquire(nbytes)
         if self.data is NULL:
             raise MemoryError(f"packed weights need {nbytes} bytes, which could not be allocated")
@@ -89,6 +90,7 @@ cdef class Plan(Prepared):
     cdef object dtype
     cdef readonly double flops
     cdef readonly size_t packed_bytes
+    cdef readonly uint64_t tag
     cdef readonly int algorithm
 
     def __cinit__(self, fields, int isa, int algorithm, bint strict, bint once, bint batch_invariant, tuple costs,
@@ -104,7 +106,7 @@ cdef class Plan(Prepared):
             raise_status(status, message)
         self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
         self.flops = fc_plan_flops(self.plan)
-        self.packed_bytes = fc_plan_packed_bytes(self.plan)
+        self.packed_bytes, self.tag = fc_plan_packed_bytes(self.plan), fc_plan_tag(self.plan)
         self.algorithm = fc_plan_algorithm(self.plan)
 
     def __dealloc__(self):
@@ -142,7 +144,7 @@ cdef class Plan(Prepared):
     def pack(self, wei, bias, int threads):
         """Packed weights (and bias, contiguous, or None)."""
         cdef Py_buffer w, b
-        cdef Packed packed = Packed(self.packed_bytes)
+        cdef Packed packed = Packed(self.packed_bytes, self.tag)
         w.buf = b.buf = NULL
         try:
             self.wei.take(wei, &w, False, "weight")
@@ -158,8 +160,8 @@ cdef class Plan(Prepared):
         """dst from src, with packed weights or, if packed is None, with others. residual is laid out as dst, or None."""
         cdef Py_buffer s, w, b, r, d
         s.buf = w.buf = b.buf = r.buf = d.buf = NULL
-        if packed is not None and packed.nbytes != self.packed_bytes:
-            raise ValueError("weights were packed by another plan")
+        if packed is not None and packed.tag != self.tag:
+            raise ValueError("weights were packed for plans of another kind")
         try:
             self.src.take(src, &s, False, "input")
             self.dst.take(dst, &d, True, "out")
@@ -197,8 +199,8 @@ cdef class Plan(Prepared):
     def call(self, src, Packed packed not None, residual, out, int threads):
         """The result, in out if given. None if any array is not just as the plan needs it: then nothing was done."""
         cdef Views v = Views.__new__(Views)
-        if packed.nbytes != self.packed_bytes:
-            raise ValueError("weights were packed by another plan")
+        if packed.tag != self.tag:
+            raise ValueError("weights were packed for plans of another kind")
         if not (v.open(INPUT, src) and v.open(RESIDUAL, residual) and v.open(OUT, out) and v.opened[INPUT]):
             return None
         if not self.src.fits(&v.views[INPUT]) or v.opened[RESIDUAL] and not self.dst.fits(&v.views[RESIDUAL]):

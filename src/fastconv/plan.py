@@ -153,10 +153,13 @@ class ConvPlan:
             wide.dtype,
         )
         wide_bias = bias.astype(np.float32) if self._widened and bias is not None else bias
-        self._packed = self._plan.pack(wide, wide_bias, _config.get_num_threads())
+        self._packed = self._pack(wide, wide_bias)
         # For pickling; a read-only array is taken to stay as it is.
         self._weight = _kept(_args.stored(weight))
         self._bias = None if bias is None else _kept(bias)
+
+    def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> _core.Packed:
+        return self._plan.pack(weight, bias, _config.get_num_threads())
 
     @property
     def _widened(self) -> bool:

@@ -55,6 +55,8 @@ fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     g->segments = g->over_channels ? wish->table : 0;
     const int64_t out = fc_gemm_packed_channels(plan);
     g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
+    const int64_t packing[FC_CHOICES] = {g->over_channels, g->order, g->block, g->span, g->out_tile, g->out_tiles};
+    memcpy(plan->packing, packing, sizeof packing);
     plan->packed_bytes = fc_gemm_bias_bytes(plan) + (size_t)(p->groups * g->group_packed * k->element);
     return FC_OK;
 }

@@ -18,7 +18,6 @@ from fastconv.torch._packed import CheckedWeights, PackedWeights
 
 __all__ = ["accelerate", "report"]
 
-_PLANS = 1024  # of frozen weights
 CHECKED = CheckedWeights()
 _FUNCTIONS = table(CHECKED.conv)
 _served: Counter[str] = Counter()
@@ -132,7 +131,8 @@ class accelerate:
     """
 
     def __init__(self, *, frozen: bool = False) -> None:
-        self._functions = table(PackedWeights(_PLANS).conv) if frozen else _FUNCTIONS
+        self._weights = PackedWeights() if frozen else CHECKED
+        self._functions = table(self._weights.conv) if frozen else _FUNCTIONS
         self._modes: list[_Mode] = []
 
     def __enter__(self) -> accelerate:

@@ -18,7 +18,6 @@ from fastconv.torch._packed import PackedWeights, has_gradients
 
 __all__ = ["convert"]
 
-_PLANS = 8  # shapes of input that a layer keeps plans for
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -51,7 +50,7 @@ class PackedConv(nn.Module):
         extra = tuple(layer.output_padding) if transposed else (0,) * rank
         sizes = (tuple(layer.stride), tuple(_each(layer.padding, rank)), tuple(layer.dilation))
         self.geometry = (*sizes, transposed, extra, layer.groups)
-        self.packed = PackedWeights(_PLANS)
+        self.packed = PackedWeights()
 
     def forward(self, input: Tensor, output_size: Any = None, residual: Tensor | None = None) -> Tensor:
         layer, rank = self.layer, self.layer.weight.ndim - 2

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -23,6 +24,30 @@ def has_gradients(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
+_PLANS = 64  # of a weight: sizes of images
+_FORMS = 4  # of a weight: packed copies
+
+
+class _Plan(ConvPlan):
+    """One that takes packed weights from among `forms`, by their tags, and puts there what it packs."""
+
+    def __init__(self, forms: dict[int, _core.Packed], *args: Any, **options: Any) -> None:
+        self._forms = forms
+        super().__init__(*args, **options)
+        del self._forms
+
+    def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> _core.Packed:
+        found = self._forms.get(self.tag)
+        if found is None:
+            found = self._forms[self.tag] = super()._pack(weight, bias)
+        return found
+
+    @property
+    def tag(self) -> int:
+        """Equal for plans whose packed weights are the same, if their weights are."""
+        return self._plan.tag
+
+
 def _plan(
     shape: tuple[int, ...],
     weight: Tensor,
@@ -30,18 +55,27 @@ def _plan(
     geometry: tuple[Any, ...],
     last: bool,
     activation: str | None = None,
-) -> ConvPlan:
+    forms: dict[int, _core.Packed] | None = None,
+) -> _Plan:
     stride, padding, dilation, transposed, output_padding, groups = geometry
-    return ConvPlan(
+    return _Plan(
+        {} if forms is None else forms,
         shape,
-        array(weight),
-        None if bias is None else array(bias),
+        _frozen(weight),
+        None if bias is None else _frozen(bias),
         *(stride, padding, dilation, groups),
         layout=layout(weight.ndim - 2, last),
         activation=activation,
         transposed=transposed,
         output_padding=output_padding if transposed else 0,
     )
+
+
+def _frozen(x: Tensor) -> np.ndarray:
+    """The tensor's memory as what a plan need not copy: it is dropped when the tensor changes."""
+    result = array(x)
+    result.flags.writeable = False
+    return result
 
 
 class _Weights:
@@ -63,7 +97,8 @@ class _Weights:
         if not has_gradients(input, weight, bias):
             last = is_last(input)
             x = array(input, last)
-            plan = self.plan(x.shape, weight, bias, geometry, last)
+            # Views are new tensors in every call: none comes again.
+            plan = None if weight._is_view() else self.plan(x.shape, weight, bias, geometry, last)
             if plan is not None:
                 return tensor(plan(x), last)
         return torch.ops.fastconv.conv(input, weight, bias, *geometry)
@@ -120,22 +155,36 @@ def _version(x: Tensor | None) -> int:
     return -1 if x is None or x.is_inference() else x._version
 
 
+class _Packings:
+    """The plans of weights as they are, by problem, and their packed forms, by tag; the last used at the end."""
+
+    def __init__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+        self.plans: OrderedDict[Any, _Plan] = OrderedDict()
+        self.forms: OrderedDict[int, _core.Packed] = OrderedDict()
+
+    def add(self, key: Any, plan: _Plan, forms: dict[int, _core.Packed]) -> None:
+        self.plans[key] = plan
+        self.forms[plan.tag] = forms[plan.tag]
+        self.forms.move_to_end(plan.tag)
+        while len(self.forms) > _FORMS:
+            tag, _ = self.forms.popitem(last=False)
+            self.plans = OrderedDict((key, plan) for key, plan in self.plans.items() if plan.tag != tag)
+        while len(self.plans) > _PLANS:
+            self.plans.popitem(last=False)
+
+
 class PackedWeights(_Weights):
-    """The plans of the last convolutions, by weights and shapes of input; `room` of them."""
+    """The plans of the last convolutions with each weight, as long as the weight lives.
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self._start()
+    Plans share packed weights: a weight has as many copies as there are forms that its plans want, at most `_FORMS`.
+    """
 
-    def _start(self) -> None:
-        self.plans: OrderedDict[Any, tuple[tuple[int, int], ConvPlan, tuple[Tensor | None, ...]]] = OrderedDict()
+    def __init__(self) -> None:
+        self.packings = WeakTensorKeyDictionary()
 
-    def __getstate__(self) -> int:
-        return self.room
-
-    def __setstate__(self, room: int) -> None:
-        self.room = room
-        self._start()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedWeights, ()  # copies start empty
 
     def plan(
         self,
@@ -146,25 +195,20 @@ class PackedWeights(_Weights):
         last: bool,
         activation: str | None = None,
     ) -> ConvPlan:
-        key = (
-            shape,
-            last,
-            activation,
-            geometry,
-            weight.data_ptr(),
-            weight.shape,
-            weight.stride(),
-            0 if bias is None else bias.data_ptr(),
-        )
-        versions = (_version(weight), _version(bias))
+        key = (shape, last, activation, geometry)
+        # Plans hold on to the memory that they were made from, so that nothing else takes its address.
+        state = (weight.data_ptr(), weight.shape, weight.stride(), _version(weight))
+        state += (None,) if bias is None else (bias.data_ptr(), _version(bias))
         with LOCK:
-            found = self.plans.get(key)
-            if found is not None and found[0] == versions:
-                self.plans.move_to_end(key)
-                return found[1]
-        plan = _plan(shape, weight, bias, geometry, last, activation)
-        with LOCK:  # the tensors are kept, so that no others can take their addresses
-            self.plans[key] = (versions, plan, (weight, bias))
-            while len(self.plans) > self.room:
-                self.plans.popitem(last=False)
+            packings = self.packings.get(weight)
+            if packings is None or packings.state != state:
+                packings = self.packings[weight] = _Packings(state)
+            plan = packings.plans.get(key)
+            if plan is not None:
+                packings.plans.move_to_end(key)
+                return plan
+            forms = dict(packings.forms)
+        plan = _plan(shape, weight, bias, geometry, last, activation, forms)
+        with LOCK:
+            packings.add(key, plan, forms)
         return plan
