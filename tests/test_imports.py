@@ -2,12 +2,18 @@
 """The package is built in floors: what a module imports lies below it, and nothing imports in a circle."""
 
 import ast
+import re
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 import fastconv
 
 ROOT = Path(fastconv.__file__).parent
+CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 FILES = {".".join(("fastconv", *p.relative_to(ROOT).with_suffix("").parts)): p for p in ROOT.rglob("*.py")}
 MODULES = {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in FILES.items()}
 MODULES["fastconv._core"] = ast.parse("")  # of C, which imports nothing
@@ -57,6 +63,35 @@ def test_a_circle_is_found():
     assert "fastconv.ops.conv" in everything["fastconv.functional"]
     everything["fastconv._args"] = everything["fastconv._args"] | {"fastconv.ops.conv"}
     assert "fastconv._args" in circle(everything)
+
+
+@pytest.mark.skipif(not CONTRIBUTING.exists(), reason="runs from the source tree only")
+def test_a_call_goes_down_as_it_is_written():
+    """No function twice, each where it is said to be, and those of Python in this order."""
+    section = CONTRIBUTING.read_text().partition("The first call of `fc.conv2d`")[2].partition("\n\n| |")[2]
+    rows = re.findall(r"^\| (`.+?) \| `([\w/.]+)`", section.partition("\n\n")[0], re.MULTILINE)
+    names = [(name, file) for cell, file in rows for name in re.findall(r"`([\w.]+)`", cell)]
+    assert len(names) > 15
+    assert len({name for name, _ in names}) == len(names)
+    for name, file in names:
+        path = (CONTRIBUTING.parent / "csrc" if file.endswith(".c") else ROOT) / file
+        assert re.search(rf"\b{name.rpartition('.')[2]}\(", path.read_text()), (name, file)
+    called = []
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("fastconv."):
+            called.append(frame.f_code.co_qualname)
+
+    x, w, bias = np.ones((1, 2, 5, 7)), np.ones((3, 2, 2, 3)), np.ones(3)
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        fastconv.conv2d(x, w, bias, residual=np.ones((1, 3, 4, 5)), out=np.ones((1, 3, 4, 5)))
+    finally:
+        sys.setprofile(before)
+    first = list(dict.fromkeys(called))
+    python = [name for name, file in names if file.endswith(".py")]
+    assert python == [name for name in first if name in python]
 
 
 def test_plans_and_operators_stand_beside_each_other():
