@@ -95,6 +95,16 @@ def test_transposed_and_all_gradients_of_a_long_kernel(stride):
     np.testing.assert_allclose([np.vdot(d_x, x), np.vdot(d_weight, mirror)], np.vdot(y, g), rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [((5, 2, 8), (3, 2, 500)), ((9, 3, 4), (16, 3, 129)), ((33, 1, 2), (1, 1, 64))])
+def test_bands_do_not_depend_on_the_batch(shape):
+    x, weight = (normal(*s).astype("float32") for s in shape)
+    for function, options in ((fc.conv1d, {"padding": shape[1][-1] - 1}), (fc.conv_transpose1d, {"stride": 2})):
+        w = weight if function is fc.conv1d else weight.transpose(1, 0, 2)
+        together = function(x, w, batch_invariant=True, **options)
+        alone = [function(image[None], w, batch_invariant=True, **options) for image in x]
+        np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
 def test_packed_weights_follow_the_weights():
     weight = normal(2, 3, 4096).astype("float32")
     plan = fc.ConvPlan((1, 3, 8), weight, padding=4095)

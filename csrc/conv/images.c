@@ -72,7 +72,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
 }
 
 static int sums_alike(const fc_plan *a, const fc_plan *b) {
-    if (a->kind != b->kind) return 0;
+    if (a->kind != b->kind || a->part_count > 0) return 0; // bands end where their cost says, which knows the batch
     return a->kind->stages != fc_gemm_stages || fc_gemm_sums_alike(fc_gemm_of(a), fc_gemm_of(b));
 }
 
