@@ -197,8 +197,8 @@ class PackedWeights(_Weights):
     ) -> ConvPlan:
         key = (shape, last, activation, geometry)
         # Plans hold on to the memory that they were made from, so that nothing else takes its address.
-        state = (weight.data_ptr(), weight.shape, weight.stride(), _version(weight))
-        state += (None,) if bias is None else (bias.data_ptr(), _version(bias))
+        shift = None if bias is None else (bias.data_ptr(), _version(bias))
+        state = (weight.data_ptr(), weight.shape, weight.stride(), _version(weight), shift)
         with LOCK:
             packings = self.packings.get(weight)
             if packings is None or packings.state != state:
