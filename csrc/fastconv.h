@@ -36,6 +36,7 @@ typedef struct fc_op {
     const fc_problem *conv;
     const fc_pool *pool;
     const fc_stencil *stencil;
+    const fc_map *map;
 } fc_op;
 
 typedef struct fc_plan fc_plan;
@@ -112,7 +113,7 @@ void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_ve
 fc_algo_id fc_plan_algorithm(const fc_plan *plan);
 const char *fc_plan_form(const fc_plan *plan); // which of its forms, in words; "" where it has but one
 size_t fc_plan_packed_bytes(const fc_plan *plan);
-uint64_t fc_plan_tag(const fc_plan *plan); // plans with the same one pack the same weights to the same bytes
+uint64_t fc_plan_tag(const fc_plan *plan);   // plans with the same one pack the same weights to the same bytes
 double fc_plan_flops(const fc_plan *plan);   // of direct convolution, a multiply-add counting two
 double fc_plan_seconds(const fc_plan *plan); // predicted, on one thread
 

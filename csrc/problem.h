@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// problem.h - what can be asked for: convolutions, pooling and stencils, as plain numbers.
+// problem.h - what can be asked for: convolutions, pooling, stencils and activations, as plain numbers.
 //
 // One equation covers every direction and every layout.  For each group g, image n, output channel o and output
 // position (d, h, w):
 //
-//   dst[g,n,o,d,h,w] = clamp( bias[g,o] + residual[g,n,o,d,h,w]
+//   dst[g,n,o,d,h,w] = activation( bias[g,o] + residual[g,n,o,d,h,w]
 //       + sum over c,i,j,k of  wei[g,o,c,i,j,k] * src[g,n,c, d*sd - pd + i*ed, h*sh - ph + j*eh, w*sw - pw + k*ew] )
 //
 // where (s, p, e) are stride, padding and dilation of an axis and reads outside src are zero.  All three tensors are
@@ -22,6 +22,15 @@ typedef enum fc_dtype { FC_F32 = 0, FC_F64 = 1, FC_DTYPES } fc_dtype;
 typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_isa;
 
 typedef enum fc_direction { FC_FORWARD = 0, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT } fc_direction;
+
+// A clamp is applied as numbers are stored, the others to what was stored (conv/activate.h).
+typedef enum fc_activation {
+    FC_ACT_CLAMP = 0, // by low and high: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
+    FC_ACT_SILU,
+    FC_ACT_HARDSWISH,
+    FC_ACT_SIGMOID,
+    FC_ACTIVATIONS
+} fc_activation;
 
 enum { FC_AXES = 3 };
 
@@ -41,10 +50,11 @@ typedef struct fc_problem {
     int64_t in_channels, out_channels; // per group
     fc_axis axis[FC_AXES];             // depth, height, width
     fc_view src, wei, dst;
-    int32_t dtype;     // fc_dtype of all three tensors
-    int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
-    int32_t half;      // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
-    double low, high;  // of what is written, as a clamp: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
+    int32_t dtype;      // fc_dtype of all three tensors
+    int32_t direction;  // fc_direction; for the gradients the fields describe the forward convolution
+    int32_t half;       // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
+    int32_t activation; // fc_activation of what is written
+    double low, high;   // of FC_ACT_CLAMP; infinite for the others
 } fc_problem;
 
 // Pooling (pool/pool.c): the same axes.  A window is cut to the input, so padding is never a maximum and adds nothing to
@@ -103,5 +113,12 @@ typedef struct fc_stencil {
 } fc_stencil;
 
 // Weights are given contiguous; there is no bias.  dst must not overlap src.
+
+// Activations by themselves (map/map.c), of `count` numbers that follow each other: dst[i] = activation(src[i]).  dst may
+// be src.
+typedef struct fc_map {
+    int64_t count;
+    int32_t dtype, activation; // the latter no clamp
+} fc_map;
 
 #endif

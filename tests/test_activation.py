@@ -4,10 +4,11 @@
 import numpy as np
 import pytest
 
+import fastconv as fc
 from fastconv.ops import activation as A
 from fastconv.ops import dropout as D
 from fastconv.ops import softmax as S
-from support import max_error, numerical_gradient, tolerance
+from support import max_error, numerical_gradient, same_values, tolerance
 
 # name, further arguments, whether the gradient takes the result instead of the input
 ELEMENTWISE = [
@@ -128,6 +129,34 @@ def test_gradient_must_match():
 
 def test_relu_gradient_does_not_multiply_by_zero():
     np.testing.assert_array_equal(A.relu_grad(np.array([np.inf, np.nan]), np.zeros(2)), 0)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "hardswish"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_neither_order_nor_threads_change_a_bit(rng, name, dtype):
+    function = getattr(A, name)
+    for shape in ((3, 5, 7), (1, 4097), (75, 4096)):
+        x = rng.normal(0, 4, shape).astype(dtype)
+        with fc.threads(1):
+            expected = function(x)
+        for kind, same in same_values(x):
+            for threads in (1, 2, 3):
+                with fc.threads(threads):
+                    y = function(same)
+                assert y.flags.writeable
+                np.testing.assert_array_equal(y, expected, err_msg=f"{kind}, {threads} threads")
+        if name != "sigmoid":
+            fortran = np.asfortranarray(x)
+            assert function(fortran, inplace=True) is fortran
+            np.testing.assert_array_equal(fortran, expected)
+
+
+def test_the_smallest_results_are_kept():
+    x = np.linspace(-104, -87, 1000, dtype=np.float32)  # the sigmoid is below the normal numbers
+    wide = x.astype(np.float64)
+    spacing = float(np.finfo(np.float32).smallest_subnormal)
+    for function in (A.sigmoid, A.silu):
+        np.testing.assert_allclose(function(x), function(wide), rtol=1e-6, atol=spacing)
 
 
 # --- softmax --------------------------------------------------------------------------------------

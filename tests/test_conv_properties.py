@@ -579,9 +579,10 @@ def Operands_to(layout, x, w, b, r):
 
 
 @each_algorithm
-@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu", "hardswish", "sigmoid"])
 def test_activations_pass_nan_and_clamp_infinity(algorithm, activation):
-    expected = {None: [np.inf, -np.inf], "relu": [np.inf, 0], "relu6": [6, 0]}[activation]
+    clamped = {None: [np.inf, -np.inf], "relu": [np.inf, 0], "relu6": [6, 0], "sigmoid": [1, 0]}
+    expected = clamped.get(activation, [np.inf, np.nan])  # minus infinity times zero
     for name, problem in served(SMALL, algorithm, "NHWC"):
         x, w, _, _ = operands(problem, "float32").to("NHWC")
         r = np.zeros(in_layout(problem.output_shape, "NHWC"), np.float32)

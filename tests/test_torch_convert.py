@@ -62,10 +62,12 @@ def packed_layers(net):
 
 def test_converted_models_are_pickled_and_keep_few_plans():
     layer = ft.convert(nn.Conv2d(3, 4, 3))
-    for size in range(5, 20):
-        layer(torch.ones(1, 3, size, size))
-    assert len(layer.packed.plans) == 8
-    assert len(copy.deepcopy(layer).packed.plans) == 0
+    for size in range(5, 75):
+        layer(torch.ones(1, 3, size, 5))
+    [kept] = layer.packed.packings.values()
+    assert len(kept.plans) == 64
+    assert 1 <= len(kept.forms) <= 4
+    assert not copy.deepcopy(layer).packed.packings
     net, x = ft.convert(Net()), images()
     close(pickle.loads(pickle.dumps(net))(x), net(x))  # torch.nn.Linear rounds by where its weights lie
 
@@ -75,7 +77,8 @@ def test_changed_weights_of_a_converted_model_are_packed_anew():
     assert not torch.allclose(layer(x), other(x))
     layer.layer.load_state_dict(other.state_dict())
     close(layer(x), other(x))
-    assert len(layer.packed.plans) == 1
+    [kept] = layer.packed.packings.values()
+    assert len(kept.plans) == 1
 
 
 def test_a_converted_model_that_needs_gradients_goes_by_torch():
@@ -157,6 +160,37 @@ def test_sums_that_broadcast(shape):
     ours = ft.convert(net)
     close(ours(x, other), net(x, other))
     assert packed_layers(ours)[0].activation == "relu"
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript type system|.*torch.jit.script")
+@pytest.mark.parametrize(
+    ("kind", "forms"),
+    [
+        ("relu", (nn.ReLU(), F.relu, torch.relu, torch.Tensor.relu)),
+        ("relu6", (nn.ReLU6(inplace=True), F.relu6)),
+        ("silu", (nn.SiLU(), nn.SiLU(inplace=True), F.silu)),
+        ("hardswish", (nn.Hardswish(), F.hardswish)),
+        ("sigmoid", (nn.Sigmoid(), F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid, torch.Tensor.sigmoid_)),
+    ],
+)
+def test_activations_are_part_of_the_convolution(kind, forms):
+    class Finished(nn.Module):
+        def __init__(self, finish):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.finish = finish
+
+        def forward(self, x, other):
+            return self.finish(self.conv(x) + other)
+
+    x, other = 2 * torch.randn(2, 3, 8, 8), torch.randn(2, 4, 6, 6)
+    for finish in forms:
+        net = Finished(finish).eval().requires_grad_(False)
+        ours = ft.convert(net)
+        assert packed_layers(ours)[0].activation == kind
+        assert len(list(ours.graph.nodes)) == 4  # two tensors, the convolution, the result
+        close(ours(x, other), net(x, other))
+        close(torch.jit.script(ours)(x, other), net(x, other))  # in torch's own operators
 
 
 def test_transposed_convolutions_are_packed():

@@ -96,6 +96,8 @@ def test_torchs_samples_by_our_functions(name):
             expected = op.op(sample.input, *sample.args, **sample.kwargs)
         except Exception:  # not by this torch
             continue
+        if name == "batch_norm" and sample.input.ndim < 2:  # without channels; torch takes it if it is empty
+            continue
         options = {key: arrays(value) for key, value in sample.kwargs.items()}
         agree(function(arrays(sample.input), *map(arrays, sample.args), **options), expected, 1e-9)
 

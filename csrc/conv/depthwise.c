@@ -9,6 +9,7 @@
 //                  nor strides to the kernel, but takes as long as the sums
 //   over channels  a task is some rows of all channels, vectors over the channels; as many outputs as inputs per group,
 //                  a power of two that does not exceed a vector
+#include "conv/activate.h"
 #include "conv/padded.h"
 
 // Elements of a task: padded rows that stay in L1 (over pixels), or a share of the work (over channels).
@@ -172,6 +173,15 @@ static void aim(const depthwise_job *job, fc_depthwise_rows *work, int64_t dst) 
     work->residual = job->residual ? job->residual + dst * element : NULL;
 }
 
+// Of the rows that have been computed, in each of `channels` next to each other.
+static void activate(const depthwise_job *job, const fc_depthwise_rows *work, int64_t channels) {
+    const fc_problem *p = work->problem; // of a span, perhaps
+    if (!fc_activates(job->plan)) return;
+    char *first = (char *)work->dst + work->h * p->dst.axis[1] * job->plan->kernels->element;
+    fc_activate_box(job->plan, first,
+                    &(fc_box){{channels, work->rows, p->axis[2].out}, {1, p->dst.axis[1], p->dst.axis[2]}});
+}
+
 static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
     const depthwise_job job = job_of(stage, call);
@@ -183,6 +193,7 @@ static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, i
     work.src = fc_at(job.src, image * p->src.outer, job.plan->kernels);
     aim(&job, &work, image * p->dst.outer + work.d * p->dst.axis[0]);
     job.plan->kernels->depthwise_channels(&work);
+    activate(&job, &work, p->groups * p->in_channels);
 }
 
 // Spans begin at whole vectors, so that each output is in the same lane of the same body.
@@ -235,6 +246,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
                 image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0] +
                     x * p->dst.axis[2]);
             kernel(&work);
+            activate(&job, &work, 1);
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // parts.c - a problem by its parts: those that are the same problem share a plan, and differ in where their weights and
-// their results lie.  What no part writes is filled with bias, residual and clamp alone.
+// their results lie.  What no part writes is filled with bias, residual and activation alone.
 //
 // So planning takes time and memory by the number of different problems, whatever the stride that told them apart.
 #include "conv/parts.h"
@@ -224,11 +224,12 @@ fc_status fc_parts_pack(const fc_plan *plan, const void *wei, const void *bias, 
 
 typedef struct filling {
     const fc_problem *problem;
+    const fc_kernels *kernels;
     const void *bias, *residual;
     void *dst;
 } filling;
 
-// `columns` that are covered are left out.
+// `columns` that are covered are left out; what lies between them is stored, and finished by its activation, in runs.
 #define FC_FILL(T, S)                                                                                                  \
     static void fill_##S(const filling *f, int64_t group, int64_t offset, const unsigned char *columns) {              \
         const fc_problem *p = f->problem;                                                                              \
@@ -238,16 +239,22 @@ typedef struct filling {
         const int channels_last = p->dst.channel < p->dst.axis[2];                                                     \
         const int64_t width = p->axis[2].out, outer = channels_last ? width : p->out_channels;                         \
         const int64_t inner = channels_last ? p->out_channels : width;                                                 \
+        const int64_t steps[] = {p->dst.axis[2], p->dst.channel};                                                      \
         for (int64_t i = 0; i < outer; i++)                                                                            \
-            for (int64_t j = 0; j < inner; j++) {                                                                      \
-                const int64_t channel = channels_last ? j : i, column = channels_last ? i : j;                         \
-                if (columns && columns[column]) continue;                                                              \
-                const int64_t at = offset + channel * p->dst.channel + column * p->dst.axis[2];                        \
-                T v = 0 + bias[channel];                                                                               \
-                if (residual) v += residual[at];                                                                       \
-                if (v < low) v = low;                                                                                  \
-                if (v > high) v = high;                                                                                \
-                dst[at] = v;                                                                                           \
+            for (int64_t j = 0; j < inner;) {                                                                          \
+                const int64_t first = j, start = offset + i * steps[!channels_last];                                   \
+                for (; j < inner && !(columns && columns[channels_last ? i : j]); j++) {                               \
+                    const int64_t at = start + j * steps[channels_last];                                               \
+                    T v = 0 + bias[channels_last ? j : i];                                                             \
+                    if (residual) v += residual[at];                                                                   \
+                    if (v < low) v = low;                                                                              \
+                    if (v > high) v = high;                                                                            \
+                    dst[at] = v;                                                                                       \
+                }                                                                                                      \
+                if (j > first && p->activation != FC_ACT_CLAMP)                                                        \
+                    f->kernels->map((fc_activation)p->activation, dst + start + first * steps[channels_last],          \
+                                    j - first, steps[channels_last]);                                                  \
+                if (j == first) j++;                                                                                   \
             }                                                                                                          \
     }
 
@@ -264,7 +271,7 @@ static void fill_task(const fc_stage *stage, fc_call *call, int64_t task, int th
     const int64_t group = task / height / depth / p->batch;
     const unsigned char *depths = covered(s, stage->plan->part_count), *rows = depths + depth, *columns = rows + height;
     const int64_t offset = group * p->dst.group + image * p->dst.outer + d * p->dst.axis[0] + h * p->dst.axis[1];
-    const filling f = {p, fc_operand(call, stage->at.wei), fc_operand(call, stage->at.residual),
+    const filling f = {p, stage->plan->kernels, fc_operand(call, stage->at.wei), fc_operand(call, stage->at.residual),
                        fc_operand(call, stage->at.dst)};
     (p->dtype == FC_F32 ? fill_f32 : fill_f64)(&f, group, offset, depths[d] && rows[h] ? columns : NULL);
 }

@@ -29,6 +29,15 @@ typedef struct reference_job {
     void *dst;
 } reference_job;
 
+static double activated(const fc_problem *p, double v) {
+    if (p->activation == FC_ACT_CLAMP) return v < p->low ? p->low : v > p->high ? p->high : v;
+    if (p->activation == FC_ACT_HARDSWISH) return v * (v >= 3 ? 1 : v <= -3 ? 0 : (v + 3) / 6);
+    const double root = exp(-fabs(v) / 2),
+                 power = v > 0 ? 1 : root; // of exp, which by itself may be too small a number
+    const double factor = p->activation == FC_ACT_SILU ? v : 1;
+    return factor * power / (1 + root * root) * power;
+}
+
 // One plane of the output: group, image and output channel.
 #define FC_REFERENCE(T, S)                                                                                             \
     static void pack_##S(const fc_problem *p, const T *wei, const T *bias, T *packed) {                                \
@@ -77,9 +86,7 @@ typedef struct reference_job {
                     for (int i = 0; i < FC_AXES; i++) offset += at[i] * p->dst.axis[i];                                \
                     double v = sum_##S(p, src, wei, at) + (double)bias[index];                                         \
                     if (job->residual) v += (double)((const T *)job->residual)[offset];                                \
-                    if (v < p->low) v = p->low;                                                                        \
-                    if (v > p->high) v = p->high;                                                                      \
-                    ((T *)job->dst)[offset] = (T)v;                                                                    \
+                    ((T *)job->dst)[offset] = (T)activated(p, v);                                                      \
                 }                                                                                                      \
     }
 

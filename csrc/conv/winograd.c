@@ -11,7 +11,7 @@
 //
 //   input     V[point][tile][block of taps][channel] = B^T d B
 //   multiply  M[point][tile][out channel]            = V[point] * U[point], a GEMM per point
-//   output    dst                                    = A^T M A + bias, residual, clamp
+//   output    dst                                    = A^T M A + bias, residual, activation
 //
 // Rows and columns are transformed where the kernel has several taps along both and steps by 1, else rows alone.  All
 // other taps are more input channels: those of further axes, and the blocks of r taps that a longer kernel is cut into,
@@ -30,7 +30,7 @@
 // What is not finite in a tile's input, or overflows on its way, would spoil the whole tile.  The output kernel sums such
 // tiles directly, for which the weights are packed a second time as they are: a quarter more for F(4 x 4, 3 x 3).
 // (Solving U for them, or a bit per weight for those that are zero, would not give back weights that are not finite.)
-#include "core/plan.h"
+#include "conv/activate.h"
 #include "kernels/winograd_points.h"
 
 enum { FC_WINOGRAD_BLOCK_K = 512, FC_INPUT_CHANNELS = 64 };
@@ -295,6 +295,24 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part,
     }
 }
 
+// The outputs of `work`, which have been stored, one row of tiles after the other.
+static void activate(const winograd_chunk *c, const fc_winograd_tiles *work) {
+    const fc_problem *p = &c->plan->problem;
+    const int64_t m = work->form.m, rows = work->form.sides == 2 ? m : 1, end = work->tile + work->count;
+    for (int64_t tile = work->tile, tiles; tile < end; tile += tiles) {
+        const int64_t line = tile / work->tiles_w, plane = line / work->tiles_h;
+        const int64_t x = tile % work->tiles_w * m, y = line % work->tiles_h * rows;
+        tiles = fc_min(end, (line + 1) * work->tiles_w) - tile;
+        const int64_t at = plane / p->axis[0].out * p->dst.outer + plane % p->axis[0].out * p->dst.axis[0] +
+                           y * p->dst.axis[1] + x * p->dst.axis[2] + work->channel * p->dst.channel;
+        const fc_box box = {
+            {work->channels, fc_min(rows, p->axis[1].out - y), fc_min(tiles * m, p->axis[2].out - x)},
+            {p->dst.channel, p->dst.axis[1], p->dst.axis[2]},
+        };
+        fc_activate_box(c->plan, (char *)work->dst + at * c->plan->kernels->element, &box);
+    }
+}
+
 static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t part, const char *m) {
     const fc_kernels *k = c->plan->kernels;
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
@@ -310,6 +328,7 @@ static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, 
     work.point = m_point(c->plan, c->count);
     work.row = k->nr;
     k->winograd_output(&work);
+    if (fc_activates(c->plan)) activate(c, &work);
 }
 
 // ---------------------------------------------------------------------------------------------------------- running

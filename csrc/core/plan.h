@@ -26,6 +26,7 @@ struct fc_plan {
         fc_problem problem;
         fc_pool pool;
         fc_stencil stencil;
+        fc_map map;
     };
     fc_algo_id id;
     double seconds; // predicted, one thread

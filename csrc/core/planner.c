@@ -9,7 +9,7 @@
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
 extern const fc_kind fc_kind_bands, fc_kind_views, fc_kind_convert, fc_kind_images;
-extern const fc_kind fc_kind_pool, fc_kind_pool_grad, fc_kind_stencil;
+extern const fc_kind fc_kind_pool, fc_kind_pool_grad, fc_kind_stencil, fc_kind_map;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
@@ -89,7 +89,10 @@ static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
 static const fc_planner planner;
 
 static fc_request request_of(const fc_op *op, const fc_options *options) {
-    const int dtype = op->conv ? op->conv->dtype : op->pool ? op->pool->dtype : op->stencil->dtype;
+    const int dtype = op->conv      ? op->conv->dtype
+                      : op->pool    ? op->pool->dtype
+                      : op->stencil ? op->stencil->dtype
+                                    : op->map->dtype;
     return (fc_request){op, fc_kernels_for(options->machine.isa, (fc_dtype)dtype), options, &planner};
 }
 
@@ -141,8 +144,10 @@ static fc_status choose(fc_plan *plan, const fc_op *op, fc_options *options, cha
     if (!op->conv) {
         const fc_request r = request_of(op, options);
         if (op->pool) plan->pool = *op->pool;
-        else plan->stencil = *op->stencil;
-        plan->kind = op->stencil                         ? &fc_kind_stencil
+        else if (op->stencil) plan->stencil = *op->stencil;
+        else plan->map = *op->map;
+        plan->kind = op->map                             ? &fc_kind_map
+                     : op->stencil                       ? &fc_kind_stencil
                      : op->pool->direction == FC_FORWARD ? &fc_kind_pool
                                                          : &fc_kind_pool_grad;
         plan->seconds = plan->kind->cost(&r);
@@ -207,7 +212,8 @@ static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out,
     if (status == FC_OK) {
         const fc_op own = {.conv = op->conv ? &plan->problem : NULL,
                            .pool = op->pool ? &plan->pool : NULL,
-                           .stencil = op->stencil ? &plan->stencil : NULL};
+                           .stencil = op->stencil ? &plan->stencil : NULL,
+                           .map = op->map ? &plan->map : NULL};
         const fc_request r = request_of(&own, &chosen);
         plan->kernels = r.kernels;
         plan->machine = chosen.machine;

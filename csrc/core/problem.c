@@ -56,7 +56,11 @@ static fc_status check_conv(const fc_problem *p, char message[FC_MESSAGE]) {
     CHECK(p->groups >= 1, "groups %lld is below 1", (long long)p->groups);
     CHECK(p->in_channels >= 1, "in_channels %lld is below 1", (long long)p->in_channels);
     CHECK(p->out_channels >= 1, "out_channels %lld is below 1", (long long)p->out_channels);
+    CHECK(p->activation >= FC_ACT_CLAMP && p->activation < FC_ACTIVATIONS, "activation %d is unknown",
+          (int)p->activation);
     CHECK(!isnan(p->low) && !isnan(p->high) && p->low <= p->high, "activation bounds are not ordered");
+    CHECK(p->activation == FC_ACT_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
+          "activation %d has bounds, which are for a clamp", (int)p->activation);
     int64_t src = p->batch > 0 ? p->batch : 1, dst = src, wei = 1;
     int fits = product_fits(&src, p->groups) && product_fits(&src, p->in_channels) && product_fits(&dst, p->groups) &&
                product_fits(&dst, p->out_channels) && product_fits(&wei, p->groups) &&
@@ -150,9 +154,20 @@ static fc_status check_stencil(const fc_stencil *s, char message[FC_MESSAGE]) {
     return FC_OK;
 }
 
+// ------------------------------------------------------------------------------------------------------- activations
+
+static fc_status check_map(const fc_map *m, char message[FC_MESSAGE]) {
+    CHECK(m->count >= 0 && m->count <= largest, "%lld numbers", (long long)m->count);
+    CHECK(m->dtype == FC_F32 || m->dtype == FC_F64, "dtype %d is unknown", (int)m->dtype);
+    CHECK(m->activation > FC_ACT_CLAMP && m->activation < FC_ACTIVATIONS, "activation %d is unknown",
+          (int)m->activation);
+    return FC_OK;
+}
+
 fc_status fc_op_check(const fc_op *op, char message[FC_MESSAGE]) {
-    CHECK(!!op->conv + !!op->pool + !!op->stencil == 1, "one problem is to be described");
-    return op->conv   ? check_conv(op->conv, message)
-           : op->pool ? check_pool(op->pool, message)
-                      : check_stencil(op->stencil, message);
+    CHECK(!!op->conv + !!op->pool + !!op->stencil + !!op->map == 1, "one problem is to be described");
+    return op->conv      ? check_conv(op->conv, message)
+           : op->pool    ? check_pool(op->pool, message)
+           : op->stencil ? check_stencil(op->stencil, message)
+                         : check_map(op->map, message);
 }

@@ -7,7 +7,7 @@
 // the taps with k * e = r + p (mod s), every (s / g)-th from a first one k0 on, g = gcd(s, e).  With i = r + s * j and
 // k = k0 + t * s / g this is, along j, a correlation of d_dst with the taps in reverse, of stride 1 and dilation e / g,
 // written with stride s.  Every input belongs to one phase, so that a transposed convolution, which is this gradient with
-// a bias, a residual and a clamp, is finished phase by phase.
+// a bias, a residual and an activation, is finished phase by phase.
 //
 // Phases are found by their first taps: k0 * e - p = q * s + r has one answer, and a phase of no k0 has no taps.  Along
 // those k0 that share q, the problem changes where r leaves room for one output fewer, and where k0 leaves room for one

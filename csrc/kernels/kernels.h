@@ -147,6 +147,8 @@ typedef struct fc_stencil_rows {
     int64_t dst_row; // elements from row to row
 } fc_stencil_rows;
 
+// An activation other than a clamp, in place: `count` elements, `step` apart.
+typedef void (*fc_map_fn)(fc_activation activation, void *data, int64_t count, int64_t step);
 typedef void (*fc_gemm_fn)(const fc_gemm_tile *tile);
 typedef void (*fc_pack_weights_fn)(const fc_weight_order *order, const void *weights, void *packed, int64_t k0,
                                    int64_t k1, int64_t tile);

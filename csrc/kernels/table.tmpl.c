@@ -7,6 +7,7 @@
 #include "kernels/convert.tmpl.c"
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/depthwise_channels.tmpl.c"
+#include "kernels/map.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/pool.tmpl.c"
 #include "kernels/pool_bands.tmpl.c"

@@ -44,6 +44,7 @@
 #define v_even FC_CAT(v_even, FC_S)
 #define v_odd FC_CAT(v_odd, FC_S)
 #define v_div FC_CAT(v_div, FC_S)
+#define v_scale FC_CAT(v_scale, FC_S)
 #define vmask FC_CAT(m, FC_S)
 #define v_above FC_CAT(v_above, FC_S)
 #define v_select FC_CAT(v_select, FC_S)

@@ -69,6 +69,24 @@ FC_AVX2_OPS(float, f32, __m256, ps)
 FC_AVX2_OPS(double, f64, __m256d, pd)
 #undef FC_AVX2_OPS
 
+// By two powers of two, and those by their exponents' bits.
+static inline v_f32 fc_power_f32(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+static inline v_f32 v_scale_f32(v_f32 a, v_f32 n) {
+    const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(a, fc_power_f32(half)), fc_power_f32(_mm256_sub_epi32(whole, half)));
+}
+
+static inline v_f64 fc_power_f64(__m128i n) {
+    const __m256i exponent = _mm256_cvtepi32_epi64(_mm_add_epi32(n, _mm_set1_epi32(1023)));
+    return _mm256_castsi256_pd(_mm256_slli_epi64(exponent, 52));
+}
+static inline v_f64 v_scale_f64(v_f64 a, v_f64 n) {
+    const __m128i whole = _mm256_cvtpd_epi32(n), half = _mm_srai_epi32(whole, 1);
+    return _mm256_mul_pd(_mm256_mul_pd(a, fc_power_f64(half)), fc_power_f64(_mm_sub_epi32(whole, half)));
+}
+
 // Four of them, from the lane on whose index is i.
 static inline void fc_store_indices(int64_t *p, __m128i a, int64_t i, int64_t s, int64_t n) {
     const __m256i first = _mm256_add_epi64(_mm256_set1_epi64x(i), _mm256_setr_epi64x(0, s, 2 * s, 3 * s));

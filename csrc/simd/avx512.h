@@ -41,6 +41,7 @@ enum { FC_VL_f32 = 16, FC_VL_f64 = 8 };
         return _mm512_mask_mov_##I(a, _mm512_cmp_##I##_mask(a, a, _CMP_UNORD_Q), _mm512_set1_##I((T)NAN));             \
     }                                                                                                                  \
     static inline int v_finite_##S(v_##S a) { return _mm512_fpclass_##I##_mask(a, 0x99) == 0; }                        \
+    static inline v_##S v_scale_##S(v_##S a, v_##S n) { return _mm512_scalef_##I(a, n); }                              \
     typedef __mmask##M m_##S;                                                                                          \
     static inline m_##S v_above_##S(v_##S x, v_##S a) {                                                                \
         return _mm512_cmp_##I##_mask(x, a, _CMP_GT_OQ) | _mm512_cmp_##I##_mask(x, x, _CMP_UNORD_Q);                    \

@@ -79,6 +79,20 @@ FC_NEON_OPS(float, f32, float32x4_t, uint32x4_t, vornq_u32)
 FC_NEON_OPS(double, f64, float64x2_t, uint64x2_t, vornq_u64)
 #undef FC_NEON_OPS
 
+// By two powers of two, and those by their exponents' bits.
+#define FC_NEON_SCALE(S, I, R, bits, bias)                                                                             \
+    static inline v_##S fc_power_##S(R n) {                                                                            \
+        return vreinterpretq_##S##_##I(vshlq_n_##I(vaddq_##I(n, vdupq_n_##I(bias)), bits));                            \
+    }                                                                                                                  \
+    static inline v_##S v_scale_##S(v_##S a, v_##S n) {                                                                \
+        const R whole = vcvtnq_##I##_##S(n), half = vshrq_n_##I(whole, 1);                                             \
+        return vmulq_##S(vmulq_##S(a, fc_power_##S(half)), fc_power_##S(vsubq_##I(whole, half)));                      \
+    }
+
+FC_NEON_SCALE(f32, s32, int32x4_t, 23, 127)
+FC_NEON_SCALE(f64, s64, int64x2_t, 52, 1023)
+#undef FC_NEON_SCALE
+
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 static inline v_f32 v_load2_f32(const float *p) {
     float32x4_t low = vld1q_f32(p), high = vld1q_f32(p + 3);

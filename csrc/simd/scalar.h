@@ -17,6 +17,7 @@
 //   v_store_apart(p, a, n, step)
 //                               p[l * step] = a[l] for the first n lanes; nothing in between is touched
 //   v_div                       elementwise
+//   v_scale(a, n)               a * 2^n, n whole and no further from zero than twice the exponents of normal numbers
 //   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
 //   v_select(mask, x, a)        x where the mask is set, else a
 //   v_peak(a, x)                v_select(v_above(x, a), x, a): the maximum that NaN wins, the first among equals
@@ -105,6 +106,27 @@ static inline uint32_t fc_bits_of(float value) {
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
+
+// By two powers of two, and those by their bits: the sum with a large number has n in its last bits.
+#define FC_SCALAR_SCALE(T, S, U, I, bits, bias, round)                                                                 \
+    static inline T fc_power_##S(I n) {                                                                                \
+        const U power = (U)(n + bias) << bits;                                                                         \
+        T value;                                                                                                       \
+        memcpy(&value, &power, sizeof value);                                                                          \
+        return value;                                                                                                  \
+    }                                                                                                                  \
+    static inline v_##S v_scale_##S(v_##S a, v_##S n) {                                                                \
+        const T sum = n + (T)round, zero = (T)round;                                                                   \
+        I whole, none;                                                                                                 \
+        memcpy(&whole, &sum, sizeof whole);                                                                            \
+        memcpy(&none, &zero, sizeof none);                                                                             \
+        whole = (I)((U)whole - (U)none);                                                                               \
+        return a * fc_power_##S(whole / 2) * fc_power_##S(whole - whole / 2);                                          \
+    }
+
+FC_SCALAR_SCALE(float, f32, uint32_t, int32_t, 23, 127, 0x1.8p23)
+FC_SCALAR_SCALE(double, f64, uint64_t, int64_t, 52, 1023, 0x1.8p52)
+#undef FC_SCALAR_SCALE
 
 static inline v_f32 v_load_half(const uint16_t *p) {
     const uint32_t sign = (*p & 0x8000u) << 16, rest = *p & 0x7fffu;

@@ -35,7 +35,7 @@ cdef extern from "fastconv.h" nogil:
         int64_t batch, groups, in_channels, out_channels
         fc_axis axis[3]
         fc_view src, wei, dst
-        int32_t dtype, direction, half
+        int32_t dtype, direction, half, activation
         double low, high
     ctypedef struct fc_plan:
         pass
@@ -74,10 +74,14 @@ cdef extern from "fastconv.h" nogil:
         int32_t rank, dtype, separable, unfused
         double fill, fill_rows
         fc_stencil_axis axis[8]
+    ctypedef struct fc_map:
+        int64_t count
+        int32_t dtype, activation
     ctypedef struct fc_op:
         const fc_problem *conv
         const fc_pool *pool
         const fc_stencil *stencil
+        const fc_map *map
     fc_status fc_op_check(const fc_op *, char *)
     fc_status fc_plan_create(const fc_op *, const fc_options *, fc_plan **, char *)
     void fc_plan_destroy(fc_plan *)

@@ -31,6 +31,7 @@ cdef int fill_problem(fc_problem *p, fields) except -1:
     p.groups = fields.groups
     p.in_channels = fields.in_channels
     p.out_channels = fields.out_channels
+    p.activation = fields.activation
     p.low = fields.low
     p.high = fields.high
     for i in range(3):
@@ -100,7 +101,7 @@ cdef class Plan(Prepared):
         fill_problem(&problem, fields)
         cdef fc_options options = options_of(isa, None, algorithm, strict, once, batch_invariant, costs)
         cdef fc_op op
-        op.conv, op.pool, op.stencil = &problem, NULL, NULL
+        op.conv, op.pool, op.stencil, op.map = &problem, NULL, NULL, NULL
         cdef fc_status status = fc_plan_create(&op, &options, &self.plan, message)
         if status != FC_OK:
             raise_status(status, message)
@@ -222,7 +223,7 @@ def explain(fields, int isa, bint strict, bint batch_invariant, tuple costs):
     cdef char message[FC_MESSAGE]
     fill_problem(&problem, fields)
     cdef fc_op op
-    op.conv, op.pool, op.stencil = &problem, NULL, NULL
+    op.conv, op.pool, op.stencil, op.map = &problem, NULL, NULL, NULL
     cdef fc_status status = fc_op_check(&op, message)
     if status != FC_OK:
         raise_status(status, message)
@@ -239,7 +240,7 @@ def choice(fields, int isa, tuple caches, tuple costs):
     fill_problem(&problem, fields)
     cdef fc_options options = options_of(isa, caches, FC_AUTO, False, False, False, costs)
     cdef fc_op op
-    op.conv, op.pool, op.stencil = &problem, NULL, NULL
+    op.conv, op.pool, op.stencil, op.map = &problem, NULL, NULL, NULL
     cdef fc_status status = fc_plan_create(&op, &options, &plan, message)
     if status != FC_OK:
         raise_status(status, message)

@@ -29,7 +29,7 @@ cdef class PoolCall(Prepared):
 
     cdef int prepare(self, const fc_pool *pool, int isa) except -1:
         cdef fc_op op
-        op.conv, op.pool, op.stencil = NULL, pool, NULL
+        op.conv, op.pool, op.stencil, op.map = NULL, pool, NULL, NULL
         self.plan = plan_of(&op, isa)
         return 0
 

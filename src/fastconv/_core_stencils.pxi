@@ -34,7 +34,7 @@ cdef class Stencil:
 
     cdef fc_plan *plan(self, const fc_stencil *stencil) except NULL:
         cdef fc_op op
-        op.conv, op.pool, op.stencil = NULL, NULL, stencil
+        op.conv, op.pool, op.stencil, op.map = NULL, NULL, stencil, NULL
         return plan_of(&op, self.isa)
 
     cdef int take(self, object array, Py_buffer *buffer, bint writable, str name) except -1:

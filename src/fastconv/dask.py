@@ -294,7 +294,7 @@ def _convolved(
 ) -> da.Array:
     _needs_dask(x, slice(None))
     stride, padding, dilation, groups, layout = parameters
-    _args.activation_bounds(options["activation"])
+    _args.activation_fields(options["activation"])
     _args.is_strict(options["precision"])
     if not isinstance(options["mode"], str) or options["mode"] not in _MODES:
         raise ValueError(f"mode is {options['mode']!r}; it needs one of {', '.join(map(repr, _MODES))}")

@@ -34,7 +34,7 @@ class ConvPlan:
     layout : str, optional
         Order of the axes, ``"NCHW"`` or ``"NHWC"``, and likewise for one axis and for three. Channels come before the
         spatial axes by default.
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "silu", "hardswish", "sigmoid"}
         Applied to the result, after the residual is added.
     algorithm : str
         ``"auto"``, or one of :data:`fastconv.ALGORITHMS`, or ``"winograd"``.
@@ -134,13 +134,13 @@ class ConvPlan:
         self._activation, self._requested = activation, algorithm
         self._strict = _args.is_strict(precision)
         self._batch_invariant = _args.is_batch_invariant(batch_invariant)
-        bounds = _args.activation_bounds(activation)
+        finish = _args.activation_fields(activation)
         # The core reads float16 forward only.
         wide = weight.astype(np.float32) if self._widened else _args.stored(weight)
         read, written = (_args.dense_strides(s, wide.itemsize) for s in (shape, self.output_shape))
         direction, src, dst = ("input", written, read) if transposed else ("forward", read, written)
         steps = _args.strides_of(wide)
-        self._fields = g.fields(direction, wide.dtype, src, steps, dst, bounds)
+        self._fields = g.fields(direction, wide.dtype, src, steps, dst, finish)
         self._plan = _plans.core_plan(
             self._fields,
             algorithm,

@@ -9,6 +9,7 @@
 //     for each tile of channels    weights stream from L2 or beyond, each once per strip
 //       for each tile of pixels    columns stream from L2
 //         kernel                   sums kept in registers over the block, between blocks in `sums`
+#include "conv/activate.h"
 #include "conv/gemm/gemm.h"
 
 // A task on its way through the nest: what each loop has settled for those inside.
@@ -32,7 +33,7 @@ typedef struct gemm_nest {
 static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels, int64_t next, char *sums,
                                    int64_t sums_step) {
     const fc_kernels *k = n->plan->kernels;
-    const int over_channels = n->gemm->over_channels;
+    const int over_channels = n->gemm->over_channels, activates = fc_activates(n->plan);
     const fc_gemm_fn kernel = over_channels ? k->gemm_channels : k->gemm_pixels;
     const int64_t element = k->element, tiles = n->strip.tiles, ahead = next / tiles;
     for (int64_t t = 0; t < tiles; t++, sums += sums_step) {
@@ -57,6 +58,7 @@ static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels
         n->tile.ahead = w + next + t * ahead;
         n->tile.sums = sums;
         kernel(&n->tile);
+        if (activates && n->tile.last) fc_activate_tile(n->plan, &n->tile);
     }
 }
 

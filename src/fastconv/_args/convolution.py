@@ -32,6 +32,7 @@ class Fields(NamedTuple):
     src: tuple[int, ...]
     wei: tuple[int, ...]
     dst: tuple[int, ...]
+    activation: int
     low: float
     high: float
 
@@ -104,7 +105,7 @@ class Geometry:
         src: tuple[int, ...],
         wei: tuple[int, ...],
         dst: tuple[int, ...],
-        bounds: tuple[float, float] = ACTIVATIONS[None],
+        activation: tuple[int, float, float] = ACTIVATIONS[None],
     ) -> Fields:
         """The core's ``fc_problem`` for arrays with these strides, given in bytes."""
         item = dtype.itemsize
@@ -125,8 +126,9 @@ class Geometry:
             src=self._image_view(src, self.in_channels),
             wei=(wei[0] * per_group, wei[0], wei[1], *(0,) * (3 - self.rank), *wei[2:]),
             dst=self._image_view(dst, self.out_channels),
-            low=bounds[0],
-            high=bounds[1],
+            activation=activation[0],
+            low=activation[1],
+            high=activation[2],
         )
 
 

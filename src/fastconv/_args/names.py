@@ -13,10 +13,14 @@ LAYOUTS: dict[int, dict[str, tuple[int, ...]]] = {
     2: {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)},
     3: {"NCDHW": (0, 1, 2, 3, 4), "NDHWC": (0, 4, 1, 2, 3)},
 }
-ACTIVATIONS: dict[str | None, tuple[float, float]] = {
-    None: (-math.inf, math.inf),
-    "relu": (0.0, math.inf),
-    "relu6": (0.0, 6.0),
+#: The core's number of each activation, and its bounds; those without a number of their own are a clamp.
+ACTIVATIONS: dict[str | None, tuple[int, float, float]] = {
+    None: (0, -math.inf, math.inf),
+    "relu": (0, 0.0, math.inf),
+    "relu6": (0, 0.0, 6.0),
+    "silu": (1, -math.inf, math.inf),
+    "hardswish": (2, -math.inf, math.inf),
+    "sigmoid": (3, -math.inf, math.inf),
 }
 #: Algorithms of convolution, as numbered by the C core.
 ALGORITHMS = (
@@ -57,8 +61,8 @@ def layout_axes(layout: str, rank: int) -> tuple[int, ...]:
     return axes
 
 
-def activation_bounds(activation: str | None) -> tuple[float, float]:
-    """The clamp that an activation is."""
+def activation_fields(activation: str | None) -> tuple[int, float, float]:
+    """How the core knows an activation."""
     if not isinstance(activation, (str, type(None))) or activation not in ACTIVATIONS:
         raise ValueError(f"activation is {said(activation)}; it needs {', '.join(map(repr, ACTIVATIONS))}")
     return ACTIVATIONS[activation]

@@ -24,12 +24,12 @@ def _plan(
     dst: np.ndarray,
     algorithm: str = "auto",
     strict: bool = False,
-    bounds: tuple[float, float] = _args.ACTIVATIONS[None],
+    activation: tuple[int, float, float] = _args.ACTIVATIONS[None],
     batch_invariant: bool = False,
 ) -> _core.Plan:
     """The plan for these arrays. Forward order: input, weight, output, whichever of them is the result."""
     views = [(a.shape, _args.strides_of(a)) for a in (src, wei, dst)]
-    fields = geometry.fields(direction, src.dtype, views[0][1], views[1][1], views[2][1], bounds)
+    fields = geometry.fields(direction, src.dtype, views[0][1], views[1][1], views[2][1], activation)
     # What is read, what is packed, and what is written.
     order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
     read, packed, written = (views[i] for i in order)
@@ -60,7 +60,7 @@ def convolve(
     shape, channels = (g.input_result_shape, g.in_channels) if transposed else (g.result_shape, g.out_channels)
     b = _args.check_bias(bias, channels, w)
     r = None if residual is None else _args.check_residual(residual, shape, x.dtype)
-    bounds, strict = _args.activation_bounds(activation), _args.is_strict(precision)
+    finish, strict = _args.activation_fields(activation), _args.is_strict(precision)
     if out is not None:
         _args.check_out(out, shape, x.dtype, {"input": x, "weight": w, "bias": b})
     if transposed and x.dtype == _args.HALF:  # the core reads float16 forward only
@@ -71,7 +71,7 @@ def convolve(
     # The core writes any strides; only a residual has to be laid out like the result, and float16 has no gaps.
     y = _args.target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype)
     order = (y, w, x) if transposed else (x, w, y)
-    plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, bounds, batch_invariant)
+    plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, finish, batch_invariant)
     plan.execute(x, None, w, b, _args.laid_out(r, out), y, threads)
     _CALLS.remember(arrays, call, plan)
     return _args.handed_over(y, out)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _config, _core
 from fastconv._names import only
 from fastconv.ops._operand import finish, like, operand, pair, source
 
@@ -169,13 +169,15 @@ def leaky_relu_grad(grad_output: ArrayLike, input: ArrayLike, negative_slope: fl
 # --- smooth activations ---------------------------------------------------------------------------
 
 
-def _logistic(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """1 / (1 + exp(−x)); exp overflows to infinity for very negative x, and 1/∞ is the limit."""
-    out = np.negative(x, out=np.empty_like(x) if out is None else out)
-    with np.errstate(over="ignore"):
-        np.exp(out, out=out)
-        out += 1
-    return np.reciprocal(out, out=out)
+def _activated(name: str, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """An activation that the core has a kernel for. ``out`` is None or ``x`` itself."""
+    dense = x if x.flags.forc and x.flags.aligned else x.copy("K")
+    y = dense if out is not None or dense is not x else np.empty_like(x)
+    _core.activate(dense, y, _args.ACTIVATIONS[name][0], _config.ISA, _config.get_num_threads())
+    if out is not None and y is not out:
+        out[...] = y
+        return out
+    return y
 
 
 def sigmoid(input: ArrayLike) -> np.ndarray:
@@ -192,7 +194,7 @@ def sigmoid(input: ArrayLike) -> np.ndarray:
     >>> fc.sigmoid(np.array([-np.inf, 0.0, np.inf]))
     array([0. , 0.5, 1. ])
     """
-    return like(_logistic(operand(input)), input)
+    return like(_activated("sigmoid", operand(input)), input)
 
 
 def sigmoid_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
@@ -271,9 +273,7 @@ def silu(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     array([0.    , 0.7311])
     """
     x, out = source(input, inplace)
-    s = _logistic(x)
-    with np.errstate(invalid="ignore"):  # −∞·0 is NaN, as arithmetic says
-        return finish(np.multiply(x, s, out=s if out is None else out), input, inplace)
+    return finish(_activated("silu", x, out), input, inplace)  # −∞·0 is NaN, as arithmetic says
 
 
 def silu_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
@@ -291,7 +291,7 @@ def silu_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
     array([0.5])
     """
     g, x = pair(grad_output, input, "input")
-    s = _logistic(x)
+    s = _activated("sigmoid", x)
     with np.errstate(invalid="ignore"):
         d = 1 - s
         d *= x
@@ -318,11 +318,7 @@ def hardswish(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     array([-0.   ,  0.   ,  1.125,  4.   ])
     """
     x, out = source(input, inplace)
-    gate = np.add(x, 3, out=np.empty_like(x))
-    np.clip(gate, 0, 6, out=gate)
-    gate /= 6
-    with np.errstate(invalid="ignore"):
-        return finish(np.multiply(x, gate, out=gate if out is None else out), input, inplace)
+    return finish(_activated("hardswish", x, out), input, inplace)
 
 
 def hardswish_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:

@@ -64,7 +64,7 @@ def conv2d(
         Channels are split into so many groups that do not see each other; ``groups=C`` is a depthwise convolution.
     layout : {"NCHW", "NHWC"}
         Order of the axes of input, residual and result.
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "silu", "hardswish", "sigmoid"}
     residual : array_like, of the result's shape, optional
         Added before the activation.
     algorithm : {"auto", "direct", "im2col", "winograd", "winograd_f2", "winograd_f3", "winograd_f4", "winograd_f6", \

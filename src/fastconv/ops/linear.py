@@ -42,7 +42,7 @@ def linear(
         float32, float64, or float16 (computed in float32).
     weight : array_like, shape (out_features, in_features)
     bias : array_like, shape (out_features,), optional
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "silu", "hardswish", "sigmoid"}
 
     Returns
     -------

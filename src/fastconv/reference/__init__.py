@@ -103,11 +103,14 @@ from .conv import conv2d, conv2d_bias, conv2d_im2col, conv2d_input, conv2d_weigh
 from .layers import (
     batch_norm,
     cross_entropy,
+    hardswish,
     linear,
     local_response_norm,
     log_softmax,
     relu,
     relu6,
+    sigmoid,
+    silu,
     softmax,
 )
 from .pool import (
@@ -137,6 +140,7 @@ __all__ = [
     "cross_entropy",
     "global_avg_pool",
     "global_max_pool",
+    "hardswish",
     "linear",
     "local_response_norm",
     "log_softmax",
@@ -144,6 +148,8 @@ __all__ = [
     "max_pool2d_input",
     "relu",
     "relu6",
+    "sigmoid",
+    "silu",
     "softmax",
 ]
 __dir__ = only(__all__)

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 from fastconv._names import only
 
 from ._axes import Pair, channels_as, channels_first, channels_first_shape, pair
-from .layers import relu, relu6
+from .layers import hardswish, relu, relu6, sigmoid, silu
 
 __all__ = ["conv2d", "conv2d_bias", "conv2d_im2col", "conv2d_input", "conv2d_weight"]
 __dir__ = only(__all__)
@@ -34,6 +34,9 @@ ACTIVATIONS: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
     None: lambda x: x,
     "relu": relu,
     "relu6": relu6,
+    "silu": silu,
+    "hardswish": hardswish,
+    "sigmoid": sigmoid,
 }
 
 
@@ -76,7 +79,7 @@ def conv2d(
         Channels are split into this many groups that do not see each other.
     layout : {"NCHW", "NHWC"}
         Order of the axes of `input`, of `residual` and of the result.
-    activation : {None, "relu", "relu6"}
+    activation : {None, "relu", "relu6", "silu", "hardswish", "sigmoid"}
         Applied last.
     residual : ndarray, optional
         Of the result's shape, added before the activation.

@@ -7,7 +7,19 @@ import numpy as np
 
 from fastconv._names import only
 
-__all__ = ["batch_norm", "cross_entropy", "linear", "local_response_norm", "log_softmax", "relu", "relu6", "softmax"]
+__all__ = [
+    "batch_norm",
+    "cross_entropy",
+    "hardswish",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+]
 __dir__ = only(__all__)
 
 
@@ -72,6 +84,75 @@ def relu6(input: np.ndarray) -> np.ndarray:
     array([0., 2., 6.])
     """
     return np.clip(input, 0, 6)
+
+
+def sigmoid(input: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), the logistic function.
+
+    Parameters
+    ----------
+    input : ndarray
+
+    Returns
+    -------
+    ndarray, shape of `input`
+
+    Examples
+    --------
+    >>> sigmoid(np.array([-np.inf, 0.0, np.inf]))
+    array([0. , 0.5, 1. ])
+    """
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-input))
+
+
+def silu(input: np.ndarray) -> np.ndarray:
+    """x * sigmoid(x); NaN at minus infinity, where that is minus infinity times zero.
+
+    Parameters
+    ----------
+    input : ndarray
+
+    Returns
+    -------
+    ndarray, shape of `input`
+
+    References
+    ----------
+    S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-weighted linear units for neural network function approximation in
+    reinforcement learning", Neural Networks, 2018.
+
+    Examples
+    --------
+    >>> silu(np.array([0.0, np.log(3)])).round(4)
+    array([0.   , 0.824])
+    """
+    with np.errstate(invalid="ignore"):
+        return input * sigmoid(input)
+
+
+def hardswish(input: np.ndarray) -> np.ndarray:
+    """x * relu6(x + 3) / 6; NaN at minus infinity, as `silu`.
+
+    Parameters
+    ----------
+    input : ndarray
+
+    Returns
+    -------
+    ndarray, shape of `input`
+
+    References
+    ----------
+    A. Howard et al., "Searching for MobileNetV3", ICCV, 2019.
+
+    Examples
+    --------
+    >>> hardswish(np.array([-4.0, 0.0, 1.5, 4.0]))
+    array([-0.   ,  0.   ,  1.125,  4.   ])
+    """
+    with np.errstate(invalid="ignore"):
+        return input * (relu6(input + 3) / 6)
 
 
 def softmax(input: np.ndarray, dim: int | None = None) -> np.ndarray:

@@ -104,7 +104,8 @@ class accelerate:
     ----------
     frozen : bool
         Trust that weights stay as they are, and do not look at them in every call (see Notes). Only where no gradients
-        are wanted. Weights are packed at the first call with each shape of input, for as long as this object lives.
+        are wanted. Weights are packed at the first call, and kept so for as long as they and this object live: in one
+        form for most sizes of images, in four at most.
         Changes that torch makes in place (an optimizer's step, ``load_state_dict``) are noticed; those that go past its
         version counter are not: through ``.data``, through a NumPy view, or inside ``torch.inference_mode()``.
 

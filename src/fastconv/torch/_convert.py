@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Models for inference: weights packed once, batch norm folded in, residuals and ReLU finished at the store."""
+"""Models for inference: weights packed once, batch norm folded in, residuals and activations finished with it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,16 @@ __all__ = ["convert"]
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_RELUS: dict[Any, str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
-_RELU_FUNCTIONS: dict[Any, str] = {torch.relu: "relu", nn.functional.relu: "relu", nn.functional.relu6: "relu6"}
+_ACTIVATIONS: dict[Any, str] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.SiLU: "silu",
+    nn.Hardswish: "hardswish",
+    nn.Sigmoid: "sigmoid",
+}
+_FUNCTIONS: dict[Any, str] = {getattr(nn.functional, name): name for name in _ACTIVATIONS.values()}
+_FUNCTIONS |= {torch.relu: "relu", torch.sigmoid: "sigmoid"}
+_METHODS: dict[Any, str] = {"relu": "relu", "relu_": "relu", "sigmoid": "sigmoid", "sigmoid_": "sigmoid"}
 _ADDS = (operator.add, operator.iadd, torch.add)
 #: Those that leave their operands as they are.
 _OPERATORS = (
@@ -142,9 +150,10 @@ def convert(module: nn.Module) -> nn.Module:
     -------
     torch.nn.Module
         In evaluation mode; its parameters want no gradients. Where `torch.fx` can trace the model (a graph that does
-        not depend on data), batch norm is folded into the convolution before it, a residual that is added and a ReLU
-        behind are finished as results are stored, and tensors stay channels_last from layer to layer; elsewhere each
-        convolution and each pooling is replaced by itself. Layers with hooks are left as they are.
+        not depend on data), batch norm is folded into the convolution before it, a residual that is added and an
+        activation behind (ReLU, ReLU6, SiLU, hardswish, sigmoid) are finished as results are stored, and tensors stay
+        channels_last from layer to layer; elsewhere each convolution and each pooling is replaced by itself. Layers
+        with hooks are left as they are.
 
     Raises
     ------
@@ -153,8 +162,8 @@ def convert(module: nn.Module) -> nn.Module:
 
     Notes
     -----
-    Weights are packed at the first call with each shape of input. Changes that torch makes to them in place later
-    (``load_state_dict``, ``copy_`` under ``no_grad``) are noticed, and they are packed again. Changes that go past its
+    Weights are packed at the first call, in one form for most sizes of images, in four at most. Changes that torch makes
+    to them in place later (``load_state_dict``, ``copy_`` under ``no_grad``) are noticed, and they are packed again. Changes that go past its
     version counter are not: through ``.data``, through a NumPy view, or inside ``torch.inference_mode()``. After such,
     convert again.
 
@@ -315,7 +324,7 @@ class _Fusion:
         return isinstance(module, PackedConv) and module.activation is None and self._is_single(node, *kwargs)
 
     def _take_activation(self, node: fx.Node) -> None:
-        """A ReLU behind a convolution."""
+        """An activation behind a convolution."""
         kind = _activation(node, self._module(node))
         before: Any = node.args[0] if node.args else None
         if kind and self._is_open(before, "residual"):
@@ -371,7 +380,7 @@ def _writes(node: fx.Node, module: nn.Module | None) -> bool:
 
 def _activation(node: fx.Node, module: nn.Module | None) -> str | None:
     if node.op == "call_module":
-        return _RELUS.get(type(module))
+        return _ACTIVATIONS.get(type(module))
     if node.op == "call_function":
-        return _RELU_FUNCTIONS.get(node.target)
-    return "relu" if node.op == "call_method" and node.target in ("relu", "relu_") else None
+        return _FUNCTIONS.get(node.target)
+    return _METHODS.get(node.target) if node.op == "call_method" else None
