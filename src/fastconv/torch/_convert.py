@@ -162,10 +162,10 @@ def convert(module: nn.Module) -> nn.Module:
 
     Notes
     -----
-    Weights are packed at the first call, in one form for most sizes of images, in four at most. Changes that torch makes
-    to them in place later (``load_state_dict``, ``copy_`` under ``no_grad``) are noticed, and they are packed again. Changes that go past its
-    version counter are not: through ``.data``, through a NumPy view, or inside ``torch.inference_mode()``. After such,
-    convert again.
+    Weights are packed at the first call, in one form for most sizes of images, in four at most. Changes that torch
+    makes to them in place later (``load_state_dict``, ``copy_`` under ``no_grad``) are noticed, and they are packed
+    again. Changes that go past its version counter are not: through ``.data``, through a NumPy view, or inside
+    ``torch.inference_mode()``. After such, convert again.
 
     A converted model is traced, scripted and exported with torch's own convolutions: packed weights are no part of a
     graph.
