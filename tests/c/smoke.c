@@ -46,6 +46,10 @@ static const shape SHAPES[] = {
     {1, 1, 9, 17, 13, 11, 5, 1, 1, 2},
     {1, 1, 33, 5, 60, 61, 3, 1, 1, 1},
     {1, 1, 720, 1, 34, 33, 3, 1, 1, 1},
+    // Kernels beyond the image; strides beyond the kernel, with gaps; as many phases as taps.
+    {2, 1, 3, 17, 3, 4, 12, 1, 1, 11},
+    {2, 2, 3, 4, 13, 11, 2, 5, 2, 1},
+    {1, 1, 5, 3, 18, 20, 6, 6, 1, 0},
 };
 enum { SHAPES_COUNT = sizeof SHAPES / sizeof *SHAPES, THREADS = 2 };
 
