@@ -97,8 +97,6 @@ A second kernel would give a second channel, and so on: a layer of 64 kernels ma
 channels out of one with three.
 """
 
-from fastconv._names import only
-
 from .conv import conv2d, conv2d_bias, conv2d_im2col, conv2d_input, conv2d_weight
 from .layers import (
     batch_norm,
@@ -152,4 +150,4 @@ __all__ = [
     "silu",
     "softmax",
 ]
-__dir__ = only(__all__)
+__dir__ = __all__.copy

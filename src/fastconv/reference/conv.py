@@ -19,13 +19,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import DTypeLike
 
-from fastconv._names import only
-
 from ._axes import Pair, channels_as, channels_first, channels_first_shape, pair
 from .layers import hardswish, relu, relu6, sigmoid, silu
 
 __all__ = ["conv2d", "conv2d_bias", "conv2d_im2col", "conv2d_input", "conv2d_weight"]
-__dir__ = only(__all__)
+__dir__ = __all__.copy
 
 
 Padding = int | str | Sequence[int | tuple[int, int]]

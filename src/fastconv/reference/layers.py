@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastconv._names import only
-
 __all__ = [
     "batch_norm",
     "cross_entropy",
@@ -20,7 +18,7 @@ __all__ = [
     "silu",
     "softmax",
 ]
-__dir__ = only(__all__)
+__dir__ = __all__.copy
 
 
 # --- linear and activations -----------------------------------------------------------------------

@@ -11,8 +11,6 @@ from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
-from fastconv._names import only
-
 from ._axes import Pair, channels_as, channels_first, channels_first_shape, pair
 
 __all__ = [
@@ -26,7 +24,7 @@ __all__ = [
     "max_pool2d",
     "max_pool2d_input",
 ]
-__dir__ = only(__all__)
+__dir__ = __all__.copy
 
 
 OptionalPair = int | Sequence[int | None]
