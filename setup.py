@@ -57,6 +57,8 @@ BASELINE = {"x86_64": ["-march=x86-64"], "aarch64": ["-march=armv8-a"]}
 #: No -ffast-math: rounding, NaN and infinity are kept. No contraction: compilers differ in it.
 CORE_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
 CORE_FLAGS += ["-Wall", "-Wextra", f"-I{CSRC}", "-D_POSIX_C_SOURCE=200809L"]
+#: Threads of some systems have 128 KiB of stack.
+CORE_FLAGS += ["-Wframe-larger-than=28672"]
 
 #: Symbols make the library twelve times as large. Where they are wanted, they name files relative to the sources.
 DEBUG_FLAGS = ["-g", f"-ffile-prefix-map={Path.cwd()}=."] if os.environ.get("FASTCONV_DEBUG") == "1" else ["-g0"]
