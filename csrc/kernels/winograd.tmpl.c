@@ -14,7 +14,7 @@
 
 enum {
     FC_NAME(winograd_most) = 8,     // points per side
-    FC_NAME(winograd_columns) = 34, // of a segment: 8 tiles of F(4, 3); of rows that are 16 floats wide a frame holds 25 KiB
+    FC_NAME(winograd_columns) = 34, // of a segment: 8 tiles of F(4, 3); frames of 25 KiB where rows are 16 wide
 };
 
 // B^T for one column or row of `alpha` values; it depends on the points alone, and so is shared by all F(m, r) of one
