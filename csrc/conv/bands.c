@@ -11,11 +11,7 @@
 // in every call, and has no place for a bias.
 #include "conv/parts.h"
 
-static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
-
-static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
-
-static int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+static int64_t ceil_div(int64_t a, int64_t b) { return -fc_floor_div(-a, b); }
 
 // The bands of an axis: outputs [low, high) see the image, from first to behind in the middle bands are alike.
 typedef struct bands {
@@ -27,13 +23,13 @@ typedef struct bands {
 static bands bands_of(const fc_axis *a, int64_t length, int64_t tile) {
     bands b = {.length = length};
     b.low = fc_max(0, ceil_div(a->pad - (a->kernel - 1) * a->dilation, a->stride)) / tile * tile;
-    b.high = fc_min(a->out, floor_div(a->in - 1 + a->pad, a->stride) + 1);
+    b.high = fc_min(a->out, fc_floor_div(a->in - 1 + a->pad, a->stride) + 1);
     b.count = b.high > b.low ? fc_ceil_div(b.high - b.low, length) : 0;
     // Neither end of the kernel limits the taps of a band of full length.
     const int64_t first = ceil_div(a->in + a->pad - a->kernel * a->dilation, a->stride) - b.low;
     const int64_t last = ceil_div(a->pad + a->dilation, a->stride) - length - b.low;
     b.alike = fc_clamp(0, ceil_div(first, length), b.count);
-    b.behind = fc_clamp(b.alike, fc_min(floor_div(last, length), (b.high - b.low) / length - 1) + 1, b.count);
+    b.behind = fc_clamp(b.alike, fc_min(fc_floor_div(last, length), (b.high - b.low) / length - 1) + 1, b.count);
     return b;
 }
 
@@ -46,7 +42,7 @@ static fc_series band_series(const fc_split *split, int axis, int64_t index) {
     const int64_t band = alike && kind > b.alike ? kind + alike - 1 : kind;
     const int64_t low = b.low + band * b.length, high = fc_min(b.high, low + b.length);
     int64_t tap = fc_max(0, ceil_div(a->pad - (high - 1) * a->stride, a->dilation));
-    int64_t taps = fc_min(a->kernel - 1, floor_div(a->in - 1 + a->pad - low * a->stride, a->dilation)) + 1 - tap;
+    int64_t taps = fc_min(a->kernel - 1, fc_floor_div(a->in - 1 + a->pad - low * a->stride, a->dilation)) + 1 - tap;
     if (split->tile > 1) {
         tap = 0;
         taps = a->kernel;
@@ -76,7 +72,7 @@ static fc_split split_of(const fc_problem *p, int64_t tile, int scale) {
     fc_split split = {.whole = *p, .sample = INT64_MAX / 2, .tile = tile, .series = band_series};
     for (int i = 0; i < FC_AXES; i++) {
         const fc_axis *a = &p->axis[i];
-        const int64_t unit = a->dilation / gcd(a->dilation, a->stride);
+        const int64_t unit = a->dilation / fc_gcd(a->dilation, a->stride);
         const int64_t image = fc_round_up(fc_ceil_div(a->in, a->stride), unit);
         const int whole = tile > 1 || live(a) == 1 || image >= a->out >> scale;
         split.length[i] = whole ? a->out : image << scale;
@@ -97,10 +93,6 @@ static int is_whole(const fc_split *split) {
     return 1;
 }
 
-static double total(const fc_verdict *v, const fc_options *options) {
-    return v->cost + (options->once ? v->packing : 0);
-}
-
 // The bands that take least time: longer ones have fewer beginnings, and sum more of what is zero.
 static fc_verdict ask_bands(const fc_request *r, fc_split *best) {
     const fc_problem *p = r->op->conv;
@@ -114,8 +106,8 @@ static fc_verdict ask_bands(const fc_request *r, fc_split *best) {
         if (is_whole(&split)) continue;
         const fc_verdict v = fc_parts_ask(&split, r->planner->ask_own, r->options);
         if (v.refusal) continue;
-        if (!found.refusal && total(&v, r->options) > 1.5 * total(&found, r->options)) break;
-        if (!found.refusal && total(&v, r->options) >= total(&found, r->options)) continue;
+        if (!found.refusal && fc_total(&v, r->options) > 1.5 * fc_total(&found, r->options)) break;
+        if (!found.refusal && fc_total(&v, r->options) >= fc_total(&found, r->options)) continue;
         found = v;
         *best = split;
     }

@@ -86,16 +86,9 @@ typedef struct block_job {
 } block_job;
 
 static void run_part(const block_job *job, char *packed) {
-    fc_call call = {
-        .base = {[FC_BASE_SRC] = (char *)job->block_src,
-                 [FC_BASE_WEI] = packed,
-                 [FC_BASE_RESIDUAL] = job->residual ? (char *)job->block_dst : NULL,
-                 [FC_BASE_DST] = (char *)job->block_dst,
-                 [FC_BASE_SHARED] = job->rest},
-        .own = job->rest + job->schedule->shared,
-        .each = job->schedule->each,
-    };
-    fc_schedule_run_alone(job->schedule, &call);
+    const fc_operands operands = {
+        .src = job->block_src, .wei = packed, .residual = job->residual ? job->block_dst : NULL, .dst = job->block_dst};
+    fc_schedule_run_alone(job->schedule, &operands, job->rest);
 }
 
 // The input rows of a band, those outside of the image as zeros.

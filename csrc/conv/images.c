@@ -26,17 +26,11 @@ static void image_task(const fc_stage *stage, fc_call *call, int64_t image, int 
     const fc_problem *p = &stage->plan->problem;
     const int64_t element = stage->plan->kernels->element;
     const int64_t from = image * p->src.outer * element, to = image * p->dst.outer * element;
-    char *own = fc_own_scratch(call, thread), *residual = fc_operand(call, stage->at.residual);
-    fc_call one = {
-        .base = {[FC_BASE_SRC] = (char *)fc_operand(call, stage->at.src) + from,
-                 [FC_BASE_WEI] = fc_operand(call, stage->at.wei),
-                 [FC_BASE_RESIDUAL] = residual ? residual + to : NULL,
-                 [FC_BASE_DST] = (char *)fc_operand(call, stage->at.dst) + to,
-                 [FC_BASE_SHARED] = own},
-        .own = own + schedule->shared,
-        .each = schedule->each,
-    };
-    fc_schedule_run_alone(schedule, &one);
+    const fc_operands operands = {.src = fc_operand(call, fc_behind(stage->at.src, from)),
+                                  .wei = fc_operand(call, stage->at.wei),
+                                  .residual = fc_operand(call, fc_behind(stage->at.residual, to)),
+                                  .dst = fc_operand(call, fc_behind(stage->at.dst, to))};
+    fc_schedule_run_alone(schedule, &operands, fc_own_scratch(call, thread));
 }
 
 static void images_alone(const fc_plan *plan, fc_list *list) {

@@ -308,22 +308,14 @@ static void share_task(const fc_stage *stage, fc_call *call, int64_t task, int t
     const parts *s = parts_of(plan);
     const shares *shares = stage->context;
     const int64_t element = plan->kernels->element, end = (task + 1) * s->count / shares->count;
-    char *own = fc_own_scratch(call, thread);
-    char *packed = fc_operand(call, stage->at.wei), *dst = fc_operand(call, stage->at.dst);
-    char *residual = fc_operand(call, stage->at.residual);
     for (int64_t at = task * s->count / shares->count, i = 0; at < end && !fc_must_stop(); at++) {
         while (at >= s->groups[i].first + s->groups[i].count) i++;
         const place part = place_of(plan, i, at - s->groups[i].first);
-        fc_call alone = {
-            .base = {[FC_BASE_SRC] = fc_operand(call, stage->at.src),
-                     [FC_BASE_WEI] = packed + part.packed,
-                     [FC_BASE_RESIDUAL] = residual ? residual + part.dst * element : NULL,
-                     [FC_BASE_DST] = dst + part.dst * element,
-                     [FC_BASE_SHARED] = own},
-            .own = own + shares->schedules[i]->shared,
-            .each = shares->schedules[i]->each,
-        };
-        fc_schedule_run_alone(shares->schedules[i], &alone);
+        const fc_operands operands = {.src = fc_operand(call, stage->at.src),
+                                      .wei = fc_operand(call, fc_behind(stage->at.wei, part.packed)),
+                                      .residual = fc_operand(call, fc_behind(stage->at.residual, part.dst * element)),
+                                      .dst = fc_operand(call, fc_behind(stage->at.dst, part.dst * element))};
+        fc_schedule_run_alone(shares->schedules[i], &operands, fc_own_scratch(call, thread));
     }
 }
 

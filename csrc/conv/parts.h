@@ -25,6 +25,17 @@ typedef struct fc_split {
     fc_series (*series)(const struct fc_split *split, int axis, int64_t index);
 } fc_split;
 
+static inline int64_t fc_gcd(int64_t a, int64_t b) {
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static inline int64_t fc_floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+
 typedef fc_verdict (*fc_ask_fn)(const fc_op *op, const fc_options *options);
 
 // The sums of what all parts say when asked; a refusal of any.

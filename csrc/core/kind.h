@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// kind.h - what can solve a problem: a name and verbs, in this order in every file that has one, listed once in plan.c.
+// kind.h - what can solve a problem: a name and verbs, in this order in every file that has one, listed once in planner.c.
 #ifndef FC_KIND_H
 #define FC_KIND_H
 
@@ -25,6 +25,11 @@ struct fc_planner {
     fc_status (*plan)(const fc_op *op, const fc_options *options, fc_plan **plan, char message[FC_MESSAGE]);
     const struct fc_kind *(*kind)(fc_algo_id algorithm); // of problems that need no other
 };
+
+// What counts in a choice.
+static inline double fc_total(const fc_verdict *verdict, const fc_options *options) {
+    return verdict->cost + (options->once ? verdict->packing : 0);
+}
 
 // What a kind can do, and how it does it.
 enum {

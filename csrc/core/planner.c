@@ -61,10 +61,6 @@ static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
     return v;
 }
 
-static double total(const fc_verdict *verdict, const fc_options *options) {
-    return verdict->cost + (options->once ? verdict->packing : 0);
-}
-
 static int serves(const fc_kind *kind, const fc_problem *p) {
     return kind->traits >> p->direction & 1 && !(kind->traits & FC_SERVES_HALF) == !p->half;
 }
@@ -78,7 +74,7 @@ static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
         const fc_kind *kind = i < 0 ? own : derived[i];
         if (!kind || !serves(kind, r->op->conv) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
         const fc_verdict v = ask_kind(kind, r);
-        if (*best && (v.refusal || total(&v, r->options) >= total(&found, r->options))) continue;
+        if (*best && (v.refusal || fc_total(&v, r->options) >= fc_total(&found, r->options))) continue;
         found = v;
         found.name = own ? own->name : kind->name;
         *best = kind;
@@ -126,10 +122,11 @@ static fc_algo_id cheapest(const fc_problem *problem, const fc_options *options)
     fc_algo_id best = FC_REFERENCE;
     fc_plan_explain(problem, options, verdicts);
     for (int id = 0; id < FC_ALGOS; id++)
-        if (!(algorithms[id]->traits & FC_BY_NAME) && total(&verdicts[id], options) < total(&verdicts[best], options))
+        if (!(algorithms[id]->traits & FC_BY_NAME) &&
+            fc_total(&verdicts[id], options) < fc_total(&verdicts[best], options))
             best = (fc_algo_id)id;
     const fc_verdict parts = ask_as(&(fc_op){.conv = problem}, options, FC_AUTO);
-    return total(&parts, options) <= total(&verdicts[best], options) ? FC_AUTO : best;
+    return fc_total(&parts, options) <= fc_total(&verdicts[best], options) ? FC_AUTO : best;
 }
 
 static fc_verdict ask(const fc_op *op, const fc_options *options) {

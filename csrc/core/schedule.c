@@ -99,10 +99,24 @@ static void run_unit(const fc_stage *unit, fc_call *call, int64_t task, int thre
         if (task < stage->count) stage->run(stage, call, task, thread);
 }
 
-void fc_schedule_run_alone(const fc_schedule *s, fc_call *call) {
+static fc_call call_of(const fc_schedule *s, const fc_operands *operands, void *scratch) {
+    return (fc_call){
+        .base = {[FC_BASE_SRC] = (char *)operands->src,
+                 [FC_BASE_WEI] = (char *)operands->wei,
+                 [FC_BASE_RESIDUAL] = (char *)operands->residual,
+                 [FC_BASE_DST] = operands->dst,
+                 [FC_BASE_INDEX] = (char *)operands->index,
+                 [FC_BASE_SHARED] = scratch},
+        .own = (char *)scratch + s->shared,
+        .each = s->each,
+    };
+}
+
+void fc_schedule_run_alone(const fc_schedule *s, const fc_operands *operands, void *scratch) {
+    fc_call call = call_of(s, operands, scratch);
     for (int64_t i = 0; i < s->stage_count; i += s->stages[i].together)
         for (int64_t task = 0; task < s->stages[i].tasks && !fc_must_stop(); task++)
-            run_unit(&s->stages[i], call, task, 0);
+            run_unit(&s->stages[i], &call, task, 0);
 }
 
 typedef struct running {
@@ -131,17 +145,7 @@ static void wave_task(void *context, int64_t wave, int64_t task, int thread) {
 size_t fc_schedule_scratch_bytes(const fc_schedule *s) { return s->shared + (size_t)s->threads * s->each; }
 
 fc_status fc_schedule_run(const fc_schedule *s, const fc_operands *operands, void *scratch) {
-    running r = {
-        .schedule = s,
-        .call = {.base = {[FC_BASE_SRC] = (char *)operands->src,
-                          [FC_BASE_WEI] = (char *)operands->wei,
-                          [FC_BASE_RESIDUAL] = (char *)operands->residual,
-                          [FC_BASE_DST] = operands->dst,
-                          [FC_BASE_INDEX] = (char *)operands->index,
-                          [FC_BASE_SHARED] = scratch},
-                 .own = (char *)scratch + s->shared,
-                 .each = s->each},
-    };
+    running r = {s, call_of(s, operands, scratch)};
     fc_parallel_waves(s->wave_tasks, s->wave_count, s->threads, s->exact, wave_task, &r);
     return (fc_status)atomic_load(&r.call.status);
 }

@@ -113,7 +113,7 @@ void fc_schedule_destroy(fc_schedule *schedule);
 
 // ------------------------------------------------------------------------------------------------------------ running
 
-// A schedule for one thread from within a task of another.
-void fc_schedule_run_alone(const fc_schedule *schedule, fc_call *call);
+// As fc_schedule_run, of a schedule for one thread, from within a task of another.
+void fc_schedule_run_alone(const fc_schedule *schedule, const fc_operands *operands, void *scratch);
 
 #endif

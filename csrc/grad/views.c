@@ -4,7 +4,7 @@
 // transposed or copied.
 //
 // Input gradient.  Output o and tap k touch input i = o * s - p + k * e.  The inputs of one phase r = i mod s see only
-// the taps with k * e = r + p (mod s), every (s / g)-th from a first one k0 on, g = gcd(s, e).  With i = r + s * j and
+// the taps with k * e = r + p (mod s), every (s / g)-th from a first one k0 on, g = fc_gcd(s, e).  With i = r + s * j and
 // k = k0 + t * s / g this is, along j, a correlation of d_dst with the taps in reverse, of stride 1 and dilation e / g,
 // written with stride s.  Every input belongs to one phase, so that a transposed convolution, which is this gradient with
 // a bias, a residual and an activation, is finished phase by phase.
@@ -18,17 +18,6 @@
 // places.
 #include "conv/parts.h"
 
-static int64_t gcd(int64_t a, int64_t b) {
-    while (b) {
-        const int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
-static int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
-
 // What the phases of an axis have in common.
 typedef struct phases {
     int64_t period;         // taps from one of a phase to its next
@@ -38,16 +27,17 @@ typedef struct phases {
 
 // Steps of the dilation that are longer than the stride leave some q out.
 static int64_t q_of(const fc_axis *a, int64_t kind) {
-    if (a->dilation >= a->stride) return floor_div(kind * a->dilation - a->pad, a->stride);
-    return floor_div(-a->pad, a->stride) + kind;
+    if (a->dilation >= a->stride) return fc_floor_div(kind * a->dilation - a->pad, a->stride);
+    return fc_floor_div(-a->pad, a->stride) + kind;
 }
 
 static phases phases_of(const fc_axis *a) {
-    phases p = {.period = a->stride / gcd(a->stride, a->dilation)};
+    phases p = {.period = a->stride / fc_gcd(a->stride, a->dilation)};
     p.firsts = fc_min(p.period, a->kernel);
     p.starts = fc_min(a->stride, a->in);
-    p.kinds = a->dilation >= a->stride ? p.firsts
-                                       : floor_div((p.firsts - 1) * a->dilation - a->pad, a->stride) - q_of(a, 0) + 1;
+    p.kinds = a->dilation >= a->stride
+                  ? p.firsts
+                  : fc_floor_div((p.firsts - 1) * a->dilation - a->pad, a->stride) - q_of(a, 0) + 1;
     return p;
 }
 
@@ -58,9 +48,9 @@ static fc_series phase_series(const fc_split *split, int axis, int64_t index) {
     const int fewer_taps = index / 2 % 2, fewer_out = index % 2;
     const int64_t last_tap = (a->kernel - 1) % p.period, last_out = (a->in - 1) % a->stride;
     const int64_t r0 = fewer_out ? last_out + 1 : 0, r1 = fc_min(p.starts - 1, fewer_out ? a->stride : last_out);
-    const int64_t low = fc_max(fewer_taps ? last_tap + 1 : 0, -floor_div(-(base + r0), a->dilation));
+    const int64_t low = fc_max(fewer_taps ? last_tap + 1 : 0, -fc_floor_div(-(base + r0), a->dilation));
     const int64_t high =
-        fc_min(fewer_taps ? p.firsts - 1 : fc_min(last_tap, p.firsts - 1), floor_div(base + r1, a->dilation));
+        fc_min(fewer_taps ? p.firsts - 1 : fc_min(last_tap, p.firsts - 1), fc_floor_div(base + r1, a->dilation));
     const int64_t taps = (a->kernel - 1) / p.period + 1 - fewer_taps, dilation = a->dilation / (a->stride / p.period);
     return (fc_series){
         .axis = {.in = a->out,
