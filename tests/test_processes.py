@@ -343,7 +343,7 @@ def test_scratch_that_is_kept_has_a_bound():
         gate.wait()
         for _ in range(3):
             plan(image)
-            fc.conv2d(small, weights)
+            fc.conv2d(small, weights, algorithm="im2col")
     others = [threading.Thread(target=call) for _ in range(4)]
     for t in others: t.start()
     for t in others: t.join()
@@ -358,7 +358,7 @@ def test_a_small_request_leaves_a_large_buffer_alone():
     import fastconv as fc
     from fastconv import _core
     weights = np.ones((1024, 1024, 3, 3), np.float32)
-    large = lambda: fc.conv2d(np.ones((1, 1024, 3, 3), np.float32), weights)
+    large = lambda: fc.conv2d(np.ones((1, 1024, 3, 3), np.float32), weights, algorithm="im2col")
     little = lambda: fc.conv2d(np.ones((1, 8, 30, 30), np.float32), np.ones((8, 8, 3, 3), np.float32))
     large()
     kept = _core.scratch()[0]
