@@ -31,12 +31,25 @@ typedef enum fc_algo_id {
 
 enum { FC_MESSAGE = 160 };
 
-// What is to be done: one of these, the others NULL.
+// The families of problems: an enumerator FC_..., the struct that describes one, which has a member dtype, and the name by
+// which plans hold it and core/family.c finds its check and its kinds.
+#define FC_FAMILY_LIST(X)                                                                                              \
+    X(CONV, fc_problem, problem)                                                                                       \
+    X(POOL, fc_pool, pool)                                                                                             \
+    X(STENCIL, fc_stencil, stencil)                                                                                    \
+    X(MAP, fc_map, map)
+
+typedef enum fc_family {
+#define FC_FAMILY(id, type, name) FC_##id,
+    FC_FAMILY_LIST(FC_FAMILY)
+#undef FC_FAMILY
+        FC_FAMILIES
+} fc_family;
+
+// What is to be done: a problem of some family.
 typedef struct fc_op {
-    const fc_problem *conv;
-    const fc_pool *pool;
-    const fc_stencil *stencil;
-    const fc_map *map;
+    fc_family family;
+    const void *problem; // the struct of the family
 } fc_op;
 
 typedef struct fc_plan fc_plan;
@@ -114,7 +127,7 @@ fc_algo_id fc_plan_algorithm(const fc_plan *plan);
 const char *fc_plan_form(const fc_plan *plan); // which of its forms, in words; "" where it has but one
 size_t fc_plan_packed_bytes(const fc_plan *plan);
 uint64_t fc_plan_tag(const fc_plan *plan);   // plans with the same one pack the same weights to the same bytes
-double fc_plan_flops(const fc_plan *plan);   // of direct convolution, a multiply-add counting two
+double fc_plan_flops(const fc_plan *plan);   // of direct convolution, a multiply-add counting two; 0 of others
 double fc_plan_seconds(const fc_plan *plan); // predicted, on one thread
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
@@ -126,10 +139,13 @@ fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, v
 fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule **schedule);
 size_t fc_schedule_scratch_bytes(const fc_schedule *schedule);
 
+enum { FC_OTHERS = 3 };
+
 // The arrays of a call; those that the problem does not have are NULL.
 typedef struct fc_operands {
-    const void *src, *wei; // wei: packed
-    const void *residual;  // NULL, or laid out exactly as dst
+    const void *src, *wei;        // wei: packed
+    const void *residual;         // NULL, or laid out exactly as dst
+    const void *other[FC_OTHERS]; // what src is combined with, in the order and layout that the family says
     void *dst;
     int64_t *index; // of pooling: written forward, read backward
 } fc_operands;

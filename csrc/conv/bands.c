@@ -95,7 +95,7 @@ static int is_whole(const fc_split *split) {
 
 // The bands that take least time: longer ones have fewer beginnings, and sum more of what is zero.
 static fc_verdict ask_bands(const fc_request *r, fc_split *best) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const int64_t tile = r->planner->kind(r->options->algorithm)->rows;
     fc_verdict found = {.refusal = "most taps see the image", .cost = INFINITY};
     if (live(&p->axis[0]) * live(&p->axis[1]) * live(&p->axis[2]) > 0.5) return found;

@@ -33,7 +33,7 @@ static fc_padded padded_of(const fc_problem *p) {
 }
 
 static const char *refuse(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     if (over_channels(p) && p->in_channels <= k->vl) return NULL;
     if (p->in_channels != 1) return "a group has more than one input channel";
@@ -44,7 +44,7 @@ static const char *refuse(const fc_request *r) {
 
 // Two loads for each multiply-add, and each vector of outputs stored once.
 static double cost(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const int64_t run = over_channels(p) ? p->groups * p->in_channels : p->axis[2].out;

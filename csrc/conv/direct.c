@@ -34,7 +34,7 @@ static direct_pixels shape_of(const fc_problem *p, const fc_kernels *k, const fc
 }
 
 static const char *pixels_refuse(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     if (fc_padded_fits(p, r->kernels, FC_UNIT_MOST) &&
         shape_of(p, r->kernels, &r->options->machine).bytes <= FC_UNIT_MOST)
         return NULL;
@@ -42,7 +42,7 @@ static const char *pixels_refuse(const fc_request *r) {
 }
 
 static double pixels_cost(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const direct_pixels s = shape_of(p, k, &r->options->machine);
@@ -59,19 +59,19 @@ static double pixels_cost(const fc_request *r) {
 
 // Whether rows of pixels may go over channels all the same, transposed.
 static int turns(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     return p->src.axis[2] == 1 && p->out_channels * 4 >= r->kernels->nr && !fc_direct_channels_refuse(r);
 }
 
 static const char *refuse(const fc_request *r) {
-    if (fc_gemm_over_channels(r->op->conv, r->kernels)) return fc_direct_channels_refuse(r);
+    if (fc_gemm_over_channels(r->op->problem, r->kernels)) return fc_direct_channels_refuse(r);
     return turns(r) ? NULL : pixels_refuse(r);
 }
 
 // What the strides suggest, or for rows of pixels the cheaper way: going over channels transposes the input as it is
 // copied and the output as it is stored, which costs less than short rows and phases of a stride often do.
 static int over_channels(const fc_request *r) {
-    if (fc_gemm_over_channels(r->op->conv, r->kernels)) return 1;
+    if (fc_gemm_over_channels(r->op->problem, r->kernels)) return 1;
     if (!turns(r)) return 0;
     return pixels_refuse(r) || fc_direct_channels_cost(r) < pixels_cost(r);
 }

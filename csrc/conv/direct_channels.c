@@ -66,12 +66,13 @@ static double unit_bytes(const fc_problem *p, const fc_kernels *k) {
 }
 
 const char *fc_direct_channels_refuse(const fc_request *r) {
-    if (unit_bytes(r->op->conv, r->kernels) > FC_ROWS_MOST) return "the input of one output row needs more than 4 MiB";
+    if (unit_bytes(r->op->problem, r->kernels) > FC_ROWS_MOST)
+        return "the input of one output row needs more than 4 MiB";
     return NULL;
 }
 
 double fc_direct_channels_cost(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const direct_channels s = shape_of(p, k, &r->options->machine);

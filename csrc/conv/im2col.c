@@ -17,7 +17,7 @@ static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 
 // Every input element is copied once per tap, in runs of an output row, of a channel vector, or of a row of taps.
 static double cost(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const int over_channels = fc_gemm_over_channels(p, k);
     const int64_t run = !over_channels ? p->axis[2].out : channel_major(p) ? p->axis[2].kernel : p->in_channels;

@@ -78,7 +78,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     fc_problem image = *p;
     image.batch = 1;
     fc_plan *one, *all;
-    fc_status status = r->planner->plan(&(fc_op){.conv = &image}, r->options, &one, message);
+    fc_status status = r->planner->plan(&(fc_op){FC_CONV, &image}, r->options, &one, message);
     if (status != FC_OK) return status;
     plan->parts->plan = one;
     plan->part_count = 1;
@@ -87,7 +87,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     fc_options options = *r->options;
     options.batch_invariant = 0;
     options.algorithm = one->id;
-    status = r->planner->plan(&(fc_op){.conv = p}, &options, &all, message);
+    status = r->planner->plan(&(fc_op){FC_CONV, p}, &options, &all, message);
     if (status == FC_NO_MEMORY) return status;
     if (status == FC_OK && sums_alike(one, all)) {
         state->whole = 1;

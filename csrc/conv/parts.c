@@ -48,7 +48,7 @@ typedef struct asking {
 static fc_status ask_part(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count) {
     (void)series;
     asking *a = context;
-    const fc_verdict v = a->ask(&(fc_op){.conv = part}, a->options);
+    const fc_verdict v = a->ask(&(fc_op){FC_CONV, part}, a->options);
     if (v.refusal) {
         a->sum = v;
         return FC_UNSUPPORTED;
@@ -121,7 +121,7 @@ static fc_status make_part(void *context, const fc_problem *part, const fc_serie
     parts *s = plan->state;
     group *g = &s->groups[plan->part_count];
     fc_part *made = &plan->parts[plan->part_count];
-    const fc_status status = m->request->planner->plan(&(fc_op){.conv = part}, m->options, &made->plan, m->message);
+    const fc_status status = m->request->planner->plan(&(fc_op){FC_CONV, part}, m->options, &made->plan, m->message);
     if (status != FC_OK) return status;
     plan->part_count++;
     memcpy(g->series, series, sizeof g->series);

@@ -9,7 +9,7 @@
 #include "conv/gemm/gemm.h"
 
 static const char *refuse(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     for (int i = 0; i < FC_AXES; i++)
         if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 || p->axis[i].in != p->axis[i].out)
             return "only 1x1 kernels with stride 1 and no padding are pointwise";
@@ -21,7 +21,7 @@ static const char *refuse(const fc_request *r) {
 }
 
 static double cost(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     return fc_cost_gemm(p, r->kernels, r->options, fc_gemm_over_channels(p, r->kernels), 0.0);
 }
 

@@ -11,7 +11,7 @@ static const char *refuse(const fc_request *r) {
 
 static double cost(const fc_request *r) {
     const fc_costs *c = &r->options->costs;
-    return c->fixed + c->reference * fc_macs(r->op->conv);
+    return c->fixed + c->reference * fc_macs(r->op->problem);
 }
 
 // Packed: the bias, then the weights [group][out channel][channel][tap].

@@ -107,7 +107,7 @@ static int64_t chunk_of(const winograd *w, int64_t groups, int threads) {
 }
 
 static const char *refuse(const fc_request *r, int64_t m) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     if (p->dtype != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
     if (p->axis[2].stride != 1) return "only stride 1 along rows";
     if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
@@ -119,7 +119,7 @@ static const char *refuse(const fc_request *r, int64_t m) {
 }
 
 static double cost(const fc_request *r, int64_t m) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const winograd w = shape_of(p, k, &r->options->machine, m);
@@ -140,7 +140,7 @@ static double cost(const fc_request *r, int64_t m) {
 
 // Each pair of an input and an output channel, in all points of a tile.
 static double packing(const fc_request *r, int64_t m) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     const fc_winograd_form form = form_of(p, m);
     const double pairs = (double)p->groups * (double)p->in_channels * (double)p->out_channels;
     return pairs * (double)(form.points * blocks_of(&form)) * r->options->costs.pack_point;

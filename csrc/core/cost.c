@@ -74,7 +74,7 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_options *
 }
 
 double fc_cost_packing(const fc_request *r) {
-    const fc_problem *p = r->op->conv;
+    const fc_problem *p = r->op->problem;
     return (double)p->groups * (double)p->in_channels * (double)p->out_channels * (double)fc_taps(p) *
            r->options->costs.pack;
 }

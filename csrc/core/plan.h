@@ -22,11 +22,11 @@ struct fc_plan {
     const fc_kind *kind;
     const fc_kernels *kernels;
     fc_machine machine;
-    union { // of the kind
-        fc_problem problem;
-        fc_pool pool;
-        fc_stencil stencil;
-        fc_map map;
+    fc_family family;
+    union {
+#define FC_FAMILY(id, type, name) type name;
+        FC_FAMILY_LIST(FC_FAMILY)
+#undef FC_FAMILY
     };
     fc_algo_id id;
     double seconds; // predicted, one thread

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// planner.c - the kinds of problems and the ordered list of algorithms, the choice among them, and the plan that holds it.
+// planner.c - the ordered list of algorithms of convolutions, the choice among them and among the kinds of other problems,
+// and the plan that holds it.
+#include "core/family.h"
 #include "core/plan.h"
-
-#include <stdio.h>
 
 // Of convolutions: one for each algorithm, and those that serve any of them by other problems.
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
 extern const fc_kind fc_kind_bands, fc_kind_views, fc_kind_convert, fc_kind_images;
-extern const fc_kind fc_kind_pool, fc_kind_pool_grad, fc_kind_stencil, fc_kind_map;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
@@ -20,6 +19,7 @@ static const fc_kind *const algorithms[FC_ALGOS] = {
 };
 static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_views, &fc_kind_convert};
 enum { FC_DERIVED = sizeof derived / sizeof *derived };
+const fc_kind *const fc_kinds_problem[] = {NULL};
 
 // ----------------------------------------------------------------------------------------------------------- choosing
 
@@ -72,7 +72,7 @@ static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
     *best = NULL;
     for (int i = -1; i < FC_DERIVED; i++) {
         const fc_kind *kind = i < 0 ? own : derived[i];
-        if (!kind || !serves(kind, r->op->conv) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
+        if (!kind || !serves(kind, r->op->problem) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
         const fc_verdict v = ask_kind(kind, r);
         if (*best && (v.refusal || fc_total(&v, r->options) >= fc_total(&found, r->options))) continue;
         found = v;
@@ -85,11 +85,7 @@ static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
 static const fc_planner planner;
 
 static fc_request request_of(const fc_op *op, const fc_options *options) {
-    const int dtype = op->conv      ? op->conv->dtype
-                      : op->pool    ? op->pool->dtype
-                      : op->stencil ? op->stencil->dtype
-                                    : op->map->dtype;
-    return (fc_request){op, fc_kernels_for(options->machine.isa, (fc_dtype)dtype), options, &planner};
+    return (fc_request){op, fc_kernels_for(options->machine.isa, fc_op_dtype(op)), options, &planner};
 }
 
 static fc_problem simplified(const fc_problem *p) {
@@ -104,16 +100,16 @@ static fc_problem in_question(const fc_problem *problem, const fc_options *optio
 }
 
 static fc_verdict ask_as(const fc_op *op, const fc_options *options, fc_algo_id algorithm) {
-    const fc_problem p = in_question(op->conv, options);
+    const fc_problem p = in_question(op->problem, options);
     fc_options chosen = *options;
     chosen.algorithm = algorithm;
     const fc_kind *kind;
-    const fc_request r = request_of(&(fc_op){.conv = &p}, &chosen);
+    const fc_request r = request_of(&(fc_op){FC_CONV, &p}, &chosen);
     return ask_algorithm(&r, &kind);
 }
 
 void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]) {
-    for (int id = 0; id < FC_ALGOS; id++) verdicts[id] = ask_as(&(fc_op){.conv = problem}, options, (fc_algo_id)id);
+    for (int id = 0; id < FC_ALGOS; id++) verdicts[id] = ask_as(&(fc_op){FC_CONV, problem}, options, (fc_algo_id)id);
 }
 
 // FC_AUTO where parts that choose for themselves are no dearer than any one algorithm.
@@ -125,40 +121,28 @@ static fc_algo_id cheapest(const fc_problem *problem, const fc_options *options)
         if (!(algorithms[id]->traits & FC_BY_NAME) &&
             fc_total(&verdicts[id], options) < fc_total(&verdicts[best], options))
             best = (fc_algo_id)id;
-    const fc_verdict parts = ask_as(&(fc_op){.conv = problem}, options, FC_AUTO);
+    const fc_verdict parts = ask_as(&(fc_op){FC_CONV, problem}, options, FC_AUTO);
     return fc_total(&parts, options) <= fc_total(&verdicts[best], options) ? FC_AUTO : best;
 }
 
 static fc_verdict ask(const fc_op *op, const fc_options *options) {
-    const fc_algo_id algorithm = options->algorithm == FC_AUTO ? cheapest(op->conv, options) : options->algorithm;
+    const fc_algo_id algorithm = options->algorithm == FC_AUTO ? cheapest(op->problem, options) : options->algorithm;
     return ask_as(op, options, algorithm);
 }
 
 // ------------------------------------------------------------------------------------------------------------- making
 
-// The kind that serves, and what it predicts; of a convolution its algorithm too.
-static fc_status choose(fc_plan *plan, const fc_op *op, fc_options *options, char message[FC_MESSAGE]) {
-    if (!op->conv) {
-        const fc_request r = request_of(op, options);
-        if (op->pool) plan->pool = *op->pool;
-        else if (op->stencil) plan->stencil = *op->stencil;
-        else plan->map = *op->map;
-        plan->kind = op->map                             ? &fc_kind_map
-                     : op->stencil                       ? &fc_kind_stencil
-                     : op->pool->direction == FC_FORWARD ? &fc_kind_pool
-                                                         : &fc_kind_pool_grad;
-        plan->seconds = plan->kind->cost(&r);
-        return FC_OK;
-    }
-    const int one_by_one = options->batch_invariant && op->conv->direction != FC_BACKWARD_WEIGHT;
-    if (one_by_one && op->conv->batch > 1 && op->conv->direction == FC_FORWARD && !op->conv->half) {
-        plan->problem = *op->conv;
+// The kind of convolution that serves, its algorithm, and what it predicts.
+static fc_status choose_algorithm(fc_plan *plan, const fc_problem *p, fc_options *options, char message[FC_MESSAGE]) {
+    const int one_by_one = options->batch_invariant && p->direction != FC_BACKWARD_WEIGHT;
+    if (one_by_one && p->batch > 1 && p->direction == FC_FORWARD && !p->half) {
+        plan->problem = *p;
         plan->kind = &fc_kind_images;
         return FC_OK;
     }
-    plan->problem = simplified(op->conv);
+    plan->problem = simplified(p);
     if (options->algorithm == FC_AUTO) options->algorithm = cheapest(&plan->problem, options);
-    const fc_request r = request_of(&(fc_op){.conv = &plan->problem}, options);
+    const fc_request r = request_of(&(fc_op){FC_CONV, &plan->problem}, options);
     const fc_verdict verdict = ask_algorithm(&r, &plan->kind);
     plan->id = options->algorithm;
     plan->seconds = verdict.cost * (double)(one_by_one ? plan->problem.batch : 1); // parts speak of one image
@@ -200,22 +184,37 @@ static uint64_t tag_of(const fc_plan *plan) {
     return tag;
 }
 
+// The kind of another problem that serves, and what it predicts.
+static fc_status choose_kind(fc_plan *plan, const fc_op *op, const fc_options *options, char message[FC_MESSAGE]) {
+    const fc_request r = request_of(op, options);
+    const char *refusal = NULL;
+    memcpy(&plan->problem, op->problem, fc_families[op->family].bytes);
+    for (const fc_kind *const *kind = fc_families[op->family].kinds; *kind; kind++) {
+        refusal = (*kind)->refuse ? (*kind)->refuse(&r) : NULL;
+        if (refusal) continue;
+        plan->kind = *kind;
+        plan->seconds = plan->kind->cost(&r);
+        return FC_OK;
+    }
+    snprintf(message, FC_MESSAGE, "%s", refusal);
+    return FC_UNSUPPORTED;
+}
+
 static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out, char message[FC_MESSAGE]) {
     snprintf(message, FC_MESSAGE, "not enough memory for the plan");
     fc_options chosen = *options;
     fc_plan *plan = calloc(1, sizeof *plan);
     if (!plan) return FC_NO_MEMORY;
-    fc_status status = choose(plan, op, &chosen, message);
+    plan->family = op->family;
+    fc_status status = op->family == FC_CONV ? choose_algorithm(plan, op->problem, &chosen, message)
+                                             : choose_kind(plan, op, &chosen, message);
     if (status == FC_OK) {
-        const fc_op own = {.conv = op->conv ? &plan->problem : NULL,
-                           .pool = op->pool ? &plan->pool : NULL,
-                           .stencil = op->stencil ? &plan->stencil : NULL,
-                           .map = op->map ? &plan->map : NULL};
+        const fc_op own = {op->family, &plan->problem}; // the address of whatever the union holds
         const fc_request r = request_of(&own, &chosen);
         plan->kernels = r.kernels;
         plan->machine = chosen.machine;
         status = plan->kind->layout(plan, &r, message);
-        if (status == FC_OK && op->conv) plan->tag = tag_of(plan);
+        if (status == FC_OK && op->family == FC_CONV) plan->tag = tag_of(plan);
     }
     if (status != FC_OK) {
         fc_plan_destroy(plan);
@@ -226,8 +225,8 @@ static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out,
 }
 
 static fc_verdict ask_own(const fc_op *op, const fc_options *options) {
-    const fc_problem p = simplified(op->conv);
-    const fc_request r = request_of(&(fc_op){.conv = &p}, options);
+    const fc_problem p = simplified(op->problem);
+    const fc_request r = request_of(&(fc_op){FC_CONV, &p}, options);
     return ask_kind(algorithms[options->algorithm], &r);
 }
 
@@ -289,7 +288,7 @@ size_t fc_plan_packed_bytes(const fc_plan *plan) { return plan->packed_bytes; }
 
 uint64_t fc_plan_tag(const fc_plan *plan) { return plan->tag; }
 
-double fc_plan_flops(const fc_plan *plan) { return 2 * fc_macs(&plan->problem); }
+double fc_plan_flops(const fc_plan *plan) { return plan->family == FC_CONV ? 2 * fc_macs(&plan->problem) : 0; }
 
 double fc_plan_seconds(const fc_plan *plan) { return plan->seconds; }
 
@@ -306,13 +305,15 @@ fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule *
             *out = s;
             return FC_OK;
         }
-    fc_list list = {.schedule = fc_schedule_new(threads),
-                    .at = {.src = fc_place_in(FC_BASE_SRC),
-                           .wei = fc_place_in(FC_BASE_WEI),
-                           .residual = fc_place_in(FC_BASE_RESIDUAL),
-                           .dst = fc_place_in(FC_BASE_DST),
-                           .index = fc_place_in(FC_BASE_INDEX),
-                           .shared = fc_place_in(FC_BASE_SHARED)}};
+    fc_list list = {
+        .schedule = fc_schedule_new(threads),
+        .at = {.src = fc_place_in(FC_BASE_SRC),
+               .wei = fc_place_in(FC_BASE_WEI),
+               .residual = fc_place_in(FC_BASE_RESIDUAL),
+               .other = {fc_place_in(FC_BASE_OTHER), fc_place_in(FC_BASE_OTHER + 1), fc_place_in(FC_BASE_OTHER + 2)},
+               .dst = fc_place_in(FC_BASE_DST),
+               .index = fc_place_in(FC_BASE_INDEX),
+               .shared = fc_place_in(FC_BASE_SHARED)}};
     if (!list.schedule) return FC_NO_MEMORY;
     plan->kind->stages(plan, threads, &list);
     const fc_status status = fc_schedule_finish(&list);

@@ -1,23 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// problem.c - the checks that memory safety rests on.  The words for users are Python's (_args); these are the last
+// problem.c - the checks that memory safety rests on, of convolutions, pooling and stencils.  The words for users are Python's (_args); these are the last
 // line of defence, so that no caller of the C interface can make a kernel read outside an array of the stated sizes.
-#include "fastconv.h"
+#include "core/family.h"
 #include "kernels/pool.h"
 
 #include <math.h>
-#include <stdio.h>
-
-#define CHECK(condition, ...)                                                                                          \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            snprintf(message, FC_MESSAGE, __VA_ARGS__);                                                                \
-            return FC_INVALID;                                                                                         \
-        }                                                                                                              \
-    } while (0)
-
-// Far below INT64_MAX, so that sums of a few such numbers and their bytes cannot overflow either.
-static const int64_t largest = INT64_C(1) << 48;
 
 // Whether the axes of a tensor follow each other in memory, in any order but for the images', without gaps.
 static int fills(const fc_view *v, int64_t groups, int64_t channels, const int64_t size[FC_AXES], int64_t outer) {
@@ -39,57 +27,58 @@ static int fills(const fc_view *v, int64_t groups, int64_t channels, const int64
 static int reaches(const fc_view *v) {
     const int64_t strides[] = {v->group, v->outer, v->channel, v->axis[0], v->axis[1], v->axis[2]};
     int all = 1;
-    for (int i = 0; i < 3 + FC_AXES; i++) all &= strides[i] >= -largest && strides[i] <= largest;
+    for (int i = 0; i < 3 + FC_AXES; i++) all &= strides[i] >= -fc_largest && strides[i] <= fc_largest;
     return all;
 }
 
-static int product_fits(int64_t *product, int64_t factor) {
-    return factor >= 0 && !__builtin_mul_overflow(*product, factor, product) && *product <= largest;
-}
-
-static fc_status check_conv(const fc_problem *p, char message[FC_MESSAGE]) {
+fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
+    const fc_problem *p = problem;
     static const char *const names[FC_AXES] = {"depth", "height", "width"};
-    CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is not float32 or float64", (int)p->dtype);
-    CHECK(p->direction >= FC_FORWARD && p->direction <= FC_BACKWARD_WEIGHT, "direction %d is unknown",
-          (int)p->direction);
-    CHECK(p->batch >= 0, "batch %lld is negative", (long long)p->batch);
-    CHECK(p->groups >= 1, "groups %lld is below 1", (long long)p->groups);
-    CHECK(p->in_channels >= 1, "in_channels %lld is below 1", (long long)p->in_channels);
-    CHECK(p->out_channels >= 1, "out_channels %lld is below 1", (long long)p->out_channels);
-    CHECK(p->activation >= FC_ACT_CLAMP && p->activation < FC_ACTIVATIONS, "activation %d is unknown",
-          (int)p->activation);
-    CHECK(!isnan(p->low) && !isnan(p->high) && p->low <= p->high, "activation bounds are not ordered");
-    CHECK(p->activation == FC_ACT_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
-          "activation %d has bounds, which are for a clamp", (int)p->activation);
+    FC_CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is not float32 or float64", (int)p->dtype);
+    FC_CHECK(p->direction >= FC_FORWARD && p->direction <= FC_BACKWARD_WEIGHT, "direction %d is unknown",
+             (int)p->direction);
+    FC_CHECK(p->batch >= 0, "batch %lld is negative", (long long)p->batch);
+    FC_CHECK(p->groups >= 1, "groups %lld is below 1", (long long)p->groups);
+    FC_CHECK(p->in_channels >= 1, "in_channels %lld is below 1", (long long)p->in_channels);
+    FC_CHECK(p->out_channels >= 1, "out_channels %lld is below 1", (long long)p->out_channels);
+    FC_CHECK(p->activation >= FC_ACT_CLAMP && p->activation < FC_ACTIVATIONS, "activation %d is unknown",
+             (int)p->activation);
+    FC_CHECK(!isnan(p->low) && !isnan(p->high) && p->low <= p->high, "activation bounds are not ordered");
+    FC_CHECK(p->activation == FC_ACT_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
+             "activation %d has bounds, which are for a clamp", (int)p->activation);
     int64_t src = p->batch > 0 ? p->batch : 1, dst = src, wei = 1;
-    int fits = product_fits(&src, p->groups) && product_fits(&src, p->in_channels) && product_fits(&dst, p->groups) &&
-               product_fits(&dst, p->out_channels) && product_fits(&wei, p->groups) &&
-               product_fits(&wei, p->in_channels) && product_fits(&wei, p->out_channels);
+    int fits = fc_product_fits(&src, p->groups) && fc_product_fits(&src, p->in_channels) &&
+               fc_product_fits(&dst, p->groups) && fc_product_fits(&dst, p->out_channels) &&
+               fc_product_fits(&wei, p->groups) && fc_product_fits(&wei, p->in_channels) &&
+               fc_product_fits(&wei, p->out_channels);
     for (int i = 0; i < FC_AXES; i++) {
         const fc_axis *a = &p->axis[i];
-        CHECK(a->in >= 1 && a->in <= largest, "input %s %lld is out of range", names[i], (long long)a->in);
-        CHECK(a->out >= 1 && a->out <= largest, "output %s %lld is out of range", names[i], (long long)a->out);
-        CHECK(a->kernel >= 1 && a->kernel <= largest, "kernel %s %lld is out of range", names[i], (long long)a->kernel);
-        CHECK(a->stride >= 1 && a->stride <= largest, "stride %lld is out of range", (long long)a->stride);
-        CHECK(a->dilation >= 1 && a->dilation <= largest, "dilation %lld is out of range", (long long)a->dilation);
-        CHECK(a->pad >= -largest && a->pad <= largest, "padding %lld is out of range", (long long)a->pad);
+        FC_CHECK(a->in >= 1 && a->in <= fc_largest, "input %s %lld is out of range", names[i], (long long)a->in);
+        FC_CHECK(a->out >= 1 && a->out <= fc_largest, "output %s %lld is out of range", names[i], (long long)a->out);
+        FC_CHECK(a->kernel >= 1 && a->kernel <= fc_largest, "kernel %s %lld is out of range", names[i],
+                 (long long)a->kernel);
+        FC_CHECK(a->stride >= 1 && a->stride <= fc_largest, "stride %lld is out of range", (long long)a->stride);
+        FC_CHECK(a->dilation >= 1 && a->dilation <= fc_largest, "dilation %lld is out of range",
+                 (long long)a->dilation);
+        FC_CHECK(a->pad >= -fc_largest && a->pad <= fc_largest, "padding %lld is out of range", (long long)a->pad);
         int64_t reach = a->kernel, span = a->out;
-        fits = fits && product_fits(&reach, a->dilation) && product_fits(&span, a->stride);
-        fits = fits && product_fits(&src, a->in) && product_fits(&dst, a->out) && product_fits(&wei, a->kernel);
+        fits = fits && fc_product_fits(&reach, a->dilation) && fc_product_fits(&span, a->stride);
+        fits =
+            fits && fc_product_fits(&src, a->in) && fc_product_fits(&dst, a->out) && fc_product_fits(&wei, a->kernel);
     }
-    CHECK(fits, "the product of the sizes exceeds 2^48");
-    CHECK(reaches(&p->src) && reaches(&p->wei) && reaches(&p->dst), "a stride exceeds 2^48 elements");
+    FC_CHECK(fits, "the product of the sizes exceeds 2^48");
+    FC_CHECK(reaches(&p->src) && reaches(&p->wei) && reaches(&p->dst), "a stride exceeds 2^48 elements");
     if (!p->half) return FC_OK;
-    CHECK(p->dtype == FC_F32 && p->direction == FC_FORWARD, "float16 is for float32 and forward only");
+    FC_CHECK(p->dtype == FC_F32 && p->direction == FC_FORWARD, "float16 is for float32 and forward only");
     const int64_t in[] = {p->axis[0].in, p->axis[1].in, p->axis[2].in};
     const int64_t out[] = {p->axis[0].out, p->axis[1].out, p->axis[2].out};
     const int64_t taps[] = {p->axis[0].kernel, p->axis[1].kernel, p->axis[2].kernel};
-    CHECK(fills(&p->src, p->groups, p->in_channels, in, p->batch), "float16 input has gaps");
-    CHECK(fills(&p->dst, p->groups, p->out_channels, out, p->batch), "float16 output has gaps");
+    FC_CHECK(fills(&p->src, p->groups, p->in_channels, in, p->batch), "float16 input has gaps");
+    FC_CHECK(fills(&p->dst, p->groups, p->out_channels, out, p->batch), "float16 output has gaps");
     const fc_view rows = {p->wei.outer, 0, p->wei.channel, {p->wei.axis[0], p->wei.axis[1], p->wei.axis[2]}};
-    CHECK(fills(&rows, p->out_channels, p->in_channels, taps, 1) &&
-              (p->groups == 1 || p->wei.group == p->out_channels * p->wei.outer),
-          "float16 weights have gaps");
+    FC_CHECK(fills(&rows, p->out_channels, p->in_channels, taps, 1) &&
+                 (p->groups == 1 || p->wei.group == p->out_channels * p->wei.outer),
+             "float16 weights have gaps");
     return FC_OK;
 }
 
@@ -99,33 +88,34 @@ static fc_status check_pool_axis(const fc_pool *p, int i, char message[FC_MESSAG
     const fc_axis *a = &p->axis[i];
     const int64_t limit = (INT64_C(1) << 48) + 1; // keeps every sum and product of the kernels from overflowing
     const long long in = a->in, out = a->out;
-    CHECK(in > 0 && out > 0 && in < limit && out < limit, "axis %d: %lld -> %lld elements", i, in, out);
+    FC_CHECK(in > 0 && out > 0 && in < limit && out < limit, "axis %d: %lld -> %lld elements", i, in, out);
     if (p->adaptive) {
-        CHECK(in < INT64_MAX / (out + 1), "axis %d: %lld x %lld overflows", i, in, out);
+        FC_CHECK(in < INT64_MAX / (out + 1), "axis %d: %lld x %lld overflows", i, in, out);
         return FC_OK;
     }
-    CHECK(a->kernel > 0 && a->stride > 0 && a->dilation > 0 && a->kernel < limit && a->stride < limit &&
-              a->dilation < limit,
-          "axis %d: kernel %lld, stride %lld and dilation %lld must be positive", i, (long long)a->kernel,
-          (long long)a->stride, (long long)a->dilation);
-    CHECK(a->pad >= 0 && p->pad_after[i] >= 0 && a->pad < limit && p->pad_after[i] < limit,
-          "axis %d: padding %lld and %lld must not be negative", i, (long long)a->pad, (long long)p->pad_after[i]);
-    CHECK(a->kernel < INT64_MAX / 4 / a->dilation && out < INT64_MAX / 4 / a->stride,
-          "axis %d: kernel x dilation or output x stride overflows", i);
-    CHECK((out - 1) * a->stride - a->pad < in, "axis %d: the last window starts behind the input", i);
+    FC_CHECK(a->kernel > 0 && a->stride > 0 && a->dilation > 0 && a->kernel < limit && a->stride < limit &&
+                 a->dilation < limit,
+             "axis %d: kernel %lld, stride %lld and dilation %lld must be positive", i, (long long)a->kernel,
+             (long long)a->stride, (long long)a->dilation);
+    FC_CHECK(a->pad >= 0 && p->pad_after[i] >= 0 && a->pad < limit && p->pad_after[i] < limit,
+             "axis %d: padding %lld and %lld must not be negative", i, (long long)a->pad, (long long)p->pad_after[i]);
+    FC_CHECK(a->kernel < INT64_MAX / 4 / a->dilation && out < INT64_MAX / 4 / a->stride,
+             "axis %d: kernel x dilation or output x stride overflows", i);
+    FC_CHECK((out - 1) * a->stride - a->pad < in, "axis %d: the last window starts behind the input", i);
     // Of the windows that start in the padding the first reaches least far; wide dilation may step over the input.
     for (int64_t o = 0; o < (a->dilation > in ? out : 1) && o * a->stride < a->pad; o++)
-        CHECK(fc_pool_window(p, i, o).taps > 0, "axis %d: window %lld holds no element", i, (long long)o);
+        FC_CHECK(fc_pool_window(p, i, o).taps > 0, "axis %d: window %lld holds no element", i, (long long)o);
     return FC_OK;
 }
 
-static fc_status check_pool(const fc_pool *p, char message[FC_MESSAGE]) {
-    CHECK(p->batch >= 0 && p->channels >= 0, "%lld images of %lld channels", (long long)p->batch,
-          (long long)p->channels);
-    CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is unknown", (int)p->dtype);
-    CHECK(p->kind == FC_POOL_MAX || p->kind == FC_POOL_AVG, "kind %d is unknown", (int)p->kind);
-    CHECK(p->direction == FC_FORWARD || p->direction == FC_BACKWARD_INPUT, "direction %d is unknown",
-          (int)p->direction);
+fc_status fc_check_pool(const void *problem, char message[FC_MESSAGE]) {
+    const fc_pool *p = problem;
+    FC_CHECK(p->batch >= 0 && p->channels >= 0, "%lld images of %lld channels", (long long)p->batch,
+             (long long)p->channels);
+    FC_CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is unknown", (int)p->dtype);
+    FC_CHECK(p->kind == FC_POOL_MAX || p->kind == FC_POOL_AVG, "kind %d is unknown", (int)p->kind);
+    FC_CHECK(p->direction == FC_FORWARD || p->direction == FC_BACKWARD_INPUT, "direction %d is unknown",
+             (int)p->direction);
     for (int i = 0; i < FC_AXES; i++) {
         const fc_status status = check_pool_axis(p, i, message);
         if (status != FC_OK) return status;
@@ -135,39 +125,23 @@ static fc_status check_pool(const fc_pool *p, char message[FC_MESSAGE]) {
 
 // ---------------------------------------------------------------------------------------------------------- stencils
 
-static fc_status check_stencil(const fc_stencil *s, char message[FC_MESSAGE]) {
+fc_status fc_check_stencil(const void *problem, char message[FC_MESSAGE]) {
+    const fc_stencil *s = problem;
     const int64_t limit = INT64_C(1) << 40; // keeps every sum and product below from overflowing
     int64_t taps = 1;
-    CHECK(s->rank >= 2 && s->rank <= FC_RANK, "%d axes", (int)s->rank);
-    CHECK(s->dtype == FC_F32 || s->dtype == FC_F64, "dtype %d is unknown", (int)s->dtype);
+    FC_CHECK(s->rank >= 2 && s->rank <= FC_RANK, "%d axes", (int)s->rank);
+    FC_CHECK(s->dtype == FC_F32 || s->dtype == FC_F64, "dtype %d is unknown", (int)s->dtype);
     for (int i = 0; i < s->rank; i++) {
         const fc_stencil_axis *a = &s->axis[i];
-        CHECK(a->in > 0 && a->out > 0 && a->kernel > 0 && a->in < limit && a->out < limit && a->kernel < limit,
-              "axis %d: %lld -> %lld elements by %lld", i, (long long)a->in, (long long)a->out, (long long)a->kernel);
-        CHECK(a->offset > -limit && a->offset < limit, "axis %d: offset %lld", i, (long long)a->offset);
-        CHECK(a->border >= 0 && a->border < FC_BORDERS, "axis %d: border %d", i, (int)a->border);
-        CHECK(taps < limit / a->kernel, "the kernel is too large");
-        CHECK(!s->separable || i + 2 >= s->rank || a->kernel == 1, "a separable stencil has a plane's taps only");
+        FC_CHECK(a->in > 0 && a->out > 0 && a->kernel > 0 && a->in < limit && a->out < limit && a->kernel < limit,
+                 "axis %d: %lld -> %lld elements by %lld", i, (long long)a->in, (long long)a->out,
+                 (long long)a->kernel);
+        FC_CHECK(a->offset > -limit && a->offset < limit, "axis %d: offset %lld", i, (long long)a->offset);
+        FC_CHECK(a->border >= 0 && a->border < FC_BORDERS, "axis %d: border %d", i, (int)a->border);
+        FC_CHECK(taps < limit / a->kernel, "the kernel is too large");
+        FC_CHECK(!s->separable || i + 2 >= s->rank || a->kernel == 1, "a separable stencil has a plane's taps only");
         taps *= a->kernel;
     }
-    CHECK(s->axis[s->rank - 1].dst == 1, "the rows of the output are not contiguous");
+    FC_CHECK(s->axis[s->rank - 1].dst == 1, "the rows of the output are not contiguous");
     return FC_OK;
-}
-
-// ------------------------------------------------------------------------------------------------------- activations
-
-static fc_status check_map(const fc_map *m, char message[FC_MESSAGE]) {
-    CHECK(m->count >= 0 && m->count <= largest, "%lld numbers", (long long)m->count);
-    CHECK(m->dtype == FC_F32 || m->dtype == FC_F64, "dtype %d is unknown", (int)m->dtype);
-    CHECK(m->activation > FC_ACT_CLAMP && m->activation < FC_ACTIVATIONS, "activation %d is unknown",
-          (int)m->activation);
-    return FC_OK;
-}
-
-fc_status fc_op_check(const fc_op *op, char message[FC_MESSAGE]) {
-    CHECK(!!op->conv + !!op->pool + !!op->stencil + !!op->map == 1, "one problem is to be described");
-    return op->conv      ? check_conv(op->conv, message)
-           : op->pool    ? check_pool(op->pool, message)
-           : op->stencil ? check_stencil(op->stencil, message)
-                         : check_map(op->map, message);
 }

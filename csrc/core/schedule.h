@@ -20,7 +20,8 @@ typedef enum fc_base {
     FC_BASE_RESIDUAL,
     FC_BASE_DST,
     FC_BASE_INDEX,
-    FC_BASE_SHARED, // scratch that all threads share
+    FC_BASE_OTHER,                              // and as many more as there are others
+    FC_BASE_SHARED = FC_BASE_OTHER + FC_OTHERS, // scratch that all threads share
     FC_BASES
 } fc_base;
 
@@ -38,7 +39,7 @@ static inline fc_place fc_behind(fc_place place, int64_t bytes) {
 }
 
 typedef struct fc_places {
-    fc_place src, wei, residual, dst, index, shared;
+    fc_place src, wei, residual, dst, index, other[FC_OTHERS], shared;
 } fc_places;
 
 // A schedule at work.  `own` is scratch that no two threads share, `each` bytes for every one.

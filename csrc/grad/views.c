@@ -130,8 +130,8 @@ static fc_options part_options(const fc_problem *p, const fc_options *options) {
 }
 
 static fc_verdict ask(const fc_request *r) {
-    const fc_split split = split_of(r->op->conv);
-    const fc_options options = part_options(r->op->conv, r->options);
+    const fc_split split = split_of(r->op->problem);
+    const fc_options options = part_options(r->op->problem, r->options);
     return fc_parts_ask(&split, r->planner->ask, &options);
 }
 

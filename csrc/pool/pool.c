@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // pool.c - pooling and its gradient: which kernel suits the strides, and how the work is shared.
+#include "core/family.h"
 #include "core/plan.h"
 
 // Bytes of one task: some ten microseconds of memory traffic, much more than it costs to hand a task out.
@@ -97,7 +98,7 @@ static double plane_bytes(const fc_pool *p, const fc_kernels *k) {
 
 // Both ways of pooling touch fewer elements than windows have, by far when they are large.
 static double cost(const fc_request *r) {
-    const fc_pool *p = r->op->pool;
+    const fc_pool *p = r->op->problem;
     const fc_axis *a = p->axis;
     double taps = (double)a[0].out * (double)a[1].out * (double)a[2].out;
     for (int i = 0; i < FC_AXES; i++) taps *= p->adaptive ? (double)(a[i].in / a[i].out + 1) : (double)a[i].kernel;
@@ -108,7 +109,7 @@ static double cost(const fc_request *r) {
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)message;
-    plan->pool = simplified(r->op->pool);
+    plan->pool = simplified(r->op->problem);
     return FC_OK;
 }
 
@@ -172,8 +173,18 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     fc_list_stage(list, plan, task, p->batch * s.row_parts * s.channel_parts, fc_list_keep(list, &s, sizeof s));
 }
 
-const fc_kind fc_kind_pool = {
-    .name = "pool", .traits = FC_SERVES_FORWARD, .rows = 1, .cost = cost, .layout = layout, .stages = stages};
+static const char *refuse(const fc_request *r) {
+    const fc_pool *p = r->op->problem;
+    return p->direction == FC_FORWARD ? NULL : "a gradient";
+}
+
+static const fc_kind forward = {.name = "pool",
+                                .traits = FC_SERVES_FORWARD,
+                                .rows = 1,
+                                .refuse = refuse,
+                                .cost = cost,
+                                .layout = layout,
+                                .stages = stages};
 
 // -------------------------------------------------------------------------------------------------------- the gradient
 
@@ -208,5 +219,7 @@ static void grad_stages(const fc_plan *plan, int threads, fc_list *list) {
                   fc_list_keep(list, &channels, sizeof channels));
 }
 
-const fc_kind fc_kind_pool_grad = {
+static const fc_kind gradient = {
     .name = "pool_grad", .traits = FC_SERVES_INPUT, .rows = 1, .cost = cost, .layout = layout, .stages = grad_stages};
+
+const fc_kind *const fc_kinds_pool[] = {&forward, &gradient, NULL};

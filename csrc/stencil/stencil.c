@@ -5,6 +5,7 @@
 // A task is a band of output rows of one plane, or some columns of it.  Input rows are copied, with their borders, into a
 // ring that stays in the cache: each element of the image is read from memory once, and the kernel sees neither borders
 // nor strides.  A separable stencil filters each row as it enters the ring, so that no intermediate image exists.
+#include "core/family.h"
 #include "core/plan.h"
 
 enum { FC_LINE = 64 };
@@ -245,7 +246,7 @@ static int64_t taps_of(const fc_stencil *s) {
 
 // Of one thread on a nominal machine; an output costs its taps and some copying, reading and writing.
 static double cost(const fc_request *r) {
-    const fc_stencil *s = r->op->stencil;
+    const fc_stencil *s = r->op->problem;
     double outputs = 1;
     for (int i = 0; i < s->rank; i++) outputs *= (double)s->axis[i].out;
     const double vectors = outputs / (double)fc_min(r->kernels->vl, s->axis[s->rank - 1].out);
@@ -256,7 +257,7 @@ static double cost(const fc_request *r) {
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)message;
-    plan->packed_bytes = align(taps_of(r->op->stencil) * r->kernels->element);
+    plan->packed_bytes = align(taps_of(r->op->problem) * r->kernels->element);
     return FC_OK;
 }
 
@@ -280,10 +281,12 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
                   fc_list_keep(list, &split, sizeof split));
 }
 
-const fc_kind fc_kind_stencil = {.name = "stencil",
-                                 .traits = FC_SERVES_FORWARD,
-                                 .rows = 1,
-                                 .cost = cost,
-                                 .layout = layout,
-                                 .pack = pack,
-                                 .stages = stages};
+static const fc_kind kind = {.name = "stencil",
+                             .traits = FC_SERVES_FORWARD,
+                             .rows = 1,
+                             .cost = cost,
+                             .layout = layout,
+                             .pack = pack,
+                             .stages = stages};
+
+const fc_kind *const fc_kinds_stencil[] = {&kind, NULL};

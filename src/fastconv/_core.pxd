@@ -77,11 +77,14 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_map:
         int64_t count
         int32_t dtype, activation
+    ctypedef enum fc_family:
+        FC_CONV
+        FC_POOL
+        FC_STENCIL
+        FC_MAP
     ctypedef struct fc_op:
-        const fc_problem *conv
-        const fc_pool *pool
-        const fc_stencil *stencil
-        const fc_map *map
+        fc_family family
+        const void *problem
     fc_status fc_op_check(const fc_op *, char *)
     fc_status fc_plan_create(const fc_op *, const fc_options *, fc_plan **, char *)
     void fc_plan_destroy(fc_plan *)
@@ -99,6 +102,7 @@ cdef extern from "fastconv.h" nogil:
         const void *src
         const void *wei
         const void *residual
+        const void *other[3]
         void *dst
         int64_t *index
     fc_status fc_schedule_run(const fc_schedule *, const fc_operands *, void *)

@@ -33,6 +33,7 @@ cdef int finished() except -1:
 include "_core_arrays.pxi"
 include "_core_machine.pxi"
 include "_core_calls.pxi"
+include "_core_planned.pxi"
 include "_core_plans.pxi"
 include "_core_pooling.pxi"
 include "_core_stencils.pxi"

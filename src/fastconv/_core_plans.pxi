@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# Plans of convolutions, and what every plan shares: the problem, the status, the run.
+# Plans of convolutions.
 
 cdef class Packed:
     """Packed weights, for all plans of the same tag."""
@@ -56,65 +56,24 @@ cdef fc_options options_of(int isa, tuple caches, int algorithm, bint strict, bi
     return options
 
 
-cdef raise_status(fc_status status, bytes message):
-    if status == FC_NO_MEMORY:
-        raise MemoryError(message.decode())
-    if status == FC_UNSUPPORTED:
-        raise NotImplementedError(message.decode())
-    raise ValueError(message.decode())
-
-
-cdef const fc_schedule *schedule_of(const fc_plan *plan, int threads) except NULL:
-    cdef const fc_schedule *schedule = NULL
-    if fc_plan_schedule(plan, threads, &schedule) != FC_OK:
-        raise MemoryError("the schedule of a plan could not be allocated")
-    return schedule
-
-
-cdef fc_status run_plan(const fc_plan *plan, const fc_operands *operands, int threads) except? FC_NO_MEMORY:
-    """Runs a plan on arrays that have been checked. FC_INVALID: an index lies outside of the plane."""
-    cdef const fc_schedule *schedule = schedule_of(plan, threads)
-    cdef size_t bytes = fc_schedule_scratch_bytes(schedule)
-    cdef void *scratch = acquire(bytes) if bytes else NULL
-    cdef fc_status status
-    with nogil:
-        status = fc_schedule_run(schedule, operands, scratch)
-    fc_scratch_release(scratch)
-    finished()
-    return status
-
-
-cdef class Plan(Prepared):
+cdef class Plan(Planned):
     """A planned problem. ``fields`` are those of fc_problem; src, wei and dst the arrays' layouts."""
-    cdef fc_plan *plan
     cdef Layout src, wei, dst
     cdef object dtype
     cdef readonly double flops
-    cdef readonly size_t packed_bytes
     cdef readonly uint64_t tag
     cdef readonly int algorithm
 
     def __cinit__(self, fields, int isa, int algorithm, bint strict, bint once, bint batch_invariant, tuple costs,
                   Layout src, Layout wei, Layout dst, dtype):
         cdef fc_problem problem
-        cdef char message[FC_MESSAGE]
         fill_problem(&problem, fields)
         cdef fc_options options = options_of(isa, None, algorithm, strict, once, batch_invariant, costs)
-        cdef fc_op op
-        op.conv, op.pool, op.stencil, op.map = &problem, NULL, NULL, NULL
-        cdef fc_status status = fc_plan_create(&op, &options, &self.plan, message)
-        if status != FC_OK:
-            raise_status(status, message)
+        self.hold(planned(FC_CONV, &problem, &options))
         self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
         self.flops = fc_plan_flops(self.plan)
-        self.packed_bytes, self.tag = fc_plan_packed_bytes(self.plan), fc_plan_tag(self.plan)
+        self.tag = fc_plan_tag(self.plan)
         self.algorithm = fc_plan_algorithm(self.plan)
-
-    def __dealloc__(self):
-        fc_plan_destroy(self.plan)
-
-    def workspace_bytes(self, int threads):
-        return fc_schedule_scratch_bytes(schedule_of(self.plan, threads))
 
     cdef int pack_into(self, const void *wei, const void *bias, void *packed, int threads) except -1:
         cdef fc_status status
@@ -126,8 +85,8 @@ cdef class Plan(Prepared):
         return 0
 
     cdef int run(self, const void *src, const void *packed, const void *residual, void *dst, int threads) except -1:
-        cdef fc_operands operands
-        operands.src, operands.wei, operands.residual, operands.dst, operands.index = src, packed, residual, dst, NULL
+        cdef fc_operands operands = operands_of(src, dst)
+        operands.wei, operands.residual = packed, residual
         run_plan(self.plan, &operands, threads)
         return 0
 
@@ -223,7 +182,7 @@ def explain(fields, int isa, bint strict, bint batch_invariant, tuple costs):
     cdef char message[FC_MESSAGE]
     fill_problem(&problem, fields)
     cdef fc_op op
-    op.conv, op.pool, op.stencil, op.map = &problem, NULL, NULL, NULL
+    op.family, op.problem = FC_CONV, &problem
     cdef fc_status status = fc_op_check(&op, message)
     if status != FC_OK:
         raise_status(status, message)
@@ -235,31 +194,11 @@ def explain(fields, int isa, bint strict, bint batch_invariant, tuple costs):
 def choice(fields, int isa, tuple caches, tuple costs):
     """Number of the algorithm, its form, and bytes of scratch on one thread, on a machine with these caches."""
     cdef fc_problem problem
-    cdef char message[FC_MESSAGE]
-    cdef fc_plan *plan = NULL
     fill_problem(&problem, fields)
     cdef fc_options options = options_of(isa, caches, FC_AUTO, False, False, False, costs)
-    cdef fc_op op
-    op.conv, op.pool, op.stencil, op.map = &problem, NULL, NULL, NULL
-    cdef fc_status status = fc_plan_create(&op, &options, &plan, message)
-    if status != FC_OK:
-        raise_status(status, message)
+    cdef fc_plan *plan = planned(FC_CONV, &problem, &options)
     try:
         scratch = fc_schedule_scratch_bytes(schedule_of(plan, 1))
         return fc_plan_algorithm(plan), fc_plan_form(plan).decode(), scratch
     finally:
         fc_plan_destroy(plan)
-
-
-cdef fc_plan *plan_of(const fc_op *op, int isa) except NULL:
-    """A plan of what has no algorithms to choose from; the caller destroys it."""
-    cdef fc_plan *plan = NULL
-    cdef char message[FC_MESSAGE]
-    cdef fc_options options
-    options.machine = fc_machine_here(isa)
-    options.algorithm, options.strict, options.once = FC_AUTO, False, False
-    options.costs = fc_costs_default(isa)
-    cdef fc_status status = fc_plan_create(op, &options, &plan, message)
-    if status != FC_OK:
-        raise_status(status, message)
-    return plan

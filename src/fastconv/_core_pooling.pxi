@@ -17,25 +17,15 @@ cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writab
     return 0
 
 
-cdef class PoolCall(Prepared):
+cdef class PoolCall(Planned):
     """Pooling of planes of known sizes and strides; ``shape`` and ``dtype`` are those of the caller's result."""
-    cdef fc_plan *plan
     cdef bint positions
     cdef tuple shape
     cdef object dtype
 
-    def __dealloc__(self):
-        fc_plan_destroy(self.plan)
-
-    cdef int prepare(self, const fc_pool *pool, int isa) except -1:
-        cdef fc_op op
-        op.conv, op.pool, op.stencil, op.map = NULL, pool, NULL, NULL
-        self.plan = plan_of(&op, isa)
-        return 0
-
     cdef fc_status run(self, const void *src, void *dst, int64_t *where, int threads) except? FC_NO_MEMORY:
-        cdef fc_operands operands
-        operands.src, operands.wei, operands.residual, operands.dst, operands.index = src, NULL, NULL, dst, where
+        cdef fc_operands operands = operands_of(src, dst)
+        operands.index = where
         return run_plan(self.plan, &operands, threads)
 
     def returns(self, tuple shape, dtype):
@@ -110,7 +100,7 @@ cdef class Pool:
             if indices is not None:
                 take_planes(indices, &i, &p.index, True, "indices")
             self.fill(&p, &s, &d, &i)
-            call.prepare(&p, isa)
+            call.hold(plan_of(FC_POOL, &p, isa))
             call.run(s.buf, d.buf, <int64_t *>i.buf, threads)
         finally:
             release(&s)
@@ -134,7 +124,7 @@ cdef class Pool:
             elif p.kind == 0:
                 raise ValueError("the gradient of a maximum needs indices")
             self.fill(&p, &s, &d, &i)
-            call.prepare(&p, isa)
+            call.hold(plan_of(FC_POOL, &p, isa))
             status = call.run(d.buf, s.buf, <int64_t *>i.buf, threads)
         finally:
             release(&s)

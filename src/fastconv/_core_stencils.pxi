@@ -33,9 +33,7 @@ cdef class Stencil:
         fc_plan_destroy(plan)
 
     cdef fc_plan *plan(self, const fc_stencil *stencil) except NULL:
-        cdef fc_op op
-        op.conv, op.pool, op.stencil, op.map = NULL, NULL, stencil, NULL
-        return plan_of(&op, self.isa)
+        return plan_of(FC_STENCIL, stencil, self.isa)
 
     cdef int take(self, object array, Py_buffer *buffer, bint writable, str name) except -1:
         """Opens a buffer of the stencil's sizes and notes its strides; the caller releases it."""
@@ -52,9 +50,9 @@ cdef class Stencil:
         return 0
 
     cdef int work(self, const fc_plan *plan, const void *src, const void *weights, void *dst, int threads) except -1:
-        cdef fc_operands operands
+        cdef fc_operands operands = operands_of(src, dst)
         cdef void *packed = acquire(fc_plan_packed_bytes(plan))
-        operands.src, operands.wei, operands.residual, operands.dst, operands.index = src, packed, NULL, dst, NULL
+        operands.wei = packed
         try:
             fc_plan_pack(plan, weights, NULL, packed, threads)
             run_plan(plan, &operands, threads)

@@ -158,8 +158,8 @@ static void *run(const job *job, fc_isa isa, fc_algo_id algorithm, int64_t *coun
     void *output = allocate_tensor(*count, job->dtype);
     fc_status status;
     const fc_operands operands = {.src = source, .dst = output};
-    const int served = run_op(&(fc_op){.conv = &p}, isa, algorithm, weights, job->direction == FC_FORWARD ? bias : NULL,
-                              operands, THREADS, &status);
+    const int served = run_op(&(fc_op){FC_CONV, &p}, isa, algorithm, weights,
+                              job->direction == FC_FORWARD ? bias : NULL, operands, THREADS, &status);
     free(src), free(wei), free(dst), free(bias);
     if (served != FC_ALGOS) return output;
     free(output);

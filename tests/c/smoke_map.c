@@ -44,7 +44,7 @@ static int try_map(const fc_map *m, fc_isa isa, int in_place) {
     fc_status status;
     for (int64_t i = 0; i < m->count; i++) set(m->dtype, src, i, i % 20 ? uniform(i % 2 ? 5 : 90) : ends[i / 20 % 8]);
     for (int64_t i = 0; i < m->count; i++) set(m->dtype, dst, i, in_place ? value(m->dtype, src, i) : NAN);
-    run_op(&(fc_op){.map = m}, isa, FC_AUTO, NULL, NULL, (fc_operands){.src = in_place ? dst : src, .dst = dst}, 2,
+    run_op(&(fc_op){FC_MAP, m}, isa, FC_AUTO, NULL, NULL, (fc_operands){.src = in_place ? dst : src, .dst = dst}, 2,
            &status);
     for (int64_t i = 0; i < m->count; i++) {
         const double x = value(m->dtype, src, i), right = expected(m->activation, x), is = value(m->dtype, dst, i);

@@ -82,7 +82,7 @@ static fc_problem problem_of(const shape *s, int32_t direction, int32_t half) {
 static fc_status plan_and_run(const fc_problem *problem, const fc_options *options) {
     char message[FC_MESSAGE];
     fc_plan *plan;
-    fc_status status = fc_plan_create(&(fc_op){.conv = problem}, options, &plan, message);
+    fc_status status = fc_plan_create(&(fc_op){FC_CONV, problem}, options, &plan, message);
     if (status != FC_OK) return plan ? FC_INVALID : status;
     const fc_schedule *schedule;
     status = fc_plan_schedule(plan, 1, &schedule);

@@ -80,7 +80,7 @@ static void forward(fc_pool p, fc_isa isa, const double *src, double *dst, int64
     fc_status status;
     p.indexed = indices != NULL;
     const fc_operands operands = {.src = src, .dst = dst, .index = indices};
-    run_op(&(fc_op){.pool = &p}, isa, FC_AUTO, NULL, NULL, operands, threads, &status);
+    run_op(&(fc_op){FC_POOL, &p}, isa, FC_AUTO, NULL, NULL, operands, threads, &status);
 }
 
 static void run(const fc_pool *p, fc_isa isa, const double *src, const double *d_dst, results *r) {
@@ -91,7 +91,7 @@ static void run(const fc_pool *p, fc_isa isa, const double *src, const double *d
     fc_pool gradient = *p;
     gradient.direction = FC_BACKWARD_INPUT;
     const fc_operands operands = {.src = d_dst, .dst = r->d_src, .index = indices};
-    run_op(&(fc_op){.pool = &gradient}, isa, FC_AUTO, NULL, NULL, operands, 2, &status);
+    run_op(&(fc_op){FC_POOL, &gradient}, isa, FC_AUTO, NULL, NULL, operands, 2, &status);
     if (status != FC_OK) r->d_src[0] = INFINITY;
 }
 
@@ -102,7 +102,7 @@ int main(void) {
     int checked = 0;
     for (int i = 0; i < PROBLEMS; i++) {
         const fc_pool p = random_pool();
-        if (fc_op_check(&(fc_op){.pool = &p}, message) != FC_OK) continue;
+        if (fc_op_check(&(fc_op){FC_POOL, &p}, message) != FC_OK) continue;
         const int64_t planes = p.batch * p.channels;
         const int64_t in = planes * p.axis[0].in * p.axis[1].in * p.axis[2].in;
         const int64_t out = planes * p.axis[0].out * p.axis[1].out * p.axis[2].out;

@@ -100,7 +100,7 @@ static int try_problem(int64_t number) {
     for (int64_t i = 0; i < weights; i++) set(&s, wei, i, (double)(below(9) - 4));
     for (int64_t i = 0; s.separable && i < s.axis[s.rank - 1].kernel; i++)
         s.fill_rows += s.fill * value(&s, wei, s.axis[s.rank - 2].kernel + i);
-    const fc_op op = {.stencil = &s};
+    const fc_op op = {FC_STENCIL, &s};
     if (fc_op_check(&op, message) != FC_OK) return printf("problem %d: %s\n", (int)number, message);
     for (int isa = 0; isa < FC_ISAS; isa++) {
         if (!fc_isa_supported((fc_isa)isa)) continue;
