@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Networks: names and sizes as published, shapes through the layers, and that they learn."""
+"""Networks: names and sizes as published, shapes through the layers, and what they refuse."""
+
+import inspect
+import re
 
 import numpy as np
 import pytest
 
 from fastconv import models, nn, optim
 
-# Parameters with the published 1000 classes (LeNet-5: 10).
+# Parameters with the published 1000 classes (LeNet-5: 10); of torchvision's models as it documents them.
 PARAMETERS = {
     "lenet5": 61_706,
     "alexnet": 61_100_840,
@@ -15,8 +18,68 @@ PARAMETERS = {
     "vgg13": 133_047_848,
     "vgg16": 138_357_544,
     "vgg19": 143_667_240,
+    "googlenet": 13_004_888,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v2": 3_504_872,
+    "squeezenet": 1_248_424,
+    "densenet121": 7_978_856,
 }
-# Positions of the layers with parameters.
+VARIANTS = [
+    ("vgg11", {"batch_norm": True}, 132_868_840),
+    ("vgg16", {"batch_norm": True}, 138_365_992),
+    ("googlenet", {"aux_logits": False}, 6_624_904),
+    ("squeezenet", {"version": "1_1"}, 1_235_496),
+    ("mobilenet_v1", {"width_mult": 0.25}, 470_072),
+    ("mobilenet_v1", {"width_mult": 0.75}, 2_585_560),
+    ("mobilenet_v2", {"width_mult": 0.5}, 1_968_680),
+    ("mobilenet_v2", {"width_mult": 1.4}, 6_108_776),
+]
+# Multiplications, in millions, that convolutions and linear layers do for an image: the papers' (MobileNet v1: 569,
+# ResNet-50: 3800 with its stride one layer earlier) or torchvision's figures.
+MULTIPLICATIONS = {
+    "lenet5": 0.417,
+    "alexnet": 714,
+    "zfnet": 1_168,
+    "vgg11": 7_609,
+    "vgg13": 11_308,
+    "vgg16": 15_470,
+    "vgg19": 19_632,
+    "googlenet": 1_498,
+    "resnet18": 1_814,
+    "resnet34": 3_664,
+    "resnet50": 4_089,
+    "mobilenet_v1": 569,
+    "mobilenet_v2": 301,
+    "squeezenet": 819,
+    "densenet121": 2_834,
+}
+# Channels@height of what comes out of layers, from the tables and figures of the papers.
+MAPS = {
+    "lenet5": "0:6@28 2:6@14 3:16@10 5:16@5",  # C1, S2, C3, S4
+    "alexnet": "0:64@55 2:64@27 3:192@27 5:192@13 7:384@13 9:256@13 12:256@6",
+    "zfnet": "0:96@110 2:96@55 4:256@26 6:256@13 9:384@13 11:384@13 14:256@6",
+    "vgg11": "0:64@224 2:64@112 5:128@56 10:256@28 15:512@14 20:512@7",
+    "vgg13": "0:64@224 4:64@112 9:128@56 14:256@28 19:512@14 24:512@7",
+    "vgg16": "0:64@224 4:64@112 9:128@56 16:256@28 23:512@14 30:512@7",
+    "vgg19": "0:64@224 4:64@112 9:128@56 18:256@28 27:512@14 36:512@7",
+    "googlenet": "conv1:64@112 maxpool1:64@56 conv3:192@56 maxpool2:192@28 inception3a:256@28 inception3b:480@28 "
+    "maxpool3:480@14 inception4a:512@14 inception4b:512@14 inception4c:512@14 inception4d:528@14 inception4e:832@14 "
+    "maxpool4:832@7 inception5a:832@7 inception5b:1024@7 avgpool:1024@1",
+    "resnet18": "conv1:64@112 maxpool:64@56 layer1:64@56 layer2:128@28 layer3:256@14 layer4:512@7",
+    "resnet34": "conv1:64@112 maxpool:64@56 layer1:64@56 layer2:128@28 layer3:256@14 layer4:512@7",
+    "resnet50": "conv1:64@112 maxpool:64@56 layer1:256@56 layer2:512@28 layer3:1024@14 layer4:2048@7",
+    "mobilenet_v1": "0:32@112 1:64@112 2:128@56 3:128@56 4:256@28 5:256@28 6:512@14 11:512@14 12:1024@7 13:1024@7",
+    "mobilenet_v2": "0:32@112 1:16@112 3:24@56 6:32@28 10:64@14 13:96@14 16:160@7 17:320@7 18:1280@7",
+    # The paper's first maps have a side of 111, which 224 does not give without padding; so its second of 55.
+    "squeezenet": "0:96@109 2:96@54 3:128@54 5:256@54 6:256@27 8:384@27 10:512@27 11:512@13 12:512@13",
+    "densenet121": "conv0:64@112 pool0:64@56 denseblock1:256@56 transition1:128@28 denseblock2:512@28 "
+    "transition2:256@14 denseblock3:1024@14 transition3:512@7 denseblock4:1024@7",
+}
+VGGS_BUT_16 = ("vgg11", "vgg13", "vgg19")  # which are much the same and take long
+# Where the layers with parameters are, in the models that are plain chains.
 CONVOLUTIONS = {
     "lenet5": (0, 3),
     "alexnet": (0, 3, 6, 8, 10),
@@ -37,13 +100,38 @@ def unset(monkeypatch):
     monkeypatch.setattr(nn.init, "_fill", lambda tensor, *_: tensor)
 
 
+@pytest.fixture
+def zeros(monkeypatch):
+    """For tests that look at shapes alone."""
+    monkeypatch.setattr(nn.init, "_fill", lambda tensor, *_: nn.init.zeros_(tensor))
+
+
 names_and_sizes_only = pytest.mark.usefixtures("unset")
+
+
+# --- as published -----------------------------------------------------------------------------------------------------
+
+
+def test_every_model_has_its_figures():
+    assert list(models.names()) == list(PARAMETERS) == list(MULTIPLICATIONS) == list(MAPS)
 
 
 @names_and_sizes_only
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_keys_and_sizes(name):
-    net = getattr(models, name)()
+def test_number_of_parameters(name):
+    assert sum(p.size for p in models.get(name)().parameters()) == PARAMETERS[name]
+
+
+@names_and_sizes_only
+@pytest.mark.parametrize(("name", "arguments", "parameters"), VARIANTS)
+def test_number_of_parameters_of_variants(name, arguments, parameters):
+    assert sum(p.size for p in models.get(name)(**arguments).parameters()) == parameters
+
+
+@names_and_sizes_only
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_keys_of_plain_chains(name):
+    net = models.get(name)()
     keys = [
         f"{part}.{i}.{kind}"
         for part, positions in (("features", CONVOLUTIONS[name]), ("classifier", LINEARS[name]))
@@ -51,82 +139,132 @@ def test_keys_and_sizes(name):
         for kind in ("weight", "bias")
     ]
     assert list(net.state_dict()) == keys
-    assert sum(p.size for p in net.parameters()) == PARAMETERS[name]
     assert repr(net).startswith({"l": "LeNet5", "a": "AlexNet", "z": "ZFNet", "v": "VGG"}[name[0]])
 
 
-@names_and_sizes_only
-def test_shapes_are_torchvisions():
-    shapes = {key: value.shape for key, value in models.vgg16(num_classes=7).state_dict().items()}
-    assert shapes["features.0.weight"] == (64, 3, 3, 3)
-    assert shapes["features.28.weight"] == (512, 512, 3, 3)
-    assert shapes["classifier.0.weight"] == (4096, 25088)
-    assert shapes["classifier.6.weight"] == (7, 4096)
-    shapes = {key: value.shape for key, value in models.alexnet().state_dict().items()}
-    assert [shapes[f"features.{i}.weight"] for i in CONVOLUTIONS["alexnet"]] == [
-        (64, 3, 11, 11),
-        (192, 64, 5, 5),
-        (384, 192, 3, 3),
-        (256, 384, 3, 3),
-        (256, 256, 3, 3),
-    ]
-    assert shapes["classifier.1.weight"] == (4096, 9216)
+@pytest.mark.usefixtures("zeros")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in VGGS_BUT_16 else ()) for name in MAPS]
+)
+def test_layers_are_as_large_as_published(monkeypatch, name):
+    """Shapes and multiplications, layer by layer, of the image that the model was made for."""
+    net = models.get(name)().eval()
+    path = {id(module): path for path, module in net.named_modules()}
+    maps, multiplications = {}, 0
+    call = nn.Module.__call__
+
+    def recorded(module, *inputs):
+        nonlocal multiplications
+        y = call(module, *inputs)
+        maps[path[id(module)]] = y.shape[1:3]
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            multiplications += y.size * module.weight.size // module.weight.shape[0]
+        return y
+
+    monkeypatch.setattr(nn.Module, "__call__", recorded)
+    side = net.preprocessing.crop
+    channels = len(net.preprocessing.mean)
+    assert net(np.zeros((1, channels, side, side), np.float32)).shape == (1, 10 if name == "lenet5" else 1000)
+    prefix = "features." if hasattr(net, "features") else ""
+    for published in MAPS[name].split():
+        layer, channels, side = re.fullmatch(r"(\w+):(\d+)@(\d+)", published).groups()
+        assert maps[f"{prefix}{layer}"] == (int(channels), int(side)), layer
+    assert multiplications / 1e6 == pytest.approx(MULTIPLICATIONS[name], abs=0.5 if multiplications > 1e6 else 5e-4)
+
+
+# --- as asked for -----------------------------------------------------------------------------------------------------
 
 
 @names_and_sizes_only
-def test_vgg_with_batch_norm():
-    net = models.vgg16(batch_norm=True)
-    assert sum(p.size for p in net.parameters()) == 138_365_992
-    state = net.state_dict()
-    assert state["features.1.running_mean"].shape == (64,)
-    assert state["features.40.weight"].shape == (512, 512, 3, 3)
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in VGGS_BUT_16])
+def test_number_of_classes_and_channels_and_dtype(name):
+    net = models.get(name)(num_classes=3, in_channels=2, dtype=np.float64)
+    assert next(m for m in net.modules() if isinstance(m, nn.Conv2d)).in_channels == 2
+    *_, last = (m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+    assert last.weight.shape[0] == 3
+    assert {value.dtype for key, value in net.state_dict().items() if "num_batches" not in key} == {np.dtype("d")}
 
 
-@names_and_sizes_only
-@pytest.mark.parametrize("name", ["alexnet", "zfnet", "vgg11"])
-def test_number_of_classes_and_channels(name):
-    net = getattr(models, name)(num_classes=3, in_channels=2)
-    assert net.features[0].in_channels == 2
-    assert net.classifier[6].out_features == 3
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if PARAMETERS[name] < 14e6])
+def test_a_seed_makes_the_same_network(name):
+    a, b, c = (models.get(name)(num_classes=2, rng=seed).state_dict() for seed in (1, 1, 2))
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+    assert any(not np.array_equal(a[key], c[key]) for key in a)
 
 
-def sizes_through(chain, shape):
-    """Height after every pooling layer of a chain."""
-    x, heights = np.zeros(shape, np.float32), []
-    for layer in chain:
-        x = layer(x)
-        if isinstance(layer, nn.MaxPool2d):
-            heights.append(x.shape[2])
-    return heights
+def test_a_model_by_its_name():
+    assert models.get("mobilenet_v1") is models.mobilenet_v1
+    with pytest.raises(ValueError, match=r"name is 'resnet51'; it needs one of lenet5, .*, resnet50, "):
+        models.get("resnet51")
+    with pytest.raises(ValueError, match=r"version is '1\.1'; it needs one of '1_0', '1_1'"):
+        models.squeezenet(version="1.1")
 
 
-def test_feature_maps_have_the_published_sizes():
-    assert sizes_through(models.alexnet().eval().features, (1, 3, 224, 224)) == [27, 13, 6]
-    assert sizes_through(models.zfnet().eval().features, (1, 3, 224, 224)) == [55, 13, 6]
-    assert sizes_through(models.vgg11().eval().features, (1, 3, 64, 64)) == [32, 16, 8, 4, 2]
+def test_how_images_are_prepared():
+    for name in models.names():
+        kind = type(models.get(name)(num_classes=1)) if PARAMETERS[name] < 14e6 else None
+        prepared = (kind or models.VGG).preprocessing
+        assert prepared.resize >= prepared.crop
+        assert len(prepared.mean) == len(prepared.std)
+    assert models.lenet5(image_size=28).preprocessing.crop == 28
+    white, ink = (
+        (pixel - models.LeNet5.preprocessing.mean[0]) / models.LeNet5.preprocessing.std[0] for pixel in (0, 1)
+    )
+    assert (white, ink) == (pytest.approx(-0.1), pytest.approx(1.175))
+    # torchvision's GoogLeNet, after the ImageNet normalisation: x·(std / ½) + (mean − ½) / ½
+    usual, google = models.ResNet.preprocessing, models.GoogLeNet.preprocessing
+    for pixel in (0.0, 0.3, 1.0):
+        for i in range(3):
+            x = (pixel - usual.mean[i]) / usual.std[i]
+            transformed = x * (usual.std[i] / 0.5) + (usual.mean[i] - 0.5) / 0.5
+            assert (pixel - google.mean[i]) / google.std[i] == pytest.approx(transformed)
 
 
-@names_and_sizes_only
-@pytest.mark.parametrize(("name", "side"), [("alexnet", 63), ("zfnet", 95), ("vgg11", 32)])
-def test_forward_and_backward(monkeypatch, name, side):
-    net = getattr(models, name)(num_classes=5)
-    monkeypatch.undo()
-    rng = np.random.default_rng(0)
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.reset_parameters(rng)
-        elif isinstance(layer, nn.Linear):  # one in a thousand rows is enough to pass something on
-            for p in layer.parameters():
-                nn.init.zeros_(p)
-                nn.init.uniform_(p.data[::1000], rng=rng)
-    net.needs_input_grad = False
-    x = rng.standard_normal((2, 3, side, side)).astype(np.float32)
-    y = net(x)
-    assert y.shape == (2, 5)
-    assert np.isfinite(y).all()
-    net.backward(np.ones_like(y))
-    assert all(np.isfinite(p.grad).all() for p in net.parameters())
-    assert all(p.grad.any() for p in net.features.parameters())
+# name, arguments, the smallest side that works, the layer that has nothing left below it
+SMALLEST = [
+    ("alexnet", {}, 63, "features.12"),
+    ("zfnet", {}, 53, "features.14"),
+    ("vgg16", {}, 32, "features.30"),
+    ("googlenet", {"aux_logits": False}, 15, "maxpool3"),
+    ("resnet18", {}, 1, None),
+    ("mobilenet_v1", {}, 1, None),
+    ("mobilenet_v2", {}, 1, None),
+    ("squeezenet", {}, 21, "features.11"),
+    ("squeezenet", {"version": "1_1"}, 17, "features.8"),
+    ("densenet121", {}, 29, "features.transition3.pool"),
+]
+
+
+@pytest.mark.usefixtures("zeros")
+@pytest.mark.parametrize(("name", "arguments", "side", "layer"), SMALLEST)
+def test_too_small_an_image_is_an_error_that_names_the_layer(name, arguments, side, layer):
+    net = models.get(name)(num_classes=2, **arguments).eval()
+    assert net(np.zeros((1, 3, side, side), np.float32)).shape == (1, 2)
+    assert layer is None or f"at least {side}×{side}" in inspect.getdoc(models.get(name))
+    if layer is not None:
+        with pytest.raises(ValueError, match=rf"^layer '{layer}' \(\w+Pool2d\): kernel_size is"):
+            net(np.zeros((1, 3, side - 1, side - 1), np.float32))
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "conv1"), ("mobilenet_v2", "features.0.0")])
+def test_a_wrong_number_of_channels_names_the_layer(name, layer):
+    with pytest.raises(ValueError, match=rf"layer '{layer}' \(Conv2d\): .*1"):
+        models.get(name)(num_classes=2)(np.zeros((1, 1, 32, 32), np.float32))
+
+
+def test_a_wrong_weight_file_says_what_is_missing_extra_and_misshapen():
+    net = models.resnet18(num_classes=2, rng=0)
+    before = {key: value.copy() for key, value in net.state_dict().items()}
+    state = models.resnet18(num_classes=3, rng=1).state_dict()
+    state["layer1.0.conv9.weight"] = state.pop("layer1.0.conv1.weight")
+    with pytest.raises(nn.StateDictError) as error:
+        net.load_state_dict(state)
+    assert "missing keys: layer1.0.conv1.weight\n" in str(error.value)
+    assert "unexpected keys: layer1.0.conv9.weight\n" in str(error.value)
+    assert "shape of fc.weight: (3, 512) given, (2, 512) needed" in str(error.value)
+    for key, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[key])
 
 
 # --- LeNet-5 --------------------------------------------------------------------------------------
@@ -150,13 +288,6 @@ def test_lenet_arguments():
     assert {p.dtype for p in net.parameters()} == {np.dtype(np.float64)}
     with pytest.raises(ValueError, match="image_size is 3"):
         models.lenet5(image_size=3)
-
-
-def test_a_seed_makes_the_same_lenet():
-    a, b, c = (models.lenet5(rng=seed).state_dict() for seed in (1, 1, 2))
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-        assert not np.array_equal(a[key], c[key])
 
 
 @pytest.mark.parametrize("form", [{}, {"activation": nn.ReLU, "pool": nn.MaxPool2d}])

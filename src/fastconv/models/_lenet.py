@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 
 from fastconv import nn
+from fastconv.models._parts import Layers
+from fastconv.models._preprocessing import Preprocessing
 
 __all__ = ["LeNet5", "lenet5"]
 
 
 class LeNet5(nn.Sequential):
     """See `lenet5`."""
+
+    #: White, 0, becomes -0.1 and ink, 1, becomes 1.175, as in the paper.
+    preprocessing: Preprocessing = Preprocessing(32, 32, (0.1 / 1.275,), (1 / 1.275,))
 
 
 def lenet5(
@@ -70,7 +75,7 @@ def lenet5(
     """
     if image_size < 4:
         raise ValueError(f"image_size is {image_size}; it needs to be at least 4")
-    rng = np.random.default_rng(rng)
+    layers = Layers(dtype, rng)
     first, second = channels
     if image_size >= 28:
         kernel, border, side = 5, (2 if image_size == 28 else 0, 0), image_size
@@ -80,10 +85,7 @@ def lenet5(
         kernel, border, side = 3, (1, 1), image_size // 4
 
     def conv(inputs: int, outputs: int, padding: int) -> nn.Conv2d:
-        return nn.Conv2d(inputs, outputs, kernel, padding=padding, dtype=dtype, rng=rng)
-
-    def linear(inputs: int, outputs: int) -> nn.Linear:
-        return nn.Linear(inputs, outputs, dtype=dtype, rng=rng)
+        return layers.conv(inputs, outputs, kernel, padding=padding)
 
     features = nn.Sequential(
         conv(in_channels, first, border[0]),
@@ -94,10 +96,12 @@ def lenet5(
         pool(2),
     )
     classifier = nn.Sequential(
-        linear(second * side * side, 120),
+        layers.linear(second * side * side, 120),
         activation(),
-        linear(120, 84),
+        layers.linear(120, 84),
         activation(),
-        linear(84, num_classes),
+        layers.linear(84, num_classes),
     )
-    return LeNet5({"features": features, "flatten": nn.Flatten(), "classifier": classifier})
+    net = LeNet5({"features": features, "flatten": nn.Flatten(), "classifier": classifier})
+    net.preprocessing = net.preprocessing._replace(resize=image_size, crop=image_size)
+    return net

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import nn
+from fastconv.models._parts import Layers, he_normal, normal
+from fastconv.models._preprocessing import IMAGENET, Preprocessing
 
 __all__ = ["VGG", "vgg11", "vgg13", "vgg16", "vgg19"]
 
@@ -18,9 +20,11 @@ _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2
 class VGG(nn.Sequential):
     """See `vgg16`."""
 
+    preprocessing: Preprocessing = IMAGENET
+
 
 def _vgg(
-    layers: int,
+    depth: int,
     num_classes: int,
     in_channels: int,
     batch_norm: bool,
@@ -28,38 +32,25 @@ def _vgg(
     dtype: Any,
     rng: np.random.Generator | int | None,
 ) -> VGG:
-    rng = np.random.default_rng(rng)
-
+    layers = Layers(dtype, rng, conv_weights=he_normal, linear_weights=normal)
     features = nn.Sequential()
     channels = in_channels
-    for width, depth in zip(_WIDTHS, _DEPTHS[layers], strict=True):
-        for _ in range(depth):
-            conv = nn.Conv2d(channels, width, 3, padding=1, dtype=dtype, rng=rng)
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu", rng=rng)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
-            features.append(conv)
+    for width, convolutions in zip(_WIDTHS, _DEPTHS[depth], strict=True):
+        for _ in range(convolutions):
+            features.append(layers.conv(channels, width, 3, padding=1))
             if batch_norm:
-                features.append(nn.BatchNorm2d(width, dtype=dtype))
+                features.append(layers.norm(width))
             features.append(nn.ReLU(inplace=True))
             channels = width
         features.append(nn.MaxPool2d(2, 2))
-
-    def linear(inputs: int, outputs: int) -> nn.Linear:
-        layer = nn.Linear(inputs, outputs, dtype=dtype, rng=rng)
-        nn.init.normal_(layer.weight, 0.0, 0.01, rng=rng)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
-        return layer
-
     classifier = nn.Sequential(
-        linear(512 * 7 * 7, 4096),
+        layers.linear(512 * 7 * 7, 4096),
         nn.ReLU(inplace=True),
-        nn.Dropout(dropout, rng=rng),
-        linear(4096, 4096),
+        layers.dropout(dropout),
+        layers.linear(4096, 4096),
         nn.ReLU(inplace=True),
-        nn.Dropout(dropout, rng=rng),
-        linear(4096, num_classes),
+        layers.dropout(dropout),
+        layers.linear(4096, num_classes),
     )
     return VGG(
         {

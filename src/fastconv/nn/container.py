@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,20 +89,42 @@ class Sequential(Module):
         setattr(self, self._name_of(index), module)
 
     def forward(self, input: Any) -> Any:
-        for module in self.children():
-            input = module(input)
-        return input
+        return through(self.children(), input)
 
     def backward(self, grad_output: Any) -> Any:
-        chain = list(self.children())
-        last_needed = 0
-        if not self.needs_input_grad:
-            learns = [any(True for _ in module.parameters()) for module in chain]
-            last_needed = learns.index(True) if True in learns else len(chain)
-        for i in range(len(chain) - 1, last_needed - 1, -1):
-            chain[i].needs_input_grad = self.needs_input_grad or i > last_needed
-            grad_output = chain[i].backward(grad_output)
-        return grad_output if self.needs_input_grad else None
+        return back_through(list(self.children()), grad_output, self.needs_input_grad)
+
+
+def through(chain: Iterable[Module], input: Any) -> Any:
+    """The result of modules that are applied one after the other."""
+    for module in chain:
+        input = module(input)
+    return input
+
+
+def back_through(chain: Sequence[Module], grad_output: Any, needs_input_grad: bool = True) -> Any:
+    """The gradient of the input of modules that `through` applied.
+
+    Without `needs_input_grad` nothing is computed for what has no parameters below it, and the result is None.
+    """
+    last_needed = 0
+    if not needs_input_grad:
+        learns = [any(True for _ in module.parameters()) for module in chain]
+        last_needed = learns.index(True) if True in learns else len(chain)
+    for i in range(len(chain) - 1, last_needed - 1, -1):
+        chain[i].needs_input_grad = needs_input_grad or i > last_needed
+        grad_output = chain[i].backward(grad_output)
+    return grad_output if needs_input_grad else None
+
+
+def summed(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of arrays of one shape, in a new array if there are several; float16 is added in float32."""
+    if len(arrays) == 1:
+        return arrays[0]
+    total = widened(arrays[0]) + arrays[1]
+    for array in arrays[2:]:
+        total += array
+    return total.astype(np.result_type(*arrays), copy=False)
 
 
 class Add(Module):
@@ -119,10 +141,7 @@ class Add(Module):
             if array.shape != arrays[0].shape:
                 raise ValueError(f"input {i} has shape {array.shape}; it needs that of input 0, {arrays[0].shape}")
         self.save_for_backward(len(arrays))
-        total = widened(arrays[0]) + arrays[1]
-        for array in arrays[2:]:
-            total += array
-        return total.astype(np.result_type(*arrays), copy=False)
+        return summed(arrays)
 
     def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
         """One gradient per input; they are the same array, so do not write into them."""
