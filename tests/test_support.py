@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The yardstick itself: a measure that cannot fail would make every other test worthless."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,3 +114,24 @@ print(ctypes.c_float.from_address(element).value)
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.stdout.split() == (["50.0", "1.0"] if good else ["50.0"])
     assert (run.returncode == 0) == good
+
+
+# --- what is said at the end ------------------------------------------------------------------------------------------
+
+
+def test_tests_that_are_skipped_for_want_of_torch():
+    """In one line, which also says how to run them."""
+    program = """
+import sys
+sys.modules["torch"] = None  # not to be imported
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/test_norm.py", "tests/test_torch_packed.py"]))
+"""
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    tests = sum(int(n) for n in re.findall(r"SKIPPED \[(\d+)\] tests/test_norm.py", run.stdout))
+    command = 'python -m pip install -e ".[test,torch]" && pytest'
+    said = f"{tests} tests and 1 whole files were skipped for want of torch; this runs them all: {command}"
+    assert tests > 20
+    assert run.stdout.splitlines()[-2] == said

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["WAITING"]
 
-#: A quarter of a millisecond on Zen 4, which pauses for 25 ns: longer than from one stage of a call to the next, or from
+#: A quarter of a millisecond on Zen 4, which pauses for 25 ns: longer than from one stage of a call to the next or from
 #: one layer of a network to the next, and short beside a time slice.
 _SPINS = 10_000
 _VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
