@@ -31,16 +31,16 @@ typedef enum fc_algo_id {
 
 enum { FC_MESSAGE = 160 };
 
-// The families of problems: an enumerator FC_..., the struct that describes one, which has a member dtype, and the name by
-// which plans hold it and core/family.c finds its check and its kinds.
+// The families of problems: an enumerator FC_..., the struct that describes one, the name by which plans hold it and
+// core/family.c finds its check and its kinds, and the member that tells with which fc_dtype it is computed.
 #define FC_FAMILY_LIST(X)                                                                                              \
-    X(CONV, fc_problem, problem)                                                                                       \
-    X(POOL, fc_pool, pool)                                                                                             \
-    X(STENCIL, fc_stencil, stencil)                                                                                    \
-    X(MAP, fc_map, map)
+    X(CONV, fc_problem, problem, types.accumulator)                                                                    \
+    X(POOL, fc_pool, pool, dtype)                                                                                      \
+    X(STENCIL, fc_stencil, stencil, dtype)                                                                             \
+    X(MAP, fc_map, map, dtype)
 
 typedef enum fc_family {
-#define FC_FAMILY(id, type, name) FC_##id,
+#define FC_FAMILY(id, ...) FC_##id,
     FC_FAMILY_LIST(FC_FAMILY)
 #undef FC_FAMILY
         FC_FAMILIES

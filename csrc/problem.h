@@ -17,7 +17,29 @@
 
 #include <stdint.h>
 
-typedef enum fc_dtype { FC_F32 = 0, FC_F64 = 1, FC_DTYPES } fc_dtype;
+typedef enum fc_dtype {
+    FC_F32 = 0,
+    FC_F64,
+    FC_DTYPES,         // so many are computed with; others are in memory only
+    FC_F16 = FC_DTYPES // and float32 where they are computed with
+} fc_dtype;
+
+static inline int64_t fc_bytes(int32_t dtype) { return dtype == FC_F64 ? 8 : dtype == FC_F32 ? 4 : 2; }
+
+// What the numbers of a convolution are, each an fc_dtype: the input, the weights, the sums of their products, and the
+// output. A residual is as the output, and so is a bias.
+typedef struct fc_types {
+    int32_t source, weight, accumulator, destination;
+} fc_types;
+
+// Tensors of one dtype, summed in it, or float16 in float32.
+static inline fc_types fc_types_of(int32_t dtype) {
+    return (fc_types){dtype, dtype, dtype == FC_F16 ? FC_F32 : dtype, dtype};
+}
+static inline int fc_types_equal(fc_types a, fc_types b) {
+    return a.source == b.source && a.weight == b.weight && a.accumulator == b.accumulator &&
+           a.destination == b.destination;
+}
 
 typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_isa;
 
@@ -50,9 +72,8 @@ typedef struct fc_problem {
     int64_t in_channels, out_channels; // per group
     fc_axis axis[FC_AXES];             // depth, height, width
     fc_view src, wei, dst;
-    int32_t dtype;      // fc_dtype of all three tensors
+    fc_types types;     // of one dtype (fc_types_of); float16 forward only, and without gaps
     int32_t direction;  // fc_direction; for the gradients the fields describe the forward convolution
-    int32_t half;       // dtype is FC_F32, but in memory everything is float16: forward only, and without gaps
     int32_t activation; // fc_activation of what is written
     double low, high;   // of FC_ACT_CLAMP; infinite for the others
 } fc_problem;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// convert.c - float16 tensors: a float32 plan between two conversions.
+// convert.c - tensors of float16, summed in float32: a float32 plan between two conversions.
 //
 //   for each block   src and residual to float32, the latter to where the result will be; plan; result to dst
 //
@@ -285,7 +285,7 @@ static blocks cut(const fc_problem *p, int64_t most, const fc_kind *kind) {
 static fc_problem block_problem(const fc_problem *p, const blocks *b) {
     fc_problem part = *p;
     fc_axis *a = &part.axis[b->axis];
-    part.half = 0;
+    part.types = fc_types_of(p->types.accumulator);
     part.batch = b->images;
     part.groups = b->groups;
     if (b->bands > 1) {
@@ -300,7 +300,7 @@ static fc_problem block_problem(const fc_problem *p, const blocks *b) {
 
 static fc_verdict ask(const fc_request *r) {
     fc_problem whole = *(const fc_problem *)r->op->problem;
-    whole.half = 0;
+    whole.types = fc_types_of(whole.types.accumulator);
     return r->planner->ask(&(fc_op){FC_CONV, &whole}, r->options);
 }
 
@@ -322,7 +322,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
 
 const fc_kind fc_kind_convert = {
     .name = "convert",
-    .traits = FC_SERVES_FORWARD | FC_SERVES_HALF,
+    .traits = FC_SERVES_FORWARD | FC_CONVERTS,
     .rows = 1,
     .ask = ask,
     .layout = layout,

@@ -38,7 +38,7 @@ static const char *refuse(const fc_request *r) {
     if (over_channels(p) && p->in_channels <= k->vl) return NULL;
     if (p->in_channels != 1) return "a group has more than one input channel";
     if (p->dst.axis[2] != 1 && !in_place(p)) return "neither rows nor channels of the output are contiguous";
-    if (!in_place(p) && !fc_padded_fits(p, k, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
+    if (!in_place(p) && !fc_padded_fits(p, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
     return NULL;
 }
 
@@ -190,7 +190,7 @@ static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, i
     fc_depthwise_rows work = rows_of(&job, index % parts);
     work.d = index / parts % p->axis[0].out;
     const int64_t image = index / parts / p->axis[0].out;
-    work.src = fc_at(job.src, image * p->src.outer, job.plan->kernels);
+    work.src = fc_at(job.src, image * p->src.outer, p->types.source);
     aim(&job, &work, image * p->dst.outer + work.d * p->dst.axis[0]);
     job.plan->kernels->depthwise_channels(&work);
     activate(&job, &work, p->groups * p->in_channels);
@@ -234,7 +234,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
     const fc_depthwise_fn kernel = in_place(p) ? plan->kernels->depthwise_planes : plan->kernels->depthwise_pixels;
     for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares && !fc_must_stop();
          group++) {
-        copy.src = fc_at(job.src, image * p->src.outer + group * p->src.group, plan->kernels);
+        copy.src = fc_at(job.src, image * p->src.outer + group * p->src.group, p->types.source);
         if (in_place(p)) work.src = copy.src;
         else {
             plan->kernels->pad_copy_pixels(&copy);

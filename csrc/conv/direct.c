@@ -24,19 +24,19 @@ static direct_pixels shape_of(const fc_problem *p, const fc_kernels *k, const fc
     direct_pixels s = {.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks))};
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     int64_t rows = fc_max(1, fc_min(p->axis[1].out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, width))));
+    const int64_t nr = k->gemm_pixels.nr;
     for (;; rows = fc_ceil_div(rows, 2)) {
         rows = fc_even(p->axis[1].out, rows);
-        s.padded = fc_padded_rows(p, rows, s.channels, 1, k->nr);
-        const int64_t sums = blocks > 1 ? rows * fc_round_up(width, k->nr) * fc_round_up(p->out_channels, k->nr) : 0;
-        s.bytes = (s.padded.elements + sums) * k->element;
+        s.padded = fc_padded_rows(p, rows, s.channels, 1, nr);
+        const int64_t sums = blocks > 1 ? rows * fc_round_up(width, nr) * fc_round_up(p->out_channels, nr) : 0;
+        s.bytes = s.padded.elements * fc_bytes(p->types.source) + sums * fc_bytes(p->types.accumulator);
         if (rows == 1 || s.bytes <= machine->l2) return s;
     }
 }
 
 static const char *pixels_refuse(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    if (fc_padded_fits(p, r->kernels, FC_UNIT_MOST) &&
-        shape_of(p, r->kernels, &r->options->machine).bytes <= FC_UNIT_MOST)
+    if (fc_padded_fits(p, FC_UNIT_MOST) && shape_of(p, r->kernels, &r->options->machine).bytes <= FC_UNIT_MOST)
         return NULL;
     return "one output row needs more than 4 MiB of padded input and sums";
 }
@@ -60,7 +60,7 @@ static double pixels_cost(const fc_request *r) {
 // Whether rows of pixels may go over channels all the same, transposed.
 static int turns(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    return p->src.axis[2] == 1 && p->out_channels * 4 >= r->kernels->nr && !fc_direct_channels_refuse(r);
+    return p->src.axis[2] == 1 && p->out_channels * 4 >= r->kernels->gemm_channels.nr && !fc_direct_channels_refuse(r);
 }
 
 static const char *refuse(const fc_request *r) {
@@ -117,7 +117,8 @@ static int64_t unit_columns(const fc_plan *plan) {
 static int64_t panel_elements(const fc_plan *plan, int64_t count) { return count * shape_in(plan)->padded.elements; }
 
 static int64_t unit_tiles(const fc_plan *plan, const direct_pixels *s) {
-    return fc_ceil_div((s->padded.rows - 1) * s->padded.width + plan->problem.axis[2].out, plan->kernels->nr);
+    return fc_ceil_div((s->padded.rows - 1) * s->padded.width + plan->problem.axis[2].out,
+                       fc_gemm_of(plan)->kernel->nr);
 }
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
@@ -144,7 +145,7 @@ static direct_unit unit_of(const fc_gemm_strip *strip, const direct_pixels *s, i
 static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     const fc_problem *p = &strip->plan->problem;
     const direct_pixels *s = shape_in(strip->plan);
-    const int64_t across = unit_tiles(strip->plan, s), nr = strip->plan->kernels->nr;
+    const int64_t across = unit_tiles(strip->plan, s), nr = fc_gemm_of(strip->plan)->kernel->nr;
     for (int64_t u = 0; u < strip->count; u++) {
         const direct_unit unit = unit_of(strip, s, u);
         int64_t row = unit.image * p->dst.outer + unit.d * p->dst.axis[0] + unit.h * p->dst.axis[1], x = 0;
@@ -178,14 +179,14 @@ static void load(const fc_gemm_strip *strip) {
         const direct_unit at = unit_of(strip, s, u);
         const fc_pad_copy work = {
             .problem = p,
-            .src = fc_at(strip->src, at.image * p->src.outer, plan->kernels),
+            .src = fc_at(strip->src, at.image * p->src.outer, p->types.source),
             .d = at.d,
             .h = at.h,
             .c0 = strip->k0 / taps,
             .channels = (strip->k1 - strip->k0) / taps,
             .rows = s->padded.rows + s->padded.rows_extra,
             .width = s->padded.width,
-            .planes = (char *)strip->panel + u * s->padded.elements * plan->kernels->element,
+            .planes = (char *)strip->panel + u * s->padded.elements * fc_bytes(p->types.source),
         };
         plan->kernels->pad_copy_pixels(&work);
     }

@@ -26,7 +26,7 @@ static int inside(const fc_axis *a) {
     return a->pad <= 0 && (a->out - 1) * a->stride - a->pad + (a->kernel - 1) * a->dilation < a->in;
 }
 
-static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
+static direct_channels shape_of(const fc_problem *p, const fc_machine *machine) {
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     direct_channels s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
     s.width = (w->out - 1) * w->stride + (w->kernel - 1) * w->dilation + 1;
@@ -39,7 +39,7 @@ static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const 
         s.pixel = p->in_channels;
         s.row = s.width * s.pixel;
         const int64_t extra = (h->kernel - 1) * h->dilation + 1;
-        const int64_t fit = machine->l2 / 8 * 3 / (fc_max(1, d->kernel) * s.row * k->element) - extra;
+        const int64_t fit = machine->l2 / 8 * 3 / (fc_max(1, d->kernel) * s.row * fc_bytes(p->types.source)) - extra;
         s.rows = fc_even(h->out, fc_max(1, fc_min(fit / h->stride + 1, fc_ceil_div(256, w->out))));
         s.rows_in = (s.rows - 1) * h->stride + extra;
         s.plane = s.rows_in * s.row;
@@ -58,16 +58,15 @@ static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const 
     return s;
 }
 
-static double unit_bytes(const fc_problem *p, const fc_kernels *k) {
+static double unit_bytes(const fc_problem *p) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double width = (double)(w->out - 1) * (double)w->stride + (double)(w->kernel - 1) * (double)w->dilation + 1;
     const double rows = (double)(h->kernel - 1) * (double)h->dilation + 1;
-    return (double)p->axis[0].kernel * rows * width * (double)p->in_channels * (double)k->element;
+    return (double)p->axis[0].kernel * rows * width * (double)p->in_channels * (double)fc_bytes(p->types.source);
 }
 
 const char *fc_direct_channels_refuse(const fc_request *r) {
-    if (unit_bytes(r->op->problem, r->kernels) > FC_ROWS_MOST)
-        return "the input of one output row needs more than 4 MiB";
+    if (unit_bytes(r->op->problem) > FC_ROWS_MOST) return "the input of one output row needs more than 4 MiB";
     return NULL;
 }
 
@@ -75,7 +74,7 @@ double fc_direct_channels_cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
-    const direct_channels s = shape_of(p, k, &r->options->machine);
+    const direct_channels s = shape_of(p, &r->options->machine);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
@@ -91,9 +90,9 @@ double fc_direct_channels_cost(const fc_request *r) {
     if (p->dst.channel != 1)
         copy += turned * (double)(p->groups * p->batch * fc_positions(p)) * (double)fc_round_up(p->out_channels, k->vl);
     // Tiles end with the row.
-    const double m = (double)w->out / (double)fc_ceil_div(w->out, k->mr);
+    const double m = (double)w->out / (double)fc_ceil_div(w->out, k->gemm_channels.mr);
     const int64_t pixels = p->batch * fc_positions(p);
-    const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->mr));
+    const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->gemm_channels.mr));
     // A unit is looked up and addressed by itself, which pointwise, whose tiles run on, need not do.
     return c->row_unit * units +
            fc_cost_gemm(p, k, r->options, 1, copy) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
@@ -122,7 +121,9 @@ static int64_t panel_elements(const fc_plan *plan, int64_t count) {
     return count * unit_elements(&plan->problem, s);
 }
 
-static int64_t tiles_across(const fc_plan *plan) { return fc_ceil_div(plan->problem.axis[2].out, plan->kernels->mr); }
+static int64_t tiles_across(const fc_plan *plan) {
+    return fc_ceil_div(plan->problem.axis[2].out, fc_gemm_of(plan)->kernel->mr);
+}
 
 static int64_t tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
@@ -178,13 +179,13 @@ static void load(const fc_gemm_strip *strip) {
         const rows_unit at = unit_of(strip, s, u);
         const fc_pad_copy work = {
             .problem = p,
-            .src = fc_at(strip->src, at.image * p->src.outer, plan->kernels),
+            .src = fc_at(strip->src, at.image * p->src.outer, p->types.source),
             .d = at.d,
             .h = at.h,
             .channels = p->in_channels,
             .rows = s->rows_in,
             .width = s->width,
-            .planes = (char *)strip->panel + u * unit_elements(p, s) * plan->kernels->element,
+            .planes = (char *)strip->panel + u * unit_elements(p, s) * fc_bytes(p->types.source),
         };
         plan->kernels->pad_copy_channels(&work);
     }
@@ -193,7 +194,8 @@ static void load(const fc_gemm_strip *strip) {
 static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
     const direct_channels *s = shape_in(plan);
-    columns[0].base = fc_at(s->in_place ? strip->src : strip->panel, strip->k0 % s->segment, plan->kernels);
+    columns[0].base =
+        fc_at(s->in_place ? strip->src : strip->panel, strip->k0 % s->segment, plan->problem.types.source);
     tile->a_row = plan->problem.axis[2].stride * s->pixel;
     tile->a_segment = fc_gemm_of(plan)->table + strip->k0 / s->segment;
     tile->segments = fc_max(1, (strip->k1 - strip->k0) / s->segment);
@@ -212,7 +214,7 @@ static const fc_gemm_source source = {
 
 fc_status fc_direct_channels_layout(fc_plan *plan, const fc_request *r) {
     const fc_problem *p = &plan->problem;
-    const direct_channels s = shape_of(p, plan->kernels, &r->options->machine);
+    const direct_channels s = shape_of(p, &r->options->machine);
     const int64_t segments = p->in_channels * fc_taps(p) / s.segment;
     const fc_gemm_wish wish = {.source = &source,
                                .over_channels = 1,

@@ -45,20 +45,21 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const fc_status status = fc_gemm_layout(plan, &wish);
     if (status != FC_OK) return status;
     const fc_gemm *g = fc_gemm_of(plan);
-    for (int64_t k = 0; k < g->block && !over_channels; k++) g->table[k] = k * plan->kernels->nr;
+    for (int64_t k = 0; k < g->block && !over_channels; k++) g->table[k] = k * g->kernel->nr;
     return FC_OK;
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
     const fc_gemm *g = fc_gemm_of(plan);
     if (g->over_channels) return pixels * panel_row(plan);
-    return fc_round_up(pixels, plan->kernels->nr) * g->block;
+    return fc_round_up(pixels, g->kernel->nr) * g->block;
 }
 
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
     fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
-    if (fc_gemm_of(plan)->over_channels) {
+    const fc_gemm *g = fc_gemm_of(plan);
+    if (g->over_channels) {
         work.pixel = strip->first;
         work.count = strip->count;
         work.panel = strip->panel;
@@ -68,7 +69,7 @@ static void load(const fc_gemm_strip *strip) {
     }
     for (int64_t t = 0; t < strip->tiles; t++) {
         fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
-        work.panel = (char *)strip->panel + t * plan->kernels->nr * fc_gemm_of(plan)->block * plan->kernels->element;
+        work.panel = (char *)strip->panel + t * g->kernel->nr * g->block * fc_bytes(g->kernel->types.source);
         plan->kernels->im2col_pixels(&work);
     }
 }
@@ -79,7 +80,7 @@ static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     fc_gemm_flat_targets(strip, targets);
     for (int64_t t = 0, pixel = 0; t < strip->tiles; t++) {
         fc_gemm_target *target = fc_gemm_target_at(targets, t);
-        target->at = g->over_channels ? pixel * panel_row(plan) : t * plan->kernels->nr * g->block;
+        target->at = g->over_channels ? pixel * panel_row(plan) : t * g->kernel->nr * g->block;
         target->from = 0;
         pixel += target->pixels;
     }

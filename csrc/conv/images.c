@@ -24,8 +24,8 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
 static void image_task(const fc_stage *stage, fc_call *call, int64_t image, int thread) {
     const fc_schedule *schedule = *(const fc_schedule *const *)stage->context;
     const fc_problem *p = &stage->plan->problem;
-    const int64_t element = stage->plan->kernels->element;
-    const int64_t from = image * p->src.outer * element, to = image * p->dst.outer * element;
+    const int64_t from = image * p->src.outer * fc_bytes(p->types.source);
+    const int64_t to = image * p->dst.outer * fc_bytes(p->types.destination);
     const fc_operands operands = {.src = fc_operand(call, fc_behind(stage->at.src, from)),
                                   .wei = fc_operand(call, stage->at.wei),
                                   .residual = fc_operand(call, fc_behind(stage->at.residual, to)),
@@ -47,12 +47,12 @@ static void images_alone(const fc_plan *plan, fc_list *list) {
 // One image after the other, each by all threads.
 static void images_shared(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    const int64_t element = plan->kernels->element;
+    const int64_t from = p->src.outer * fc_bytes(p->types.source), to = p->dst.outer * fc_bytes(p->types.destination);
     const fc_places at = list->at;
     for (int64_t image = 0; image < p->batch; image++) {
-        list->at.src = fc_behind(at.src, image * p->src.outer * element);
-        list->at.dst = fc_behind(at.dst, image * p->dst.outer * element);
-        list->at.residual = fc_behind(at.residual, image * p->dst.outer * element);
+        list->at.src = fc_behind(at.src, image * from);
+        list->at.dst = fc_behind(at.dst, image * to);
+        list->at.residual = fc_behind(at.residual, image * to);
         plan->parts->plan->kind->stages(plan->parts->plan, threads, list);
     }
     list->at = at;

@@ -10,12 +10,12 @@
 //   channels form  planes [kd][phase h][phase w][row][column][channel]
 #include "conv/padded.h"
 
-int fc_padded_fits(const fc_problem *p, const fc_kernels *k, int64_t bytes) {
+int fc_padded_fits(const fc_problem *p, int64_t bytes) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double rows = 1.0 + (double)((h->kernel - 1) * h->dilation / h->stride);
     const double width = (double)w->out + (double)((w->kernel - 1) * w->dilation / w->stride);
     const double planes = (double)p->axis[0].kernel * (double)h->stride * (double)w->stride;
-    return planes * rows * width * (double)k->element <= (double)bytes;
+    return planes * rows * width * (double)fc_bytes(p->types.source) <= (double)bytes;
 }
 
 fc_padded fc_padded_rows(const fc_problem *p, int64_t rows, int64_t channels, int64_t pixel, int64_t slack) {

@@ -96,7 +96,7 @@ static unsigned char *covered(parts *s, int64_t groups) { return (unsigned char 
 
 static size_t bias_bytes(const fc_plan *plan) {
     const fc_problem *p = &parts_of(plan)->whole;
-    return (size_t)(p->groups * p->out_channels * plan->kernels->element);
+    return (size_t)(p->groups * p->out_channels * fc_bytes(p->types.destination));
 }
 
 typedef struct making {
@@ -213,8 +213,8 @@ fc_status fc_parts_pack(const fc_plan *plan, const void *wei, const void *bias, 
         for (int64_t j = 0; j < parts_of(plan)->groups[i].count; j++) {
             const fc_plan *part = plan->parts[i].plan;
             const place at = place_of(plan, i, j);
-            const fc_status status =
-                part->kind->pack(part, fc_at(wei, at.wei, plan->kernels), bias, (char *)packed + at.packed, threads);
+            const void *first = fc_at(wei, at.wei, part->problem.types.weight);
+            const fc_status status = part->kind->pack(part, first, bias, (char *)packed + at.packed, threads);
             if (status != FC_OK) return status;
         }
     return FC_OK;
@@ -273,7 +273,7 @@ static void fill_task(const fc_stage *stage, fc_call *call, int64_t task, int th
     const int64_t offset = group * p->dst.group + image * p->dst.outer + d * p->dst.axis[0] + h * p->dst.axis[1];
     const filling f = {p, stage->plan->kernels, fc_operand(call, stage->at.wei), fc_operand(call, stage->at.residual),
                        fc_operand(call, stage->at.dst)};
-    (p->dtype == FC_F32 ? fill_f32 : fill_f64)(&f, group, offset, depths[d] && rows[h] ? columns : NULL);
+    (p->types.destination == FC_F32 ? fill_f32 : fill_f64)(&f, group, offset, depths[d] && rows[h] ? columns : NULL);
 }
 
 // ----------------------------------------------------------------------------------------------------------- running
@@ -283,7 +283,7 @@ enum { FC_FEW = 16, FC_SHARES = 16 };
 // Parts write disjoint elements, and so run side by side.  Where they need no scratch, tasks of the same number run
 // together: the phases of a stride write the same lines of dst, and read the same rows of src.
 static void side_by_side(const fc_plan *plan, int threads, fc_list *list) {
-    const int64_t element = plan->kernels->element;
+    const int64_t element = fc_bytes(parts_of(plan)->whole.types.destination);
     const fc_places at = list->at;
     for (int64_t i = 0; i < plan->part_count; i++)
         for (int64_t j = 0; j < parts_of(plan)->groups[i].count; j++) {
@@ -307,7 +307,7 @@ static void share_task(const fc_stage *stage, fc_call *call, int64_t task, int t
     const fc_plan *plan = stage->plan;
     const parts *s = parts_of(plan);
     const shares *shares = stage->context;
-    const int64_t element = plan->kernels->element, end = (task + 1) * s->count / shares->count;
+    const int64_t element = fc_bytes(s->whole.types.destination), end = (task + 1) * s->count / shares->count;
     for (int64_t at = task * s->count / shares->count, i = 0; at < end && !fc_must_stop(); at++) {
         while (at >= s->groups[i].first + s->groups[i].count) i++;
         const place part = place_of(plan, i, at - s->groups[i].first);

@@ -43,7 +43,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const fc_gemm *g = fc_gemm_of(plan);
     for (int64_t k = 0; k < g->block && !over_channels; k++) {
         g->table[k] = k * p->src.channel;
-        g->table[g->block + k] = k * plan->kernels->nr;
+        g->table[g->block + k] = k * g->kernel->nr;
     }
     return FC_OK;
 }
@@ -54,7 +54,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
 static int64_t in_place(const fc_gemm_strip *strip, int64_t first, int64_t count) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t span = p->axis[2].out; // src is contiguous along a row
-    if (count < strip->plan->kernels->nr || span - first % span < count) return NOT_IN_PLACE;
+    if (count < fc_gemm_of(strip->plan)->kernel->nr || span - first % span < count) return NOT_IN_PLACE;
     int64_t offset = 0;
     for (int i = FC_AXES - 1; i >= 0; i--) {
         offset += first % p->axis[i].out * p->src.axis[i];
@@ -66,17 +66,18 @@ static int64_t in_place(const fc_gemm_strip *strip, int64_t first, int64_t count
 // At most every tile has to be packed, when rows are short.
 static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
     const fc_gemm *g = fc_gemm_of(plan);
-    return g->over_channels ? 0 : fc_round_up(pixels, plan->kernels->nr) * g->block;
+    return g->over_channels ? 0 : fc_round_up(pixels, g->kernel->nr) * g->block;
 }
 
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
-    if (fc_gemm_of(plan)->over_channels) return;
+    const fc_gemm *g = fc_gemm_of(plan);
+    if (g->over_channels) return;
     fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
     for (int64_t t = 0; t < strip->tiles; t++) {
         fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
         if (in_place(strip, work.pixel, work.count) != NOT_IN_PLACE) continue;
-        work.panel = (char *)strip->panel + t * plan->kernels->nr * fc_gemm_of(plan)->block * plan->kernels->element;
+        work.panel = (char *)strip->panel + t * g->kernel->nr * g->block * fc_bytes(g->kernel->types.source);
         plan->kernels->im2col_pixels(&work);
     }
 }
@@ -90,7 +91,7 @@ static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
         fc_gemm_target *target = fc_gemm_target_at(targets, t);
         target->at = g->over_channels ? pixel * plan->problem.src.axis[2] : in_place(strip, pixel, target->pixels);
         target->from = target->at == NOT_IN_PLACE;
-        if (target->from == 1) target->at = t * plan->kernels->nr * g->block;
+        if (target->from == 1) target->at = t * g->kernel->nr * g->block;
         pixel += target->pixels;
     }
 }
@@ -98,13 +99,13 @@ static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
 static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
     const fc_problem *p = &plan->problem;
+    const fc_gemm *g = fc_gemm_of(plan);
     tile->depth = strip->k1 - strip->k0;
     tile->a_row = p->src.axis[2];
     tile->segments = 1;
-    tile->a_segment = fc_gemm_of(plan)->table;
-    columns[0] =
-        (fc_gemm_columns){fc_at(strip->src, strip->k0 * p->src.channel, plan->kernels), fc_gemm_of(plan)->table};
-    columns[1] = (fc_gemm_columns){strip->panel, fc_gemm_of(plan)->table + fc_gemm_of(plan)->block};
+    tile->a_segment = g->table;
+    columns[0] = (fc_gemm_columns){fc_at(strip->src, strip->k0 * p->src.channel, p->types.source), g->table};
+    columns[1] = (fc_gemm_columns){strip->panel, g->table + g->block};
 }
 
 static const fc_gemm_source source = {

@@ -95,7 +95,7 @@ FC_REFERENCE(double, f64)
 
 static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     (void)threads;
-    if (plan->problem.dtype == FC_F32) pack_f32(&plan->problem, wei, bias, packed);
+    if (plan->problem.types.accumulator == FC_F32) pack_f32(&plan->problem, wei, bias, packed);
     else pack_f64(&plan->problem, wei, bias, packed);
     return FC_OK;
 }
@@ -112,7 +112,7 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     };
     const int64_t channel = index % p->out_channels, image = index / p->out_channels % p->batch;
     const int64_t group = index / p->out_channels / p->batch;
-    (p->dtype == FC_F32 ? plane_f32 : plane_f64)(&job, group, image, channel);
+    (p->types.accumulator == FC_F32 ? plane_f32 : plane_f64)(&job, group, image, channel);
 }
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {

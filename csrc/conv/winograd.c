@@ -39,7 +39,8 @@ enum { FC_LINE = 16 }; // floats of a cache line
 // The state of a plan.
 typedef struct winograd {
     fc_winograd_form form;
-    int64_t depth; // of the products: blocks of taps times input channels
+    const fc_gemm_kernel *gemm; // over channels: tiles for rows
+    int64_t depth;              // of the products: blocks of taps times input channels
     int64_t tiles_h, tiles_w, tiles;
     int64_t row;   // of V: depth, padded
     int64_t parts; // blocks of nr output channels
@@ -78,7 +79,7 @@ static int64_t blocks_of(const fc_winograd_form *form) { return form->blocks[0] 
 
 // A tile on its way through the stages: V, and M of all output channels.
 static int64_t tile_bytes(const winograd *w, const fc_kernels *k) {
-    return w->form.points * (w->row + w->parts * k->nr) * k->element;
+    return w->form.points * (w->row + w->parts * w->gemm->nr) * k->element;
 }
 
 // What V and one block of M of a thread's chunk may take of its L2, and those that all threads share of L3.
@@ -86,16 +87,16 @@ static int64_t fused_bytes(const fc_machine *machine) { return machine->l2 / 8 *
 static int64_t staged_bytes(const fc_machine *machine) { return machine->l3 / 8 * 3; }
 
 static winograd shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine, int64_t m) {
-    winograd w = {.form = form_of(p, m)};
+    winograd w = {.form = form_of(p, m), .gemm = &k->gemm_channels};
     w.depth = blocks_of(&w.form) * p->in_channels;
     w.tiles_h = fc_ceil_div(p->axis[1].out, w.form.sides == 2 ? m : 1);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
     w.row = odd_lines(w.depth);
-    w.parts = fc_ceil_div(p->out_channels, k->nr);
-    const int64_t fused = fused_bytes(machine) / (w.form.points * (w.row + k->nr) * k->element);
-    w.fused = fused >= k->mr;
-    w.most = w.fused ? fused / k->mr * k->mr : fc_max(1, staged_bytes(machine) / tile_bytes(&w, k));
+    w.parts = fc_ceil_div(p->out_channels, w.gemm->nr);
+    const int64_t fused = fused_bytes(machine) / (w.form.points * (w.row + w.gemm->nr) * k->element);
+    w.fused = fused >= w.gemm->mr;
+    w.most = w.fused ? fused / w.gemm->mr * w.gemm->mr : fc_max(1, staged_bytes(machine) / tile_bytes(&w, k));
     return w;
 }
 
@@ -108,7 +109,7 @@ static int64_t chunk_of(const winograd *w, int64_t groups, int threads) {
 
 static const char *refuse(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
-    if (p->dtype != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
+    if (p->types.accumulator != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
     if (p->axis[2].stride != 1) return "only stride 1 along rows";
     if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
     if (p->axis[2].kernel == 1) return "only kernels of two columns or more";
@@ -124,8 +125,8 @@ static double cost(const fc_request *r, int64_t m) {
     const fc_costs *c = &r->options->costs;
     const winograd w = shape_of(p, k, &r->options->machine, m);
     const double points = (double)w.form.points, tiles = (double)(w.tiles * p->groups);
-    const double out = (double)(w.parts * k->nr);
-    const double rows = (double)fc_min(w.most, k->mr), short_rows = rows / fmax(rows, 4.0);
+    const double out = (double)(w.parts * w.gemm->nr);
+    const double rows = (double)fc_min(w.most, w.gemm->mr), short_rows = rows / fmax(rows, 4.0);
     // A vector of input channels that is not whole takes about twice the time.
     const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl != 0);
     const double vectors = points * tiles * (double)(blocks_of(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
@@ -133,7 +134,7 @@ static double cost(const fc_request *r, int64_t m) {
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
     const double macs = fc_cost_macs(points * tiles * (double)w.depth * out, k, c) / short_rows;
-    const double products = points * tiles / fmin((double)k->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
+    const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
     return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, r->options)) +
            c->transform * vectors + travel;
 }
@@ -154,14 +155,14 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     plan->packing[0] = w->form.r;
     plan->packing[1] = w->form.sides;
     plan->packed_bytes =
-        (size_t)(p->groups * w->parts * plan->kernels->nr *
-                 (1 + w->form.points * w->depth + p->in_channels * fc_taps(p)) * plan->kernels->element);
+        (size_t)(p->groups * w->parts * w->gemm->nr * (1 + w->form.points * w->depth + p->in_channels * fc_taps(p)) *
+                 plan->kernels->element);
     return FC_OK;
 }
 
 // Elements between points of V and of M.
 static int64_t v_point(const winograd *w, int64_t count) { return odd_lines(count * w->row); }
-static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(count * plan->kernels->nr); }
+static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(count * winograd_of(plan)->gemm->nr); }
 
 static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
     const winograd *w = winograd_of(plan);
@@ -196,7 +197,7 @@ static void pack_task(void *context, int64_t task, int thread) {
     const fc_plan *plan = job->plan;
     const fc_problem *p = &plan->problem;
     const winograd *w = winograd_of(plan);
-    const int64_t nr = plan->kernels->nr, part = task % w->parts, group = task / w->parts;
+    const int64_t nr = w->gemm->nr, part = task % w->parts, group = task / w->parts;
     const fc_winograd_weights work = {
         .problem = p,
         .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
@@ -215,7 +216,7 @@ static void pack_task(void *context, int64_t task, int thread) {
 static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     const fc_problem *p = &plan->problem;
     const winograd *w = winograd_of(plan);
-    const int64_t row = w->parts * plan->kernels->nr;
+    const int64_t row = w->parts * w->gemm->nr;
     float *padded = packed;
     for (int64_t g = 0; g < p->groups; g++)
         for (int64_t o = 0; o < row; o++)
@@ -270,26 +271,25 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
 
 // M[point] of one block of output channels; `m` is the block's.
 static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part, char *m) {
-    const fc_kernels *k = c->plan->kernels;
     const winograd *w = winograd_of(c->plan);
-    const int64_t zero = 0, rows = fc_ceil_div(c->count, k->mr), element = k->element;
-    const int64_t block_bytes = w->depth * k->nr * element;
+    const int64_t zero = 0, rows = fc_ceil_div(c->count, w->gemm->mr), element = c->plan->kernels->element;
+    const int64_t block_bytes = w->depth * w->gemm->nr * element;
     const char *v = c->v + point * v_point(w, c->count) * element;
     const char *u = c->weights + (part * w->form.points + point) * block_bytes;
-    fc_gemm_tile tile = {.columns = k->nr, .a_row = w->row, .segments = 1, .a_segment = &zero};
-    tile.ahead_step = fc_ceil_div(k->nr * element, rows);
+    fc_gemm_tile tile = {.columns = w->gemm->nr, .a_row = w->row, .segments = 1, .a_segment = &zero};
+    tile.ahead_step = fc_ceil_div(w->gemm->nr * element, rows);
     m += point * m_point(c->plan, c->count) * element;
     for (int64_t k0 = 0; k0 < w->depth; k0 += FC_WINOGRAD_BLOCK_K) {
         tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, w->depth - k0);
         tile.first = k0 == 0;
-        tile.b = u + k0 * k->nr * element;
-        tile.ahead = (const char *)tile.b + tile.depth * k->nr * element;
+        tile.b = u + k0 * w->gemm->nr * element;
+        tile.ahead = (const char *)tile.b + tile.depth * w->gemm->nr * element;
         for (int64_t r = 0; r < rows; r++) {
             const int64_t t0 = r * c->count / rows, t1 = (r + 1) * c->count / rows;
             tile.m = t1 - t0;
             tile.a = v + (t0 * w->row + k0) * element;
-            tile.sums = m + t0 * k->nr * element;
-            k->gemm_channels(&tile);
+            tile.sums = m + t0 * w->gemm->nr * element;
+            w->gemm->run(&tile);
             tile.ahead = (const char *)tile.ahead + tile.depth * tile.ahead_step;
         }
     }
@@ -315,18 +315,19 @@ static void activate(const winograd_chunk *c, const fc_winograd_tiles *work) {
 
 static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t part, const char *m) {
     const fc_kernels *k = c->plan->kernels;
+    const int64_t nr = winograd_of(c->plan)->gemm->nr;
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
     const fc_problem *p = &c->plan->problem;
     work.src = c->src;
     work.dst = c->dst;
     work.residual = c->residual;
-    work.wei = c->taps + part * p->in_channels * fc_taps(p) * k->nr * k->element;
+    work.wei = c->taps + part * p->in_channels * fc_taps(p) * nr * k->element;
     work.bias = c->bias;
-    work.channel = part * k->nr;
-    work.channels = fc_min(k->nr, p->out_channels - work.channel);
-    work.points = (char *)m + tile0 * k->nr * k->element;
+    work.channel = part * nr;
+    work.channels = fc_min(nr, p->out_channels - work.channel);
+    work.points = (char *)m + tile0 * nr * k->element;
     work.point = m_point(c->plan, c->count);
-    work.row = k->nr;
+    work.row = nr;
     k->winograd_output(&work);
     if (fc_activates(c->plan)) activate(c, &work);
 }
@@ -344,7 +345,7 @@ static winograd_chunk chunk_at(const fc_stage *stage, const fc_call *call, int64
     const fc_plan *plan = stage->plan;
     const fc_problem *p = &plan->problem;
     const winograd *w = winograd_of(plan);
-    const int64_t element = plan->kernels->element, row = w->parts * plan->kernels->nr;
+    const int64_t element = plan->kernels->element, row = w->parts * w->gemm->nr;
     const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
     return (winograd_chunk){
         .plan = plan,

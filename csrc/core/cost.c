@@ -56,18 +56,19 @@ double fc_cost_weights(double bytes, const fc_options *o) {
 double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_options *o, int over_channels,
                     double copy_seconds) {
     const fc_costs *c = &o->costs;
+    const fc_gemm_kernel *g = fc_gemm_kernel_of(k, over_channels);
     const int64_t pixels = p->batch * fc_positions(p);
     const int64_t rows = over_channels ? pixels : p->out_channels, lanes = over_channels ? p->out_channels : pixels;
     // A last tile of one vector takes two thirds of the time of a whole one.
-    const int64_t rest = lanes % k->nr, whole = lanes - rest;
-    const double last = rest == 0 ? 0.0 : (double)k->nr * (rest <= k->vl ? 0.65 : 1.0);
+    const int64_t rest = lanes % g->nr, whole = lanes - rest;
+    const double last = rest == 0 ? 0.0 : (double)g->nr * (rest <= k->vl ? 0.65 : 1.0);
     const double used = lanes ? (double)lanes / ((double)whole + last) : 1.0;
     // A tile of m rows takes the time of at least four: B has to be loaded and the chains of additions are serial.
-    const double m = (double)fc_max(1, rows) / (double)fc_max(1, fc_ceil_div(rows, k->mr));
+    const double m = (double)fc_max(1, rows) / (double)fc_max(1, fc_ceil_div(rows, g->mr));
     const double rate = used * m / fmax(m, 4.0);
-    const double weights = (double)(p->groups * p->in_channels * p->out_channels * fc_taps(p) * k->element);
+    const double weights = (double)(p->groups * fc_weights(p) * fc_bytes(p->types.weight));
     // Small groups have many tiles of little depth, where finding a tile and storing it is most of the work.
-    const double tiles = (double)p->groups * (double)fc_ceil_div(rows, k->mr) * (double)fc_ceil_div(lanes, k->nr);
+    const double tiles = (double)p->groups * (double)fc_ceil_div(rows, g->mr) * (double)fc_ceil_div(lanes, g->nr);
     // Weights are asked for ahead, so that they and the multiplications wait for the slower of the two.
     return c->fixed + fmax(fc_cost_macs(fc_macs(p), k, c) / rate, fc_cost_weights(weights, o)) + c->tile * tiles +
            copy_seconds;

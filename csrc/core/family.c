@@ -2,7 +2,8 @@
 #include "core/family.h"
 
 const fc_family_entry fc_families[FC_FAMILIES] = {
-#define FC_FAMILY(id, type, name) [FC_##id] = {sizeof(type), offsetof(type, dtype), fc_check_##name, fc_kinds_##name},
+#define FC_FAMILY(id, type, name, dtype)                                                                               \
+    [FC_##id] = {sizeof(type), offsetof(type, dtype), fc_check_##name, fc_kinds_##name},
     FC_FAMILY_LIST(FC_FAMILY)
 #undef FC_FAMILY
 };

@@ -21,7 +21,7 @@ typedef struct fc_family_entry {
 
 extern const fc_family_entry fc_families[FC_FAMILIES];
 
-#define FC_FAMILY(id, type, name)                                                                                      \
+#define FC_FAMILY(id, type, name, ...)                                                                                 \
     fc_status fc_check_##name(const void *problem, char message[FC_MESSAGE]);                                          \
     extern const fc_kind *const fc_kinds_##name[];
 FC_FAMILY_LIST(FC_FAMILY)

@@ -36,11 +36,11 @@ enum {
     FC_SERVES_FORWARD = 1 << FC_FORWARD,
     FC_SERVES_INPUT = 1 << FC_BACKWARD_INPUT,
     FC_SERVES_WEIGHT = 1 << FC_BACKWARD_WEIGHT,
-    FC_SERVES_HALF = 1 << 3, // tensors of float16, and only those
-    FC_INEXACT = 1 << 4,     // beyond the error bound of direct summation
-    FC_BY_NAME = 1 << 5,     // only when asked for
-    FC_WIDE_TASKS = 1 << 6,  // a task takes many pixels, to read its weights seldom
-    FC_BY_PARTS = 1 << 7,    // serves FC_AUTO itself: each of its parts chooses an algorithm of its own
+    FC_CONVERTS = 1 << 3,   // serves tensors that are not of the type of their sums, and only those
+    FC_INEXACT = 1 << 4,    // beyond the error bound of direct summation
+    FC_BY_NAME = 1 << 5,    // only when asked for
+    FC_WIDE_TASKS = 1 << 6, // a task takes many pixels, to read its weights seldom
+    FC_BY_PARTS = 1 << 7,   // serves FC_AUTO itself: each of its parts chooses an algorithm of its own
 };
 
 typedef struct fc_kind {

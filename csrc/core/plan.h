@@ -24,7 +24,7 @@ struct fc_plan {
     fc_machine machine;
     fc_family family;
     union {
-#define FC_FAMILY(id, type, name) type name;
+#define FC_FAMILY(id, type, name, ...) type name;
         FC_FAMILY_LIST(FC_FAMILY)
 #undef FC_FAMILY
     };
@@ -71,8 +71,12 @@ static inline uint64_t fc_tag(uint64_t tag, int64_t value) {
     tag = (tag ^ tag >> 32) * UINT64_C(0xd6e8feb86659fd93);
     return tag ^ tag >> 29;
 }
-static inline const void *fc_at(const void *base, int64_t elements, const fc_kernels *kernels) {
-    return (const char *)base + elements * kernels->element;
+// Whether kernels, which read, sum and write one dtype, can work on the tensors where they lie.
+static inline int fc_is_plain(const fc_problem *p) {
+    return fc_types_equal(p->types, fc_types_of(p->types.accumulator));
+}
+static inline const void *fc_at(const void *base, int64_t elements, int32_t dtype) {
+    return (const char *)base + elements * fc_bytes(dtype);
 }
 
 // ------------------------------------------------------------------------------------------------------ core/cost.c

@@ -62,7 +62,7 @@ static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
 }
 
 static int serves(const fc_kind *kind, const fc_problem *p) {
-    return kind->traits >> p->direction & 1 && !(kind->traits & FC_SERVES_HALF) == !p->half;
+    return kind->traits >> p->direction & 1 && fc_is_plain(p) == !(kind->traits & FC_CONVERTS);
 }
 
 // The kind by which the algorithm in question serves best.
@@ -89,7 +89,7 @@ static fc_request request_of(const fc_op *op, const fc_options *options) {
 }
 
 static fc_problem simplified(const fc_problem *p) {
-    return p->direction == FC_FORWARD && !p->half ? in_long_rows(*p) : *p;
+    return p->direction == FC_FORWARD && fc_is_plain(p) ? in_long_rows(*p) : *p;
 }
 
 // What the choice looks at: with batch_invariant one image of several.
@@ -135,7 +135,7 @@ static fc_verdict ask(const fc_op *op, const fc_options *options) {
 // The kind of convolution that serves, its algorithm, and what it predicts.
 static fc_status choose_algorithm(fc_plan *plan, const fc_problem *p, fc_options *options, char message[FC_MESSAGE]) {
     const int one_by_one = options->batch_invariant && p->direction != FC_BACKWARD_WEIGHT;
-    if (one_by_one && p->batch > 1 && p->direction == FC_FORWARD && !p->half) {
+    if (one_by_one && p->batch > 1 && p->direction == FC_FORWARD && fc_is_plain(p)) {
         plan->problem = *p;
         plan->kind = &fc_kind_images;
         return FC_OK;
@@ -157,9 +157,11 @@ static uint64_t tag_of(const fc_plan *plan) {
     const fc_problem *p = &plan->problem;
     const int64_t all[] = {plan->id,
                            plan->machine.isa,
-                           p->dtype,
+                           p->types.source,
+                           p->types.weight,
+                           p->types.accumulator,
+                           p->types.destination,
                            p->direction,
-                           p->half,
                            p->groups,
                            p->in_channels,
                            p->out_channels,

@@ -34,7 +34,10 @@ static int reaches(const fc_view *v) {
 fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
     const fc_problem *p = problem;
     static const char *const names[FC_AXES] = {"depth", "height", "width"};
-    FC_CHECK(p->dtype == FC_F32 || p->dtype == FC_F64, "dtype %d is not float32 or float64", (int)p->dtype);
+    const fc_types *t = &p->types;
+    FC_CHECK(t->source >= FC_F32 && t->source <= FC_F16 && fc_types_equal(*t, fc_types_of(t->source)),
+             "no kernel has the types %d, %d, %d and %d", (int)t->source, (int)t->weight, (int)t->accumulator,
+             (int)t->destination);
     FC_CHECK(p->direction >= FC_FORWARD && p->direction <= FC_BACKWARD_WEIGHT, "direction %d is unknown",
              (int)p->direction);
     FC_CHECK(p->batch >= 0, "batch %lld is negative", (long long)p->batch);
@@ -68,8 +71,8 @@ fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
     }
     FC_CHECK(fits, "the product of the sizes exceeds 2^48");
     FC_CHECK(reaches(&p->src) && reaches(&p->wei) && reaches(&p->dst), "a stride exceeds 2^48 elements");
-    if (!p->half) return FC_OK;
-    FC_CHECK(p->dtype == FC_F32 && p->direction == FC_FORWARD, "float16 is for float32 and forward only");
+    if (t->source != FC_F16) return FC_OK;
+    FC_CHECK(p->direction == FC_FORWARD, "float16 is for forward only");
     const int64_t in[] = {p->axis[0].in, p->axis[1].in, p->axis[2].in};
     const int64_t out[] = {p->axis[0].out, p->axis[1].out, p->axis[2].out};
     const int64_t taps[] = {p->axis[0].kernel, p->axis[1].kernel, p->axis[2].kernel};

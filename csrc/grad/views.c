@@ -73,6 +73,8 @@ static fc_split input_split(const fc_problem *p) {
     split.whole.out_channels = p->in_channels;
     split.whole.src = p->dst;
     split.whole.dst = p->src;
+    split.whole.types.source = p->types.destination;
+    split.whole.types.destination = p->types.source;
     split.whole.wei.outer = p->wei.channel;
     split.whole.wei.channel = p->wei.outer;
     for (int i = 0; i < FC_AXES; i++) {
@@ -101,6 +103,8 @@ static fc_split weight_split(const fc_problem *p) {
     whole->wei.outer = p->dst.channel;
     whole->wei.channel = p->dst.outer;
     whole->dst = p->wei;
+    whole->types.weight = p->types.destination;
+    whole->types.destination = p->types.weight;
     whole->dst.outer = p->wei.channel;
     whole->dst.channel = p->wei.outer;
     for (int i = 0; i < FC_AXES; i++) {

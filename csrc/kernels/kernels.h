@@ -162,18 +162,33 @@ typedef void (*fc_widen_fn)(const uint16_t *in, float *out, int64_t count);
 typedef void (*fc_narrow_fn)(const float *in, uint16_t *out, int64_t count);
 typedef double (*fc_burn_fn)(int64_t rounds);
 
+// One of the two forms of the matrix product: what it reads and writes, its tile, and what packs its weights.
+typedef struct fc_gemm_kernel {
+    fc_types types;
+    int64_t mr, nr; // rows and columns of a tile
+    int64_t kr; // steps of k that lie together in packed operands, [k / kr][tile][kr]; blocks of k are multiples of it
+    fc_gemm_fn run;
+    fc_pack_weights_fn pack;
+} fc_gemm_kernel;
+
 #include "kernels/pool.h"
 
 typedef struct fc_kernels {
     fc_isa isa;
-    fc_dtype dtype;
-    int64_t element, vl, mr, nr; // bytes, lanes, and the GEMM tile: rows x columns
+    fc_dtype dtype;      // that is read, computed with and written
+    int64_t element, vl; // its bytes, and lanes of a vector
 #define FC_KERNEL(type, name) type name;
 #define FC_SINGLE_KERNEL FC_KERNEL
+#define FC_GEMM_KERNEL(name) fc_gemm_kernel name;
 #include "kernels/kernels.inc"
+#undef FC_GEMM_KERNEL
 #undef FC_SINGLE_KERNEL
 #undef FC_KERNEL
 } fc_kernels;
+
+static inline const fc_gemm_kernel *fc_gemm_kernel_of(const fc_kernels *kernels, int over_channels) {
+    return over_channels ? &kernels->gemm_channels : &kernels->gemm_pixels;
+}
 
 // NULL where the ISA is not built.
 const fc_kernels *fc_kernels_for(fc_isa isa, fc_dtype dtype);

@@ -25,9 +25,9 @@ const fc_kernels FC_NAME(kernels) = {
     .dtype = FC_DTYPE,
     .element = sizeof(T),
     .vl = FC_VL,
-    .mr = FC_MR,
-    .nr = FC_NR,
 #define FC_KERNEL(type, name) .name = FC_NAME(name),
+#define FC_GEMM_KERNEL(name)                                                                                           \
+    .name = {{FC_DTYPE, FC_DTYPE, FC_DTYPE, FC_DTYPE}, FC_MR, FC_NR, 1, FC_NAME(name), FC_NAME(pack_weights)},
 #if FC_BITS == 32
 #define FC_SINGLE_KERNEL(type, name) .name = FC_NAME(name),
 #else
@@ -35,5 +35,6 @@ const fc_kernels FC_NAME(kernels) = {
 #endif
 #include "kernels/kernels.inc"
 #undef FC_SINGLE_KERNEL
+#undef FC_GEMM_KERNEL
 #undef FC_KERNEL
 };

@@ -31,11 +31,14 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_view:
         int64_t group, outer, channel
         int64_t axis[3]
+    ctypedef struct fc_types:
+        int32_t source, weight, accumulator, destination
     ctypedef struct fc_problem:
         int64_t batch, groups, in_channels, out_channels
         fc_axis axis[3]
         fc_view src, wei, dst
-        int32_t dtype, direction, half, activation
+        fc_types types
+        int32_t direction, activation
         double low, high
     ctypedef struct fc_plan:
         pass

@@ -25,8 +25,7 @@ cdef int fill_problem(fc_problem *p, fields) except -1:
     """From `fastconv._args.Fields`, by name."""
     cdef int i
     p.direction = fields.direction
-    p.dtype = fields.dtype
-    p.half = fields.half
+    p.types.source, p.types.weight, p.types.accumulator, p.types.destination = fields.types
     p.batch = fields.batch
     p.groups = fields.groups
     p.in_channels = fields.in_channels

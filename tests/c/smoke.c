@@ -106,7 +106,7 @@ static fc_problem problem_of(const job *job) {
         .src = view(s->groups, s->in_channels, s->height, s->width, job->nhwc),
         .wei = {s->out_channels * s->in_channels * taps, s->in_channels * taps, taps, {taps, s->kernel, 1}},
         .dst = view(s->groups, s->out_channels, h, w, job->nhwc),
-        .dtype = job->dtype,
+        .types = fc_types_of(job->dtype),
         .direction = job->direction,
         .low = -INFINITY,
         .high = INFINITY,

@@ -2,7 +2,7 @@
 //
 // smoke_half.c - float16: every number of every instruction set there and back, and every midpoint between neighbours
 // with the float32 numbers beside it, in either mode for denormals.  As smoke.c, for machines where only a C program
-// runs.
+// runs.  And which mixtures of types are planned.
 #include "core/team.h"
 #include "fastconv.h"
 #include "kernels/kernels.h"
@@ -59,8 +59,29 @@ static void check(void *context, int64_t task, int thread) {
     }
 }
 
-int main(void) {
+// Of all mixtures of types those are planned for which there are kernels, and float16 forward only.
+static int check_types(void) {
+    const fc_axis one = {1, 1, 1, 1, 1, 0};
+    fc_problem p = {.batch = 1, .groups = 1, .in_channels = 1, .out_channels = 1, .axis = {one, one, one}};
+    enum { LEAST = -1, KINDS = FC_F16 + 3 };
+    char message[FC_MESSAGE];
     int failures = 0;
+    for (int i = 0; i < 3 * KINDS * KINDS * KINDS * KINDS; i++) {
+        const int mixture = i / 3, source = mixture % KINDS + LEAST;
+        p.direction = i % 3;
+        p.types = (fc_types){source, mixture / KINDS % KINDS + LEAST, mixture / KINDS / KINDS % KINDS + LEAST,
+                             mixture / KINDS / KINDS / KINDS + LEAST};
+        const int sums = source == FC_F16 ? FC_F32 : source, known = source >= FC_F32 && source <= FC_F16;
+        const int right = known && p.types.weight == source && p.types.accumulator == sums &&
+                          p.types.destination == source && (source != FC_F16 || p.direction == FC_FORWARD);
+        failures += fc_op_check(&(fc_op){FC_CONV, &p}, message) != (right ? FC_OK : FC_INVALID);
+    }
+    printf("types   %d failures\n", failures);
+    return failures;
+}
+
+int main(void) {
+    int failures = check_types();
     for (int i = 0; i < ALL; i++) halves[i] = (uint16_t)i;
     for (fc_isa isa = FC_SCALAR; isa < FC_ISAS; isa++) {
         if (!fc_isa_supported(isa)) continue;

@@ -59,7 +59,7 @@ enum { LARGEST = 1 << 16 };
 
 static float src[LARGEST], wei[LARGEST], bias[64], dst[LARGEST];
 
-static fc_problem problem_of(const shape *s, int32_t direction, int32_t half) {
+static fc_problem problem_of(const shape *s, int32_t direction, int32_t dtype) {
     const int64_t out = (s->in + 2 * s->pad - (s->kernel - 1) * s->dilation - 1) / s->stride + 1;
     const int64_t taps = s->kernel * s->kernel, in_plane = s->in * s->in, out_plane = out * out;
     const fc_axis axis = {s->in, out, s->kernel, s->stride, s->dilation, s->pad};
@@ -73,7 +73,7 @@ static fc_problem problem_of(const shape *s, int32_t direction, int32_t half) {
         .wei = {s->out_channels * s->in_channels * taps, s->in_channels * taps, taps, {taps, s->kernel, 1}},
         .dst = {s->out_channels * out_plane, s->groups * s->out_channels * out_plane, out_plane, {out_plane, out, 1}},
         .direction = direction,
-        .half = half,
+        .types = fc_types_of(dtype),
         .low = -INFINITY,
         .high = INFINITY,
     };
@@ -128,7 +128,7 @@ int main(void) {
                                                     .algorithm = algorithm,
                                                     .batch_invariant = invariant,
                                                     .costs = fc_costs_default(fc_isa_best())};
-                        const fc_problem problem = problem_of(s, direction, half);
+                        const fc_problem problem = problem_of(s, direction, half ? FC_F16 : FC_F32);
                         if (check(&problem, &options, &failed)) {
                             failures++;
                             printf("shape %d, direction %d, half %d, algorithm %d\n", (int)(s - SHAPES), (int)direction,

@@ -12,12 +12,14 @@ int64_t fc_gemm_flat_unit_columns(const fc_plan *plan) {
 
 int64_t fc_gemm_flat_tiles(const fc_plan *plan, int64_t first, int64_t count) {
     (void)first;
-    return fc_ceil_div(count, fc_gemm_of(plan)->over_channels ? plan->kernels->mr : plan->kernels->nr);
+    const fc_gemm *g = fc_gemm_of(plan);
+    return fc_ceil_div(count, g->over_channels ? g->kernel->mr : g->kernel->nr);
 }
 
 void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first, int64_t *count) {
-    const int64_t nr = strip->plan->kernels->nr;
-    if (fc_gemm_of(strip->plan)->over_channels) { // rows spread evenly: 49 are 13 + 12 + 12 + 12, not 3 x 14 + 7
+    const fc_gemm *g = fc_gemm_of(strip->plan);
+    const int64_t nr = g->kernel->nr;
+    if (g->over_channels) { // rows spread evenly: 49 are 13 + 12 + 12 + 12, not 3 x 14 + 7
         *first = strip->first + tile * strip->count / strip->tiles;
         *count = strip->first + (tile + 1) * strip->count / strip->tiles - *first;
     } else {

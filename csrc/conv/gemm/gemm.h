@@ -18,6 +18,7 @@
 // The state of a plan.
 typedef struct fc_gemm {
     const struct fc_gemm_source *source; // where the columns come from
+    const fc_gemm_kernel *kernel;        // what multiplies
     int over_channels;                   // vectors run over channels (NHWC) rather than pixels (NCHW)
     int64_t depth, block, blocks;        // of k: all, per block at most, number of blocks
     int64_t span;                        // no block goes beyond a multiple of it

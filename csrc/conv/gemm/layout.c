@@ -6,7 +6,7 @@
 enum { FC_BLOCK_K = 256 };
 
 int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
-    const int enough = p->out_channels * 4 >= kernels->nr;
+    const int enough = p->out_channels * 4 >= kernels->gemm_channels.nr;
     // Rows shorter than the kernel are those of a weight gradient: its columns are packed along the kernel.
     if (p->dst.axis[2] == 1 && p->axis[2].out > 1) return enough && p->axis[2].out < p->axis[2].kernel;
     return p->dst.channel == 1 || enough;
@@ -32,7 +32,7 @@ static int64_t contiguous(const fc_problem *p) {
 
 fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     const fc_problem *p = &plan->problem;
-    const fc_kernels *k = plan->kernels;
+    const fc_gemm_kernel *k = fc_gemm_kernel_of(plan->kernels, wish->over_channels);
     const size_t shape = fc_align(sizeof(fc_gemm)), table = shape + fc_align(wish->shape_bytes);
     char *state = calloc(1, table + sizeof(int64_t) * (size_t)wish->table);
     if (!state) return FC_NO_MEMORY;
@@ -41,11 +41,13 @@ fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     g->shape = state + shape;
     g->table = (int64_t *)(state + table);
     g->source = wish->source;
+    g->kernel = k;
     g->over_channels = wish->over_channels;
     g->order = wish->order;
     g->load = wish->load;
     g->depth = p->in_channels * fc_taps(p);
-    g->block = wish->block ? wish->block : fc_ceil_div(g->depth, fc_max(1, fc_ceil_div(g->depth, FC_BLOCK_K)));
+    const int64_t block = fc_ceil_div(g->depth, fc_max(1, fc_ceil_div(g->depth, FC_BLOCK_K)));
+    g->block = wish->block ? wish->block : fc_round_up(block, k->kr);
     g->span = wish->span ? wish->span : fc_max(1, g->depth);
     g->blocks = fc_max(1, g->depth / g->span * fc_ceil_div(g->span, fc_max(1, g->block)));
     g->out_tiles = fc_ceil_div(p->out_channels, g->over_channels ? k->nr : k->mr);
@@ -57,17 +59,18 @@ fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
     const int64_t packing[FC_CHOICES] = {g->over_channels, g->order, g->block, g->span, g->out_tile, g->out_tiles};
     memcpy(plan->packing, packing, sizeof packing);
-    plan->packed_bytes = fc_gemm_bias_bytes(plan) + (size_t)(p->groups * g->group_packed * k->element);
+    plan->packed_bytes = fc_gemm_bias_bytes(plan) + (size_t)(p->groups * g->group_packed * fc_bytes(k->types.weight));
     return FC_OK;
 }
 
 int64_t fc_gemm_packed_channels(const fc_plan *plan) {
     const fc_gemm *g = fc_gemm_of(plan);
-    return g->over_channels ? g->out_tiles * plan->kernels->nr : plan->problem.out_channels;
+    return g->over_channels ? g->out_tiles * g->kernel->nr : plan->problem.out_channels;
 }
 
 size_t fc_gemm_bias_bytes(const fc_plan *plan) {
-    return fc_align((size_t)(plan->problem.groups * fc_gemm_packed_channels(plan) * plan->kernels->element));
+    const int64_t element = fc_bytes(fc_gemm_of(plan)->kernel->types.destination);
+    return fc_align((size_t)(plan->problem.groups * fc_gemm_packed_channels(plan) * element));
 }
 
 int64_t fc_gemm_blocks_per_span(const fc_gemm *g) { return fc_max(1, g->blocks / fc_max(1, g->depth / g->span)); }

@@ -12,11 +12,21 @@
 #include "conv/activate.h"
 #include "conv/gemm/gemm.h"
 
+// Of an element.
+typedef struct gemm_bytes {
+    int64_t source, weight, accumulator, destination;
+} gemm_bytes;
+
+static gemm_bytes bytes_of(fc_types t) {
+    return (gemm_bytes){fc_bytes(t.source), fc_bytes(t.weight), fc_bytes(t.accumulator), fc_bytes(t.destination)};
+}
+
 // A task on its way through the nest: what each loop has settled for those inside.
 typedef struct gemm_nest {
     const fc_gemm *gemm;
     const fc_gemm_split *split;
     const fc_plan *plan;
+    gemm_bytes bytes;
     fc_gemm_strip strip;
     fc_gemm_targets targets;
     char *sums;
@@ -32,15 +42,14 @@ typedef struct gemm_nest {
 // The tile of weights at w with each tile of pixels; `channels` of them, and the next tile of weights `next` bytes on.
 static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels, int64_t next, char *sums,
                                    int64_t sums_step) {
-    const fc_kernels *k = n->plan->kernels;
+    const fc_gemm_fn kernel = n->gemm->kernel->run;
     const int over_channels = n->gemm->over_channels, activates = fc_activates(n->plan);
-    const fc_gemm_fn kernel = over_channels ? k->gemm_channels : k->gemm_pixels;
-    const int64_t element = k->element, tiles = n->strip.tiles, ahead = next / tiles;
+    const int64_t tiles = n->strip.tiles, ahead = next / tiles;
     for (int64_t t = 0; t < tiles; t++, sums += sums_step) {
         const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
         if (!target->pixels) continue; // rows that the last unit does not have
         const fc_gemm_columns *from = &n->columns[target->from];
-        const char *at = (const char *)from->base + target->at * element;
+        const char *at = (const char *)from->base + target->at * n->bytes.source;
         if (over_channels) {
             n->tile.a = at;
             n->tile.b = w;
@@ -66,19 +75,20 @@ static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels
 static void each_channel_tile(gemm_nest *n) {
     const fc_gemm *g = n->gemm;
     const fc_problem *p = &n->plan->problem;
-    const int64_t element = n->plan->kernels->element, depth = n->strip.k1 - n->strip.k0;
-    const int64_t sums_step = g->blocks > 1 ? n->split->tile_elements * element : 0;
+    const gemm_bytes bytes = n->bytes;
+    const int64_t depth = n->strip.k1 - n->strip.k0;
+    const int64_t sums_step = g->blocks > 1 ? n->split->tile_elements * bytes.accumulator : 0;
     for (int64_t out = n->out0; out < n->out1 && !fc_must_stop(); out++) {
         const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
-        const int64_t base = channel * p->dst.channel * element;
+        const int64_t base = channel * p->dst.channel * bytes.destination;
         // The next tile of weights follows this one, and each tile of pixels asks for its share of it.
-        const int64_t next = (g->over_channels ? g->out_tile : channels) * depth * element;
+        const int64_t next = (g->over_channels ? g->out_tile : channels) * depth * bytes.weight;
         n->tile.ahead_step = fc_ceil_div(next, n->strip.tiles * fc_max(1, depth));
-        n->tile.bias = n->bias + channel * element;
+        n->tile.bias = n->bias + channel * bytes.destination;
         n->tile.dst = n->dst + base;
         n->tile.residual = n->residual ? n->residual + base : NULL;
         if (g->over_channels) n->tile.columns = n->channel_run.length = channels;
-        const char *w = n->weights + (n->strip.k0 * fc_gemm_packed_channels(n->plan) + channel * depth) * element;
+        const char *w = n->weights + (n->strip.k0 * fc_gemm_packed_channels(n->plan) + channel * depth) * bytes.weight;
         each_pixel_tile(n, w, channels, next, n->sums + (out - n->out0) * n->strip.tiles * sums_step, sums_step);
     }
 }
@@ -100,7 +110,7 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
     const fc_gemm *g = fc_gemm_of(plan);
     const fc_gemm_split *s = stage->context;
     const fc_problem *p = &plan->problem;
-    const int64_t element = plan->kernels->element;
+    const gemm_bytes bytes = bytes_of(g->kernel->types);
     const int64_t strip = task % s->strips, part = task / s->strips % s->channel_parts;
     const int64_t group = task / s->strips / s->channel_parts;
     const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
@@ -109,16 +119,17 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
         .gemm = g,
         .split = s,
         .plan = plan,
+        .bytes = bytes,
         .strip = {.plan = plan,
-                  .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * element,
+                  .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * bytes.source,
                   .panel = panel,
                   .first = fc_gemm_strip_start(s, strip)},
         .sums = panel + s->panel_bytes,
         .targets = {panel + s->panel_bytes + s->sums_bytes, s->target},
-        .bias = packed + group * fc_gemm_packed_channels(plan) * element,
-        .weights = packed + fc_gemm_bias_bytes(plan) + group * g->group_packed * element,
-        .residual = residual ? residual + group * p->dst.group * element : NULL,
-        .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * element,
+        .bias = packed + group * fc_gemm_packed_channels(plan) * bytes.destination,
+        .weights = packed + fc_gemm_bias_bytes(plan) + group * g->group_packed * bytes.weight,
+        .residual = residual ? residual + group * p->dst.group * bytes.destination : NULL,
+        .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * bytes.destination,
         .out0 = part * g->out_tiles / s->channel_parts,
         .out1 = (part + 1) * g->out_tiles / s->channel_parts,
         .tile = {.low = p->low, .high = p->high, .column_stride = g->over_channels ? p->dst.channel : p->dst.axis[2]},

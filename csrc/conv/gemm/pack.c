@@ -45,8 +45,8 @@ static void pack_task(void *context, int64_t task, int thread) {
     fc_gemm_block(g, block, &k0, &k1);
     const fc_weight_order order = order_of(plan);
     const int64_t offset = group * g->group_packed + tile_start(plan, tile, k0, k1);
-    plan->kernels->pack_weights(&order, job->wei + group * p->wei.group * plan->kernels->element,
-                                job->weights + offset * plan->kernels->element, k0, k1, tile);
+    const int64_t element = fc_bytes(g->kernel->types.weight);
+    g->kernel->pack(&order, job->wei + group * p->wei.group * element, job->weights + offset * element, k0, k1, tile);
 }
 
 // A tile by some input channels with all of their taps, read once and in order.
@@ -70,14 +70,14 @@ static void pack_channels_task(void *context, int64_t task, int thread) {
         }
     fc_weight_order order = order_of(plan);
     order.places = places;
-    plan->kernels->pack_weights(&order, job->wei + group * p->wei.group * plan->kernels->element,
-                                job->weights + group * g->group_packed * plan->kernels->element, c0 * taps, c1 * taps,
-                                tile);
+    const int64_t element = fc_bytes(g->kernel->types.weight);
+    g->kernel->pack(&order, job->wei + group * p->wei.group * element, job->weights + group * g->group_packed * element,
+                    c0 * taps, c1 * taps, tile);
 }
 
 fc_status fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
     const fc_problem *p = &plan->problem;
-    const int64_t element = plan->kernels->element, out = fc_gemm_packed_channels(plan);
+    const int64_t element = fc_bytes(p->types.destination), out = fc_gemm_packed_channels(plan);
     const size_t row = (size_t)(p->out_channels * element);
     memset(packed, 0, fc_gemm_bias_bytes(plan));
     for (int64_t g = 0; bias && g < p->groups; g++)

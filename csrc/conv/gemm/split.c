@@ -36,9 +36,12 @@ static void share(fc_gemm_split *s, int64_t fewest, int64_t out_tiles, int64_t t
 fc_gemm_split fc_gemm_split_for(const fc_plan *plan, int threads) {
     const fc_gemm_source *source = fc_gemm_of(plan)->source;
     const fc_gemm *g = fc_gemm_of(plan);
-    const int64_t element = plan->kernels->element, columns = source->unit_columns(plan);
-    const int64_t per_column = element * (fc_max(1, g->block) + (g->blocks > 1 ? fc_gemm_packed_channels(plan) : 0));
-    const int64_t wide = g->over_channels ? plan->kernels->mr : plan->kernels->nr;
+    const fc_gemm_kernel *k = g->kernel;
+    const int64_t element = fc_bytes(k->types.source), sum = fc_bytes(k->types.accumulator);
+    const int64_t columns = source->unit_columns(plan);
+    const int64_t per_column =
+        element * fc_max(1, g->block) + (g->blocks > 1 ? sum * fc_gemm_packed_channels(plan) : 0);
+    const int64_t wide = g->over_channels ? k->mr : k->nr;
     fc_gemm_split s = {.all = source->units(plan)};
     s.step = fc_ceil_div(wide, columns);
     s.steps = fc_max(1, fc_ceil_div(s.all, s.step));
@@ -51,10 +54,10 @@ fc_gemm_split fc_gemm_split_for(const fc_plan *plan, int threads) {
           plan->problem.groups, threads);
     const int64_t units = fc_min(s.all, fc_ceil_div(s.steps, s.strips) * s.step);
     s.tiles = source->tiles(plan, 0, units);
-    s.tile_elements = plan->kernels->mr * plan->kernels->nr;
+    s.tile_elements = k->mr * k->nr;
     s.panel_bytes = fc_align((size_t)(source->panel_elements(plan, units) * element));
     const int64_t kept = g->blocks > 1 ? s.tiles * fc_ceil_div(g->out_tiles, s.channel_parts) : 1;
-    s.sums_bytes = fc_align((size_t)(kept * s.tile_elements * element));
+    s.sums_bytes = fc_align((size_t)(kept * s.tile_elements * sum));
     s.targets_bytes = fc_align((size_t)(s.tiles * s.target));
     return s;
 }

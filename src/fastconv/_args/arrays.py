@@ -54,6 +54,12 @@ def _exchanged(value: Any, name: str) -> np.ndarray:
         ) from None
 
 
+def types_of(dtype: np.dtype) -> tuple[int, int, int, int]:
+    """The core's ``fc_types`` where all tensors have this dtype: those of input, weight, sums and output."""
+    tensor, accumulator = (2, 0) if dtype == HALF else (FLOATS[dtype], FLOATS[dtype])
+    return tensor, tensor, accumulator, tensor
+
+
 def as_operand(value: Any, name: str) -> np.ndarray:
     """An array of a dtype that is computed with: float32, float64, or float16 by way of float32."""
     array = as_array(value, name)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv._args.arrays import FLOATS, HALF
+from fastconv._args.arrays import types_of
 from fastconv._args.names import ACTIVATIONS, DIRECTIONS, LAYOUTS, layout_axes
 from fastconv._args.numbers import LIMIT, integer, paddings, per_axis
 from fastconv._args.words import said
@@ -22,8 +22,7 @@ class Fields(NamedTuple):
     """The core's ``fc_problem``, under its own names; views in elements, and of each axis ``fc_axis``."""
 
     direction: int
-    dtype: int
-    half: int
+    types: tuple[int, int, int, int]
     batch: int
     groups: int
     in_channels: int
@@ -116,8 +115,7 @@ class Geometry:
         axes = zip(self.in_size, self.out_size, self.kernel, self.stride, self.dilation, before, strict=True)
         return Fields(
             direction=DIRECTIONS[direction],
-            dtype=FLOATS[np.dtype(np.float32) if dtype == HALF else dtype],
-            half=int(dtype == HALF),
+            types=types_of(dtype),
             batch=self.batch,
             groups=self.groups,
             in_channels=self.in_channels // self.groups,
