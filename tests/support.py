@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 from numpy.typing import DTypeLike
 
 import fastconv as fc
+from fastconv import _core, _costs, _plans
+from fastconv.ops import _convolution
 
 # --- accuracy -------------------------------------------------------------------------------------
 
@@ -213,3 +217,26 @@ def spoil_scratch(dtype: str) -> None:
     with fc.threads(1):
         plan, nans = _spoiler(dtype)
         plan(nans)
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+#: More than there are tasks for, cores, or rows; powers of two and not.
+MANY_THREADS = (3, 16, 36, 64)
+
+
+@contextmanager
+def every_thread() -> Iterator[None]:
+    """Let convolutions go to as many threads as there are tasks for, however small they are.
+
+    Their predicted time decides how many are worth waking, so it is a million times as long; the choices stay.
+    """
+    costs, calls = _costs.COSTS, _convolution._CALLS
+    _costs.COSTS = replace(costs, seconds=tuple(1e6 * seconds for seconds in costs.seconds))
+    _convolution._CALLS = _core.Calls(128)
+    _plans._kept_plan.cache_clear()
+    try:
+        yield
+    finally:
+        _costs.COSTS, _convolution._CALLS = costs, calls
+        _plans._kept_plan.cache_clear()

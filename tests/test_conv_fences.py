@@ -12,7 +12,7 @@ import pytest
 
 import fastconv as fc
 from problems import DTYPES, FAMILIES, LAYOUTS, family, in_layout, operands
-from support import Fenced, poison
+from support import Fenced, every_thread, poison
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect")
 
@@ -30,10 +30,15 @@ def fences():
         place.open()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    with fc.threads(1):
-        yield
+@pytest.fixture(autouse=True, params=[1, 3], ids=["one thread", "three threads"])
+def threads(request):
+    with every_thread(), fc.threads(request.param):
+        yield request.param
+
+
+def some(name, step, threads):
+    """Problems of a family; where several threads share the work, fewer."""
+    return family(name)[:: step * threads]
 
 
 def put(fences, arrays, at_end):
@@ -44,8 +49,8 @@ def put(fences, arrays, at_end):
 @each_layout
 @each_dtype
 @pytest.mark.parametrize("name", FAMILIES)
-def test_forward(fences, name, dtype, layout, at_end):
-    for problem in family(name)[:: 2 if dtype == "float32" else 5]:
+def test_forward(fences, name, dtype, layout, at_end, threads):
+    for problem in some(name, 2 if dtype == "float32" else 5, threads):
         arrays = operands(problem, dtype).to(layout)
         if max(a.nbytes for a in arrays if a is not None) > 8 << 20:
             continue
@@ -61,7 +66,7 @@ def test_forward(fences, name, dtype, layout, at_end):
 @from_one_fence_to_the_other
 @each_dtype
 @pytest.mark.parametrize("name", ["few_channels", "kernel_rows", "depthwise", "pointwise", "winograd_tiles"])
-def test_channels_of_wider_pixels(fences, name, dtype, at_end):
+def test_channels_of_wider_pixels(fences, name, dtype, at_end, threads):
     """NHWC, the first or the last channels of more: only the fence is beside the last pixel, or before the first."""
 
     def place(fence, array):
@@ -70,7 +75,7 @@ def test_channels_of_wider_pixels(fences, name, dtype, at_end):
         wide[part] = array
         return fence.place(wide, at_end)[part]
 
-    for problem in family(name)[1 :: 2 if dtype == "float32" else 5]:
+    for problem in some(name, 2 if dtype == "float32" else 5, threads):
         x, w, b, r = operands(problem, dtype).to("NHWC")
         y = poison(in_layout(problem.output_shape, "NHWC"), dtype)
         if 4 * max(x.nbytes, y.nbytes) > 8 << 20:
@@ -89,8 +94,8 @@ def test_channels_of_wider_pixels(fences, name, dtype, at_end):
 @each_layout
 @each_dtype
 @pytest.mark.parametrize("name", FAMILIES)
-def test_gradients(fences, name, dtype, layout, at_end):
-    for problem in family(name)[:: 3 if dtype == "float32" else 7]:
+def test_gradients(fences, name, dtype, layout, at_end, threads):
+    for problem in some(name, 3 if dtype == "float32" else 7, threads):
         x, w, _, _ = operands(problem, dtype).to(layout)
         y = np.ones(in_layout(problem.output_shape, layout), dtype)
         if max(x.nbytes, w.nbytes, y.nbytes) > 8 << 20:

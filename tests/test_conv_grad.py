@@ -11,7 +11,16 @@ import pytest
 import fastconv as fc
 from fastconv import reference
 from problems import DTYPES, FAMILIES, LAYOUTS, Problem, family, in_layout, operands, spell
-from support import from_layout, max_error, numerical_gradient, spoil_scratch, to_layout, tolerance
+from support import (
+    MANY_THREADS,
+    every_thread,
+    from_layout,
+    max_error,
+    numerical_gradient,
+    spoil_scratch,
+    to_layout,
+    tolerance,
+)
 
 #: What the grid of forward problems has little of: steps that share a divisor with the dilation,
 #: kernels smaller than the stride (inputs that no tap sees), images that end before the last step.
@@ -200,8 +209,8 @@ def test_threads_do_not_change_a_bit(function, layout, dtype):
         y = to_layout(grad_output(p, dtype), layout)
         with fc.threads(1):
             expected = gradient(fc.grad, function, p, x, w, y, layout)
-        for count in (2, 3, 5):
-            with fc.threads(count):
+        for count in MANY_THREADS:
+            with every_thread(), fc.threads(count):
                 result = gradient(fc.grad, function, p, x, w, y, layout)
             np.testing.assert_array_equal(result, expected, err_msg=f"{p}, {count} threads")
 

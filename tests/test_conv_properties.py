@@ -11,7 +11,18 @@ import pytest
 import fastconv as fc
 from fastconv import _config, _core, _costs, reference
 from problems import DTYPES, LAYOUTS, Problem, in_layout, operands
-from support import embedded, from_layout, max_error, poison, same_values, to_layout, tolerance, whole
+from support import (
+    MANY_THREADS,
+    embedded,
+    every_thread,
+    from_layout,
+    max_error,
+    poison,
+    same_values,
+    to_layout,
+    tolerance,
+    whole,
+)
 
 SAME = ((1, 1), (1, 1))
 #: Small, and served by every algorithm between them.
@@ -22,7 +33,7 @@ SMALL = {
     "depthwise": Problem((11, 19), 18, 18, (3, 3), 2, padding=SAME, groups=18, bias=True, residual=True),
     "multiplier": Problem((11, 19), 3, 6, (5, 3), 2, (2, 1), ((2, 2), (1, 1)), groups=3, activation="relu"),
 }
-#: Enough work for several threads.
+#: Enough tasks for several threads.
 LARGE = {
     "3x3": Problem((35, 33), 24, 40, (3, 3), 2, padding=SAME, bias=True, activation="relu", residual=True),
     "deep": Problem((9, 9), 130, 129, (3, 3), padding=SAME, bias=True),
@@ -218,8 +229,8 @@ def test_threads_do_not_change_a_bit(algorithm, layout, dtype):
         arrays = operands(problem, dtype).to(layout)
         with fc.threads(1):
             expected = run(problem, arrays, layout, algorithm)
-        for count in (2, 3, 5):
-            with fc.threads(count):
+        for count in MANY_THREADS:
+            with every_thread(), fc.threads(count):
                 result = run(problem, arrays, layout, algorithm)
             np.testing.assert_array_equal(result, expected, err_msg=f"{name}, {count} threads")
 

@@ -8,7 +8,7 @@ import pytest
 
 import fastconv as fc
 from problems import LAYOUTS, Problem, in_layout, operands
-from support import Fenced, poison, spoil_scratch
+from support import MANY_THREADS, Fenced, every_thread, poison, spoil_scratch
 
 SAME = ((1, 1), (1, 1))
 HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
@@ -47,6 +47,21 @@ def through(x, weight):
         for threads in (1, 2):
             with fc.threads(threads):
                 yield fc.conv2d(x, w, algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    "name", ["groups", "a prime of images", "depthwise of one image", "bands", "bands that dilate"]
+)
+@each_layout
+def test_threads_do_not_change_a_bit(layout, name):
+    problem = PROBLEMS[name]
+    arrays = operands(problem, np.float16).to(layout)
+    with fc.threads(1):
+        expected = run(problem, arrays, layout, "auto")
+    for threads in MANY_THREADS:
+        with every_thread(), fc.threads(threads):
+            result = run(problem, arrays, layout, "auto")
+        np.testing.assert_array_equal(result, expected, err_msg=f"{threads} threads")
 
 
 def test_every_number_comes_through():

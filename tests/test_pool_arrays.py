@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from support import Fenced, poison, same_values, to_layout, whole
+from support import MANY_THREADS, Fenced, poison, same_values, to_layout, whole
 
 both_layouts = pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 both_dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -47,16 +47,18 @@ def all_results(x: np.ndarray, layout: str) -> list[np.ndarray]:
 @both_layouts
 @both_dtypes
 def test_neither_threads_nor_batch_position_matter(layout, dtype, rng):
-    """Bit by bit, on images large enough for both threads."""
+    """Bit by bit, on images large enough for several threads."""
     x = to_layout(rng.standard_normal((3, 37, 41, 67)).astype(dtype), layout)
     with fc.threads(1):
         alone = all_results(x, layout)
         single = all_results(x[1:2], layout)
-    with fc.threads(2):
-        together = all_results(x, layout)
-    for one, two, middle in zip(alone, together, single, strict=True):
-        assert one.tobytes() == two.tobytes()
+    for one, middle in zip(alone, single, strict=True):
         assert one[1:2].tobytes() == middle.tobytes()
+    for threads in (2, *MANY_THREADS):
+        with fc.threads(threads):
+            together = all_results(x, layout)
+        for one, other in zip(alone, together, strict=True):
+            assert one.tobytes() == other.tobytes(), f"{threads} threads"
 
 
 @both_layouts
