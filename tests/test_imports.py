@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The package is built in floors: what a module imports lies below it, and nothing imports in a circle."""
+"""The package is built in floors: what a module imports lies below it. Neither imports nor calls of C form a circle."""
 
 import ast
 import re
@@ -14,6 +14,7 @@ import fastconv
 
 ROOT = Path(fastconv.__file__).parent
 CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
+CSRC = CONTRIBUTING.parent / "csrc"
 FILES = {".".join(("fastconv", *p.relative_to(ROOT).with_suffix("").parts)): p for p in ROOT.rglob("*.py")}
 MODULES = {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in FILES.items()}
 MODULES["fastconv._core"] = ast.parse("")  # of C, which imports nothing
@@ -65,7 +66,55 @@ def test_a_circle_is_found():
     assert "fastconv._args" in circle(everything)
 
 
-@pytest.mark.skipif(not (CONTRIBUTING.parent / "csrc").exists(), reason="runs from the source tree only")
+needs_sources = pytest.mark.skipif(not CSRC.exists(), reason="runs from the source tree only")
+
+
+#: A function or a table that begins here and is not static; what a macro defines has a name that ends in ##.
+DEFINED = re.compile(
+    r"^(?!static|extern|typedef)\w[\w \*]*?\b(fc_\w+(?:##)?)(?:\w*\(.*|\w*\[.*\]|\w*) (?:\{|= \{)", re.MULTILINE
+)
+
+
+def calls(sources):
+    """Of each C file those that define what it names. Names with ## stand for all that begin like that."""
+    plain = {
+        name: re.sub(r"//[^\n]*|/\*.*?\*/|\\$", "", text, flags=re.DOTALL | re.MULTILINE)
+        for name, text in sources.items()
+    }
+    home = {}
+    for name, text in plain.items():
+        flat = re.sub(r",\n\s+", ", ", re.sub(r"^    (?=const fc_kind )", "", text, flags=re.MULTILINE))
+        home |= dict.fromkeys(DEFINED.findall(flat), name)
+    graph = {}
+    for name, text in plain.items():
+        used = set(re.findall(r"\bfc_\w+(?:##)?", text))
+        graph[name] = {
+            there
+            for symbol, there in home.items()
+            for use in used
+            if use == symbol
+            or (use.endswith("##") and symbol.startswith(use[:-2]))
+            or (symbol.endswith("##") and use.startswith(symbol[:-2]))
+        } - {name}
+    return graph
+
+
+@needs_sources
+def test_no_circles_in_c():
+    sources = {str(p.relative_to(CSRC)): p.read_text() for p in CSRC.rglob("*.c") if p.parent != CSRC / "kernels"}
+    graph = calls(sources)
+    assert circle(graph) is None
+    for above, below in (
+        ("conv/bands.c", "conv/parts.c"),
+        ("core/planner.c", "conv/winograd.c"),
+        ("core/family.c", "core/problem.c"),
+    ):
+        assert below in graph[above]
+    sources["core/plan.c"] += "int fc_back(void) { return fc_plan_create(0, 0, 0, 0); }"
+    assert "core/plan.c" in circle(calls(sources))
+
+
+@needs_sources
 def test_a_call_goes_down_as_it_is_written():
     """No function twice, each where it is said to be, and those of Python in this order."""
     section = CONTRIBUTING.read_text().partition("The first call of `fc.conv2d`")[2].partition("\n\n| |")[2]
