@@ -201,6 +201,8 @@ def test_nor_the_sign_of_a_nan(algorithm, layout, dtype):
         x[rng.random(x.shape) < 0.05] = -np.nan
         bits = np.dtype(dtype).str.replace("f", "u")
         expected = run(problem, (x, w, b, r), layout, algorithm)
+        signs = np.unique(expected[np.isnan(expected)].view(bits))
+        np.testing.assert_array_equal(signs, values[:1].view(bits), err_msg=name)
         for image in range(problem.batch):
             residual = None if r is None else r[image : image + 1]
             alone = run(problem, (x[image : image + 1], w, b, residual), layout, algorithm)

@@ -86,7 +86,8 @@ static double activated(const fc_problem *p, double v) {
                     for (int i = 0; i < FC_AXES; i++) offset += at[i] * p->dst.axis[i];                                \
                     double v = sum_##S(p, src, wei, at) + (double)bias[index];                                         \
                     if (job->residual) v += (double)((const T *)job->residual)[offset];                                \
-                    ((T *)job->dst)[offset] = (T)activated(p, v);                                                      \
+                    v = activated(p, v);                                                                               \
+                    ((T *)job->dst)[offset] = (T)(v == v ? v : NAN); /* one of them, as in every kernel */             \
                 }                                                                                                      \
     }
 

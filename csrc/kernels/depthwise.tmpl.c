@@ -24,14 +24,21 @@ FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T
             for (int v = 0; v < count; v++) sum[r][v] = v_fma(tap, v_load(in + r * row + v * FC_VL), sum[r][v]);
     }
     const vec low = v_set1((T)work->problem->low), high = v_set1((T)work->problem->high);
+    vec seen = v_set1(1), before = v_set1(0);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) {
             const int64_t at = r * down + v * FC_VL, n = v + 1 < count ? FC_VL : lanes;
-            const vec res = residual ? v_load_part(residual + at, n) : v_set1(0);
-            v_store_part(dst + at, FC_NAME(finish)(sum[r][v], bias, res, low, high), n);
+            vec value = v_add(sum[r][v], bias);
+            if (residual) value = v_add(value, v_load_part(residual + at, n));
+            value = FC_NAME(bound)(value, low, high);
+            v_store_part(dst + at, value, n);
+            if ((r * count + v) % 2) seen = FC_NAME(look)(seen, before, value);
+            before = value;
         }
+    if (rows * count % 2) seen = FC_NAME(look)(seen, before, before);
+    if (FC_NAME(saw_nan)(seen)) FC_NAME(one_nan)(dst, (count - 1) * FC_VL + lanes, 1, rows, down);
 }
 
 // Rows of one output channel from padded rows (conv/padded.c): no borders, no strides, only taps at offsets.
@@ -123,20 +130,25 @@ FC_INLINE void FC_NAME(depthwise_store)(const fc_depthwise_rows *work, const vec
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
     T *to = (T *)work->dst + at;
     const T *from = work->residual ? (const T *)work->residual + at : NULL;
+    vec seen = v_set1(1), before = v_set1(0);
 #pragma GCC unroll 7
     for (int r = 0; r < rows; r++) {
         if (r >= height) break;
-        vec residual = v_set1(0);
+        vec value = v_add(sum[r], bias);
         if (from) {
-            residual = v_load_part(from, lanes);
+            value = v_add(value, v_load_part(from, lanes));
             from += below;
         }
-        const vec value = FC_NAME(finish)(sum[r], bias, residual, low, high);
+        value = FC_NAME(bound)(value, low, high);
         if (lanes == FC_VL) v_store(to, value);
         else v_store_part(to, value, lanes);
         to += below;
         FC_WALK(to);
+        if (r % 2) seen = FC_NAME(look)(seen, before, value);
+        before = value;
     }
+    seen = FC_NAME(look)(seen, before, before);
+    if (FC_NAME(saw_nan)(seen)) FC_NAME(one_nan)((T *)work->dst + at, lanes, 1, height < rows ? height : rows, below);
 }
 
 // A vector of `height` rows from row y and column x on, by taps x taps without dilation: each input is loaded once for all

@@ -20,7 +20,7 @@ typedef struct FC_NAME(depthwise_end) {
     T *dst;
     const T *residual;
     int64_t next; // elements from pixel to pixel
-    vec low, high;
+    vec low, high, seen;
 } FC_NAME(depthwise_end);
 
 // At output (y, x).
@@ -33,30 +33,42 @@ FC_INLINE FC_NAME(depthwise_end) FC_NAME(depthwise_end_at)(const fc_depthwise_ro
         .next = p->dst.axis[2],
         .low = v_set1((T)p->low),
         .high = v_set1((T)p->high),
+        .seen = v_set1(1),
     };
 }
 
 // Writes `lanes` channels of the first `some` of `pixels` neighbours, `at` elements from there on; their sums are `apart`
 // vectors apart.
-FC_INLINE void FC_NAME(depthwise_finish)(const FC_NAME(depthwise_end) * end, int64_t at, const vec *sum, vec bias,
+FC_INLINE void FC_NAME(depthwise_finish)(FC_NAME(depthwise_end) * end, int64_t at, const vec *sum, vec bias,
                                          const int pixels, int64_t some, const int apart, int64_t lanes) {
     T *to = end->dst + at;
     const T *from = end->residual;
     if (from) from += at;
+    vec before = v_set1(0);
 #pragma GCC unroll 4
     for (int q = 0; q < pixels; q++) {
         if (q >= some) break;
-        vec residual = v_set1(0);
+        vec value = v_add(sum[q * apart], bias);
         if (from) {
-            residual = v_load_part(from, lanes);
+            value = v_add(value, v_load_part(from, lanes));
             from += end->next;
         }
-        const vec value = FC_NAME(finish)(sum[q * apart], bias, residual, end->low, end->high);
+        value = FC_NAME(bound)(value, end->low, end->high);
         if (lanes == FC_VL) v_store(to, value);
         else v_store_part(to, value, lanes);
         to += end->next;
         FC_WALK(to);
+        if (q % 2) end->seen = FC_NAME(look)(end->seen, before, value);
+        before = value;
     }
+    if (some % 2) end->seen = FC_NAME(look)(end->seen, before, before);
+}
+
+// When all `channels` from c on of `columns` pixels in each of `rows` rows have been written.
+FC_INLINE void FC_NAME(depthwise_written)(const FC_NAME(depthwise_end) * end, int64_t c, int64_t channels,
+                                          int64_t columns, int64_t rows, int64_t below) {
+    if (!FC_NAME(saw_nan)(end->seen)) return;
+    for (int64_t r = 0; r < rows; r++) FC_NAME(one_nan)(end->dst + r * below + c, channels, 1, columns, end->next);
 }
 
 // -------------------------------------------------------------------------- patches: taps x taps without dilation
@@ -74,12 +86,13 @@ FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, int64_t d
     const int64_t step = p->src.axis[2], down = p->src.axis[1], below = p->dst.axis[1];
     const int64_t deeper = p->axis[0].dilation * p->src.axis[0];
     const int64_t top = y * apart - p->axis[1].pad, left = x * apart - p->axis[2].pad;
-    const FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
+    FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
     const T *src = FC_NAME(depthwise_input)(work, y, x, d0, 0, 0);
+    const int64_t first = c, last = c + (vectors - 1) * FC_VL;
     const T *weights = (const T *)work->weights + c * work->taps + d0 * taps * taps * FC_VL;
     vmask within[FC_PATCH_COLUMNS];
     for (int q = 0; q < columns; q++) within[q] = v_lanes(0, left + q >= 0 && left + q < p->axis[2].in ? lanes : 0);
-    for (const int64_t last = c + (vectors - 1) * FC_VL; c <= last; c += FC_VL, weights += work->taps * FC_VL) {
+    for (; c <= last; c += FC_VL, weights += work->taps * FC_VL) {
         const T *plane = src + c, *tap = weights;
         vec sum[FC_PATCH_ROWS * FC_PATCH_PIXELS];
 #pragma GCC unroll 8
@@ -119,9 +132,11 @@ FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, int64_t d
         for (int r = 0; r < FC_PATCH_ROWS; r++) {
             if (border && r >= height) break;
             FC_NAME(depthwise_finish)(&end, r * below + c, sum + r * FC_PATCH_PIXELS, bias, FC_PATCH_PIXELS,
-                                      border ? width : FC_PATCH_PIXELS, 1, lanes);
+                                      border && width < FC_PATCH_PIXELS ? width : FC_PATCH_PIXELS, 1, lanes);
         }
     }
+    FC_NAME(depthwise_written)(&end, first, last + lanes - first, width < FC_PATCH_PIXELS ? width : FC_PATCH_PIXELS,
+                               height < FC_PATCH_ROWS ? height : FC_PATCH_ROWS, below);
 }
 
 FC_INLINE void FC_NAME(depthwise_patches)(const fc_depthwise_rows *work, const int taps, const int apart) {
@@ -169,7 +184,7 @@ FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NA
     const T *weights = (const T *)work->weights + c / FC_VL * block + r->low[0] * tap_plane + r->low[1] * tap_row +
                        r->low[2] * size * FC_VL;
     const T *src = FC_NAME(depthwise_input)(work, y, x, r->low[0], r->low[1], r->low[2]) + c;
-    const FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
+    FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
     vec bias[4];
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) bias[v] = v_load_part((const T *)work->bias + c + v * FC_VL, lanes);
@@ -214,6 +229,7 @@ FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NA
             FC_NAME(depthwise_finish)(&end, first * end.next + c + v * FC_VL, sum + v, bias[v], pixels, pixels, count,
                                       lanes);
     }
+    FC_NAME(depthwise_written)(&end, c, (count - 1) * FC_VL + lanes, columns, 1, 0);
 }
 
 // The same by all channels.

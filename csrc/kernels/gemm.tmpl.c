@@ -8,15 +8,24 @@
 // wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
 // keep the rounding error of long sums near that of pairwise summation.
 
-// NaN passes, and so does everything when the bounds are infinite.  Which of several NaN a sum comes out as, their signs
-// and payloads, depends on the order of an instruction's operands, which the compiler chooses body by body: whatever is
-// stored has one NaN, so that its bits do not depend on where a pixel lies in a tile.
-FC_INLINE vec FC_NAME(clamp)(vec value, vec low, vec high) { return v_one_nan(v_min(high, v_max(low, value))); }
+// NaN passes, and so does everything when the bounds are infinite.
+FC_INLINE vec FC_NAME(bound)(vec value, vec low, vec high) { return v_min(high, v_max(low, value)); }
+
+// Which of several NaN a sum comes out as, their signs and payloads, depends on the order of an instruction's operands,
+// which the compiler chooses body by body: whatever is stored has one NaN, so that its bits do not depend on where a pixel
+// lies in a tile.  Either each vector is made so on its way,
+FC_INLINE vec FC_NAME(clamp)(vec value, vec low, vec high) { return v_one_nan(FC_NAME(bound)(value, low, high)); }
 
 // How an output element is finished, here and in every other kernel.
 FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec high) {
     return FC_NAME(clamp)(v_add(v_add(value, bias), residual), low, high);
 }
+
+// or, where that would be noticed, whatever a kernel stores is multiplied two by two and summed: half an instruction each
+// instead of two.  The sum, from 1 on so that tiny products are lost in it, is not finite if anything is NaN (nor if
+// anything is infinite or very large, which only costs), and then what has been stored is gone through once more.
+FC_INLINE vec FC_NAME(look)(vec seen, vec a, vec b) { return v_fma(a, b, seen); }
+FC_INLINE int FC_NAME(saw_nan)(vec seen) { return __builtin_expect(!v_finite(seen), 0); }
 
 // n elements of a row of dst, or of the residual, `step` apart: 1, or more where it is a phase of something.
 FC_INLINE vec FC_NAME(load_row)(const T *p, int64_t n, int64_t step) {
@@ -28,6 +37,17 @@ FC_INLINE void FC_NAME(store_row)(T *p, vec value, int64_t n, int64_t step) {
     else v_store_apart(p, value, n, step);
 }
 
+// `rows` rows of n elements, which are `step` apart, and the rows `down`.
+static __attribute__((noinline, cold)) void FC_NAME(one_nan)(T *dst, int64_t n, int64_t step, int64_t rows,
+                                                             int64_t down) {
+    for (int64_t r = 0; r < rows; r++, dst += down)
+        for (int64_t i = 0; i < n; i += FC_VL) {
+            const int64_t lanes = n - i < FC_VL ? n - i : FC_VL;
+            T *at = dst + i * step;
+            FC_NAME(store_row)(at, v_one_nan(FC_NAME(load_row)(at, lanes, step)), lanes, step);
+        }
+}
+
 // Whether the rows of a tile (its pixels, in the channels form) are neighbours in dst.
 FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
     for (int64_t i = 1; i < t->m; i++)
@@ -35,11 +55,20 @@ FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
     return 1;
 }
 
+// When all of a tile has been written.
+static __attribute__((noinline, cold)) void FC_NAME(gemm_one_nan)(const fc_gemm_tile *t) {
+    for (int64_t r = 0; r < t->run_count; r++)
+        for (int64_t i = 0; i < t->m; i++)
+            FC_NAME(one_nan)((T *)t->dst + t->row_offset[i] + t->runs[r].offset, t->runs[r].length, t->column_stride, 1,
+                             0);
+}
+
 // Finishes rows that lie in memory where pixels are neighbours in dst and channels are not: transposed in registers.
 static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t) {
     const T *bias = t->bias;
     const int64_t channels = t->runs[0].length, start = t->row_offset[0] + t->runs[0].offset;
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+    vec seen = v_set1(1), before = v_set1(0);
     for (int64_t i = 0; i < t->m; i += FC_VL)
         for (int64_t j = 0; j < channels; j += FC_VL) {
             const int64_t pixels = t->m - i < FC_VL ? t->m - i : FC_VL;
@@ -54,9 +83,14 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t) {
                 const int64_t at = start + i + (j + r) * t->column_stride;
                 vec y = v_add(v[r], v_set1(bias[j + r]));
                 if (t->residual) y = v_add(y, v_load_part((const T *)t->residual + at, pixels));
-                v_store_part((T *)t->dst + at, FC_NAME(clamp)(y, low, high), pixels);
+                y = FC_NAME(bound)(y, low, high);
+                v_store_part((T *)t->dst + at, y, pixels);
+                if (r % 2) seen = FC_NAME(look)(seen, before, y);
+                before = y;
             }
+            seen = FC_NAME(look)(seen, before, before); // the last of an odd number
         }
+    if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
 }
 
 // Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.
@@ -65,6 +99,7 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
     T *dst = t->dst;
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
     const int64_t step = t->column_stride;
+    vec seen = v_set1(1);
     for (int64_t r = 0; r < t->run_count; r++) {
         const fc_run run = t->runs[r];
         for (int64_t i = 0; i < t->m; i++) {
@@ -75,10 +110,13 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
                 vec v = v_add(v_load_part(sums + i * FC_NR + column, n), b);
                 const int64_t at = offset + j * step;
                 if (residual) v = v_add(v, FC_NAME(load_row)(residual + at, n, step));
-                FC_NAME(store_row)(dst + at, FC_NAME(clamp)(v, low, high), n, step);
+                v = FC_NAME(bound)(v, low, high);
+                FC_NAME(store_row)(dst + at, v, n, step);
+                seen = FC_NAME(look)(seen, v, v);
             }
         }
     }
+    if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
 }
 
 // Finishes sums in registers whose place in dst is a rectangle.
@@ -88,7 +126,7 @@ FC_INLINE void FC_NAME(gemm_store)(const fc_gemm_tile *t, const int m, const int
     const T *bias = t->bias, *residual = with_residual ? (const T *)t->residual + t->runs[0].offset : NULL;
     const int64_t *row_offset = t->row_offset; // read before a store, which may be to anything
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
-    vec b[FC_NV];
+    vec b[FC_NV], seen = v_set1(1), before = v_set1(0);
 #pragma GCC unroll 4
     for (int j = 0; j < nv && !bias_per_row; j++) b[j] = v_load(bias + j * FC_VL);
 #pragma GCC unroll 16
@@ -98,9 +136,14 @@ FC_INLINE void FC_NAME(gemm_store)(const fc_gemm_tile *t, const int m, const int
         for (int j = 0; j < nv; j++) {
             vec v = v_add(sum[i][j], bias_per_row ? v_set1(bias[i]) : b[j]);
             if (with_residual) v = v_add(v, v_load(residual + offset + j * FC_VL));
-            v_store(dst + offset + j * FC_VL, clamped ? FC_NAME(clamp)(v, low, high) : v_one_nan(v));
+            if (clamped) v = FC_NAME(bound)(v, low, high);
+            v_store(dst + offset + j * FC_VL, v);
+            if ((i * nv + j) % 2) seen = FC_NAME(look)(seen, before, v);
+            before = v;
         }
     }
+    if (m * nv % 2) seen = FC_NAME(look)(seen, before, before);
+    if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
 }
 
 // What happens to the sums in registers at the end of a block of k.

@@ -244,9 +244,10 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
     }
 }
 
-// The finished row of a segment: rows[column][lane] + bias, with residual and clamp, into dst.
-FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t columns, int64_t offset,
-                                    int64_t lanes) {
+// The finished row of a segment: rows[column][lane] + bias, with residual and clamp, into dst.  It is `clean` where its NaN
+// are all the one.
+FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t columns, int64_t offset, int64_t lanes,
+                                    int clean) {
     const fc_problem *p = w->problem;
     const int64_t step = p->dst.axis[2], channel = p->dst.channel;
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
@@ -256,7 +257,8 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
         for (int64_t j = 0; j < columns; j++) {
             vec v = v_load(row + j * FC_VL);
             if (residual) v = v_add(v, v_load_part(residual + j * step, lanes));
-            v = FC_NAME(clamp)(v, low, high);
+            v = FC_NAME(bound)(v, low, high);
+            if (!clean) v = v_one_nan(v);
             if (lanes == FC_VL) v_store(dst + j * step, v);
             else v_store_part(dst + j * step, v, lanes);
         }
@@ -273,14 +275,17 @@ FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t 
             const T *res = residual ? residual + l * channel + j * step : NULL;
             vec v = block[l];
             if (res) v = v_add(v, FC_NAME(load_row)(res, n, step));
-            FC_NAME(store_row)(out, FC_NAME(clamp)(v, low, high), n, step);
+            v = FC_NAME(bound)(v, low, high);
+            if (!clean) v = v_one_nan(v);
+            FC_NAME(store_row)(out, v, n, step);
         }
     }
 }
 
 enum { FC_NAME(winograd_few) = 4, FC_NAME(winograd_terms) = 256 }; // columns, and products of a partial sum
 
-// `count` outputs from (row, column) on, of a vector of channels from `c` on: y where `bad` is not NaN, else direct sums.
+// `count` outputs from (row, column) on, of a vector of channels from `c` on: y where `bad` is not NaN, else direct sums,
+// with one NaN.
 static __attribute__((noinline, cold)) void FC_NAME(winograd_again)(const fc_winograd_tiles *w,
                                                                     const FC_NAME(place) * at, int64_t row,
                                                                     int64_t column, int64_t c, int64_t count, vec bad,
@@ -317,19 +322,22 @@ static __attribute__((noinline, cold)) void FC_NAME(winograd_again)(const fc_win
                     }
                 }
         for (int q = 0; q < FEW && q < count; q++)
-            y[q] = v_select(v_above(bad, v_set1(0)), v_add(sum[q], part[q]), y[q]);
+            y[q] = v_select(v_above(bad, v_set1(0)), v_one_nan(v_add(sum[q], part[q])), y[q]);
     }
 }
 
 // points [alpha] or [alpha * alpha][tile][row], of at most `row` channels
 //
 // A NaN or an infinity in a tile's input spoils outputs whose windows do not hold it, and so does a number so large that
-// the transforms overflow.  No such output is finite: the constants of B^T and A^T are not zero where a value has a part
-// in another, so that what is not finite stays so through products and sums up to every output in which it has a part;
-// and what has no part in an output, having zero for a constant, is not computed with.  So the tiles of a channel whose
-// outputs' sum is not finite are summed again directly, and those near to it, in which some may have overflowed and others
-// hold what is left of the rounding of such numbers.  That is before the store: residual and clamp would hide them, and
-// the residual may be what is overwritten.  Looking costs an addition for each output, and a branch for the tile.
+// the transforms overflow.  The constants of B^T and A^T are not zero where a value has a part in another, so that what is
+// not finite stays so through products and sums up to every value in which it has a part; and what has no part in one,
+// having zero for a constant, is not computed with.  So the tiles of a channel that are not finite when one of two sides
+// has been transformed are summed directly, and those near to it (2^64, whose square overflows), in which some outputs may
+// yet overflow and others hold what is left of the rounding of such numbers.  That is before the store: residual and clamp
+// would hide them, and the residual may be what is overwritten.  It is known before the second side: outputs would have
+// to wait for the last of the tile, in more registers than there are.  Looking costs an instruction for each value between
+// the sides, a sum of squares from 1 on in which tiny ones are lost, and a branch for the tile.  After it NaN can come
+// from a residual alone, or from a bias that is not finite.
 FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const int m, const int alpha,
                                              const int sides) {
     enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
@@ -351,62 +359,57 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
             const int64_t offset = base + (w->channel + c) * p->dst.channel;
             T *dst = (T *)w->dst + offset;
             const T *residual = w->residual ? (const T *)w->residual + offset : NULL;
-            const int direct = p->dst.channel == 1 && lanes == FC_VL;
+            const int direct = p->dst.channel == 1 && lanes == FC_VL, clean = !residual && v_finite(bias);
             for (int64_t t = 0; t < at.tiles; t++, in += pitch, dst += m * step) {
-                vec half[6][MOST];
+                vec half[6][MOST], all = v_set1(1);
 #pragma GCC unroll 8
                 for (int j = 0; j < alpha; j++) {
                     vec q[MOST], y[6];
                     if (sides == 1) {
                         half[0][j] = v_load(in + j * point);
+                        all = v_fma(half[0][j], half[0][j], all);
                         continue;
                     }
 #pragma GCC unroll 8
                     for (int i = 0; i < alpha; i++) q[i] = v_load(in + (i * alpha + j) * point);
                     FC_NAME(winograd_at)(m, alpha, q, y);
 #pragma GCC unroll 6
-                    for (int i = 0; i < m; i++) half[i][j] = y[i];
-                }
-                const int64_t across = width - t * m;
-                vec y[6][6], all = v_set1(0);
-#pragma GCC unroll 6
-                for (int i = 0; i < rows; i++) {
-                    FC_NAME(winograd_at)(m, alpha, half[i], y[i]);
-                    vec line = v_add(y[i][0], y[i][1]);
-#pragma GCC unroll 6
-                    for (int j = 2; j < m; j++) line = v_add(line, y[i][j]);
-                    all = i ? v_add(all, line) : line;
-                }
-                all = v_mul(all, v_set1((T)0x1p32)); // overflows from 2^96 on
-                if (__builtin_expect(!v_finite(all), 0)) {
-                    vec again[2 * FC_NAME(winograd_few)]; // has an address, while y lies in registers
-#pragma GCC unroll 6
-                    for (int i = 0; i < rows; i++) {
-                        if (i >= height) break;
-#pragma GCC unroll 6
-                        for (int j = 0; j < m; j++) again[j] = y[i][j];
-                        FC_NAME(winograd_again)(w, &at, y0 + i, x0 + t * m, c, across < m ? across : m, v_sub(all, all),
-                                                again);
-#pragma GCC unroll 6
-                        for (int j = 0; j < m; j++) y[i][j] = again[j];
+                    for (int i = 0; i < m; i++) {
+                        half[i][j] = y[i];
+                        all = v_fma(y[i], y[i], all);
                     }
                 }
+                const int64_t across = width - t * m;
+                const int bad = !v_finite(all);
 #pragma GCC unroll 6
                 for (int i = 0; i < rows; i++) {
                     if (i >= height) break;
+                    vec y[6];
+                    FC_NAME(winograd_at)(m, alpha, half[i], y);
+                    if (__builtin_expect(bad, 0)) {
+                        vec again[2 * FC_NAME(winograd_few)]; // has an address, while y lies in registers
+#pragma GCC unroll 6
+                        for (int j = 0; j < m; j++) again[j] = y[j];
+                        FC_NAME(winograd_again)(w, &at, y0 + i, x0 + t * m, c, across < m ? across : m, v_sub(all, all),
+                                                again);
+#pragma GCC unroll 6
+                        for (int j = 0; j < m; j++) y[j] = again[j];
+                    }
 #pragma GCC unroll 6
                     for (int j = 0; j < m; j++) {
                         if (direct) {
                             if (j >= across) break;
                             const int64_t to = i * down + j * step;
-                            const vec res = residual ? v_load(residual + t * m * step + to) : v_set1(0);
-                            v_store(dst + to, FC_NAME(finish)(y[i][j], bias, res, low, high));
-                        } else v_store(buffer + i * PITCH + (t * m + j) * FC_VL, v_add(y[i][j], bias));
+                            vec v = v_add(y[j], bias);
+                            if (residual) v = v_add(v, v_load(residual + t * m * step + to));
+                            v = FC_NAME(bound)(v, low, high);
+                            v_store(dst + to, clean ? v : v_one_nan(v));
+                        } else v_store(buffer + i * PITCH + (t * m + j) * FC_VL, v_add(y[j], bias));
                     }
                 }
             }
             for (int64_t i = 0; i < height && !direct; i++)
-                FC_NAME(scatter_row)(w, buffer + i * PITCH, width, offset + i * down, lanes);
+                FC_NAME(scatter_row)(w, buffer + i * PITCH, width, offset + i * down, lanes, clean);
         }
         done += at.tiles;
     }
