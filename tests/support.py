@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,18 @@ def same_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     read_only = np.array(array)
     read_only.flags.writeable = False
     yield "read-only", read_only
+
+
+# --- networks -------------------------------------------------------------------------------------------------------
+
+
+def narrow(net: Any, linear: Callable[[int, int], Any], width: int = 32) -> None:
+    """Give the three linear layers of AlexNet's kin, of torch's or ours, few units where they have 4096."""
+    places = [i for i, layer in enumerate(net.classifier) if type(layer).__name__ == "Linear"]
+    inputs, classes = net.classifier[places[0]].in_features, net.classifier[places[2]].out_features
+    sizes = (inputs, width, width, classes)
+    for place, before, after in zip(places, sizes, sizes[1:], strict=False):
+        net.classifier[place] = linear(before, after)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
