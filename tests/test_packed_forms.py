@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Packed weights carry a tag: plans with the same one read each other's, other plans refuse them."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv import _config, _core, _plans
+from support import poison
 
 
 def outcomes(weight, bias, kernel, rng, algorithm, transposed, stride, groups):
@@ -29,7 +33,7 @@ def outcomes(weight, bias, kernel, rng, algorithm, transposed, stride, groups):
 @pytest.mark.parametrize("algorithm", ["auto", *fc.ALGORITHMS])
 def test_plans_of_the_same_tag_read_each_others_weights(algorithm, transposed, dtype):
     rng = np.random.default_rng(0)
-    shared = 0
+    shared = refused = 0
     for _ in range(12):
         kernel = tuple(rng.integers(1, 6, rng.integers(1, 4)).tolist())
         groups = int(rng.choice([1, 1, 2, 24]))
@@ -47,8 +51,33 @@ def test_plans_of_the_same_tag_read_each_others_weights(algorithm, transposed, d
                     np.testing.assert_array_equal(plan(x), own)
                     shared += 1
                 else:
+                    refused += 1
                     with pytest.raises(ValueError, match="packed for plans of another kind"):
                         plan(x)
             found.setdefault(plan._plan.tag, packed)
-    refused = algorithm.startswith("winograd") and dtype is np.float64
-    assert shared > 0 or refused
+    served = not algorithm.startswith("winograd") or dtype is not np.float64
+    assert shared > 0 or not served
+    assert refused > 0 or algorithm not in ("auto", "direct", "im2col", "pointwise")  # others pack in one form
+
+
+def test_algorithms_and_instruction_sets_refuse_each_others_weights(monkeypatch):
+    """Also where the sizes are equal."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1, 32, 14, 14), dtype=np.float32)
+    weight = rng.standard_normal((32, 32, 3, 3), dtype=np.float32)
+    algorithms = [name for name in fc.algorithms(x.shape, weight.shape) if name != "im2col"]  # it packs as direct does
+    plans = []
+    for isa in (number for number, (_, _, usable) in enumerate(_core.isas()) if usable):
+        monkeypatch.setattr(_config, "ISA", isa)
+        _plans._kept_plan.cache_clear()  # plans kept are those of one instruction set
+        plans += [fc.ConvPlan(x.shape, weight, algorithm=name) for name in algorithms]
+    _plans._kept_plan.cache_clear()
+    for plan, other in itertools.permutations(plans, 2):
+        kept, plan._packed, out = plan._packed, other._packed, poison(plan.output_shape, x.dtype)
+        with pytest.raises(ValueError, match="packed for plans of another kind"):
+            plan(x, out=out)
+        with pytest.raises(ValueError, match="packed for plans of another kind"):
+            plan._plan.execute(x, other._packed, None, None, None, out, 1)
+        assert np.isnan(out).all()
+        plan._packed = kept
+    assert len(plans) >= 6
