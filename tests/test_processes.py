@@ -286,6 +286,54 @@ def test_a_team_keeps_its_threads():
     """)
 
 
+def test_small_work_neither_wakes_a_large_team_nor_ends_its_threads():
+    """Work for two threads between work for all of them; until for a thousand calls nobody has wanted more than two."""
+    run("""
+    import fastconv as fc
+
+    def plan_of(least, most):
+        # what is predicted to take so many seconds, and its image
+        for channels, size in ((4, 12), (8, 12), (8, 16), (16, 20), (16, 28), (32, 28), (64, 28), (64, 56), (64, 112)):
+            image = rng.standard_normal((1, channels, size, size), dtype=np.float32)
+            plan = fc.ConvPlan(image.shape, np.ones((channels, channels, 3, 3), np.float32), padding=1)
+            if least <= next(v.predicted for v in plan.explain(measure=False).rows if v.chosen) < most:
+                return plan, image
+        raise AssertionError(least)
+
+    def switches():
+        # how often each thread has been put to sleep
+        found = {}
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/status") as file:
+                found[thread] = sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+        return found
+
+    fc.set_num_threads(1)
+    (large, x), (medium, z), (small, y) = plan_of(1e-3, 1), plan_of(60e-6, 1e-3), plan_of(20e-6, 40e-6)
+    assert tasks() == 1
+    expected = small(y)
+    for threads in (6, 20):
+        fc.set_num_threads(threads)
+        large(x)
+        before = set(switches())
+        assert len(before) > 4
+        for _ in range(20):
+            assert np.array_equal(small(y), expected)
+            large(x)
+        assert set(switches()) == before
+    time.sleep(0.3)
+    before = switches()
+    assert np.array_equal(small(y), expected)
+    time.sleep(0.1)
+    woken = sum(count > before[thread] for thread, count in switches().items())
+    assert woken <= 1, woken  # the caller has slept
+    fc.set_num_threads(2)
+    for _ in range(1000):
+        medium(z)
+    assert tasks() < 5  # `small` may have wanted more than two
+    """)
+
+
 def test_affinity_is_followed():
     run("""
     import fastconv as fc

@@ -106,7 +106,7 @@ int fc_process_cpus(void) {
 typedef struct region {
     const int64_t *counts;
     int64_t waves, widest;
-    int threads;
+    int threads;  // that take tasks
     fp_mode mode; // the caller's, and what the kind of region adds: the same in every thread
     fc_wave_fn task;
     void *context;
@@ -176,7 +176,7 @@ static void take_tasks(region *r, int thread) {
     }
     if (differs) mode_set(r->mode);
     for (int64_t wave = 0; wave < r->waves; wave++) {
-        for (int64_t i = 0; !must_stop(w); i++) {
+        for (int64_t i = 0; thread < r->threads && !must_stop(w); i++) {
             if (shared) i = atomic_fetch_add(&r->next[wave & 1], 1);
             if (i >= r->counts[wave]) break;
             r->task(r->context, wave, i, thread);
@@ -321,12 +321,26 @@ static int granted(int wanted) {
     return count;
 }
 
-// The threads of the region's team: as many as there are tasks for, but a team that has been larger stays so up to
-// what the caller allows, for the runtime ends the threads that a smaller one lacks.
-static int team_for(const region *r) {
-    static _Thread_local time_t refused; // when a thread was refused: nobody asks again in that second
+// How many regions in a row may want fewer threads than the team has before it shrinks: the runtime ends the threads
+// that a smaller team lacks, and makes them anew for the next larger one.  And how many times as many as are wanted are
+// worth waking: those that are not wanted go back to sleep, which is much less than 10 us of work, but not nothing.
+enum { PATIENCE = 1000, AT_MOST_WOKEN = 4 };
+
+// The threads of the team that goes through a region, of which the first r->threads take tasks: as many as there are
+// tasks for, or as the team has already.  Where that is far too many for the work, the caller does it alone.
+static int team_for(region *r) {
+    static _Thread_local int smaller, most; // regions in a row that wanted fewer than there are, and the most of those
+    static _Thread_local time_t refused;    // when a thread was refused: nobody asks again in that second
     int size = r->widest < r->threads ? (int)r->widest : r->threads;
-    if (size < team) size = team < r->threads ? team : r->threads;
+    if (size < team) {
+        if (size > most) most = size;
+        if (++smaller < PATIENCE) {
+            if (AT_MOST_WOKEN * size < team) r->threads = 1;
+            return team;
+        }
+        size = most;
+    }
+    smaller = most = 0;
     if (size > team) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
@@ -335,16 +349,17 @@ static int team_for(const region *r) {
         if (had + more < size) refused = now.tv_sec;
         size = had + more;
     }
+    if (size < r->threads) r->threads = size;
     return team = size;
 }
 
 static void run_team(region *r) {
-    r->threads = team_for(r);
+    const int size = team_for(r);
     if (r->threads <= 1) {
         take_tasks(r, 0);
         return;
     }
-#pragma omp parallel num_threads(r->threads)
+#pragma omp parallel num_threads(size)
     take_tasks(r, omp_get_thread_num());
 }
 

@@ -24,12 +24,16 @@ static inline int run_op(const fc_op *op, fc_isa isa, fc_algo_id algorithm, cons
     const fc_options options = {
         .machine = fc_machine_here(isa), .algorithm = algorithm, .costs = fc_costs_default(isa)};
     char message[FC_MESSAGE];
-    const fc_schedule *schedule;
+    const fc_schedule *schedule, *again;
     fc_plan *plan;
     *status = fc_plan_create(op, &options, &plan, message);
     if (*status == FC_UNSUPPORTED) return FC_ALGOS;
     if (*status != FC_OK || fc_plan_schedule(plan, threads, &schedule) != FC_OK) {
         printf("no plan: status %d: %s\n", (int)*status, message);
+        exit(2);
+    }
+    if (fc_plan_schedule(plan, threads, &again) != FC_OK || again != schedule) {
+        printf("how work is shared out is not kept in the plan\n");
         exit(2);
     }
     const int served = fc_plan_algorithm(plan);
