@@ -139,8 +139,6 @@ fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, v
 fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule **schedule);
 size_t fc_schedule_scratch_bytes(const fc_schedule *schedule);
 
-enum { FC_OTHERS = 3 };
-
 // The arrays of a call; those that the problem does not have are NULL.
 typedef struct fc_operands {
     const void *src, *wei;        // wei: packed
@@ -149,6 +147,8 @@ typedef struct fc_operands {
     void *dst;
     int64_t *index; // of pooling: written forward, read backward
 } fc_operands;
+
+extern const char *const fc_map_names[]; // of the operations of maps, in their order, NULL behind the last
 
 // Scratch is 64-byte aligned.  Allocates nothing, touches nothing but dst, index and scratch; thread-safe.  FC_INVALID
 // when an index lies outside the plane; dst then lacks its share.

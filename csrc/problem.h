@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// problem.h - what can be asked for: convolutions, pooling, stencils and activations, as plain numbers.
+// problem.h - what can be asked for: convolutions, pooling, stencils and elementwise maps, as plain numbers.
 //
 // One equation covers every direction and every layout.  For each group g, image n, output channel o and output
 // position (d, h, w):
@@ -135,11 +135,79 @@ typedef struct fc_stencil {
 
 // Weights are given contiguous; there is no bias.  dst must not overlap src.
 
-// Activations by themselves (map/map.c), of `count` numbers that follow each other: dst[i] = activation(src[i]).  dst may
-// be src.
+// Maps (map/map.c): a chain of operations on each element of an array, up to three more of which may take part,
+//
+//   x = src[i];  x = op_k(x, other[with[0]][i], other[with[1]][i]) for each k in turn;  dst[i] = x
+//
+// where i runs over `rank` axes, along each of which every operand has a stride of its own: of any sign, and 0 where it is
+// repeated.  Without operations a map is a copy, whatever the order of its axes.  dst may be src, but overlap nothing else.
+//
+// Operations are listed with the number of operands that they take; a and b are numbers of theirs.
+#define FC_MAP_LIST(X)                                                                                                 \
+    X(CLAMP, clamp, 1)   /* max(a, min(b, x)); NaN stays */                                                            \
+    X(AFFINE, affine, 1) /* a * x + b */                                                                               \
+    X(ABS, abs, 1)                                                                                                     \
+    X(NEG, neg, 1)   /* -x */                                                                                          \
+    X(SIGN, sign, 1) /* -1, 0 or 1 */                                                                                  \
+    X(SQUARE, square, 1)                                                                                               \
+    X(SQRT, sqrt, 1)                                                                                                   \
+    X(RSQRT, rsqrt, 1) /* 1 / sqrt(x) */                                                                               \
+    X(RECIPROCAL, reciprocal, 1)                                                                                       \
+    X(FLOOR, floor, 1)                                                                                                 \
+    X(CEIL, ceil, 1)                                                                                                   \
+    X(ROUND, round, 1) /* to the nearest, of two the even one */                                                       \
+    X(EXP, exp, 1)                                                                                                     \
+    X(LOG, log, 1)                                                                                                     \
+    X(ERF, erf, 1)                                                                                                     \
+    X(TANH, tanh, 1)                                                                                                   \
+    X(SIGMOID, sigmoid, 1)                 /* 1 / (1 + exp(-x)) */                                                     \
+    X(SILU, silu, 1)                       /* x * sigmoid(x) */                                                        \
+    X(SILU_SLOPE, silu_slope, 1)           /* its derivative */                                                        \
+    X(HARDSWISH, hardswish, 1)             /* x * min(max(x + 3, 0), 6) / 6 */                                         \
+    X(HARDSWISH_SLOPE, hardswish_slope, 1) /* its derivative, 0 at -3 and 1 at 3 */                                    \
+    X(LEAKY_RELU, leaky_relu, 1)           /* x where positive, else a * x */                                          \
+    X(ELU, elu, 1)                         /* x where positive, else a * (exp(x) - 1) */                               \
+    X(GELU, gelu, 1)                       /* x / 2 * (1 + erf(x / sqrt(2))) */                                        \
+    X(GELU_TANH, gelu_tanh, 1)             /* x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) */               \
+    X(SOFTPLUS, softplus, 1)               /* log(1 + exp(x)) */                                                       \
+    X(MISH, mish, 1)                       /* x * tanh(softplus(x)) */                                                 \
+    X(ADD, add, 2)                         /* x + y */                                                                 \
+    X(SUB, sub, 2)                         /* x - y */                                                                 \
+    X(RSUB, rsub, 2)                       /* y - x */                                                                 \
+    X(MUL, mul, 2)                         /* x * y */                                                                 \
+    X(DIV, div, 2)                         /* x / y */                                                                 \
+    X(RDIV, rdiv, 2)                       /* y / x */                                                                 \
+    X(MIN, min, 2)                         /* NaN if either is */                                                      \
+    X(MAX, max, 2)                         /* NaN if either is */                                                      \
+    X(PRELU, prelu, 2)                     /* x where positive, else y * x */                                          \
+    X(WHERE_ABOVE, where_above, 2)         /* x where y > a or NaN, else 0 */                                          \
+    X(WHERE_BELOW, where_below, 2)         /* x where y < a or NaN, else 0 */                                          \
+    X(LEAKY_SLOPE, leaky_slope, 2)         /* x where y > 0 or NaN, else a * x */                                      \
+    X(FMA, fma, 3)                         /* x * y + z */
+
+typedef enum fc_map_code {
+#define FC_MAP(id, name, operands) FC_MAP_##id,
+    FC_MAP_LIST(FC_MAP)
+#undef FC_MAP
+        FC_MAP_CODES
+} fc_map_code;
+
+enum { FC_OTHERS = 3, FC_MAP_MOST = 8 };
+
+typedef struct fc_map_op {
+    int32_t code;    // fc_map_code
+    int32_t with[2]; // which of the others y and z are
+    double a, b;
+} fc_map_op;
+
+typedef struct fc_map_axis {
+    int64_t size, src, dst, other[FC_OTHERS]; // strides in elements
+} fc_map_axis;
+
 typedef struct fc_map {
-    int64_t count;
-    int32_t dtype, activation; // the latter no clamp
+    int32_t dtype, rank, others, count; // of operations
+    fc_map_axis axis[FC_RANK];
+    fc_map_op op[FC_MAP_MOST];
 } fc_map;
 
 #endif

@@ -147,6 +147,32 @@ typedef struct fc_stencil_rows {
     int64_t dst_row; // elements from row to row
 } fc_stencil_rows;
 
+// One operation of a map on rows of elements.  Each operand has a first element, elements from row to row, and 1 or 0 from
+// column to column; x may be dst.  What comes out is clamped.
+typedef struct fc_map_operand {
+    const void *at;
+    int64_t row, column;
+} fc_map_operand;
+
+typedef struct fc_map_rows {
+    fc_map_code code;
+    double a, b, low, high;
+    int64_t rows, columns;
+    void *dst; // its columns follow each other
+    int64_t dst_row;
+    fc_map_operand x, y, z;
+} fc_map_rows;
+
+// A rectangle of elements copied from anywhere to anywhere, which do not overlap.  All strides are elements.
+typedef struct fc_rectangle {
+    const void *src;
+    void *dst;
+    int64_t rows, columns;
+    int64_t src_row, src_column, dst_row, dst_column;
+} fc_rectangle;
+
+typedef void (*fc_map_rows_fn)(const fc_map_rows *work);
+typedef void (*fc_rectangle_fn)(const fc_rectangle *work);
 // An activation other than a clamp, in place: `count` elements, `step` apart.
 typedef void (*fc_map_fn)(fc_activation activation, void *data, int64_t count, int64_t step);
 typedef void (*fc_gemm_fn)(const fc_gemm_tile *tile);

@@ -7,11 +7,15 @@
 #include "kernels/convert.tmpl.c"
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/depthwise_channels.tmpl.c"
+#include "kernels/map_functions.tmpl.c"
+
 #include "kernels/map.tmpl.c"
+#include "kernels/map_rows.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/pool.tmpl.c"
 #include "kernels/pool_bands.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
+#include "kernels/rectangle.tmpl.c"
 #include "kernels/stencil.tmpl.c"
 #if FC_BITS == 32
 #include "kernels/winograd.tmpl.c"

@@ -42,6 +42,10 @@ static inline __m256i fc_first_f64(int64_t n) {
     static inline v_##S v_max_##S(v_##S a, v_##S b) { return _mm256_max_##I(a, b); }                                   \
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return _mm256_min_##I(a, b); }                                   \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return _mm256_div_##I(a, b); }                                   \
+    static inline v_##S v_sqrt_##S(v_##S a) { return _mm256_sqrt_##I(a); }                                             \
+    static inline v_##S v_round_##S(v_##S a) { return _mm256_round_##I(a, _MM_FROUND_TO_NEAREST_INT); }                \
+    static inline v_##S v_floor_##S(v_##S a) { return _mm256_floor_##I(a); }                                           \
+    static inline v_##S v_ceil_##S(v_##S a) { return _mm256_ceil_##I(a); }                                             \
     static inline v_##S v_one_nan_##S(v_##S a) {                                                                       \
         return _mm256_blendv_##I(a, _mm256_set1_##I((T)NAN), _mm256_cmp_##I(a, a, _CMP_UNORD_Q));                      \
     }                                                                                                                  \
@@ -85,6 +89,18 @@ static inline v_f64 fc_power_f64(__m128i n) {
 static inline v_f64 v_scale_f64(v_f64 a, v_f64 n) {
     const __m128i whole = _mm256_cvtpd_epi32(n), half = _mm_srai_epi32(whole, 1);
     return _mm256_mul_pd(_mm256_mul_pd(a, fc_power_f64(half)), fc_power_f64(_mm_sub_epi32(whole, half)));
+}
+
+static inline v_f32 v_exponent_f32(v_f32 a) {
+    const __m256i biased = _mm256_srli_epi32(_mm256_slli_epi32(_mm256_castps_si256(a), 1), 24);
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(biased, _mm256_set1_epi32(127)));
+}
+
+// The exponent becomes the last bits of 2^52.
+static inline v_f64 v_exponent_f64(v_f64 a) {
+    const __m256i biased = _mm256_srli_epi64(_mm256_slli_epi64(_mm256_castpd_si256(a), 1), 53);
+    const __m256d power = _mm256_set1_pd(0x1p52);
+    return _mm256_sub_pd(_mm256_or_pd(_mm256_castsi256_pd(biased), power), _mm256_add_pd(power, _mm256_set1_pd(1023)));
 }
 
 // Four of them, from the lane on whose index is i.

@@ -37,6 +37,11 @@ enum { FC_VL_f32 = 16, FC_VL_f64 = 8 };
     static inline v_##S v_max_##S(v_##S a, v_##S b) { return _mm512_max_##I(a, b); }                                   \
     static inline v_##S v_min_##S(v_##S a, v_##S b) { return _mm512_min_##I(a, b); }                                   \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return _mm512_div_##I(a, b); }                                   \
+    static inline v_##S v_sqrt_##S(v_##S a) { return _mm512_sqrt_##I(a); }                                             \
+    static inline v_##S v_round_##S(v_##S a) { return _mm512_roundscale_##I(a, _MM_FROUND_TO_NEAREST_INT); }           \
+    static inline v_##S v_floor_##S(v_##S a) { return _mm512_roundscale_##I(a, _MM_FROUND_TO_NEG_INF); }               \
+    static inline v_##S v_ceil_##S(v_##S a) { return _mm512_roundscale_##I(a, _MM_FROUND_TO_POS_INF); }                \
+    static inline v_##S v_exponent_##S(v_##S a) { return _mm512_getexp_##I(a); }                                       \
     static inline v_##S v_one_nan_##S(v_##S a) {                                                                       \
         return _mm512_mask_mov_##I(a, _mm512_cmp_##I##_mask(a, a, _CMP_UNORD_Q), _mm512_set1_##I((T)NAN));             \
     }                                                                                                                  \

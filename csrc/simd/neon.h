@@ -48,6 +48,10 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return vuzp1q_##S(a, b); }                                      \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return vuzp2q_##S(a, b); }                                       \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return vdivq_##S(a, b); }                                        \
+    static inline v_##S v_sqrt_##S(v_##S a) { return vsqrtq_##S(a); }                                                  \
+    static inline v_##S v_round_##S(v_##S a) { return vrndnq_##S(a); }                                                 \
+    static inline v_##S v_floor_##S(v_##S a) { return vrndmq_##S(a); }                                                 \
+    static inline v_##S v_ceil_##S(v_##S a) { return vrndpq_##S(a); }                                                  \
     static inline v_##S v_one_nan_##S(v_##S a) { return vbslq_##S(vceqq_##S(a, a), a, vdupq_n_##S((T)NAN)); }          \
     static inline int v_finite_##S(v_##S a) {                                                                          \
         const v_##S zero = vsubq_##S(a, a);                                                                            \
@@ -87,6 +91,10 @@ FC_NEON_OPS(double, f64, float64x2_t, uint64x2_t, vornq_u64)
     static inline v_##S v_scale_##S(v_##S a, v_##S n) {                                                                \
         const R whole = vcvtnq_##I##_##S(n), half = vshrq_n_##I(whole, 1);                                             \
         return vmulq_##S(vmulq_##S(a, fc_power_##S(half)), fc_power_##S(vsubq_##I(whole, half)));                      \
+    }                                                                                                                  \
+    static inline v_##S v_exponent_##S(v_##S a) {                                                                      \
+        const R word = vreinterpretq_##I##_##S(vabsq_##S(a));                                                          \
+        return vcvtq_##S##_##I(vsubq_##I(vshrq_n_##I(word, bits), vdupq_n_##I(bias)));                                 \
     }
 
 FC_NEON_SCALE(f32, s32, int32x4_t, 23, 127)

@@ -16,7 +16,9 @@
 //   v_load_apart(p, n, step)    lane l: p[l * step] for the first n lanes, the rest zero
 //   v_store_apart(p, a, n, step)
 //                               p[l * step] = a[l] for the first n lanes; nothing in between is touched
-//   v_div                       elementwise
+//   v_div v_sqrt                elementwise
+//   v_round v_floor v_ceil      to a whole number: the nearest, of two the even one; the one below; the one above
+//   v_exponent(a)               the largest whole n for which 2^n <= |a|, of a normal number
 //   v_scale(a, n)               a * 2^n, n whole and no further from zero than twice the exponents of normal numbers
 //   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
 //   v_select(mask, x, a)        x where the mask is set, else a
@@ -48,7 +50,7 @@
 enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
 
 // A plain multiply and add: without a fused instruction in the baseline, fma() would be a library call per element.
-#define FC_SCALAR_OPS(T, S)                                                                                            \
+#define FC_SCALAR_OPS(T, S, F)                                                                                         \
     typedef T v_##S;                                                                                                   \
     static inline v_##S v_load_##S(const T *p) { return *p; }                                                          \
     static inline void v_store_##S(T *p, v_##S a) { *p = a; }                                                          \
@@ -78,6 +80,10 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return (void)b, a; }                                            \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return (void)a, b; }                                             \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return a / b; }                                                  \
+    static inline v_##S v_sqrt_##S(v_##S a) { return sqrt##F(a); }                                                     \
+    static inline v_##S v_round_##S(v_##S a) { return rint##F(a); }                                                    \
+    static inline v_##S v_floor_##S(v_##S a) { return floor##F(a); }                                                   \
+    static inline v_##S v_ceil_##S(v_##S a) { return ceil##F(a); }                                                     \
     typedef int m_##S;                                                                                                 \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return x > a || x != x; }                                      \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return m ? x : a; }                                  \
@@ -91,8 +97,8 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
         if (n > 0) *p = i + (int32_t)a;                                                                                \
     }
 
-FC_SCALAR_OPS(float, f32)
-FC_SCALAR_OPS(double, f64)
+FC_SCALAR_OPS(float, f32, f)
+FC_SCALAR_OPS(double, f64, )
 #undef FC_SCALAR_OPS
 
 static inline float fc_float_of(uint32_t bits) {
@@ -122,6 +128,11 @@ static inline uint32_t fc_bits_of(float value) {
         memcpy(&none, &zero, sizeof none);                                                                             \
         whole = (I)((U)whole - (U)none);                                                                               \
         return a * fc_power_##S(whole / 2) * fc_power_##S(whole - whole / 2);                                          \
+    }                                                                                                                  \
+    static inline v_##S v_exponent_##S(v_##S a) {                                                                      \
+        U word;                                                                                                        \
+        memcpy(&word, &a, sizeof word);                                                                                \
+        return (T)((I)(word << 1 >> (bits + 1)) - bias);                                                               \
     }
 
 FC_SCALAR_SCALE(float, f32, uint32_t, int32_t, 23, 127, 0x1.8p23)

@@ -77,9 +77,21 @@ cdef extern from "fastconv.h" nogil:
         int32_t rank, dtype, separable, unfused
         double fill, fill_rows
         fc_stencil_axis axis[8]
+    enum:
+        FC_OTHERS
+        FC_MAP_MOST
+    ctypedef struct fc_map_op:
+        int32_t code
+        int32_t with_ "with"[2]
+        double a, b
+    ctypedef struct fc_map_axis:
+        int64_t size, src, dst
+        int64_t other[3]
     ctypedef struct fc_map:
-        int64_t count
-        int32_t dtype, activation
+        int32_t dtype, rank, others, count
+        fc_map_axis axis[8]
+        fc_map_op op[8]
+    const char *const fc_map_names[]
     ctypedef enum fc_family:
         FC_CONV
         FC_POOL

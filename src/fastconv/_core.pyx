@@ -15,7 +15,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp
 
-from numpy import dtype as numpy_dtype, empty, int64 as INT64, ndarray
+from numpy import dtype as numpy_dtype, empty, empty_like, int64 as INT64, ndarray
 
 
 cdef int handle_signals() noexcept with gil:

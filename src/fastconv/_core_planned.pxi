@@ -42,7 +42,7 @@ cdef inline fc_operands operands_of(const void *src, void *dst) noexcept:
     cdef fc_operands operands
     operands.src, operands.dst = src, dst
     operands.wei = operands.residual = operands.index = NULL
-    for i in range(3):
+    for i in range(FC_OTHERS):
         operands.other[i] = NULL
     return operands
 

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._maps import Map, op
 from fastconv._names import only
 from fastconv.nn.module import Module
-from fastconv.ops._operand import axis_index, widened
+from fastconv.ops._operand import axis_index
 
 __all__ = ["Add", "Concat", "Sequential"]
 __dir__ = only(__all__)
+
+_ADD = Map(op("add", 0), others=1)
 
 
 class Sequential(Module):
@@ -121,10 +124,14 @@ def summed(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The sum of arrays of one shape, in a new array if there are several; float16 is added in float32."""
     if len(arrays) == 1:
         return arrays[0]
-    total = widened(arrays[0]) + arrays[1]
-    for array in arrays[2:]:
-        total += array
-    return total.astype(np.result_type(*arrays), copy=False)
+    dtype = np.result_type(*arrays)
+    wide = np.dtype(np.float32) if dtype == _args.HALF else dtype
+    terms = [array.astype(wide, copy=False) for array in arrays]
+    add: Any = _ADD if wide in _args.FLOATS else np.add
+    total = add(terms[0], terms[1])
+    for term in terms[2:]:
+        add(total, term, out=total)
+    return total.astype(dtype, copy=False)
 
 
 class Add(Module):

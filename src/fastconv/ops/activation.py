@@ -11,12 +11,15 @@ the derivative needs the argument, `output` where it is simplest in terms of the
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args, _config, _core
+from fastconv import _args
+from fastconv._maps import Map, op
 from fastconv._names import only
-from fastconv.ops._operand import finish, like, operand, pair, source
+from fastconv.ops._operand import finish, like, pair, source
 
 __all__ = [
     "hardswish",
@@ -35,6 +38,30 @@ __all__ = [
     "tanh_grad",
 ]
 __dir__ = only(__all__)
+
+
+_RELU, _RELU6 = Map(op("clamp", a=0.0, b=np.inf)), Map(op("clamp", a=0.0, b=6.0))
+_RELU_GRAD = Map(op("where_above", 0, a=0.0), others=1)
+_RELU6_GRAD = Map(op("where_above", 0, a=0.0), op("where_below", 0, a=6.0), others=1)
+_SIGMOID, _TANH, _SILU, _HARDSWISH = (Map(op(name)) for name in ("sigmoid", "tanh", "silu", "hardswish"))
+_SIGMOID_GRAD = Map(op("affine", a=-1.0, b=1.0), op("mul", 0), op("mul", 1), others=2)  # of y: others are y and g
+_TANH_GRAD = Map(op("square"), op("affine", a=-1.0, b=1.0), op("mul", 0), others=1)  # of y
+_SILU_GRAD = Map(op("silu_slope"), op("mul", 0), others=1)  # of x
+_HARDSWISH_GRAD = Map(op("hardswish_slope"), op("mul", 0), others=1)
+
+
+@lru_cache(maxsize=64)
+def _leaky(slope: float) -> tuple[Map, Map]:
+    """leaky_relu, and its gradient."""
+    return Map(op("leaky_relu", a=slope)), Map(op("leaky_slope", 0, a=slope), others=1)
+
+
+def _applied(function: Map, input: ArrayLike, inplace: bool = False) -> np.ndarray:
+    result = None if inplace else function.at_once(input)
+    if result is not None:
+        return result
+    x, out = source(input, inplace)
+    return finish(function(x, out=out), input, inplace)
 
 
 # --- rectifiers -----------------------------------------------------------------------------------
@@ -65,8 +92,7 @@ def relu(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     >>> fc.relu(np.array([-1.0, 0.5], np.float32))
     array([0. , 0.5], dtype=float32)
     """
-    x, out = source(input, inplace)
-    return finish(np.maximum(x, 0, out=out), input, inplace)
+    return _applied(_RELU, input, inplace)
 
 
 def relu_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
@@ -84,7 +110,7 @@ def relu_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     array([0., 1., 0.])
     """
     g, y = pair(grad_output, output, "output")
-    return like(np.where(y <= 0, 0, g), grad_output)
+    return like(_RELU_GRAD(g, y), grad_output)
 
 
 def relu6(input: ArrayLike, inplace: bool = False) -> np.ndarray:
@@ -101,8 +127,7 @@ def relu6(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     >>> fc.relu6(np.array([-1.0, 5.0, 7.0]))
     array([0., 5., 6.])
     """
-    x, out = source(input, inplace)
-    return finish(np.clip(x, 0, 6, out=out), input, inplace)
+    return _applied(_RELU6, input, inplace)
 
 
 def relu6_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
@@ -120,7 +145,7 @@ def relu6_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     array([0., 1., 0.])
     """
     g, y = pair(grad_output, output, "output")
-    return like(np.where((y <= 0) | (y >= 6), 0, g), grad_output)
+    return like(_RELU6_GRAD(g, y), grad_output)
 
 
 def leaky_relu(input: ArrayLike, negative_slope: float = 0.01, inplace: bool = False) -> np.ndarray:
@@ -141,9 +166,7 @@ def leaky_relu(input: ArrayLike, negative_slope: float = 0.01, inplace: bool = F
     array([-0.02,  3.  ])
     """
     negative_slope = _args.real(negative_slope, "negative_slope")
-    x, out = source(input, inplace)
-    out = x.copy() if out is None else out
-    return finish(np.multiply(x, negative_slope, out=out, where=x < 0), input, inplace)
+    return _applied(_leaky(negative_slope)[0], input, inplace)
 
 
 def leaky_relu_grad(grad_output: ArrayLike, input: ArrayLike, negative_slope: float = 0.01) -> np.ndarray:
@@ -162,22 +185,10 @@ def leaky_relu_grad(grad_output: ArrayLike, input: ArrayLike, negative_slope: fl
     """
     negative_slope = _args.real(negative_slope, "negative_slope")
     g, x = pair(grad_output, input, "input")
-    out = g.copy()
-    return like(np.multiply(g, negative_slope, out=out, where=x <= 0), grad_output)
+    return like(_leaky(negative_slope)[1](g, x), grad_output)
 
 
 # --- smooth activations ---------------------------------------------------------------------------
-
-
-def _activated(name: str, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """An activation that the core has a kernel for. ``out`` is None or ``x`` itself."""
-    dense = x if x.flags.forc and x.flags.aligned else x.copy("K")
-    y = dense if out is not None or dense is not x else np.empty_like(x)
-    _core.activate(dense, y, _args.ACTIVATIONS[name][0], _config.ISA, _config.get_num_threads())
-    if out is not None and y is not out:
-        out[...] = y
-        return out
-    return y
 
 
 def sigmoid(input: ArrayLike) -> np.ndarray:
@@ -194,7 +205,7 @@ def sigmoid(input: ArrayLike) -> np.ndarray:
     >>> fc.sigmoid(np.array([-np.inf, 0.0, np.inf]))
     array([0. , 0.5, 1. ])
     """
-    return like(_activated("sigmoid", operand(input)), input)
+    return _applied(_SIGMOID, input)
 
 
 def sigmoid_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
@@ -212,10 +223,7 @@ def sigmoid_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     array([0.25])
     """
     g, y = pair(grad_output, output, "output")
-    d = 1 - y
-    d *= y
-    d *= g
-    return like(d, grad_output)
+    return like(_SIGMOID_GRAD(y, y, g), grad_output)
 
 
 def tanh(input: ArrayLike) -> np.ndarray:
@@ -232,7 +240,7 @@ def tanh(input: ArrayLike) -> np.ndarray:
     >>> fc.tanh(np.array([0.0, np.inf]))
     array([0., 1.])
     """
-    return like(np.tanh(operand(input)), input)
+    return _applied(_TANH, input)
 
 
 def tanh_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
@@ -250,10 +258,7 @@ def tanh_grad(grad_output: ArrayLike, output: ArrayLike) -> np.ndarray:
     array([0.75])
     """
     g, y = pair(grad_output, output, "output")
-    d = np.multiply(y, y, out=np.empty_like(y))
-    np.subtract(1, d, out=d)
-    d *= g
-    return like(d, grad_output)
+    return like(_TANH_GRAD(y, g), grad_output)
 
 
 def silu(input: ArrayLike, inplace: bool = False) -> np.ndarray:
@@ -272,8 +277,7 @@ def silu(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     >>> fc.silu(np.array([0.0, 1.0])).round(4)
     array([0.    , 0.7311])
     """
-    x, out = source(input, inplace)
-    return finish(_activated("silu", x, out), input, inplace)  # −∞·0 is NaN, as arithmetic says
+    return _applied(_SILU, input, inplace)  # −∞·0 is NaN, as arithmetic says
 
 
 def silu_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
@@ -291,14 +295,7 @@ def silu_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
     array([0.5])
     """
     g, x = pair(grad_output, input, "input")
-    s = _activated("sigmoid", x)
-    with np.errstate(invalid="ignore"):
-        d = 1 - s
-        d *= x
-        d += 1
-        d *= s
-        d *= g
-    return like(d, grad_output)
+    return like(_SILU_GRAD(x, g), grad_output)
 
 
 def hardswish(input: ArrayLike, inplace: bool = False) -> np.ndarray:
@@ -317,8 +314,7 @@ def hardswish(input: ArrayLike, inplace: bool = False) -> np.ndarray:
     >>> fc.hardswish(np.array([-4.0, 0.0, 1.5, 4.0]))
     array([-0.   ,  0.   ,  1.125,  4.   ])
     """
-    x, out = source(input, inplace)
-    return finish(_activated("hardswish", x, out), input, inplace)
+    return _applied(_HARDSWISH, input, inplace)
 
 
 def hardswish_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
@@ -336,5 +332,4 @@ def hardswish_grad(grad_output: ArrayLike, input: ArrayLike) -> np.ndarray:
     array([0. , 0.5, 1. ])
     """
     g, x = pair(grad_output, input, "input")
-    slope = np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5))
-    return like(slope * g, grad_output)
+    return like(_HARDSWISH_GRAD(x, g), grad_output)

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv import _args
+from fastconv._maps import Map, op
 from fastconv._names import only
 from fastconv.ops._operand import channel_axis, channel_sum, like, matching, operand, per_channel
 
 __all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_response_norm_grad"]
 __dir__ = only(__all__)
+
+
+_SCALE_AND_SHIFT = Map(op("fma", 0, 1), others=2)
 
 
 # --- batch normalisation --------------------------------------------------------------------------
@@ -144,8 +148,8 @@ def batch_norm(
         mean = _statistic(running_mean, "running_mean", channels).astype(np.float64)
         var = _statistic(running_var, "running_var", channels).astype(np.float64)
         scale = gain / np.sqrt(var + eps)
-        y = x * per_channel(scale.astype(x.dtype), axis, x.ndim)
-        shift = shift - mean * scale
+        factor, term = (per_channel(v.astype(x.dtype), axis, x.ndim) for v in (scale, shift - mean * scale))
+        return like(_SCALE_AND_SHIFT(x, factor, term), input)
     if isinstance(shift, np.ndarray):
         y += per_channel(shift.astype(x.dtype), axis, x.ndim)
     return like(y, input)
