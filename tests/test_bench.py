@@ -10,6 +10,7 @@ import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,27 @@ def test_shapes_are_those_of_the_models(network, size, channels):
             expected["conv", *size, *layer.weight_shape, *layer.stride, *layer.padding] = layer.count
         else:
             expected[layer.kind, *size, *layer.kernel, *layer.stride, *layer.padding] = layer.count
+    assert seen == expected
+
+
+@pytest.mark.parametrize("network", ["googlenet", "resnet50", "mobilenet_v1"])
+def test_convolutions_are_those_of_the_models_that_branch(monkeypatch, network):
+    """Running the model on an image, its convolutions are the file's, each as often."""
+    monkeypatch.setattr(fc.nn.init, "_fill", lambda tensor, *_: fc.nn.init.zeros_(tensor))
+    model = fc.models.get(network)().eval()
+    seen = Counter()
+    forward = fc.nn.Conv2d.forward
+
+    def recorded(conv, x):
+        seen[x.shape[1:], conv.weight.shape, conv.stride, conv.padding, conv.groups] += 1
+        return forward(conv, x)
+
+    monkeypatch.setattr(fc.nn.Conv2d, "forward", recorded)
+    model(np.zeros((1, 3, 224, 224), np.float32))
+    expected = Counter()
+    for layer in shapes.conv_layers(network):
+        size = layer.in_channels, layer.height, layer.width
+        expected[size, layer.weight_shape, layer.stride, layer.padding, layer.groups] += layer.count
     assert seen == expected
 
 

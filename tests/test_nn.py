@@ -77,6 +77,9 @@ LAYERS = [
     ("ReLU", (), {}, IMAGE),
     ("ReLU6", (), {}, IMAGE),
     ("SiLU", (), {}, IMAGE),
+    ("Hardswish", (), {}, IMAGE),
+    ("LeakyReLU", (), {}, IMAGE),
+    ("LeakyReLU", (0.3,), {}, IMAGE),
     ("Sigmoid", (), {}, IMAGE),
     ("Tanh", (), {}, IMAGE),
     ("Softmax", (1,), {}, IMAGE),
@@ -294,12 +297,13 @@ def test_indices_of_maxima(rng, name):
 
 
 def test_rectifiers_overwrite_in_eval_mode_only():
-    for cls in (nn.ReLU, nn.ReLU6, nn.SiLU):
+    for cls in (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.LeakyReLU):
         layer, x = cls(inplace=True), np.full(3, -1.0)
         assert layer(x) is not x
         assert x[0] == -1
         assert layer.eval()(x) is x
-        assert repr(layer) == f"{cls.__name__}(inplace=True)"
+        slope = "negative_slope=0.01, " if cls is nn.LeakyReLU else ""
+        assert repr(layer) == f"{cls.__name__}({slope}inplace=True)"
 
 
 def test_batch_norm_ranks():

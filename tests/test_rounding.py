@@ -396,7 +396,7 @@ for n in (1, 2, 3):
     layer(f"LPPool{n}d", lambda n=n: getattr(nn, f"LPPool{n}d")(2, 3, 1), image(n))
     layer(f"AdaptiveAvgPool{n}d", lambda n=n: getattr(nn, f"AdaptiveAvgPool{n}d")(4), image(n))
     layer(f"AdaptiveMaxPool{n}d", lambda n=n: getattr(nn, f"AdaptiveMaxPool{n}d")(4), image(n))
-for name in ("ReLU", "ReLU6", "SiLU", "Sigmoid", "Tanh", "Flatten", "Identity"):
+for name in ("ReLU", "ReLU6", "LeakyReLU", "SiLU", "Hardswish", "Sigmoid", "Tanh", "Flatten", "Identity"):
     layer(name, getattr(nn, name), (20, 30), values=(5, -5, 0.01, 300))
 layer("Softmax", lambda: nn.Softmax(1), (3, 500), values=(5, -5, 0.01))
 layer("Dropout", lambda: nn.Dropout(0.9, rng=0), (20, 30))

@@ -27,7 +27,7 @@ True
 
 from fastconv._names import only
 from fastconv.nn import init
-from fastconv.nn.activation import Dropout, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
+from fastconv.nn.activation import Dropout, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from fastconv.nn.container import Add, Concat, Sequential
 from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastconv.nn.linear import Flatten, Identity, Linear
@@ -80,10 +80,12 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Hardswish",
     "Identity",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LeakyReLU",
     "Linear",
     "LoadResult",
     "LocalResponseNorm",

@@ -16,7 +16,7 @@ from fastconv.ops import activation as A
 from fastconv.ops import dropout as D
 from fastconv.ops import softmax as S
 
-__all__ = ["Dropout", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Tanh"]
+__all__ = ["Dropout", "Hardswish", "LeakyReLU", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 __dir__ = only(__all__)
 
 
@@ -73,7 +73,16 @@ class ReLU6(_InplaceActivation):
     _function, _gradient = A.relu6, A.relu6_grad
 
 
-class SiLU(_InplaceActivation):
+class _OfInput(_InplaceActivation):
+    """One whose gradient is simplest in terms of the input."""
+
+    def forward(self, input: ArrayLike) -> np.ndarray:
+        y = super().forward(input)
+        self.save_for_backward(input)
+        return y
+
+
+class SiLU(_OfInput):
     """``x * sigmoid(x)``, as `torch.nn.SiLU`; `inplace` as for `ReLU`.
 
     >>> import numpy as np, fastconv.nn as nn
@@ -83,10 +92,41 @@ class SiLU(_InplaceActivation):
 
     _function, _gradient = A.silu, A.silu_grad
 
+
+class Hardswish(_OfInput):
+    """``x * relu6(x + 3) / 6``, as `torch.nn.Hardswish`; `inplace` as for `ReLU`.
+
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.Hardswish()(np.array([1.5, 4.0]))
+    array([1.125, 4.   ])
+    """
+
+    _function, _gradient = A.hardswish, A.hardswish_grad
+
+
+class LeakyReLU(_InplaceActivation):
+    """``x`` where positive, ``negative_slope * x`` elsewhere, as `torch.nn.LeakyReLU`; `inplace` as for `ReLU`.
+
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.LeakyReLU(0.1)(np.array([-2.0, 3.0]))
+    array([-0.2,  3. ])
+    """
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.negative_slope = _args.real(negative_slope, "negative_slope")
+
     def forward(self, input: ArrayLike) -> np.ndarray:
-        y = super().forward(input)
-        self.save_for_backward(input)  # its gradient is simplest in terms of the input
+        y = A.leaky_relu(input, self.negative_slope, inplace=self.inplace and not self.training)
+        self.save_for_backward(input)
         return y
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
+        (x,) = self.saved()
+        return A.leaky_relu_grad(grad_output, x, self.negative_slope) if self.needs_input_grad else None
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
 
 
 class Sigmoid(_Activation):
