@@ -79,7 +79,8 @@ typedef struct fc_problem {
 } fc_problem;
 
 // Pooling (pool/pool.c): the same axes.  A window is cut to the input, so padding is never a maximum and adds nothing to
-// a sum; `out` is given here too, and whoever rounds it up makes sure that each window holds an element.
+// a sum; `out` is given here too, and whoever rounds it up makes sure that each window starts before the end of the
+// input.  A window of a maximum may step over all of it: minus infinity, at -1.
 typedef enum fc_pool_kind { FC_POOL_MAX = 0, FC_POOL_AVG } fc_pool_kind;
 
 typedef struct fc_pool {

@@ -55,7 +55,7 @@ def intact(whole_array, part):
 
 
 def random_window(rng: np.random.Generator, size: tuple[int, int], dilated: bool) -> dict[str, Any]:
-    """Parameters of a pooling that has at least one output, and a pixel under each window."""
+    """Parameters of a pooling that has at least one output."""
     while True:
         kernel = [int(rng.integers(1, min(n, 6) + 1)) for n in size]
         window = {
@@ -292,6 +292,43 @@ def test_planes_of_minus_infinity(layout):
         partial(fc.max_pool2d, kernel_size=3, padding=1),
         partial(reference.max_pool2d, kernel_size=3, padding=1),
     )
+
+
+#: (size, arguments): windows some or all of which step over the whole input, from padding to padding.
+VOID = {
+    "all of them": ((3, 3), {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": 4}),
+    "across": ((4, 3), {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": (2, 4)}),
+    "down": ((3, 40), {"kernel_size": (2, 3), "stride": 1, "padding": 1, "dilation": (4, 1)}),
+    "the first": ((4, 9), {"kernel_size": 2, "stride": 3, "padding": 1, "dilation": (7, 1), "ceil_mode": True}),
+}
+
+
+@pytest.mark.parametrize("name", VOID)
+@both_layouts
+@both_dtypes
+def test_windows_that_hold_nothing(name, layout, dtype, rng):
+    """Minus infinity, at -1, whose gradient goes nowhere."""
+    size, window = VOID[name]
+    for channels in (1, 2, 19):
+        x = to_layout(whole(rng, (2, channels, *size), dtype), layout)
+        check_maximum(x, layout, partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+        values, indices = fc.max_pool2d(x, **window, return_indices=True, layout=layout)
+        assert (indices == -1).any()
+        np.testing.assert_array_equal(np.isneginf(values), indices == -1)
+        g = np.ones_like(values)
+        identical(
+            fc.grad.max_pool2d(g, indices, x.shape, layout=layout),
+            reference.max_pool2d_input(g, indices, x.shape, layout=layout),
+        )
+
+
+def test_windows_of_one_and_three_axes_that_hold_nothing():
+    values, indices = fc.max_pool1d(np.ones((2, 3), np.float32), 2, 1, 1, 4, return_indices=True)
+    assert values.tolist() == [[-np.inf]] * 2
+    assert indices.tolist() == [[-1]] * 2
+    values, indices = fc.max_pool3d(np.ones((1, 4, 4, 3), np.float16), 2, 1, 1, (1, 1, 4), return_indices=True)
+    assert np.isneginf(values).all()
+    assert (indices == -1).all()
 
 
 @both_layouts

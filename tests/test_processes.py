@@ -490,6 +490,8 @@ LONG = {
     "depthwise": "fc.conv2d(images, np.ones((256, 1, 45, 45), 'f4'), groups=256)",
     "few large tasks": "fc.conv2d(row, np.ones((1, 1, 501, 501), 'f4'), algorithm='reference', padding=250)",
     "transposed": "fc.conv_transpose2d(images[:60], weights[:, :, :2, :2], stride=2)",
+    "few tiles of many blocks": "fc.grad.conv2d_weight(tall, (8, 8, 1500, 1500), tall[:, :, :1501, :1501])",
+    "one row of channels": "fc.conv2d(tall.transpose(0, 2, 3, 1), taps, groups=2, layout='NHWC', algorithm='depthwise')",
     "gradient of weights": "fc.grad.conv2d_weight(images, weights.shape, np.broadcast_to(grad, (99, 256, 54, 54)))",
     "max_pool": "fc.max_pool2d(images, 27, 1, return_indices=True)",
     "avg_pool": "fc.avg_pool2d(images, 29, 1)",
@@ -512,6 +514,8 @@ def test_a_signal_ends_a_long_call(call, threads):
     images = np.broadcast_to(np.ones((1, 256, 56, 56), 'f4'), (99, 256, 56, 56))
     weights, row = np.ones((256, 256, 3, 3), 'f4'), np.ones((1, 1, 8, 40000), 'f4')
     grad = np.ones((1, 256, 54, 54), 'f4')
+    tall = np.broadcast_to(np.ones((1, 8, 1, 1), 'f4'), (1, 8, 3000, 3000))
+    taps = np.broadcast_to(np.ones((8, 4, 1, 1), 'f4'), (8, 4, 700, 700))
     def handler(*_):
         fc.conv2d(x, w)  # a handler may call us, too
         raise TimeoutError("enough")

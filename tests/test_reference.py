@@ -365,9 +365,11 @@ class TestPoolingByHand:
         assert (output == -np.inf).all()
         assert indices.ravel().tolist() == [0, 1, 2, 3]
 
-    def test_a_window_without_pixels_is_refused(self):
-        with pytest.raises(ValueError, match=r"^padding: .* holds no input pixel"):
-            reference.max_pool2d(np.ones((1, 2, 2)), 2, padding=1, dilation=3)
+    def test_a_window_without_pixels_is_minus_infinity_nowhere(self):
+        output, indices = reference.max_pool2d(np.ones((1, 2, 2)), 2, padding=1, dilation=3, return_indices=True)
+        assert output.tolist() == [[[-np.inf]]]
+        assert indices.tolist() == [[[-1]]]
+        assert not reference.max_pool2d_input(output, indices, (1, 2, 2)).any()
 
     def test_ceil_mode_keeps_the_rest_but_not_a_window_of_padding(self):
         row = np.arange(1.0, 6.0).reshape(1, 1, 5)

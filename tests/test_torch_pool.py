@@ -12,6 +12,9 @@ import pytest
 import fastconv as fc
 
 torch = pytest.importorskip("torch")
+
+import fastconv.torch as ft  # noqa: E402
+
 F = torch.nn.functional
 
 BLOCKS = range(16)
@@ -146,6 +149,25 @@ def test_means_are_torchs(block):
             p.same(ours(p.x, size), y)
         g, expected = p.gradient(y, x)
         p.same(getattr(fc.grad, f"adaptive_avg_pool{p.rank}d")(g, p.x.shape), expected)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("last", [False, True])
+def test_windows_that_hold_nothing_are_torchs(rank, last):
+    """Minus infinity. Their gradient goes nowhere, while torch's goes where the window would have gone on."""
+    size, dilation = (4, 5, 3)[3 - rank :], (1, 2, 4)[3 - rank :]
+    x = torch.randn(2, 3, *size).requires_grad_()
+    if last and rank > 1:
+        x = x.detach().to(memory_format=torch.channels_last if rank == 2 else torch.channels_last_3d).requires_grad_()
+    pool = getattr(torch.nn.functional, f"max_pool{rank}d")
+    expected = pool(x, 2, 1, 1, dilation)
+    with ft.accelerate():
+        y = pool(x, 2, 1, 1, dilation)
+        assert not ft.report()["left"]
+    assert torch.isneginf(expected).all()
+    assert torch.equal(y, expected)
+    y.sum().backward()
+    assert not x.grad.any()
 
 
 @pytest.mark.parametrize("name", ["max_pool", "avg_pool"])

@@ -15,7 +15,9 @@
 // Elements of a task: padded rows that stay in L1 (over pixels), or a share of the work (over channels).
 enum { FC_PADDED_ELEMENTS = 4096, FC_ROWS_ELEMENTS = 16384, FC_PADDED_BYTES = 4 << 20, FC_SLACK = FC_MAX_NR };
 // Columns of a span are a multiple of what a body covers; multiply-adds that make one worth while, some milliseconds.
-enum { FC_SPAN = 4 * FC_MAX_NR, FC_SPAN_MACS = 1 << 24 };
+enum { FC_SPAN = 4 * FC_MAX_NR, FC_CHANNELS_SPAN = 4, FC_SPAN_MACS = 1 << 24 };
+// Rows that a body computes together, and multiply-adds that make a part worth while, a tenth of a second at most.
+enum { FC_BODY_ROWS = 7, FC_PART_MACS = 1 << 30 };
 
 static int over_channels(const fc_problem *p) {
     const int64_t size = p->in_channels;
@@ -60,6 +62,13 @@ static double cost(const fc_request *r) {
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }
 
+// Over pixels weights are read one by one, and need stand nowhere in particular.
+static size_t bias_bytes(const fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    const int64_t bytes = p->groups * p->out_channels * plan->kernels->element;
+    return over_channels(p) ? fc_align((size_t)bytes) : (size_t)bytes;
+}
+
 // Packed: bias, then weights: [vector of channels][tap][input of the group][lane] in the over channels,
 // [group * out][tap] in the over pixels.
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
@@ -68,8 +77,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const int64_t outs = p->groups * p->out_channels, vl = plan->kernels->vl;
     const int64_t rows = over_channels(p) ? fc_round_up(outs, vl) : outs;
     plan->packing[0] = over_channels(p);
-    plan->packed_bytes = fc_align((size_t)(outs * plan->kernels->element)) +
-                         (size_t)(rows * p->in_channels * fc_taps(p) * plan->kernels->element);
+    plan->packed_bytes = bias_bytes(plan) + (size_t)(rows * p->in_channels * fc_taps(p) * plan->kernels->element);
     if (over_channels(p) || in_place(p)) return FC_OK;
     int64_t *taps = plan->state = malloc(sizeof(int64_t) * (size_t)fc_taps(p)); // where their inputs lie
     if (!taps) return FC_NO_MEMORY;
@@ -84,8 +92,7 @@ static size_t panel_bytes(const fc_plan *plan) {
 }
 
 static const char *weights_of(const fc_plan *plan, const void *packed) {
-    const fc_problem *p = &plan->problem;
-    return (const char *)packed + fc_align((size_t)(p->groups * p->out_channels * plan->kernels->element));
+    return (const char *)packed + bias_bytes(plan);
 }
 
 // The taps of output `o` for input channel `q` of its group, `step` elements apart in `out`.
@@ -122,7 +129,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     (void)threads;
     const int64_t element = plan->kernels->element;
     const size_t bytes = (size_t)(plan->problem.groups * plan->problem.out_channels * element);
-    char *weights = (char *)packed + fc_align(bytes);
+    char *weights = (char *)packed + bias_bytes(plan);
     if (bias) memcpy(packed, bias, bytes);
     else memset(packed, 0, bytes);
     if (element == sizeof(float)) pack_weights(plan, wei, weights, sizeof(float));
@@ -182,23 +189,35 @@ static void activate(const depthwise_job *job, const fc_depthwise_rows *work, in
                     &(fc_box){{channels, work->rows, p->axis[2].out}, {1, p->dst.axis[1], p->dst.axis[2]}});
 }
 
+// The columns of a span are a multiple of this, so that each output is in the same lane of the same body.
+static int64_t span_unit(const fc_problem *p) { return over_channels(p) ? FC_CHANNELS_SPAN : FC_SPAN; }
+
+// A span is a problem of fewer columns, further on in the image: from column *x on.
+static fc_problem span_of(const fc_problem *p, const depthwise_split *s, int64_t span, int64_t *x) {
+    const int64_t out = p->axis[2].out, unit = span_unit(p);
+    fc_problem part = *p;
+    *x = fc_min(out, fc_round_up(span * out / s->spans, unit));
+    part.axis[2].pad -= *x * p->axis[2].stride;
+    part.axis[2].out = fc_min(out, fc_round_up((span + 1) * out / s->spans, unit)) - *x;
+    return part;
+}
+
 static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
     const depthwise_job job = job_of(stage, call);
     const fc_problem *p = &job.plan->problem;
     const int64_t parts = job.split->parts;
+    int64_t x;
+    const fc_problem span = span_of(p, job.split, index % job.split->spans, &x);
+    index /= job.split->spans;
     fc_depthwise_rows work = rows_of(&job, index % parts);
+    work.problem = &span;
     work.d = index / parts % p->axis[0].out;
     const int64_t image = index / parts / p->axis[0].out;
     work.src = fc_at(job.src, image * p->src.outer, p->types.source);
-    aim(&job, &work, image * p->dst.outer + work.d * p->dst.axis[0]);
+    aim(&job, &work, image * p->dst.outer + work.d * p->dst.axis[0] + x * p->dst.axis[2]);
     job.plan->kernels->depthwise_channels(&work);
     activate(&job, &work, p->groups * p->in_channels);
-}
-
-// Spans begin at whole vectors, so that each output is in the same lane of the same body.
-static int64_t span_start(const fc_problem *p, const depthwise_split *s, int64_t span) {
-    return fc_min(p->axis[2].out, fc_round_up(span * p->axis[2].out / s->spans, FC_SPAN));
 }
 
 static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
@@ -207,11 +226,8 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
     const fc_plan *plan = stage->plan;
     const fc_problem *p = &plan->problem;
     char *planes = fc_own_scratch(call, thread);
-    // A span is a problem of fewer columns, further on in the image.
-    fc_problem span = *p;
-    const int64_t x = span_start(p, s, index % s->spans);
-    span.axis[2].pad -= x * p->axis[2].stride;
-    span.axis[2].out = span_start(p, s, index % s->spans + 1) - x;
+    int64_t x;
+    const fc_problem span = span_of(p, s, index % s->spans, &x);
     index /= s->spans;
     fc_depthwise_rows work = rows_of(&job, index % s->parts);
     work.problem = &span;
@@ -240,7 +256,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
             plan->kernels->pad_copy_pixels(&copy);
             copy.bordered = 1; // the padding of the next group is where this one's is
         }
-        for (int64_t out = 0; out < p->out_channels; out++) {
+        for (int64_t out = 0; out < p->out_channels && !fc_must_stop(); out++) {
             work.channel = group * p->out_channels + out;
             aim(&job, &work,
                 image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0] +
@@ -271,10 +287,14 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     }
     s.parts = fc_ceil_div(p->axis[1].out, fc_max(1, fc_min(p->axis[1].out, rows)));
     if (planes * s.parts < 8 * threads) s.parts = fc_min(p->axis[1].out, fc_round_up(s.parts, threads));
-    // Rows that are long under a long kernel are a task's work in parts, and may be all that there is to share.
-    if (!over_channels(p) && in_place(p)) {
-        const double macs = fc_macs(p) / (double)fc_max(1, planes * s.parts);
-        s.spans = (int64_t)fmin((double)fc_ceil_div(p->axis[2].out, FC_SPAN), ceil(macs / FC_SPAN_MACS));
+    // Rows that are long under a long kernel are a task's work in parts, and may be all that there is to share; so are
+    // many rows, but for those that a body computes together.
+    if (over_channels(p) || in_place(p)) {
+        double macs = fc_macs(p) / (double)fc_max(1, planes);
+        s.parts =
+            fc_max(s.parts, (int64_t)fmin((double)fc_ceil_div(p->axis[1].out, FC_BODY_ROWS), macs / FC_PART_MACS));
+        macs /= (double)fc_max(1, s.parts);
+        s.spans = (int64_t)fmin((double)fc_ceil_div(p->axis[2].out, span_unit(p)), ceil(macs / FC_SPAN_MACS));
         s.spans = fc_max(1, s.spans);
     }
     fc_list_scratch(list, 0, panel_bytes(plan));

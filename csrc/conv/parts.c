@@ -99,6 +99,12 @@ static size_t bias_bytes(const fc_plan *plan) {
     return (size_t)(p->groups * p->out_channels * fc_bytes(p->types.destination));
 }
 
+// The packed weights of a part.  There may be a part for each element of a kernel: those that are small stand close.
+static size_t part_bytes(const fc_plan *part) {
+    const size_t bytes = part->packed_bytes;
+    return bytes < FC_ALIGN ? (bytes + 7) / 8 * 8 : fc_align(bytes);
+}
+
 typedef struct making {
     fc_plan *plan;
     const fc_request *request;
@@ -129,7 +135,7 @@ static fc_status make_part(void *context, const fc_problem *part, const fc_serie
     g->count = series[0].count * series[1].count * series[2].count;
     s->count += g->count;
     made->packed = plan->packed_bytes;
-    plan->packed_bytes += (size_t)g->count * fc_align(made->plan->packed_bytes);
+    plan->packed_bytes += (size_t)g->count * part_bytes(made->plan);
     if (count * made->plan->seconds > m->longest) {
         m->longest = count * made->plan->seconds;
         plan->id = made->plan->id;
@@ -194,7 +200,7 @@ static place place_of(const fc_plan *plan, int64_t group_index, int64_t index) {
     const parts *s = parts_of(plan);
     const group *g = &s->groups[group_index];
     const fc_part *part = &plan->parts[group_index];
-    place at = {.packed = (int64_t)(part->packed + (size_t)index * fc_align(part->plan->packed_bytes))};
+    place at = {.packed = (int64_t)(part->packed + (size_t)index * part_bytes(part->plan))};
     for (int i = FC_AXES - 1; i >= 0; index /= g->series[i].count, i--) {
         const fc_series *series = &g->series[i];
         const int64_t j = index % series->count;

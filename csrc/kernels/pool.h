@@ -58,6 +58,17 @@ static inline fc_window fc_pool_window(const fc_pool *pool, int axis, int64_t i)
     return w;
 }
 
+// Whether a window holds an element: a wide dilation can step over the input, from padding to padding.
+static inline int fc_pool_sees(const fc_window w[FC_AXES]) { return w[0].taps && w[1].taps && w[2].taps; }
+
+// Whether that is so of all windows along an axis.  Of those that start in the padding the first reaches least far.
+static inline int fc_pool_hits(const fc_pool *pool, int axis) {
+    const fc_axis *a = &pool->axis[axis];
+    for (int64_t i = 0; i < (a->dilation > a->in ? a->out : 1) && i * a->stride < a->pad; i++)
+        if (!fc_pool_window(pool, axis, i).taps) return 0;
+    return 1;
+}
+
 // Whether windows have rows in common, and not too many of them for a band.
 static inline int fc_pool_shares_rows(const fc_pool *pool) {
     const fc_axis *d = &pool->axis[0], *h = &pool->axis[1];

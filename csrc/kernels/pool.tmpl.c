@@ -81,7 +81,7 @@ static void FC_NAME(pool_any)(const fc_pool_work *work) {
                     continue;
                 }
                 dst[x * p->dst.axis[2]] = FC_NAME(pool_one)(FC_POOL_MAX, p, plane, w, &position);
-                if (indices) indices[x * p->index.axis[2]] = position;
+                if (indices) indices[x * p->index.axis[2]] = fc_pool_sees(w) ? position : -1;
             }
         }
     }

@@ -38,7 +38,7 @@ static int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
                 for (int64_t c = outer; c < outer + together; c++) {
                     const int64_t i = indices[x * p->index.axis[2] + c * p->index.channel];
                     if (i < 0 || i >= plane) {
-                        sound = 0;
+                        sound &= i == -1; // of a window that saw nothing
                         continue;
                     }
                     const int64_t at = even ? i * v->axis[2]

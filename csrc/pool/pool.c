@@ -53,6 +53,8 @@ static int pairs_form(const fc_pool *p) {
 
 static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
     const int exact = !indexed || offsets_exact(p);
+    for (int i = 0; i < FC_AXES && !p->adaptive; i++)
+        if (!fc_pool_hits(p, i)) return k->pool_any;
     if (over_channels(p)) return exact ? k->pool_channels : k->pool_any;
     if (!rows_form(p)) return k->pool_any;
     if (plane_form(p)) return k->pool_planes;

@@ -56,7 +56,8 @@ fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     g->contiguous = g->over_channels ? 1 : contiguous(p);
     g->segments = g->over_channels ? wish->table : 0;
     const int64_t out = fc_gemm_packed_channels(plan);
-    g->group_packed = fc_round_up(g->depth * out, FC_ALIGN);
+    // Over pixels weights are read one by one, and need stand nowhere in particular.
+    g->group_packed = g->over_channels ? fc_round_up(g->depth * out, FC_ALIGN) : g->depth * out;
     const int64_t packing[FC_CHOICES] = {g->over_channels, g->order, g->block, g->span, g->out_tile, g->out_tiles};
     memcpy(plan->packing, packing, sizeof packing);
     plan->packed_bytes = fc_gemm_bias_bytes(plan) + (size_t)(p->groups * g->group_packed * fc_bytes(k->types.weight));
@@ -70,7 +71,8 @@ int64_t fc_gemm_packed_channels(const fc_plan *plan) {
 
 size_t fc_gemm_bias_bytes(const fc_plan *plan) {
     const int64_t element = fc_bytes(fc_gemm_of(plan)->kernel->types.destination);
-    return fc_align((size_t)(plan->problem.groups * fc_gemm_packed_channels(plan) * element));
+    const int64_t bytes = plan->problem.groups * fc_gemm_packed_channels(plan) * element;
+    return fc_gemm_of(plan)->over_channels ? fc_align((size_t)bytes) : (size_t)fc_round_up(bytes, 8);
 }
 
 int64_t fc_gemm_blocks_per_span(const fc_gemm *g) { return fc_max(1, g->blocks / fc_max(1, g->depth / g->span)); }

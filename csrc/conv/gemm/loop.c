@@ -95,7 +95,8 @@ static void each_channel_tile(gemm_nest *n) {
 
 static void each_block(gemm_nest *n) {
     const fc_gemm *g = n->gemm;
-    for (int64_t block = 0; block < g->blocks; block++) {
+    // Few tiles may have very many blocks, each of which is loaded: both loops look whether to go on.
+    for (int64_t block = 0; block < g->blocks && !fc_must_stop(); block++) {
         fc_gemm_block(g, block, &n->strip.k0, &n->strip.k1);
         n->tile.first = block == 0;
         n->tile.last = block + 1 == g->blocks;

@@ -132,12 +132,6 @@ def strided(images: Images, kernel_size: Any, stride: Any, padding: Any, dilatio
                 f"kernel_size is {_args.said(kernel_size)} with dilation {_args.said(dilation)}; it needs to fit into "
                 f"{images.name}'s size {size} with padding {_args.said(padding)}"
             )
-        starts = range(-pad, min(0, (count - 1) * step - pad + 1), step)
-        if dil > length and any(start % dil >= length for start in starts):
-            raise ValueError(
-                f"dilation is {_args.said(dilation)}; with padding {_args.said(padding)} it needs to leave no window "
-                f"between the elements of {images.name}'s size {size}"
-            )
         out.append(count)
     return Windows(tuple(out), tuple(zip(kernel, steps, dilations, pads, pads, strict=True)))
 

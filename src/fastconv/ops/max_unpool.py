@@ -77,7 +77,7 @@ def _to_size(rank: int, array: np.ndarray, where: np.ndarray, size: tuple[int, .
 
 
 def _max_unpool_grad(rank: int, grad_output: Any, indices: Any, layout: str) -> np.ndarray:
-    """What lies where `indices` say."""
+    """What lies where `indices` say; nothing at -1, where no element was a maximum."""
     grad = _args.as_operand(grad_output, "grad_output")
     images = _windows.Images(grad.shape, rank, layout, "grad_output")
     where = _args.as_array(indices, "indices")
@@ -87,9 +87,10 @@ def _max_unpool_grad(rank: int, grad_output: Any, indices: Any, layout: str) -> 
         raise ValueError(
             f"grad_output has shape {grad.shape}; it needs the batch and channels of indices {where.shape}"
         )
-    if where.size and not 0 <= where.min() <= where.max() < math.prod(images.size):
+    if where.size and not -1 <= where.min() <= where.max() < math.prod(images.size):
         raise _windows.outside(where, images)
-    found = np.take_along_axis(_flat(grad, images), _flat(where, places), axis=2)
+    at = _flat(where, places)
+    found = np.where(at < 0, 0, np.take_along_axis(_flat(grad, images), np.maximum(at, 0), axis=2))
     result = np.empty(where.shape, grad.dtype)
     planes = places.planes(result)
     planes[...] = found.reshape(planes.shape)

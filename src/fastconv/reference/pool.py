@@ -107,13 +107,13 @@ def max_pool2d(
     -------
     output : ndarray, shape (N, C, OH, OW) or (C, OH, OW)
     indices : ndarray of int64, of the same shape
-        Row * W + column in the input's plane; only with `return_indices`.
+        Row * W + column in the input's plane; only with `return_indices`. A window that holds no pixel at
+        all, which takes dilation and padding together, gives minus infinity at -1.
 
     Raises
     ------
     ValueError
-        If the window is larger than the padded image, or one of them holds no pixel at all (which
-        takes dilation and padding together; torch gives an index outside of the plane).
+        If the window is larger than the padded image.
 
     Examples
     --------
@@ -239,7 +239,7 @@ def max_pool2d_input(
     grad_input = np.zeros((*planes, height * width), grad.dtype)
     for plane in np.ndindex(*planes):
         where = channels_first(indices, layout)[plane]
-        np.add.at(grad_input[plane], where, grad[plane])
+        np.add.at(grad_input[plane], where[where >= 0], grad[plane][where >= 0])
     return channels_as(grad_input.reshape(*planes, height, width), layout)
 
 
@@ -544,13 +544,15 @@ def _largest(planes: np.ndarray, windows: Windows, layout: str) -> tuple[np.ndar
     for i, j, rows, columns in _each(windows):
         candidates = position[rows, columns].ravel()
         if candidates.size == 0:
-            raise ValueError(f"padding: the window of output pixel {(i, j)} holds no input pixel")
+            indices[..., i, j] = -1
+            continue
         values = planes[..., rows, columns].reshape(*outer, candidates.size)
         indices[..., i, j] = candidates[_argmax(values)]
 
     flat = planes.reshape(*outer, height * width)
     found = indices.reshape(*outer, len(windows[0]) * len(windows[1]))
-    output = np.take_along_axis(flat, found, axis=-1).reshape(indices.shape)
+    output = np.where(found < 0, -np.inf, np.take_along_axis(flat, np.maximum(found, 0), axis=-1))
+    output = output.astype(planes.dtype).reshape(indices.shape)
     return channels_as(output, layout), channels_as(indices, layout)
 
 
