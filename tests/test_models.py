@@ -172,6 +172,30 @@ def test_layers_are_as_large_as_published(monkeypatch, name):
     assert multiplications / 1e6 == pytest.approx(MULTIPLICATIONS[name], abs=0.5 if multiplications > 1e6 else 5e-4)
 
 
+@names_and_sizes_only
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_forward_pass_is_calls_of_modules_and_nothing_else(monkeypatch, name):
+    """Values of which nothing is known but that they are handed on go through, each layer with parameters once."""
+
+    class Opaque:
+        __slots__ = ()
+
+    net, call, called = models.get(name)(num_classes=2).eval(), nn.Module.__call__, []
+
+    def opaque(module, *inputs):
+        assert all(isinstance(x, Opaque) for x in inputs)
+        if next(module.children(), None) is not None:
+            return call(module, *inputs)
+        called.append(module)
+        return Opaque()
+
+    monkeypatch.setattr(nn.Module, "__call__", opaque)
+    assert isinstance(net(Opaque()), Opaque)
+    leaves = [m for path, m in net.named_modules() if not path.startswith("aux") and next(m.children(), None) is None]
+    assert {id(module) for module in called} == {id(module) for module in leaves}
+    assert len(called) == len(leaves)
+
+
 # --- as asked for -----------------------------------------------------------------------------------------------------
 
 
