@@ -8,6 +8,8 @@
 
 #include <stddef.h>
 
+_Static_assert(sizeof(size_t) == sizeof(int64_t), "sizes are counted in int64_t and cast to size_t");
+
 typedef enum fc_status {
     FC_OK = 0,
     FC_INVALID,     // the problem breaks a rule of fc_op_check

@@ -26,7 +26,7 @@ static int over_channels(const fc_problem *p) {
            (adjoin || (size == 1 && p->src.group == 1 && p->dst.group == 1)) && p->groups > 1;
 }
 
-// Pixels form: whether rows are read where they lie.
+// Over pixels: whether rows are read where they lie.
 static int in_place(const fc_problem *p) { return p->src.axis[2] == 1 && p->axis[2].stride <= 2; }
 
 static fc_padded padded_of(const fc_problem *p) {
@@ -69,8 +69,8 @@ static size_t bias_bytes(const fc_plan *plan) {
     return over_channels(p) ? fc_align((size_t)bytes) : (size_t)bytes;
 }
 
-// Packed: bias, then weights: [vector of channels][tap][input of the group][lane] in the over channels,
-// [group * out][tap] in the over pixels.
+// Packed: bias, then weights: [vector of channels][tap][input of the group][lane] over channels,
+// [group * out][tap] over pixels.
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)r, (void)message;
     const fc_problem *p = &plan->problem;
@@ -236,7 +236,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
     const int64_t image = index / p->axis[0].out;
     work.d = index % p->axis[0].out;
     work.src = planes;
-    work.row = s->padded.width;
+    work.pitch = s->padded.width;
     work.tap_offset = plan->state;
     fc_pad_copy copy = {
         .problem = p,
@@ -247,7 +247,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         .width = s->padded.width,
         .planes = planes,
     };
-    const fc_depthwise_fn kernel = in_place(p) ? plan->kernels->depthwise_planes : plan->kernels->depthwise_pixels;
+    const fc_depthwise_fn kernel = in_place(p) ? plan->kernels->depthwise_in_place : plan->kernels->depthwise_padded;
     for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares && !fc_must_stop();
          group++) {
         copy.src = fc_at(job.src, image * p->src.outer + group * p->src.group, p->types.source);

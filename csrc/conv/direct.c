@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// direct.c - direct convolution, and its over pixels: each strip copies its input once, zero-padded and split into the
+// direct.c - direct convolution, and its form over pixels: each strip copies its input once, zero-padded and split into the
 // phases of the stride, and every tap is then the same memory at another offset.  Where im2col copies each element once
 // per tap, this copies it once (padded.c gives the layout; direct_channels.c has the other form).
 //

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// direct.h - the two forms of direct convolution: direct.c has the pixels form and chooses, direct_channels.c the other.
+// direct.h - the two forms of direct convolution: direct.c has the one over pixels and chooses, direct_channels.c the other.
 #ifndef FC_DIRECT_H
 #define FC_DIRECT_H
 

@@ -7,7 +7,7 @@
 //
 // so a kernel row is one segment of kw * channels steps, and the stride only a distance between rows of A.  The rows are
 // the image's own where no window reaches beyond it, else a zero-padded copy of the few that a block of output rows needs.
-// Splitting them into the phases of the stride, as the over pixels must, would end a segment with each tap.
+// Splitting them into the phases of the stride, as over pixels they must be, would end a segment with each tap.
 #include "conv/direct.h"
 
 typedef struct direct_channels {

@@ -29,7 +29,7 @@ static double cost(const fc_request *r) {
 static const fc_gemm_source source;
 
 // One cache line more than the block, so that the rows of a tile do not all fall into the same sets of L1.
-static int64_t panel_row(const fc_plan *plan) { return fc_round_up(fc_gemm_of(plan)->block, 16) + 16; }
+static int64_t panel_pitch(const fc_plan *plan) { return fc_round_up(fc_gemm_of(plan)->block, 16) + 16; }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)r, (void)message;
@@ -51,7 +51,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
 
 static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
     const fc_gemm *g = fc_gemm_of(plan);
-    if (g->over_channels) return pixels * panel_row(plan);
+    if (g->over_channels) return pixels * panel_pitch(plan);
     return fc_round_up(pixels, g->kernel->nr) * g->block;
 }
 
@@ -63,7 +63,7 @@ static void load(const fc_gemm_strip *strip) {
         work.pixel = strip->first;
         work.count = strip->count;
         work.panel = strip->panel;
-        work.row = panel_row(plan);
+        work.pitch = panel_pitch(plan);
         (channel_major(&plan->problem) ? plan->kernels->im2col_strings : plan->kernels->im2col_channels)(&work);
         return;
     }
@@ -80,7 +80,7 @@ static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
     fc_gemm_flat_targets(strip, targets);
     for (int64_t t = 0, pixel = 0; t < strip->tiles; t++) {
         fc_gemm_target *target = fc_gemm_target_at(targets, t);
-        target->at = g->over_channels ? pixel * panel_row(plan) : t * g->kernel->nr * g->block;
+        target->at = g->over_channels ? pixel * panel_pitch(plan) : t * g->kernel->nr * g->block;
         target->from = 0;
         pixel += target->pixels;
     }
@@ -89,7 +89,7 @@ static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
 static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     const fc_plan *plan = strip->plan;
     tile->depth = strip->k1 - strip->k0;
-    tile->a_row = panel_row(plan);
+    tile->a_row = panel_pitch(plan);
     tile->segments = 1;
     tile->a_segment = fc_gemm_of(plan)->table;
     columns[0] = (fc_gemm_columns){strip->panel, fc_gemm_of(plan)->table};

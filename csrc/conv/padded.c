@@ -6,8 +6,8 @@
 // With s the stride and e the dilation, tap k reads input column j * s - pad + k * e for output column j: column
 // j + (k * e) / s of phase (k * e) % s.  A phase plane has `rows` + rows_extra rows of `width` columns:
 //
-//   pixels form    planes [channel][kd][phase h][phase w][row][column]
-//   channels form  planes [kd][phase h][phase w][row][column][channel]
+//   over pixels    planes [channel][kd][phase h][phase w][row][column]
+//   over channels  planes [kd][phase h][phase w][row][column][channel]
 #include "conv/padded.h"
 
 int fc_padded_fits(const fc_problem *p, int64_t bytes) {

@@ -4,8 +4,8 @@
 
 #include "core/plan.h"
 
-// Zero-padded rows, split into the phases of the stride: what direct and depthwise read instead of the image in their
-// pixels forms.
+// Zero-padded rows, split into the phases of the stride: what direct and depthwise read instead of the image over
+// pixels.
 typedef struct fc_padded {
     int64_t rows;       // output rows that they serve
     int64_t rows_extra; // further rows of a phase plane

@@ -42,7 +42,7 @@ typedef struct winograd {
     const fc_gemm_kernel *gemm; // over channels: tiles for rows
     int64_t depth;              // of the products: blocks of taps times input channels
     int64_t tiles_h, tiles_w, tiles;
-    int64_t row;   // of V: depth, padded
+    int64_t pitch; // of V from tile to tile: depth, padded
     int64_t parts; // blocks of nr output channels
     int64_t most;  // tiles per chunk at most
     int fused;     // a thread takes a chunk through all stages, or all threads share each stage
@@ -79,7 +79,7 @@ static int64_t blocks_of(const fc_winograd_form *form) { return form->blocks[0] 
 
 // A tile on its way through the stages: V, and M of all output channels.
 static int64_t tile_bytes(const winograd *w, const fc_kernels *k) {
-    return w->form.points * (w->row + w->parts * w->gemm->nr) * k->element;
+    return w->form.points * (w->pitch + w->parts * w->gemm->nr) * k->element;
 }
 
 // What V and one block of M of a thread's chunk may take of its L2, and those that all threads share of L3.
@@ -92,9 +92,9 @@ static winograd shape_of(const fc_problem *p, const fc_kernels *k, const fc_mach
     w.tiles_h = fc_ceil_div(p->axis[1].out, w.form.sides == 2 ? m : 1);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
-    w.row = odd_lines(w.depth);
+    w.pitch = odd_lines(w.depth);
     w.parts = fc_ceil_div(p->out_channels, w.gemm->nr);
-    const int64_t fused = fused_bytes(machine) / (w.form.points * (w.row + w.gemm->nr) * k->element);
+    const int64_t fused = fused_bytes(machine) / (w.form.points * (w.pitch + w.gemm->nr) * k->element);
     w.fused = fused >= w.gemm->mr;
     w.most = w.fused ? fused / w.gemm->mr * w.gemm->mr : fc_max(1, staged_bytes(machine) / tile_bytes(&w, k));
     return w;
@@ -161,7 +161,7 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
 }
 
 // Elements between points of V and of M.
-static int64_t v_point(const winograd *w, int64_t count) { return odd_lines(count * w->row); }
+static int64_t v_point(const winograd *w, int64_t count) { return odd_lines(count * w->pitch); }
 static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(count * winograd_of(plan)->gemm->nr); }
 
 static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
@@ -263,9 +263,9 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
     work.shift[0] = block / w->form.blocks[2] / w->form.blocks[1] * p->axis[0].dilation;
     work.shift[1] = down * (w->form.sides == 2 ? w->form.r : p->axis[1].dilation);
     work.shift[2] = across * w->form.r;
-    work.points = c->v + (tile0 * w->row + block * p->in_channels) * k->element;
+    work.points = c->v + (tile0 * w->pitch + block * p->in_channels) * k->element;
     work.point = v_point(w, c->count);
-    work.row = w->row;
+    work.pitch = w->pitch;
     k->winograd_input(&work);
 }
 
@@ -276,7 +276,7 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part,
     const int64_t block_bytes = w->depth * w->gemm->nr * element;
     const char *v = c->v + point * v_point(w, c->count) * element;
     const char *u = c->weights + (part * w->form.points + point) * block_bytes;
-    fc_gemm_tile tile = {.columns = w->gemm->nr, .a_row = w->row, .segments = 1, .a_segment = &zero};
+    fc_gemm_tile tile = {.columns = w->gemm->nr, .a_row = w->pitch, .segments = 1, .a_segment = &zero};
     tile.ahead_step = fc_ceil_div(w->gemm->nr * element, rows);
     m += point * m_point(c->plan, c->count) * element;
     for (int64_t k0 = 0; k0 < w->depth; k0 += FC_WINOGRAD_BLOCK_K) {
@@ -287,7 +287,7 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part,
         for (int64_t r = 0; r < rows; r++) {
             const int64_t t0 = r * c->count / rows, t1 = (r + 1) * c->count / rows;
             tile.m = t1 - t0;
-            tile.a = v + (t0 * w->row + k0) * element;
+            tile.a = v + (t0 * w->pitch + k0) * element;
             tile.sums = m + t0 * w->gemm->nr * element;
             w->gemm->run(&tile);
             tile.ahead = (const char *)tile.ahead + tile.depth * tile.ahead_step;
@@ -327,7 +327,7 @@ static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, 
     work.channels = fc_min(nr, p->out_channels - work.channel);
     work.points = (char *)m + tile0 * nr * k->element;
     work.point = m_point(c->plan, c->count);
-    work.row = nr;
+    work.pitch = nr;
     k->winograd_output(&work);
     if (fc_activates(c->plan)) activate(c, &work);
 }

@@ -9,7 +9,7 @@
 // sums go on at a time, or each would wait for the one before.
 FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T *src, const T *weights, vec bias,
                                           T *dst, const T *residual, int64_t lanes, const int rows, const int count) {
-    const int64_t row = work->row, down = work->problem->dst.axis[1];
+    const int64_t pitch = work->pitch, down = work->problem->dst.axis[1];
     vec sum[4][4];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
@@ -21,7 +21,7 @@ FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < count; v++) sum[r][v] = v_fma(tap, v_load(in + r * row + v * FC_VL), sum[r][v]);
+            for (int v = 0; v < count; v++) sum[r][v] = v_fma(tap, v_load(in + r * pitch + v * FC_VL), sum[r][v]);
     }
     const vec low = v_set1((T)work->problem->low), high = v_set1((T)work->problem->high);
     vec seen = v_set1(1), before = v_set1(0);
@@ -42,31 +42,31 @@ FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T
 }
 
 // Rows of one output channel from padded rows (conv/padded.c): no borders, no strides, only taps at offsets.
-static void FC_NAME(depthwise_pixels)(const fc_depthwise_rows *work) {
+static void FC_NAME(depthwise_padded)(const fc_depthwise_rows *work) {
     const fc_problem *p = work->problem;
     const int64_t columns = p->axis[2].out;
     const T *weights = (const T *)work->weights + work->channel * work->taps;
     const vec bias = v_set1(((const T *)work->bias)[work->channel]);
     for (int64_t r = 0; r < work->rows;) {
         const int64_t left_rows = work->rows - r, rows = left_rows >= 4 ? 4 : left_rows >= 2 ? 2 : 1;
-        const T *src = (const T *)work->src + r * work->row;
+        const T *src = (const T *)work->src + r * work->pitch;
         T *dst = (T *)work->dst + (work->h + r) * p->dst.axis[1];
         const T *residual = work->residual ? (const T *)work->residual + (work->h + r) * p->dst.axis[1] : NULL;
         for (int64_t x = 0; x < columns;) {
             const int64_t left = columns - x, wide = (rows == 1 ? 4 : 2) * FC_VL, count = left < wide ? left : wide;
             const T *res = residual ? residual + x : NULL;
             const int64_t vectors = (count + FC_VL - 1) / FC_VL, lanes = count - (vectors - 1) * FC_VL;
-#define FC_DEPTHWISE(R, V)                                                                                             \
+#define FC_VECTORS(R, V)                                                                                               \
     if (rows == R && vectors == V) FC_NAME(depthwise_vectors)(work, src + x, weights, bias, dst + x, res, lanes, R, V);
-            FC_DEPTHWISE(4, 1)
-            FC_DEPTHWISE(4, 2)
-            FC_DEPTHWISE(2, 1)
-            FC_DEPTHWISE(2, 2)
-            FC_DEPTHWISE(1, 1)
-            FC_DEPTHWISE(1, 2)
-            FC_DEPTHWISE(1, 3)
-            FC_DEPTHWISE(1, 4)
-#undef FC_DEPTHWISE
+            FC_VECTORS(4, 1)
+            FC_VECTORS(4, 2)
+            FC_VECTORS(2, 1)
+            FC_VECTORS(2, 2)
+            FC_VECTORS(1, 1)
+            FC_VECTORS(1, 2)
+            FC_VECTORS(1, 3)
+            FC_VECTORS(1, 4)
+#undef FC_VECTORS
             x += count;
         }
         r += rows;
@@ -82,8 +82,6 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
     if (*high < *low) *high = *low;
 }
 
-// The kernels that are unrolled: taps x taps without dilation, their outputs `apart` inputs apart.  In float64 only 3 x 3.
-#define FC_DEPTHWISE_KERNELS(X) X(2, 1) X(3, 1) X(3, 2) X(5, 1) X(5, 2) X(7, 1)
 FC_INLINE int FC_NAME(depthwise_is)(const fc_problem *p, int taps, int apart) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     if (!FC_KNOWN_SIZES && (FC_VL == 1 || taps != 3 || apart != 1)) return 0;
@@ -91,7 +89,22 @@ FC_INLINE int FC_NAME(depthwise_is)(const fc_problem *p, int taps, int apart) {
            w->dilation == 1;
 }
 
-// ------------------------------------------------------------------------------- planes: rows read where they lie
+// The kernels that are unrolled: taps x taps without dilation, their outputs `apart` inputs apart.  In float64 only 3 x 3.
+// Leaves it to `body`, if the kernel at hand is one of them.
+#define FC_DEPTHWISE(body, taps, apart)                                                                                \
+    if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
+        FC_NAME(body)(work, taps, apart);                                                                              \
+        return;                                                                                                        \
+    }
+#define FC_DEPTHWISE_KNOWN(body)                                                                                       \
+    FC_DEPTHWISE(body, 2, 1)                                                                                           \
+    FC_DEPTHWISE(body, 3, 1)                                                                                           \
+    FC_DEPTHWISE(body, 3, 2)                                                                                           \
+    FC_DEPTHWISE(body, 5, 1)                                                                                           \
+    FC_DEPTHWISE(body, 5, 2)                                                                                           \
+    FC_DEPTHWISE(body, 7, 1)
+
+// --------------------------------------------------------------------------------- in place: rows read where they lie
 
 enum { FC_PLANE_ROWS = 7 };
 
@@ -102,6 +115,33 @@ FC_INLINE vec FC_NAME(row_masked)(const T *p, vmask low, vmask high, const int a
     const vec first = v_load_where(low, p, v_set1(0));
     return apart == 1 ? first : v_even(first, v_load_where(high, p + FC_VL, v_set1(0)));
 }
+
+// One output channel: what all of its vectors share.
+typedef struct FC_NAME(plane) {
+    const fc_depthwise_rows *work;
+    const T *weights;
+    vec bias;
+    int64_t d0, d1; // the taps along the depth that see the image
+} FC_NAME(plane);
+
+FC_INLINE FC_NAME(plane) FC_NAME(plane_of)(const fc_depthwise_rows *work) {
+    FC_NAME(plane)
+    plane = {.work = work,
+             .weights = (const T *)work->weights + work->channel * work->taps,
+             .bias = v_set1(((const T *)work->bias)[work->channel])};
+    FC_NAME(taps_inside)(&work->problem->axis[0], work->d, &plane.d0, &plane.d1);
+    return plane;
+}
+
+// The outputs of a vector: `lanes` columns from x on in each of `height` rows from y on.
+typedef struct FC_NAME(spot) {
+    int64_t y, x, height, lanes;
+} FC_NAME(spot);
+
+// The lanes of each tap's inputs that lie inside of the row, as row_masked wants them.
+typedef struct FC_NAME(sides) {
+    vmask low[7], high[7];
+} FC_NAME(sides);
 
 // Finishes up to `height` vectors of sums for dst whose columns are not neighbours: a phase of a transposed convolution.
 static __attribute__((noinline)) void FC_NAME(depthwise_apart)(const fc_depthwise_rows *work, const T *sums, vec bias,
@@ -115,58 +155,60 @@ static __attribute__((noinline)) void FC_NAME(depthwise_apart)(const fc_depthwis
     }
 }
 
-// Finishes the first `height` of `rows` vectors of sums from row y and column x on, `lanes` of which exist.
-FC_INLINE void FC_NAME(depthwise_store)(const fc_depthwise_rows *work, const vec *sum, vec bias, int64_t y, int64_t x,
-                                        int64_t height, int64_t lanes, const int rows) {
+// Finishes the vectors of sums of a spot, of which `rows` were computed.
+FC_INLINE void FC_NAME(depthwise_store)(const FC_NAME(plane) * plane, FC_NAME(spot) at, const vec *sum,
+                                        const int rows) {
+    const fc_depthwise_rows *work = plane->work;
     const fc_problem *p = work->problem;
-    const int64_t below = p->dst.axis[1], at = y * below + x * p->dst.axis[2];
+    const int64_t below = p->dst.axis[1], offset = at.y * below + at.x * p->dst.axis[2];
     if (p->dst.axis[2] != 1) {
         T lane[FC_PLANE_ROWS * FC_VL];
 #pragma GCC unroll 7
         for (int r = 0; r < rows; r++) v_store(lane + r * FC_VL, sum[r]);
-        FC_NAME(depthwise_apart)(work, lane, bias, at, lanes, height);
+        FC_NAME(depthwise_apart)(work, lane, plane->bias, offset, at.lanes, at.height);
         return;
     }
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
-    T *to = (T *)work->dst + at;
-    const T *from = work->residual ? (const T *)work->residual + at : NULL;
+    T *to = (T *)work->dst + offset;
+    const T *from = work->residual ? (const T *)work->residual + offset : NULL;
     vec seen = v_set1(1), before = v_set1(0);
 #pragma GCC unroll 7
     for (int r = 0; r < rows; r++) {
-        if (r >= height) break;
-        vec value = v_add(sum[r], bias);
+        if (r >= at.height) break;
+        vec value = v_add(sum[r], plane->bias);
         if (from) {
-            value = v_add(value, v_load_part(from, lanes));
+            value = v_add(value, v_load_part(from, at.lanes));
             from += below;
         }
         value = FC_NAME(bound)(value, low, high);
-        if (lanes == FC_VL) v_store(to, value);
-        else v_store_part(to, value, lanes);
+        if (at.lanes == FC_VL) v_store(to, value);
+        else v_store_part(to, value, at.lanes);
         to += below;
         FC_WALK(to);
         if (r % 2) seen = FC_NAME(look)(seen, before, value);
         before = value;
     }
     seen = FC_NAME(look)(seen, before, before);
-    if (FC_NAME(saw_nan)(seen)) FC_NAME(one_nan)((T *)work->dst + at, lanes, 1, height < rows ? height : rows, below);
+    if (FC_NAME(saw_nan)(seen))
+        FC_NAME(one_nan)((T *)work->dst + offset, at.lanes, 1, at.height < rows ? at.height : rows, below);
 }
 
-// A vector of `height` rows from row y and column x on, by taps x taps without dilation: each input is loaded once for all
-// of the rows.  At the border rows may be fewer, and only those inside and the lanes of `low` and `high` are read.
-FC_INLINE void FC_NAME(plane_patch)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
-                                    int64_t y, int64_t x, int64_t height, int64_t lanes, const vmask *low,
-                                    const vmask *high, const int border, const int taps, const int apart) {
+// A spot of FC_PLANE_ROWS rows, by taps x taps without dilation: each input is loaded once for all of the rows.  At the
+// border rows may be fewer, and only those inside and the lanes of `sides` are read.
+FC_INLINE void FC_NAME(plane_patch)(const FC_NAME(plane) * plane, FC_NAME(spot) at, const FC_NAME(sides) * sides,
+                                    const int border, const int taps, const int apart) {
+    const fc_depthwise_rows *work = plane->work;
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0];
     const int rows = FC_PLANE_ROWS;
-    const int64_t down = p->src.axis[1], top = y * apart - p->axis[1].pad;
+    const int64_t down = p->src.axis[1], top = at.y * apart - p->axis[1].pad;
     vec sum[FC_PLANE_ROWS];
 #pragma GCC unroll 7
     for (int r = 0; r < rows; r++) sum[r] = v_set1(0);
-    for (int64_t i = d0; i < d1; i++) {
+    for (int64_t i = plane->d0; i < plane->d1; i++) {
         const T *row = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0] +
-                       top * down + x * apart - p->axis[2].pad;
-        const T *tap = weights + i * taps * taps;
+                       top * down + at.x * apart - p->axis[2].pad;
+        const T *tap = plane->weights + i * taps * taps;
 #pragma GCC unroll 19
         for (int t = 0; t < (rows - 1) * apart + taps; t++) {
             const T *from = row;
@@ -175,8 +217,8 @@ FC_INLINE void FC_NAME(plane_patch)(const fc_depthwise_rows *work, int64_t d0, i
             if (border && (top + t < 0 || top + t >= p->axis[1].in)) continue;
 #pragma GCC unroll 7
             for (int k = 0; k < taps; k++) {
-                vec in =
-                    border ? FC_NAME(row_masked)(from + k, low[k], high[k], apart) : FC_NAME(row_load)(from + k, apart);
+                vec in = border ? FC_NAME(row_masked)(from + k, sides->low[k], sides->high[k], apart)
+                                : FC_NAME(row_load)(from + k, apart);
                 FC_KEEP(in);
 #pragma GCC unroll 7
                 for (int r = 0; r < rows; r++) {
@@ -186,34 +228,32 @@ FC_INLINE void FC_NAME(plane_patch)(const fc_depthwise_rows *work, int64_t d0, i
             }
         }
     }
-    FC_NAME(depthwise_store)(work, sum, bias, y, x, border ? height : rows, lanes, rows);
+    if (!border) at.height = rows;
+    FC_NAME(depthwise_store)(plane, at, sum, rows);
 }
 
 // Rows of one output channel, from the plane of its input.  Seven at a time hide the latency of the sums; heights are
 // multiples of seven more often than of any other number of that size.
 FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int taps, const int apart) {
-    const fc_problem *p = work->problem;
-    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-    const T *weights = (const T *)work->weights + work->channel * work->taps;
-    const vec bias = v_set1(((const T *)work->bias)[work->channel]);
+    const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
+    const FC_NAME(plane) plane = FC_NAME(plane_of)(work);
     const int64_t end = work->h + work->rows;
-    int64_t d0, d1;
-    FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
     for (int64_t x = 0; x < w->out; x += FC_VL) {
-        const int64_t lanes = w->out - x < FC_VL ? w->out - x : FC_VL, left = x * apart - w->pad;
+        const int64_t left = x * apart - w->pad;
         const int between = left >= 0 && left + (FC_VL - 1) * apart + taps <= w->in;
-        vmask low[7], high[7];
+        FC_NAME(sides) sides;
         for (int k = 0; k < taps; k++) {
-            low[k] = v_lanes(-left - k, w->in - left - k);
-            high[k] = v_lanes(-left - k - FC_VL, w->in - left - k - FC_VL);
+            sides.low[k] = v_lanes(-left - k, w->in - left - k);
+            sides.high[k] = v_lanes(-left - k - FC_VL, w->in - left - k - FC_VL);
         }
-        for (int64_t y = work->h; y < end; y += FC_PLANE_ROWS) {
-            const int64_t height = end - y, top = y * apart - h->pad;
+        FC_NAME(spot) at = {.x = x, .lanes = w->out - x < FC_VL ? w->out - x : FC_VL};
+        for (at.y = work->h; at.y < end; at.y += FC_PLANE_ROWS) {
+            at.height = end - at.y;
+            const int64_t top = at.y * apart - h->pad;
             const int inside =
-                between && height >= FC_PLANE_ROWS && top >= 0 && top + (FC_PLANE_ROWS - 1) * apart + taps <= h->in;
-            if (inside)
-                FC_NAME(plane_patch)(work, d0, d1, weights, bias, y, x, height, lanes, low, high, 0, taps, apart);
-            else FC_NAME(plane_patch)(work, d0, d1, weights, bias, y, x, height, lanes, low, high, 1, taps, apart);
+                between && at.height >= FC_PLANE_ROWS && top >= 0 && top + (FC_PLANE_ROWS - 1) * apart + taps <= h->in;
+            if (inside) FC_NAME(plane_patch)(&plane, at, &sides, 0, taps, apart);
+            else FC_NAME(plane_patch)(&plane, at, &sides, 1, taps, apart);
         }
     }
 }
@@ -258,24 +298,24 @@ FC_INLINE int FC_NAME(plane_reach)(const fc_axis *h, int64_t j, const int apart)
 }
 
 // Seven rows of a vector by any kernel.
-FC_INLINE void FC_NAME(plane_rows)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
-                                   int64_t y, int64_t x, int64_t lanes, const int apart) {
+FC_INLINE void FC_NAME(plane_rows)(const FC_NAME(plane) * plane, FC_NAME(spot) at, const int apart) {
+    const fc_depthwise_rows *work = plane->work;
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1];
     vec sum[FC_PLANE_ROWS];
 #pragma GCC unroll 7
     for (int r = 0; r < FC_PLANE_ROWS; r++) sum[r] = v_set1(0);
-    for (int64_t i = d0; i < d1; i++) {
-        const T *plane = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
-        const T *tap = weights + i * h->kernel * p->axis[2].kernel;
-        const int64_t top = y * h->stride - h->pad;
+    for (int64_t i = plane->d0; i < plane->d1; i++) {
+        const T *in = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
+        const T *tap = plane->weights + i * h->kernel * p->axis[2].kernel;
+        const int64_t top = at.y * h->stride - h->pad;
         int64_t j = 0;
         for (; FC_NAME(plane_reach)(h, j, apart) == 3; j += 3, tap += 3 * p->axis[2].kernel)
-            FC_NAME(plane_taps)(work, plane, tap, top + j, x, sum, 3, apart);
+            FC_NAME(plane_taps)(work, in, tap, top + j, at.x, sum, 3, apart);
         for (; j < h->kernel; j++, tap += p->axis[2].kernel)
-            FC_NAME(plane_taps)(work, plane, tap, top + j * h->dilation, x, sum, 1, apart);
+            FC_NAME(plane_taps)(work, in, tap, top + j * h->dilation, at.x, sum, 1, apart);
     }
-    FC_NAME(depthwise_store)(work, sum, bias, y, x, FC_PLANE_ROWS, lanes, FC_PLANE_ROWS);
+    FC_NAME(depthwise_store)(plane, at, sum, FC_PLANE_ROWS);
 }
 
 // What the taps `k` to `end` of a row of taps add to `count` vectors of outputs from column x on, whose inputs are in `row`.
@@ -300,19 +340,20 @@ FC_INLINE void FC_NAME(row_taps)(const fc_axis *w, const T *row, const T *tap, i
 }
 
 // `count` vectors of one row by any kernel, summed in the order of plane_rows: how rows are shared out changes no bit.
-FC_INLINE void FC_NAME(plane_row)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, const T *weights, vec bias,
-                                  int64_t y, int64_t x, int64_t lanes, const int count, const int apart) {
+FC_INLINE void FC_NAME(plane_row)(const FC_NAME(plane) * plane, FC_NAME(spot) at, const int count, const int apart) {
+    const fc_depthwise_rows *work = plane->work;
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    const int64_t down = h->dilation * p->src.axis[1];
+    const int64_t down = h->dilation * p->src.axis[1], x = at.x;
     int64_t h0, h1;
-    FC_NAME(taps_inside)(h, y, &h0, &h1);
+    FC_NAME(taps_inside)(h, at.y, &h0, &h1);
     vec sum[4];
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) sum[v] = v_set1(0);
-    for (int64_t i = d0; i < d1; i++) {
-        const T *plane = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
-        const T *top = plane + (y * h->stride - h->pad) * p->src.axis[1], *taps = weights + i * h->kernel * w->kernel;
+    for (int64_t i = plane->d0; i < plane->d1; i++) {
+        const T *in = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0];
+        const T *top = in + (at.y * h->stride - h->pad) * p->src.axis[1];
+        const T *taps = plane->weights + i * h->kernel * w->kernel;
         int64_t j = 0;
         for (; FC_NAME(plane_reach)(h, j, apart) == 3; j += 3)
             for (int64_t k = 0; k < w->kernel; k++)
@@ -324,41 +365,30 @@ FC_INLINE void FC_NAME(plane_row)(const fc_depthwise_rows *work, int64_t d0, int
                 FC_NAME(row_taps)(w, top + j * down, taps + j * w->kernel, 0, w->kernel, x, sum, count, apart);
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < count; v++) FC_NAME(depthwise_store)(work, sum + v, bias, y, x + v * FC_VL, 1, lanes, 1);
+    for (int v = 0; v < count; v++, at.x += FC_VL) FC_NAME(depthwise_store)(plane, at, sum + v, 1);
 }
 
 FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart) {
-    const fc_problem *p = work->problem;
-    const T *weights = (const T *)work->weights + work->channel * work->taps;
-    const vec bias = v_set1(((const T *)work->bias)[work->channel]);
-    const int64_t end = work->h + work->rows;
-    int64_t d0, d1;
-    FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
-    int64_t y = work->h;
-    for (; y + FC_PLANE_ROWS <= end; y += FC_PLANE_ROWS)
-        for (int64_t x = 0; x < p->axis[2].out; x += FC_VL) {
-            const int64_t left = p->axis[2].out - x, lanes = left < FC_VL ? left : FC_VL;
-            FC_NAME(plane_rows)(work, d0, d1, weights, bias, y, x, lanes, apart);
+    const int64_t columns = work->problem->axis[2].out, end = work->h + work->rows;
+    const FC_NAME(plane) plane = FC_NAME(plane_of)(work);
+    FC_NAME(spot) at = {.y = work->h, .height = FC_PLANE_ROWS};
+    for (; at.y + FC_PLANE_ROWS <= end; at.y += FC_PLANE_ROWS)
+        for (at.x = 0; at.x < columns; at.x += FC_VL) {
+            at.lanes = columns - at.x < FC_VL ? columns - at.x : FC_VL;
+            FC_NAME(plane_rows)(&plane, at, apart);
         }
-    for (; y < end; y++) {
-        int64_t x = 0;
-        for (; x + 4 * FC_VL <= p->axis[2].out; x += 4 * FC_VL)
-            FC_NAME(plane_row)(work, d0, d1, weights, bias, y, x, FC_VL, 4, apart);
-        for (; x < p->axis[2].out; x += FC_VL) {
-            const int64_t left = p->axis[2].out - x, lanes = left < FC_VL ? left : FC_VL;
-            FC_NAME(plane_row)(work, d0, d1, weights, bias, y, x, lanes, 1, apart);
+    for (at.height = 1; at.y < end; at.y++) {
+        at.lanes = FC_VL;
+        for (at.x = 0; at.x + 4 * FC_VL <= columns; at.x += 4 * FC_VL) FC_NAME(plane_row)(&plane, at, 4, apart);
+        for (; at.x < columns; at.x += FC_VL) {
+            at.lanes = columns - at.x < FC_VL ? columns - at.x : FC_VL;
+            FC_NAME(plane_row)(&plane, at, 1, apart);
         }
     }
 }
 
-static void FC_NAME(depthwise_planes)(const fc_depthwise_rows *work) {
-#define FC_DEPTHWISE(taps, apart)                                                                                      \
-    if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
-        FC_NAME(plane_patches)(work, taps, apart);                                                                     \
-        return;                                                                                                        \
-    }
-    FC_DEPTHWISE_KERNELS(FC_DEPTHWISE)
-#undef FC_DEPTHWISE
+static void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
+    FC_DEPTHWISE_KNOWN(plane_patches)
     if (work->problem->axis[2].stride == 1) FC_NAME(plane_any)(work, 1);
     else FC_NAME(plane_any)(work, 2);
 }

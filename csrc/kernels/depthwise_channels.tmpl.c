@@ -75,24 +75,30 @@ FC_INLINE void FC_NAME(depthwise_written)(const FC_NAME(depthwise_end) * end, in
 
 enum { FC_PATCH_ROWS = 2, FC_PATCH_PIXELS = 4, FC_PATCH_COLUMNS = 11 }; // the last: of the input, at most
 
-// `vectors` vectors of `lanes` channels from c on of a patch of `height` x `width` outputs from (y, x) on.  Each input is
-// loaded once for all of the patch.  It is at the `border` where not all of it and of what it reads exists, or a vector is
-// not whole; inputs outside are zero.
-FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, int64_t d0, int64_t d1, int64_t y, int64_t x,
-                                        int64_t height, int64_t width, int64_t c, int64_t vectors, int64_t lanes,
+// `height` x `width` outputs from (y, x) on, in `vectors` vectors of `lanes` channels from c on; those lanes as a mask.
+typedef struct FC_NAME(box) {
+    int64_t y, x, height, width, c, vectors, lanes;
+    vmask mask;
+} FC_NAME(box);
+
+// A patch by the taps [d0, d1) along the depth.  Each input is loaded once for all of it.  It is at the `border` where not
+// all of it and of what it reads exists, or a vector is not whole; inputs outside are zero.
+FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, const FC_NAME(box) * at, int64_t d0, int64_t d1,
                                         const int border, const int taps, const int apart) {
+    const int64_t lanes = border ? at->lanes : FC_VL;
     const fc_problem *p = work->problem;
     const int rows = (FC_PATCH_ROWS - 1) * apart + taps, columns = (FC_PATCH_PIXELS - 1) * apart + taps;
     const int64_t step = p->src.axis[2], down = p->src.axis[1], below = p->dst.axis[1];
     const int64_t deeper = p->axis[0].dilation * p->src.axis[0];
-    const int64_t top = y * apart - p->axis[1].pad, left = x * apart - p->axis[2].pad;
-    FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, y, x);
-    const T *src = FC_NAME(depthwise_input)(work, y, x, d0, 0, 0);
-    const int64_t first = c, last = c + (vectors - 1) * FC_VL;
-    const T *weights = (const T *)work->weights + c * work->taps + d0 * taps * taps * FC_VL;
+    const int64_t top = at->y * apart - p->axis[1].pad, left = at->x * apart - p->axis[2].pad;
+    FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, at->y, at->x);
+    const T *src = FC_NAME(depthwise_input)(work, at->y, at->x, d0, 0, 0);
+    const int64_t last = at->c + (at->vectors - 1) * FC_VL;
+    const T *weights = (const T *)work->weights + at->c * work->taps + d0 * taps * taps * FC_VL;
+    const vmask none = v_lanes(0, 0);
     vmask within[FC_PATCH_COLUMNS];
-    for (int q = 0; q < columns; q++) within[q] = v_lanes(0, left + q >= 0 && left + q < p->axis[2].in ? lanes : 0);
-    for (; c <= last; c += FC_VL, weights += work->taps * FC_VL) {
+    for (int q = 0; q < columns; q++) within[q] = left + q >= 0 && left + q < p->axis[2].in ? at->mask : none;
+    for (int64_t c = at->c; c <= last; c += FC_VL, weights += work->taps * FC_VL) {
         const T *plane = src + c, *tap = weights;
         vec sum[FC_PATCH_ROWS * FC_PATCH_PIXELS];
 #pragma GCC unroll 8
@@ -130,33 +136,43 @@ FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, int64_t d
         const vec bias = v_load_part((const T *)work->bias + c, lanes);
 #pragma GCC unroll 2
         for (int r = 0; r < FC_PATCH_ROWS; r++) {
-            if (border && r >= height) break;
+            if (border && r >= at->height) break;
             FC_NAME(depthwise_finish)(&end, r * below + c, sum + r * FC_PATCH_PIXELS, bias, FC_PATCH_PIXELS,
-                                      border && width < FC_PATCH_PIXELS ? width : FC_PATCH_PIXELS, 1, lanes);
+                                      border && at->width < FC_PATCH_PIXELS ? at->width : FC_PATCH_PIXELS, 1, lanes);
         }
     }
-    FC_NAME(depthwise_written)(&end, first, last + lanes - first, width < FC_PATCH_PIXELS ? width : FC_PATCH_PIXELS,
-                               height < FC_PATCH_ROWS ? height : FC_PATCH_ROWS, below);
+    FC_NAME(depthwise_written)(&end, at->c, last + lanes - at->c,
+                               at->width < FC_PATCH_PIXELS ? at->width : FC_PATCH_PIXELS,
+                               at->height < FC_PATCH_ROWS ? at->height : FC_PATCH_ROWS, below);
 }
 
 FC_INLINE void FC_NAME(depthwise_patches)(const fc_depthwise_rows *work, const int taps, const int apart) {
     const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
     const int rows = (FC_PATCH_ROWS - 1) * apart + taps, columns = (FC_PATCH_PIXELS - 1) * apart + taps;
-    const int64_t channels = work->problem->groups, end = work->h + work->rows;
+    const int64_t whole = work->problem->groups / FC_VL, rest = work->problem->groups % FC_VL;
+    const int64_t end = work->h + work->rows;
+    const vmask full = v_lanes(0, FC_VL), last = v_lanes(0, rest);
     int64_t d0, d1;
     FC_NAME(taps_inside)(&work->problem->axis[0], work->d, &d0, &d1);
     for (int64_t y = work->h; y < end; y += FC_PATCH_ROWS)
         for (int64_t x = 0; x < w->out; x += FC_PATCH_PIXELS) {
-            const int64_t height = end - y, width = w->out - x;
             const int64_t top = y * apart - h->pad, left = x * apart - w->pad;
-            const int inside = height >= FC_PATCH_ROWS && width >= FC_PATCH_PIXELS && top >= 0 && left >= 0 &&
+            FC_NAME(box)
+            at = {.y = y, .x = x, .height = end - y, .width = w->out - x, .vectors = whole, .lanes = FC_VL};
+            const int inside = at.height >= FC_PATCH_ROWS && at.width >= FC_PATCH_PIXELS && top >= 0 && left >= 0 &&
                                top + rows <= h->in && left + columns <= w->in;
-#define FC_PATCH(c, vectors, lanes, border)                                                                            \
-    FC_NAME(depthwise_patch)(work, d0, d1, y, x, height, width, c, vectors, lanes, border, taps, apart)
-            if (inside) FC_PATCH(0, channels / FC_VL, FC_VL, 0);
-            else FC_PATCH(0, channels / FC_VL, FC_VL, 1);
-            if (channels % FC_VL) FC_PATCH(channels / FC_VL * FC_VL, 1, channels % FC_VL, 1);
-#undef FC_PATCH
+            if (inside) FC_NAME(depthwise_patch)(work, &at, d0, d1, 0, taps, apart);
+            at.mask = full;
+            // Whole vectors, unless that was done, and what is left of one.
+            for (int part = inside || whole == 0; part < 1 + (rest > 0); part++) {
+                if (part) {
+                    at.c = whole * FC_VL;
+                    at.vectors = 1;
+                    at.lanes = rest;
+                    at.mask = last;
+                }
+                FC_NAME(depthwise_patch)(work, &at, d0, d1, 1, taps, apart);
+            }
         }
 }
 
@@ -168,11 +184,11 @@ typedef struct FC_NAME(tap_range) {
 
 // A group of several channels adds up `size` products per tap: input q of each group is spread over the group's outputs.
 //
-// `columns` neighbouring output pixels from (y, x) on, a multiple of `pixels`, by `count` vectors of channels from c on; all
-// of them see the taps of `r`.  Only a single vector may be partial (`lanes`).
-FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, int64_t y, int64_t x,
-                                      int64_t columns, int64_t c, int64_t lanes, const int pixels, const int count,
-                                      const int one) {
+// The outputs of one row, `width` of them and a multiple of `pixels`, in `count` vectors; all of them see the taps of `r`.
+// Only a single vector may be partial.
+FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r,
+                                      const FC_NAME(box) * at, const int pixels, const int count, const int one) {
+    const int64_t y = at->y, x = at->x, c = at->c, lanes = at->lanes;
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int size = one ? 1 : (int)p->in_channels;
@@ -188,7 +204,7 @@ FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NA
     vec bias[4];
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) bias[v] = v_load_part((const T *)work->bias + c + v * FC_VL, lanes);
-    for (int64_t first = 0; first < columns; first += pixels) {
+    for (int64_t first = 0; first < at->width; first += pixels) {
         vec sum[8];
 #pragma GCC unroll 8
         for (int i = 0; i < pixels * count; i++) sum[i] = v_set1(0);
@@ -229,20 +245,19 @@ FC_INLINE void FC_NAME(depthwise_run)(const fc_depthwise_rows *work, const FC_NA
             FC_NAME(depthwise_finish)(&end, first * end.next + c + v * FC_VL, sum + v, bias[v], pixels, pixels, count,
                                       lanes);
     }
-    FC_NAME(depthwise_written)(&end, c, (count - 1) * FC_VL + lanes, columns, 1, 0);
+    FC_NAME(depthwise_written)(&end, c, (count - 1) * FC_VL + lanes, at->width, 1, 0);
 }
 
 // The same by all channels.
-FC_INLINE void FC_NAME(depthwise_columns)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, int64_t y,
-                                          int64_t x, int64_t columns, const int pixels, const int count,
-                                          const int one) {
+FC_INLINE void FC_NAME(depthwise_columns)(const fc_depthwise_rows *work, const FC_NAME(tap_range) * r, FC_NAME(box) at,
+                                          const int pixels, const int count, const int one) {
     const int64_t channels = work->problem->groups * (one ? 1 : work->problem->in_channels);
-    int64_t c = 0;
-    for (; c + count * FC_VL <= channels; c += count * FC_VL)
-        FC_NAME(depthwise_run)(work, r, y, x, columns, c, FC_VL, pixels, count, one);
-    for (; c < channels; c += FC_VL) {
-        const int64_t left = channels - c, lanes = left < FC_VL ? left : FC_VL;
-        FC_NAME(depthwise_run)(work, r, y, x, columns, c, lanes, pixels, 1, one);
+    at.lanes = FC_VL;
+    for (; at.c + count * FC_VL <= channels; at.c += count * FC_VL)
+        FC_NAME(depthwise_run)(work, r, &at, pixels, count, one);
+    for (; at.c < channels; at.c += FC_VL) {
+        at.lanes = channels - at.c < FC_VL ? channels - at.c : FC_VL;
+        FC_NAME(depthwise_run)(work, r, &at, pixels, 1, one);
     }
 }
 
@@ -262,8 +277,9 @@ FC_INLINE void FC_NAME(depthwise_runs)(const fc_depthwise_rows *work, const int 
         for (int64_t x = 0; x < w->out;) {
             const int64_t fours = x == first ? (last - first) / 4 * 4 : 0;
             FC_NAME(taps_inside)(w, x, &r.low[2], &r.high[2]);
-            if (fours) FC_NAME(depthwise_columns)(work, &r, y, x, fours, 4, 2, one);
-            else FC_NAME(depthwise_columns)(work, &r, y, x, 1, 1, 4, one);
+            const FC_NAME(box) at = {.y = y, .x = x, .height = 1, .width = fours ? fours : 1};
+            if (fours) FC_NAME(depthwise_columns)(work, &r, at, 4, 2, one);
+            else FC_NAME(depthwise_columns)(work, &r, at, 1, 4, one);
             x += fours ? fours : 1;
         }
     }
@@ -274,12 +290,9 @@ static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
         FC_NAME(depthwise_runs)(work, 0);
         return;
     }
-#define FC_DEPTHWISE(taps, apart)                                                                                      \
-    if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
-        FC_NAME(depthwise_patches)(work, taps, apart);                                                                 \
-        return;                                                                                                        \
-    }
-    FC_DEPTHWISE_KERNELS(FC_DEPTHWISE)
-#undef FC_DEPTHWISE
+    FC_DEPTHWISE_KNOWN(depthwise_patches)
     FC_NAME(depthwise_runs)(work, 1);
 }
+
+#undef FC_DEPTHWISE_KNOWN
+#undef FC_DEPTHWISE

@@ -48,7 +48,7 @@ static __attribute__((noinline, cold)) void FC_NAME(one_nan)(T *dst, int64_t n, 
         }
 }
 
-// Whether the rows of a tile (its pixels, in the channels form) are neighbours in dst.
+// Whether the rows of a tile (its pixels, over channels) are neighbours in dst.
 FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
     for (int64_t i = 1; i < t->m; i++)
         if (t->row_offset[i] != t->row_offset[0] + i) return 0;

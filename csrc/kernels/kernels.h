@@ -3,14 +3,33 @@
 // kernels.h - what the algorithms ask of an instruction set: one table of functions per ISA and dtype, with the tile
 // sizes that go with them.  Kernels allocate nothing, start no threads and decide nothing.
 //
-// The two GEMM forms.  Both compute a tile C[m][columns] += A * B by broadcasting elements of A against vectors of B:
+// Terms, the same in every file:
 //
-//   pixels    A = packed weights, [k][m];            B = pixels, contiguous along a row   -> dst contiguous in w (NCHW)
-//   channels  A = pixels, each a row contiguous in k; B = packed weights, [k][nr]         -> dst contiguous in c (NHWC)
+//   pixel         a position (d, h, w) of an image, of its input or its output, with whatever channels it has
+//   row, column   the pixels of one (d, h), and a position along it; of a matrix or a tile of one its i and its j
+//   plane         the rows of one channel and one d
+//   phase         every stride-th column of a row, every stride-th row of a plane: a phase plane is both
+//   tap           a position of the kernel; k of a matrix product runs over taps and input channels
+//   tile          what one call computes: m x nr of a matrix, m x m outputs of Winograd's
+//   point         of a tile of Winograd's: where its polynomials are evaluated
+//   panel         columns of the im2col matrix that have been copied
+//   band          neighbouring output rows, with the input rows under them
+//   vector, lane  a register, and an element of it
+//   element       a number; all distances are in elements but where bytes are said
+//   step, pitch   distance of neighbours: as the caller's arrays have them, and as scratch memory has its rows
+//
+// Two forms of each algorithm: over pixels the lanes of a vector are neighbours along a row, of one channel; over channels
+// they are channels of one pixel.  What is named _pixels or _channels is of that form.
+//
+// The two forms of a matrix product compute a tile C[m][columns] += A * B by broadcasting elements of A against vectors of
+// B:
+//
+//   over pixels    A = packed weights, [k][m];            B = pixels, contiguous along a row  -> dst contiguous in w (NCHW)
+//   over channels  A = pixels, each a row contiguous in k; B = packed weights, [k][nr]        -> dst contiguous in c (NHWC)
 //
 // They differ only in how A and B are addressed; neither needs the image to be rearranged when it already lies right:
-//   pixels:   B of depth k starts at b + b_offset[k].
-//   channels: A of row i, segment s, depth k is a[a_segment[s] + i * a_row + k]; B runs on through the segments.
+//   over pixels:   B of depth k starts at b + b_offset[k].
+//   over channels: A of row i, segment s, depth k is a[a_segment[s] + i * a_row + k]; B runs on through the segments.
 // That is all it takes to serve im2col panels, 1x1 convolutions in place and padded rows without im2col alike.
 #ifndef FC_KERNELS_H
 #define FC_KERNELS_H
@@ -27,11 +46,11 @@ typedef struct fc_run {
 typedef struct fc_gemm_tile {
     int64_t m;       // rows, 1 .. mr
     int64_t columns; // of use, 1 .. nr; the others need to be readable all the same
-    int64_t depth;   // of the k loop (channels: of one segment)
+    int64_t depth;   // of the k loop (over channels: of one segment)
     const void *a, *b;
-    const int64_t *b_offset;  // pixels: [depth]
-    int64_t a_row, segments;  // channels
-    const int64_t *a_segment; // channels: [segments]
+    const int64_t *b_offset;  // over pixels: [depth]
+    int64_t a_row, segments;  // over channels
+    const int64_t *a_segment; // over channels: [segments]
 
     // What later calls will read: two cache lines at ahead + k * ahead_step are asked for at each step k.  Never NULL.
     const void *ahead;
@@ -47,7 +66,7 @@ typedef struct fc_gemm_tile {
     const int64_t *row_offset;
     const fc_run *runs;
     int64_t run_count, column_stride;
-    const void *bias; // of the first row (pixels) or column (channels)
+    const void *bias; // of the first row (over pixels) or column (over channels)
     double low, high;
 } fc_gemm_tile;
 
@@ -70,17 +89,17 @@ typedef struct fc_im2col {
     int64_t pixel, count;
     int64_t k0, k1;
     void *panel;
-    int64_t row; // channels: distance of two pixels in the panel
+    int64_t pitch; // over channels: from pixel to pixel in the panel
 } fc_im2col;
 
-// Rows of the input, zero-padded; pixels: and split into the phases of the stride (conv/padded.c gives the layout).
+// Rows of the input, zero-padded, and over pixels split into the phases of the stride (conv/padded.c gives the layout).
 typedef struct fc_pad_copy {
     const fc_problem *problem;
     const void *src; // of the group and image
     int64_t d, h;    // first output row
     int64_t c0, channels;
-    int64_t rows, width; // of a plane (pixels: of a phase plane)
-    int bordered;        // pixels: the padding is zero already
+    int64_t rows, width; // of a plane (over pixels: of a phase plane)
+    int bordered;        // over pixels: the padding is zero already
     void *planes;
 } fc_pad_copy;
 
@@ -104,8 +123,8 @@ typedef struct fc_winograd_tiles {
     int64_t channel, channels; // range of channels
     int64_t shift[FC_AXES];    // input: from the first tap of the kernel to that of the block
     const void *wei;           // output: [in channel][tap][nr], the weights of this range as they are
-    void *points;              // [point][tiles][row], of input: all channels; of output: this range
-    int64_t point, row;        // distances between points and between tiles
+    void *points;              // [point][tile][channel], of input: all channels; of output: this range
+    int64_t point, pitch;      // from point to point and from tile to tile
 } fc_winograd_tiles;
 
 // Winograd's weights of one tile of output channels, of which `channels` exist: [point][block of taps][in channels][nr].
@@ -117,21 +136,21 @@ typedef struct fc_winograd_weights {
     int whole;       // the kernel is one block without zeros, and weights adjoin: [in channels][taps]
     const double *g; // [alpha][r]
     void *points;
-    int64_t point; // distance between points
+    int64_t point; // from point to point
     void *taps;    // and as they are: [in channels][tap][nr]
 } fc_winograd_weights;
 
-// Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and in the pixels form to the
-// channel.
+// Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and over pixels to the channel.
 typedef struct fc_depthwise_rows {
     const fc_problem *problem;
-    const void *src; // channels: the image; planes: the group in it; pixels: padded rows of the group
+    const void *src; // over channels: the image; in place: the group in it; else the padded rows of the group
     void *dst;
     const void *residual;
     const void *weights, *bias; // packed by conv/depthwise.c
     int64_t d, h, rows;
-    int64_t channel, row, taps; // pixels, planes: output channel; elements between padded rows; number of taps
-    const int64_t *tap_offset;  // and where they lie
+    int64_t channel, taps;     // over pixels: output channel; number of taps
+    int64_t pitch;             // from padded row to padded row
+    const int64_t *tap_offset; // where the input of each tap lies in them
 } fc_depthwise_rows;
 
 // A few output rows of a stencil from extended input rows, each readable up to the whole vectors of `columns`, and

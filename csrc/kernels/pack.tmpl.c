@@ -164,7 +164,7 @@ static void FC_NAME(im2col_channels)(const fc_im2col *work) {
     const int joined = w->dilation == 1 && step == 1 && p->src.axis[2] == channels;
     const int64_t run = joined ? channels * w->kernel : channels, per_row = joined ? 1 : w->kernel;
     T *row = work->panel;
-    for (int64_t i = 0; i < work->count; i++, row += work->row) {
+    for (int64_t i = 0; i < work->count; i++, row += work->pitch) {
         const FC_NAME(window) at = FC_NAME(window_of)(p, work->pixel + i);
         const T *image = (const T *)work->src + at.image * p->src.outer;
         int64_t tap = work->k0 / run, skip = work->k0 % run;
@@ -191,7 +191,7 @@ static void FC_NAME(im2col_strings)(const fc_im2col *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     T *row = work->panel;
-    for (int64_t i = 0; i < work->count; i++, row += work->row) {
+    for (int64_t i = 0; i < work->count; i++, row += work->pitch) {
         const FC_NAME(window) at = FC_NAME(window_of)(p, work->pixel + i);
         const T *image = (const T *)work->src + at.image * p->src.outer;
         int64_t string = work->k0 / w->kernel, skip = work->k0 % w->kernel;

@@ -2,7 +2,7 @@
 //
 // winograd.tmpl.c - F(m, r) along one side or two: the transforms of input tiles and output tiles, vectors over channels.
 //
-//   y = A^T [ u * (B^T d) ]            u = G g, prepared by algo/winograd.c
+//   y = A^T [ u * (B^T d) ]            u = G g, prepared by conv/winograd.c
 //   Y = A^T [ U * (B^T d B) ] A        U = G g G^T
 //
 // Both kernels work on a segment: neighbouring tiles of one tile row.  With two sides, B^T is applied to whole columns
@@ -179,12 +179,12 @@ FC_INLINE void FC_NAME(winograd_down)(const int alpha, const T *in, int64_t row,
     }
 }
 
-// points [alpha] or [alpha * alpha][tile][row]
+// points [alpha] or [alpha * alpha][tile][channel]
 FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const int alpha, const int sides) {
     enum { PITCH = FC_NAME(winograd_columns) * FC_VL };
     const fc_problem *p = w->problem;
     const int m = (int)w->form.m, rows = sides == 2 ? alpha : 1, tile_rows = sides == 2 ? m : 1;
-    const int64_t step = p->src.axis[2], down = p->src.axis[1], point = w->point, pitch = w->row;
+    const int64_t step = p->src.axis[2], down = p->src.axis[1], point = w->point, pitch = w->pitch;
     const int64_t height = p->axis[1].in, width = p->axis[2].in;
     T buffer[FC_NAME(winograd_most) * PITCH];
     for (int64_t done = 0; done < w->count;) {
@@ -326,7 +326,7 @@ static __attribute__((noinline, cold)) void FC_NAME(winograd_again)(const fc_win
     }
 }
 
-// points [alpha] or [alpha * alpha][tile][row], of at most `row` channels
+// points [alpha] or [alpha * alpha][tile][channel]
 //
 // A NaN or an infinity in a tile's input spoils outputs whose windows do not hold it, and so does a number so large that
 // the transforms overflow.  The constants of B^T and A^T are not zero where a value has a part in another, so that what is
@@ -342,7 +342,7 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
                                              const int sides) {
     enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
     const fc_problem *p = w->problem;
-    const int64_t point = w->point, pitch = w->row, step = p->dst.axis[2], down = p->dst.axis[1];
+    const int64_t point = w->point, pitch = w->pitch, step = p->dst.axis[2], down = p->dst.axis[1];
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
     const int rows = sides == 2 ? m : 1;
     T buffer[6 * PITCH];
