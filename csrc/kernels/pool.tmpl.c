@@ -255,7 +255,8 @@ FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps,
 }
 
 // A window that is longer than the line, part by part.
-FC_INLINE T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * u, fc_window w, T *line) {
+static __attribute__((noinline)) T FC_NAME(pool_long)(const int kind, const FC_NAME(pool_rows_under) * u, fc_window w,
+                                                      T *line) {
     const int64_t most = w.step < FC_POOL_LINE ? (FC_POOL_LINE - 1) / w.step + 1 : 1;
     T sum = FC_NAME(pool_identity)(kind);
     for (int64_t k = 0; k < w.taps; k += most) {
@@ -339,7 +340,7 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
             for (int64_t row = work->row; row < work->row + work->rows; row++) {
                 T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + column;
                 FC_NAME(pool_line)(kind, p, &b, column, plane, row, dst);
-                if (!work->indices) continue;
+                if (kind == FC_POOL_AVG || !work->indices) continue;
                 int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
                 fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
                                         fc_pool_window(p, 1, row % p->axis[1].out)};
@@ -457,7 +458,7 @@ FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work)
         T lanes[FC_VL];
         v_store(lanes, kind == FC_POOL_AVG ? v_div(result, v_set1(count)) : result);
         for (int64_t i = 0; i < planes; i++) {
-            if (work->indices) {
+            if (kind == FC_POOL_MAX && work->indices) {
                 const T *plane = src + i * p->src.channel;
                 int64_t at = FC_NAME(pool_find)(plane, n, 1, lanes[i]);
                 if (at == n) // a NaN is equal to nothing: the last one

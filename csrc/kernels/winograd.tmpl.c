@@ -129,8 +129,8 @@ FC_INLINE FC_NAME(place)
 }
 
 // out[column][lane] = in[lane * channel + column * step], `lanes` of them, for columns inside [0, size).
-FC_INLINE void FC_NAME(gather_row)(T *out, const T *in, int64_t x, int64_t size, int64_t columns, int64_t step,
-                                   int64_t channel, int64_t lanes) {
+static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, int64_t x, int64_t size, int64_t columns,
+                                                          int64_t step, int64_t channel, int64_t lanes) {
     int64_t low = x < 0 ? -x : 0, high = size - x < columns ? size - x : columns;
     if (low > columns) low = columns;
     if (high < low) high = low;
@@ -246,8 +246,8 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
 
 // The finished row of a segment: rows[column][lane] + bias, with residual and clamp, into dst.  It is `clean` where its NaN
 // are all the one.
-FC_INLINE void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t columns, int64_t offset, int64_t lanes,
-                                    int clean) {
+static __attribute__((noinline)) void FC_NAME(scatter_row)(const fc_winograd_tiles *w, T *row, int64_t columns,
+                                                           int64_t offset, int64_t lanes, int clean) {
     const fc_problem *p = w->problem;
     const int64_t step = p->dst.axis[2], channel = p->dst.channel;
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);

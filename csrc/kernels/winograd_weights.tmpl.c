@@ -39,6 +39,12 @@ FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, 
 
 enum { FC_NAME(winograd_taps) = 75 }; // of some channels, read at a time
 
+// out[j][o] = in[o][j] for the channels o of a tile.
+static __attribute__((noinline)) void FC_NAME(winograd_turned)(T *out, const T *in, int64_t outer, int64_t channels,
+                                                               int64_t columns) {
+    FC_NAME(transposed)(out, FC_NR, NULL, in, outer, channels, columns);
+}
+
 // All input channels of a kernel that is one block, and whose taps lie one after the other: read by transposes.
 FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, const int r, const int sides) {
     const fc_problem *p = work->problem;
@@ -47,8 +53,7 @@ FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, 
     T *out = work->points, *tap = work->taps;
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += channels) {
         const int64_t count = p->in_channels - c0 < channels ? p->in_channels - c0 : channels;
-        FC_NAME(transposed)(tap, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
-                            count * taps);
+        FC_NAME(winograd_turned)(tap, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels, count * taps);
         for (int64_t c = 0; c < count; c++, out += FC_NR) {
             for (int64_t y = 0; y < rows; y++)
                 for (int64_t x = 0; x < r; x++, tap += FC_NR)
