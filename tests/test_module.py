@@ -419,6 +419,16 @@ def test_add():
         layer(a)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("dtypes", ["e", "f", "d", "fd", "ef", "i"])
+def test_a_sum_of_several_is_numpys(count, dtypes):
+    values = np.random.default_rng(count).integers(-9, 9, (count, 3, 70)) / (1 if dtypes == "i" else 4)
+    terms = [value.astype(dtypes[i % len(dtypes)]) for i, value in enumerate(values)]
+    y = nn.Add()(*terms)
+    assert y.dtype == np.result_type(*terms)
+    np.testing.assert_array_equal(y, values.sum(0))  # exact in each dtype
+
+
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_concat(dim):
     rng = np.random.default_rng(2)

@@ -12,12 +12,13 @@ from fastconv import _args
 from fastconv._maps import Map, op
 from fastconv._names import only
 from fastconv.nn.module import Module
-from fastconv.ops._operand import axis_index
+from fastconv.ops._operand import axis_index, widened
 
 __all__ = ["Add", "Concat", "Sequential"]
 __dir__ = only(__all__)
 
-_ADD = Map(op("add", 0), others=1)
+# Of two to four arrays of one dtype, in one pass.
+_SUMS = [Map(*(op("add", i) for i in range(others)), others=others) for others in (1, 2, 3)]
 
 
 class Sequential(Module):
@@ -124,14 +125,13 @@ def summed(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """The sum of arrays of one shape, in a new array if there are several; float16 is added in float32."""
     if len(arrays) == 1:
         return arrays[0]
-    dtype = np.result_type(*arrays)
-    wide = np.dtype(np.float32) if dtype == _args.HALF else dtype
-    terms = [array.astype(wide, copy=False) for array in arrays]
-    add: Any = _ADD if wide in _args.FLOATS else np.add
-    total = add(terms[0], terms[1])
-    for term in terms[2:]:
-        add(total, term, out=total)
-    return total.astype(dtype, copy=False)
+    dtype = arrays[0].dtype
+    if len(arrays) <= 4 and dtype in _args.FLOATS and all(array.dtype == dtype for array in arrays):
+        return _SUMS[len(arrays) - 2](*arrays)
+    total = widened(arrays[0]) + arrays[1]
+    for array in arrays[2:]:
+        total += array
+    return total.astype(np.result_type(*arrays), copy=False)
 
 
 class Add(Module):
