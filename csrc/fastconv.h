@@ -160,6 +160,33 @@ fc_status fc_schedule_run(const fc_schedule *schedule, const fc_operands *operan
 // that of a nominal machine.
 fc_machine fc_machine_here(fc_isa isa);
 extern const char *const fc_cache_names[]; // in the order of the struct, NULL behind the last
+// Where an operand lies: so many bytes behind an array of a table, or nowhere (NULL) where the table lacks either that
+// array or the one that `given` names.
+typedef struct fc_place {
+    int32_t base, given;
+    int64_t offset;
+} fc_place;
+
+typedef struct fc_places {
+    fc_place src, wei, residual, dst, index, other[FC_OTHERS], shared;
+} fc_places;
+
+// Networks (net/net.c): plans that run one after the other, in one call and one parallel region.  Their operands lie
+// behind the arrays of a table, of which the first is NULL and the second scratch memory; `at.shared` is the net's own.
+enum { FC_NET_SCRATCH = 1, FC_NET_ARRAYS };
+typedef struct fc_step {
+    const fc_plan *plan;
+    fc_places at;
+} fc_step;
+typedef struct fc_net fc_net;
+// The plans have to outlive the net.  Steps read what earlier ones wrote; nobody checks here that they may.
+fc_status fc_net_create(const fc_step *steps, int64_t count, int threads, fc_net **net);
+void fc_net_destroy(fc_net *net);
+size_t fc_net_scratch_bytes(const fc_net *net);
+int fc_net_threads(const fc_net *net);
+// All steps; with `seconds`, one by one, and how long each took.
+fc_status fc_net_run(const fc_net *net, char *const *arrays, double *seconds);
+
 int fc_isa_built(fc_isa isa);              // compiled in
 int fc_isa_supported(fc_isa isa);          // compiled in and usable on this CPU under this operating system
 fc_isa fc_isa_best(void);

@@ -99,24 +99,21 @@ static void run_unit(const fc_stage *unit, fc_call *call, int64_t task, int thre
         if (task < stage->count) stage->run(stage, call, task, thread);
 }
 
-static fc_call call_of(const fc_schedule *s, const fc_operands *operands, void *scratch) {
-    return (fc_call){
-        .base = {[FC_BASE_SRC] = (char *)operands->src,
-                 [FC_BASE_WEI] = (char *)operands->wei,
-                 [FC_BASE_RESIDUAL] = (char *)operands->residual,
-                 [FC_BASE_DST] = operands->dst,
-                 [FC_BASE_INDEX] = (char *)operands->index,
-                 [FC_BASE_OTHER] = (char *)operands->other[0],
-                 [FC_BASE_OTHER + 1] = (char *)operands->other[1],
-                 [FC_BASE_OTHER + 2] = (char *)operands->other[2],
-                 [FC_BASE_SHARED] = scratch},
-        .own = (char *)scratch + s->shared,
-        .each = s->each,
-    };
-}
+// The table of a plan's call.
+#define FC_TABLE(operands, scratch)                                                                                    \
+    {[FC_BASE_SRC] = (char *)(operands)->src,                                                                          \
+     [FC_BASE_WEI] = (char *)(operands)->wei,                                                                          \
+     [FC_BASE_RESIDUAL] = (char *)(operands)->residual,                                                                \
+     [FC_BASE_DST] = (operands)->dst,                                                                                  \
+     [FC_BASE_INDEX] = (char *)(operands)->index,                                                                      \
+     [FC_BASE_OTHER] = (char *)(operands)->other[0],                                                                   \
+     [FC_BASE_OTHER + 1] = (char *)(operands)->other[1],                                                               \
+     [FC_BASE_OTHER + 2] = (char *)(operands)->other[2],                                                               \
+     [FC_BASE_SHARED] = (scratch)}
 
 void fc_schedule_run_alone(const fc_schedule *s, const fc_operands *operands, void *scratch) {
-    fc_call call = call_of(s, operands, scratch);
+    char *const base[FC_BASES] = FC_TABLE(operands, scratch);
+    fc_call call = {.base = base, .own = (char *)scratch + s->shared, .each = s->each};
     for (int64_t i = 0; i < s->stage_count; i += s->stages[i].together)
         for (int64_t task = 0; task < s->stages[i].tasks && !fc_must_stop(); task++)
             run_unit(&s->stages[i], &call, task, 0);
@@ -124,6 +121,7 @@ void fc_schedule_run_alone(const fc_schedule *s, const fc_operands *operands, vo
 
 typedef struct running {
     const fc_schedule *schedule;
+    int64_t first; // wave
     fc_call call;
 } running;
 
@@ -141,14 +139,19 @@ static const fc_stage *unit_of(const fc_schedule *s, int64_t wave, int64_t task)
 
 static void wave_task(void *context, int64_t wave, int64_t task, int thread) {
     running *r = context;
-    const fc_stage *unit = unit_of(r->schedule, wave, task);
+    const fc_stage *unit = unit_of(r->schedule, r->first + wave, task);
     run_unit(unit, &r->call, task - unit->first, thread);
 }
 
 size_t fc_schedule_scratch_bytes(const fc_schedule *s) { return s->shared + (size_t)s->threads * s->each; }
 
-fc_status fc_schedule_run(const fc_schedule *s, const fc_operands *operands, void *scratch) {
-    running r = {s, call_of(s, operands, scratch)};
-    fc_parallel_waves(s->wave_tasks, s->wave_count, s->threads, s->exact, wave_task, &r);
+fc_status fc_schedule_run_waves(const fc_schedule *s, int64_t first, int64_t count, char *const *base, void *scratch) {
+    running r = {s, first, {.base = base, .own = scratch, .each = s->each}};
+    fc_parallel_waves(s->wave_tasks + first, count, s->threads, s->exact, wave_task, &r);
     return (fc_status)atomic_load(&r.call.status);
+}
+
+fc_status fc_schedule_run(const fc_schedule *s, const fc_operands *operands, void *scratch) {
+    char *const base[FC_BASES] = FC_TABLE(operands, scratch);
+    return fc_schedule_run_waves(s, 0, s->wave_count, base, (char *)scratch + s->shared);
 }

@@ -12,7 +12,7 @@
 
 #include <stdatomic.h>
 
-// The arrays of a call.
+// The arrays of a plan's call, in the order of its table.  A network has a table of its own (fc_step).
 typedef enum fc_base {
     FC_BASE_NONE = 0,
     FC_BASE_SRC,
@@ -25,26 +25,15 @@ typedef enum fc_base {
     FC_BASES
 } fc_base;
 
-// Where an operand of a stage lies: so many bytes behind an array of the call, or nowhere (NULL) where the call lacks
-// either that array or the one that `given` names.
-typedef struct fc_place {
-    int16_t base, given; // fc_base
-    int64_t offset;
-} fc_place;
-
-static inline fc_place fc_place_in(fc_base base) { return (fc_place){(int16_t)base, (int16_t)base, 0}; }
+static inline fc_place fc_place_in(int32_t base) { return (fc_place){base, base, 0}; }
 static inline fc_place fc_behind(fc_place place, int64_t bytes) {
     place.offset += bytes;
     return place;
 }
 
-typedef struct fc_places {
-    fc_place src, wei, residual, dst, index, other[FC_OTHERS], shared;
-} fc_places;
-
 // A schedule at work.  `own` is scratch that no two threads share, `each` bytes for every one.
 typedef struct fc_call {
-    char *base[FC_BASES];
+    char *const *base; // the arrays; the first is NULL
     char *own;
     size_t each;
     atomic_int status; // fc_status, the first that is not FC_OK
@@ -114,6 +103,9 @@ void fc_schedule_destroy(fc_schedule *schedule);
 
 // ------------------------------------------------------------------------------------------------------------ running
 
+// Waves [first, first + count) of a schedule.  `scratch` is for its threads, behind what they share.
+fc_status fc_schedule_run_waves(const fc_schedule *schedule, int64_t first, int64_t count, char *const *base,
+                                void *scratch);
 // As fc_schedule_run, of a schedule for one thread, from within a task of another.
 void fc_schedule_run_alone(const fc_schedule *schedule, const fc_operands *operands, void *scratch);
 

@@ -121,6 +121,25 @@ cdef extern from "fastconv.h" nogil:
         void *dst
         int64_t *index
     fc_status fc_schedule_run(const fc_schedule *, const fc_operands *, void *)
+    ctypedef struct fc_place:
+        int32_t base, given
+        int64_t offset
+    ctypedef struct fc_places:
+        fc_place src, wei, residual, dst, index
+        fc_place other[3]
+    ctypedef struct fc_step:
+        const fc_plan *plan
+        fc_places at
+    ctypedef struct fc_net:
+        pass
+    enum:
+        FC_NET_SCRATCH
+        FC_NET_ARRAYS
+    fc_status fc_net_create(const fc_step *, int64_t, int, fc_net **)
+    void fc_net_destroy(fc_net *)
+    size_t fc_net_scratch_bytes(const fc_net *)
+    int fc_net_threads(const fc_net *)
+    fc_status fc_net_run(const fc_net *, char *const *, double *)
     int fc_isa_built(fc_isa)
     int fc_isa_supported(fc_isa)
     fc_isa fc_isa_best()

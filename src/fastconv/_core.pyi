@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the binding has, for type checkers: `_core*.pxi` say what each does, and a test that nothing is missing here."""
 
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -99,12 +99,36 @@ class Pool:
     def __new__(
         cls, kind: int, adaptive: bool, count_include_pad: bool, divisor: int, axes: tuple[Axis, ...]
     ) -> Pool: ...
+    def plan(
+        self,
+        shape: tuple[int, ...],
+        src: tuple[int, ...],
+        out: tuple[int, ...],
+        dst: tuple[int, ...],
+        itemsize: int,
+        isa: int,
+    ) -> PoolCall: ...
     def forward(
         self, src: np.ndarray, dst: np.ndarray, indices: np.ndarray | None, isa: int, threads: int
     ) -> PoolCall: ...
     def backward(
         self, d_dst: np.ndarray, indices: np.ndarray | None, d_src: np.ndarray, isa: int, threads: int
     ) -> bool: ...
+
+class Net:
+    def __new__(
+        cls, steps: list[tuple[Any, ...]], fixed: tuple[Any, ...], sizes: tuple[int, ...], threads: int
+    ) -> Net: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+    @overload
+    def run(self, arrays: tuple[Any, ...], timed: Literal[False] = False) -> None: ...
+    @overload
+    def run(self, arrays: tuple[Any, ...], timed: Literal[True]) -> list[float]: ...
 
 class Stencil:
     def __new__(

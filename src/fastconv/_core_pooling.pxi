@@ -87,6 +87,23 @@ cdef class Pool:
         p.indexed = indices.buf is not NULL
         return 0
 
+    def plan(self, tuple shape, tuple src, tuple out, tuple dst, int itemsize, int isa):
+        """A plan for arrays of these shapes and strides in elements; no indices."""
+        cdef PoolCall call = PoolCall.__new__(PoolCall)
+        cdef fc_pool p = self.pool
+        cdef int i, axis, first = 3 - self.rank
+        if not (len(shape) == len(src) == len(out) == len(dst) == self.rank + 2) or shape[:2] != out[:2]:
+            raise ValueError("input and output do not fit each other")
+        p.batch, p.channels, p.dtype = shape[0], shape[1], 0 if itemsize == 4 else 1
+        p.src.group = p.dst.group = 0
+        p.src.outer, p.src.channel, p.dst.outer, p.dst.channel = src[0], src[1], dst[0], dst[1]
+        for i in range(3):
+            axis = i - first + 2
+            p.axis[i].in_, p.axis[i].out = (1, 1) if i < first else (shape[axis], out[axis])
+            p.src.axis[i], p.dst.axis[i] = (0, 0) if i < first else (src[axis], dst[axis])
+        call.hold(plan_of(FC_POOL, &p, isa))
+        return call
+
     def forward(self, src, dst, indices, int isa, int threads):
         """dst from src, and the positions of the maxima unless ``indices`` is None; what it takes to do so again."""
         cdef PoolCall call = PoolCall.__new__(PoolCall)

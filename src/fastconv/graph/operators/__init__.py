@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What nodes may be: one record for each operator, in one file for each family.
+
+A record says what shapes and dtypes come out, what the operator means in NumPy, and how it becomes steps of a network.
+"""
+
+from __future__ import annotations
+
+from fastconv.graph.operators import conv, elementwise, foreign, normalize, pool, shape
+from fastconv.graph.operators.record import Operator
+
+__all__ = ["OPERATORS", "Operator"]
+
+#: By name.
+OPERATORS: dict[str, Operator] = {
+    operator.name: operator
+    for family in (conv, elementwise, foreign, normalize, pool, shape)
+    for operator in family.OPERATORS
+}

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Convolutions, transposed ones, and linear layers: ``activation(conv(x, weight) + bias + residual)``.
+
+The residual broadcasts as in NumPy; where it has just the shape of the result, and an activation that the core stores
+through, all of it is one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv import _args
+from fastconv import functional as F
+from fastconv.graph.ir import Node
+from fastconv.graph.operators import programs
+from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.views import Type, View, dense, reshaped
+
+if TYPE_CHECKING:
+    from fastconv.graph.lowering import Lowering
+
+__all__ = ["OPERATORS"]
+
+
+def geometry(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> _args.Geometry:
+    a, rank = node.attributes, len(weight) - 2
+    if len(x) != rank + 2:
+        raise ValueError(f"its input has shape {x}; it needs {rank + 2} axes, as its weight of shape {weight}")
+    return _args.geometry_of(
+        rank,
+        a.get("transposed", False),
+        x,
+        weight,
+        a.get("stride", 1),
+        a.get("padding", 0),
+        a.get("output_padding", 0),
+        a.get("dilation", 1),
+        a.get("groups", 1),
+        _args.channels_first(rank),
+        "input",
+    )
+
+
+def _checked(types: Sequence[Type | None]) -> tuple[Type, Type]:
+    x, weight = types[0], types[1]
+    assert x is not None and weight is not None
+    if x.dtype != weight.dtype:
+        raise TypeError(f"its input has dtype {x.dtype}; it needs {weight.dtype}, as its weight")
+    return x, weight
+
+
+def _finished(result: tuple[int, ...], types: Sequence[Type | None], dtype: np.dtype) -> list[Type]:
+    residual = types[3] if len(types) > 3 else None
+    return [Type(result if residual is None else np.broadcast_shapes(result, residual.shape), dtype)]
+
+
+def _infer_conv(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x, weight = _checked(types)
+    g = geometry(node, x.shape, weight.shape)
+    shape = g.input_result_shape if node.attributes.get("transposed") else g.result_shape
+    return _finished(shape, types, x.dtype)
+
+
+def _infer_linear(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x, weight = _checked(types)
+    needs(
+        len(x.shape) >= 1 and x.shape[-1] == weight.shape[1],
+        "its input has shape {}; it needs {} features along the last axis",
+        x.shape,
+        weight.shape[1],
+    )
+    return _finished((*x.shape[:-1], weight.shape[0]), types, x.dtype)
+
+
+def _rest(node: Node, y: np.ndarray, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    residual = arrays[3] if len(arrays) > 3 else None
+    if residual is not None:
+        y = y + residual
+    return [programs.evaluate(node.attributes.get("finish", ()), y, ())]
+
+
+def _evaluate_conv(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    a = node.attributes
+    x, weight, bias = arrays[:3]
+    assert x is not None and weight is not None
+    shared: dict[str, Any] = {key: a[key] for key in ("stride", "padding", "dilation", "groups") if key in a}
+    kind = "conv"
+    if a.get("transposed"):
+        kind, shared["output_padding"] = "conv_transpose", a.get("output_padding", 0)
+    return _rest(node, getattr(F, f"{kind}{weight.ndim - 2}d")(x, weight, bias, **shared), arrays)
+
+
+def _evaluate_linear(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x, weight, bias = arrays[:3]
+    assert x is not None and weight is not None
+    return _rest(node, F.linear(x, weight, bias), arrays)
+
+
+def _lower_conv(low: Lowering, node: Node) -> None:
+    x, weight = low.view(node.inputs[0]), low.type(node.inputs[1])
+    _lower(low, node, x, weight.shape, geometry(node, x.shape, weight.shape), low.result(node))
+
+
+def _lower_linear(low: Lowering, node: Node) -> None:
+    """Rows of features as pixels of one image."""
+    x, y = low.view(node.inputs[0]), low.result(node)
+    weight = (*low.type(node.inputs[1]).shape, 1, 1)
+    rows = reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1], 1, 1))
+    written = reshaped(y, (math.prod(y.shape[:-1]), y.shape[-1], 1, 1))
+    if rows is None or written is None:
+        low.foreign(node)
+        return
+    _lower(low, node, rows, weight, geometry(Node("linear", node.name, []), rows.shape, weight), written)
+
+
+def _lower(low: Lowering, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View) -> None:
+    constant = node.inputs[1].constant if node.inputs[1] is not None else None
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    residual = low.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    if constant is None or (bias is not None and bias.constant is None) or x.dtype not in low.floats:
+        low.foreign(node)
+        return
+    finish = node.attributes.get("finish", ())
+    added = residual
+    if residual is not None and residual.shape != y.shape:
+        added = reshaped(residual, y.shape)
+    if added is not None and added.strides != y.strides and math.prod(y.shape) > 1:
+        added = None
+    fused = programs.activation(finish) if residual is None or added is not None else None
+    if fused is None and residual is None and not finish:
+        fused = programs.NOTHING
+    whole = fused is not None
+    transposed = bool(node.attributes.get("transposed"))
+    read, written = (y, x) if transposed else (x, y)
+    if residual is not None and added is None and y.shape != (g.input_shape if transposed else g.output_shape):
+        low.foreign(node)  # a sum that broadcasts beyond the convolution
+        return
+    fields = g.fields(
+        "input" if transposed else "forward",
+        x.dtype,
+        read.byte_strides,
+        tuple(s * x.dtype.itemsize for s in dense(weight)),
+        written.byte_strides,
+        fused if fused is not None else programs.NOTHING,
+    )
+    plan = low.convolution(fields, x, weight, y)
+    packed = low.packed(plan, constant, weight, None if bias is None else bias.constant)
+    low.step(node, plan, src=x, wei=packed, residual=added if whole else None, dst=y, in_place=added if whole else None)
+    if not whole:
+        program: list[tuple[Any, ...]] = [] if residual is None else [("add", 1)]
+        others = [] if residual is None else [residual]
+        low.elementwise(node, tuple(program) + tuple(finish), y, others, y)
+
+
+OPERATORS = (
+    Operator("conv", _infer_conv, _evaluate_conv, _lower_conv, order="free"),
+    Operator("linear", _infer_linear, _evaluate_linear, _lower_linear, order="first"),
+)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The record that an operator is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv.graph.ir import Node
+from fastconv.graph.views import Type
+
+if TYPE_CHECKING:
+    from fastconv.graph.lowering import Lowering
+
+__all__ = ["Operator", "needs"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the graph.
+
+    Attributes
+    ----------
+    name : str
+    infer : callable
+        From a node and the types of its inputs (None where one is left out) to those of its outputs. It raises a
+        ValueError or TypeError where they do not fit.
+    evaluate : callable
+        From a node and its inputs as arrays to its outputs: the meaning, for constants, for tests and where there is no
+        kernel.
+    lower : callable
+        Appends to a `Lowering` the steps of a node.
+    order : {"same", "free", "first"}
+        Which order of axes in memory its tensors want: that of the inputs for the outputs as well; any; channels before
+        pixels, as arrays have them.
+    """
+
+    name: str
+    infer: Callable[[Node, Sequence[Type | None]], list[Type]]
+    evaluate: Callable[[Node, Sequence[np.ndarray | None]], list[np.ndarray]]
+    lower: Callable[[Lowering, Node], None]
+    order: str = "same"
+
+
+def needs(condition: bool, message: str, *said: Any) -> None:
+    """A ValueError with the message unless the condition holds."""
+    if not condition:
+        raise ValueError(message.format(*said))

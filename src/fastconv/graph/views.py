@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where the numbers of a value lie: in which buffer, from which element on, in which strides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Buffer", "Type", "View", "dense", "reshaped"]
+
+
+class Type(NamedTuple):
+    """What is known of a value before anything has run."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """Memory of a call: a part of the arena, or an array that comes from outside.
+
+    ``array`` is one that is there before the call, ``place`` the number of one that the caller hands over.
+    """
+
+    nbytes: int
+    name: str
+    array: Any = None
+    place: int | None = None
+    offset: int = -1  # in the arena
+    shares: Buffer | None = field(default=None, repr=False)
+
+    @property
+    def is_external(self) -> bool:
+        return self.array is not None or self.place is not None
+
+    def root(self) -> Buffer:
+        """The buffer whose memory this one is."""
+        buffer = self
+        while buffer.shares is not None:
+            buffer = buffer.shares
+        return buffer
+
+
+class View(NamedTuple):
+    """A tensor in a buffer; offset and strides in elements."""
+
+    buffer: Buffer
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def type(self) -> Type:
+        return Type(self.shape, self.dtype)
+
+    @property
+    def byte_offset(self) -> int:
+        return self.offset * self.dtype.itemsize
+
+    @property
+    def byte_strides(self) -> tuple[int, ...]:
+        return tuple(stride * self.dtype.itemsize for stride in self.strides)
+
+    def sliced(self, axis: int, start: int, stop: int) -> View:
+        """Elements start to stop of an axis."""
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        return self._replace(offset=self.offset + start * self.strides[axis], shape=shape)
+
+    def transposed(self, order: tuple[int, ...]) -> View:
+        return self._replace(shape=tuple(self.shape[i] for i in order), strides=tuple(self.strides[i] for i in order))
+
+    def reaches(self) -> int:
+        """Bytes from the buffer's start to behind the last element."""
+        if 0 in self.shape:
+            return 0
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.dtype.itemsize
+
+    def on(self, memory: Any) -> np.ndarray:
+        """As an array over the memory of its buffer."""
+        return np.ndarray(self.shape, self.dtype, memory, self.byte_offset, self.byte_strides)
+
+
+def dense(shape: tuple[int, ...], last: bool = False) -> tuple[int, ...]:
+    """Strides without gaps in the order of the axes; ``last``: with the channels, axis 1, as the innermost."""
+    order = [0, *range(2, len(shape)), 1] if last and len(shape) > 2 else list(range(len(shape)))
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+def reshaped(view: View, shape: tuple[int, ...]) -> View | None:
+    """The same elements in another shape, if that takes no copy."""
+    if 0 in shape:
+        return view._replace(shape=shape, strides=dense(shape))
+    old = [(n, s) for n, s in zip(view.shape, view.strides, strict=True) if n != 1]
+    strides: list[int] = []
+    for length in reversed(shape):
+        if length == 1:
+            strides.append(0)
+            continue
+        if not old:
+            return None
+        inner, step = old.pop()
+        strides.append(step)
+        while inner < length and old and old[-1][1] == inner * step:
+            inner *= old.pop()[0]
+        if inner % length:
+            return None
+        if inner > length:
+            old.append((inner // length, step * length))
+    strides.reverse()
+    for axis in range(len(shape) - 1, -1, -1):  # an axis of one element goes on where the next one ends
+        if shape[axis] == 1:
+            strides[axis] = shape[axis + 1] * strides[axis + 1] if axis + 1 < len(shape) else 1
+    return view._replace(shape=shape, strides=tuple(strides))
