@@ -184,8 +184,10 @@ fc_status fc_net_create(const fc_step *steps, int64_t count, int threads, fc_net
 void fc_net_destroy(fc_net *net);
 size_t fc_net_scratch_bytes(const fc_net *net);
 int fc_net_threads(const fc_net *net);
-// All steps; with `seconds`, one by one, and how long each took.
-fc_status fc_net_run(const fc_net *net, char *const *arrays, double *seconds);
+// Steps may wait for each other several times; so many parts they have.
+int64_t fc_net_waves(const fc_net *net);
+// All steps.  With `starts`, room for one more number than there are waves, `seconds` gets how long each step took.
+fc_status fc_net_run(const fc_net *net, char *const *arrays, double *starts, double *seconds);
 
 int fc_isa_built(fc_isa isa);              // compiled in
 int fc_isa_supported(fc_isa isa);          // compiled in and usable on this CPU under this operating system

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct fc_kept {
     struct fc_kept *next;
@@ -121,9 +122,15 @@ void fc_schedule_run_alone(const fc_schedule *s, const fc_operands *operands, vo
 
 typedef struct running {
     const fc_schedule *schedule;
-    int64_t first; // wave
+    double *starts;
     fc_call call;
 } running;
+
+static double moment(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 // The stage that begins the unit of a task, by bisection: a gradient may have thousands of them.
 static const fc_stage *unit_of(const fc_schedule *s, int64_t wave, int64_t task) {
@@ -139,19 +146,24 @@ static const fc_stage *unit_of(const fc_schedule *s, int64_t wave, int64_t task)
 
 static void wave_task(void *context, int64_t wave, int64_t task, int thread) {
     running *r = context;
-    const fc_stage *unit = unit_of(r->schedule, r->first + wave, task);
+    const fc_stage *unit = unit_of(r->schedule, wave, task);
+    if (r->starts && task == 0) r->starts[wave] = moment();
     run_unit(unit, &r->call, task - unit->first, thread);
 }
 
 size_t fc_schedule_scratch_bytes(const fc_schedule *s) { return s->shared + (size_t)s->threads * s->each; }
 
-fc_status fc_schedule_run_waves(const fc_schedule *s, int64_t first, int64_t count, char *const *base, void *scratch) {
-    running r = {s, first, {.base = base, .own = scratch, .each = s->each}};
-    fc_parallel_waves(s->wave_tasks + first, count, s->threads, s->exact, wave_task, &r);
+fc_status fc_schedule_run_over(const fc_schedule *s, char *const *base, void *own, double *starts) {
+    running r = {s, starts, {.base = base, .own = own, .each = s->each}};
+    for (int64_t w = 0; starts && w < s->wave_count; w++) starts[w] = -1;
+    fc_parallel_waves(s->wave_tasks, s->wave_count, s->threads, s->exact, wave_task, &r);
+    if (starts) starts[s->wave_count] = moment();
+    for (int64_t w = s->wave_count - 1; starts && w >= 0; w--) // a wave without tasks takes no time
+        if (starts[w] < 0) starts[w] = starts[w + 1];
     return (fc_status)atomic_load(&r.call.status);
 }
 
 fc_status fc_schedule_run(const fc_schedule *s, const fc_operands *operands, void *scratch) {
     char *const base[FC_BASES] = FC_TABLE(operands, scratch);
-    return fc_schedule_run_waves(s, 0, s->wave_count, base, (char *)scratch + s->shared);
+    return fc_schedule_run_over(s, base, (char *)scratch + s->shared, NULL);
 }

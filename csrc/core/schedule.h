@@ -103,9 +103,9 @@ void fc_schedule_destroy(fc_schedule *schedule);
 
 // ------------------------------------------------------------------------------------------------------------ running
 
-// Waves [first, first + count) of a schedule.  `scratch` is for its threads, behind what they share.
-fc_status fc_schedule_run_waves(const fc_schedule *schedule, int64_t first, int64_t count, char *const *base,
-                                void *scratch);
+// As fc_schedule_run, over a table of arrays; `own` is scratch for the threads.  With `starts`, the moments at which the
+// waves begin, in seconds of some clock, and the one behind the last at which all have ended.
+fc_status fc_schedule_run_over(const fc_schedule *schedule, char *const *base, void *own, double *starts);
 // As fc_schedule_run, of a schedule for one thread, from within a task of another.
 void fc_schedule_run_alone(const fc_schedule *schedule, const fc_operands *operands, void *scratch);
 

@@ -3,8 +3,6 @@
 // net.c - networks: the stages of all steps, one schedule.
 #include "core/plan.h"
 
-#include <time.h>
-
 struct fc_net {
     fc_schedule *schedule;
     int64_t count;
@@ -64,21 +62,11 @@ size_t fc_net_scratch_bytes(const fc_net *net) { return fc_schedule_scratch_byte
 
 int fc_net_threads(const fc_net *net) { return net->schedule->threads; }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+int64_t fc_net_waves(const fc_net *net) { return net->schedule->wave_count; }
 
-fc_status fc_net_run(const fc_net *net, char *const *arrays, double *seconds) {
+fc_status fc_net_run(const fc_net *net, char *const *arrays, double *starts, double *seconds) {
     const fc_schedule *s = net->schedule;
-    char *own = arrays[FC_NET_SCRATCH] + s->shared;
-    if (!seconds) return fc_schedule_run_waves(s, 0, s->wave_count, arrays, own);
-    fc_status status = FC_OK;
-    for (int64_t i = 0; i < net->count && status == FC_OK; i++) {
-        const double started = now();
-        status = fc_schedule_run_waves(s, net->waves[i], net->waves[i + 1] - net->waves[i], arrays, own);
-        seconds[i] = now() - started;
-    }
+    const fc_status status = fc_schedule_run_over(s, arrays, arrays[FC_NET_SCRATCH] + s->shared, starts);
+    for (int64_t i = 0; starts && i < net->count; i++) seconds[i] = starts[net->waves[i + 1]] - starts[net->waves[i]];
     return status;
 }

@@ -82,10 +82,11 @@ cdef class Net:
         return fc_net_scratch_bytes(self.net)
 
     def run(self, tuple arrays, bint timed=False):
-        """All steps, over these arrays behind the fixed ones; if ``timed``, one by one, and the seconds of each."""
+        """All steps, over these arrays behind the fixed ones; if ``timed``, the seconds of each."""
         cdef Py_ssize_t i, fixed = len(self.fixed), count = len(arrays), opened = 0
         cdef size_t bytes = fc_net_scratch_bytes(self.net)
-        cdef double *seconds = NULL
+        cdef int64_t waves = fc_net_waves(self.net)
+        cdef double *starts = NULL
         cdef char **table = NULL
         cdef Py_buffer *views = NULL
         cdef void *scratch = NULL
@@ -96,8 +97,8 @@ cdef class Net:
             table = <char **>calloc(FC_NET_ARRAYS + fixed + count, sizeof(char *))
             views = <Py_buffer *>calloc(max(count, 1), sizeof(Py_buffer))
             if timed:
-                seconds = <double *>calloc(max(self.steps, 1), sizeof(double))
-            if table is NULL or views is NULL or (timed and seconds is NULL):
+                starts = <double *>calloc(waves + 1 + self.steps, sizeof(double))
+            if table is NULL or views is NULL or (timed and starts is NULL):
                 raise MemoryError("a call of a network could not be allocated")
             for i in range(fixed):
                 table[FC_NET_ARRAYS + i] = self.table[i]
@@ -111,15 +112,15 @@ cdef class Net:
                 scratch = acquire(bytes)
             table[FC_NET_SCRATCH] = <char *>scratch
             with nogil:
-                status = fc_net_run(self.net, table, seconds)
+                status = fc_net_run(self.net, table, starts, starts + waves + 1 if timed else NULL)
             finished()
             if status != FC_OK:
                 raise RuntimeError("a step of the network has failed")
-            return None if seconds is NULL else [seconds[i] for i in range(self.steps)]
+            return [starts[waves + 1 + i] for i in range(self.steps)] if timed else None
         finally:
             fc_scratch_release(scratch)
             for i in range(opened):
                 release(&views[i])
             free(views)
             free(table)
-            free(seconds)
+            free(starts)

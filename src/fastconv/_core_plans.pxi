@@ -3,6 +3,7 @@
 
 cdef class Packed:
     """Packed weights, for all plans of the same tag."""
+    cdef object __weakref__
     cdef void *data
     cdef readonly size_t nbytes
     cdef uint64_t tag

@@ -205,6 +205,16 @@ def call_by_own_name(cls: type) -> None:
             own.__qualname__ = f"{cls.__qualname__}.{name}"
 
 
+class Symbol:
+    """What stands for an array while a network is read rather than run: a module that is called with one asks it."""
+
+    __slots__ = ()
+
+    def enter(self, module: Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What the module makes of these inputs."""
+        raise NotImplementedError
+
+
 class StateDictError(ValueError, RuntimeError):
     """A state dict that does not fit the module.
 
@@ -295,6 +305,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
+        for x in inputs:
+            if isinstance(x, Symbol):
+                return x.enter(self, inputs, named)
         try:
             return self.forward(*inputs, **named)
         except (TypeError, ValueError, NotImplementedError) as error:

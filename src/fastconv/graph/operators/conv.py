@@ -128,15 +128,13 @@ def _lower(low: Lowering, node: Node, x: View, weight: tuple[int, ...], g: _args
     added = residual
     if residual is not None and residual.shape != y.shape:
         added = reshaped(residual, y.shape)
-    if added is not None and added.strides != y.strides and math.prod(y.shape) > 1:
+    if added is not None and added.strides != y.strides:
         added = None
-    fused = programs.activation(finish) if residual is None or added is not None else None
-    if fused is None and residual is None and not finish:
-        fused = programs.NOTHING
-    whole = fused is not None
+    takes = residual is None or added is not None
+    fused = programs.activation(finish) if takes else None
     transposed = bool(node.attributes.get("transposed"))
     read, written = (y, x) if transposed else (x, y)
-    if residual is not None and added is None and y.shape != (g.input_shape if transposed else g.output_shape):
+    if y.shape != (g.input_shape if transposed else g.output_shape):
         low.foreign(node)  # a sum that broadcasts beyond the convolution
         return
     fields = g.fields(
@@ -145,15 +143,14 @@ def _lower(low: Lowering, node: Node, x: View, weight: tuple[int, ...], g: _args
         read.byte_strides,
         tuple(s * x.dtype.itemsize for s in dense(weight)),
         written.byte_strides,
-        fused if fused is not None else programs.NOTHING,
+        programs.NOTHING if fused is None else fused,
     )
     plan = low.convolution(fields, x, weight, y)
     packed = low.packed(plan, constant, weight, None if bias is None else bias.constant)
-    low.step(node, plan, src=x, wei=packed, residual=added if whole else None, dst=y, in_place=added if whole else None)
-    if not whole:
-        program: list[tuple[Any, ...]] = [] if residual is None else [("add", 1)]
-        others = [] if residual is None else [residual]
-        low.elementwise(node, tuple(program) + tuple(finish), y, others, y)
+    low.step(node, plan, src=x, wei=packed, residual=added if takes else None, dst=y, in_place=added if takes else None)
+    if fused is None:
+        rest = finish if takes else (("add", 1), *finish)
+        low.elementwise(node, rest, y, () if takes else (residual,), y)
 
 
 OPERATORS = (

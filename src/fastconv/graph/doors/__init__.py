@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Ways into the graph: one file for each kind of model, which translates names and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv import _args
+from fastconv.graph.doors.module import read_module
+from fastconv.graph.ir import Graph
+from fastconv.nn.module import Module
+
+__all__ = ["read"]
+
+
+def read(model: Any, shapes: Any) -> Graph:
+    """The graph of a model; ``shapes`` as for `fastconv.compile`, channels first."""
+    if isinstance(model, Module):
+        return read_module(model, shapes)
+    raise TypeError(f"model is {_args.said(model)}; it needs to be a fastconv.nn.Module")

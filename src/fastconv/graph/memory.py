@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where values lie: parts of a concatenation in its memory, and everything in one arena.
+
+The arena: buffers whose lifetimes overlap must not overlap in memory. The largest is placed first, each as low as it
+goes; most bytes that live at one moment are the bound below which no order can come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastconv.graph.ir import Graph, Value
+from fastconv.graph.lowering import Step
+from fastconv.graph.views import Buffer, Type
+
+__all__ = ["arrange", "places"]
+
+ALIGN = 64
+
+
+def _can_write_anywhere(value: Value, graph: Graph) -> bool:
+    """Whether its producer writes where it is told to, rather than hands on another view."""
+    own = {"conv", "map", "batch_norm", "concat", "pad", "max_pool", "avg_pool", "adaptive_max_pool"}
+    return value.producer is not None and value.producer.op in own | {"adaptive_avg_pool"} and value not in graph.outputs
+
+
+def places(graph: Graph, types: dict[Value, Type]) -> dict[Value, tuple[Value, int, int]]:
+    """For values that can be computed where a concatenation wants them: (the whole, axis, start).
+
+    From the last concatenation to the first, so that one that continues another shares its memory: the inputs of each
+    layer of a DenseNet are the first channels of the next one's.
+    """
+    found: dict[Value, tuple[Value, int, int]] = {}
+    for node in reversed(graph.nodes):
+        if node.op != "concat":
+            continue
+        parts, whole = list(node.given()), node.output
+        axis = node.attributes["axis"] % len(types[whole].shape)
+        starts = [0]
+        for part in parts:
+            starts.append(starts[-1] + types[part].shape[axis])
+        homes = [found.get(part) for part in parts]
+        first = homes[0]
+        if whole not in found and whole not in graph.outputs and first is not None:
+            follows = all(home == (first[0], axis, first[2] + start) for home, start in zip(homes, starts, strict=False))
+            if follows and first[1] == axis:
+                found[whole] = first
+                continue
+        for part, start in zip(parts, starts, strict=False):
+            if part not in found and parts.count(part) == 1 and _can_write_anywhere(part, graph):
+                found[part] = (whole, axis, start)
+    return found
+
+
+def arrange(steps: Sequence[Step]) -> tuple[int, int]:
+    """Gives every buffer of the arena its offset; returns the bytes of the arena and the bound below."""
+    life = _lives(steps)
+    for i, step in enumerate(steps):
+        if step.in_place is not None:
+            _join(life, i, step)
+    buffers = sorted(life, key=lambda b: (-b.nbytes, life[b]))
+    placed: list[Buffer] = []
+    size = 0
+    for buffer in buffers:
+        first, last = life[buffer]
+        offset, nbytes = 0, _rounded(buffer.nbytes)
+        for other in sorted((b for b in placed if life[b][0] <= last and first <= life[b][1]), key=lambda b: b.offset):
+            if offset + nbytes <= other.offset:
+                break
+            offset = max(offset, other.offset + _rounded(other.nbytes))
+        buffer.offset = offset
+        placed.append(buffer)
+        size = max(size, offset + nbytes)
+    least = max(
+        (sum(_rounded(b.nbytes) for b, (first, last) in life.items() if first <= i <= last) for i in range(len(steps))),
+        default=0,
+    )
+    return size, least
+
+
+def _rounded(nbytes: int) -> int:
+    return -(-nbytes // ALIGN) * ALIGN
+
+
+def _lives(steps: Sequence[Step]) -> dict[Buffer, tuple[int, int]]:
+    """The first and the last step that touch each buffer of the arena."""
+    life: dict[Buffer, tuple[int, int]] = {}
+    for i, step in enumerate(steps):
+        for view in (*step.reads, *step.writes):
+            if not view.buffer.is_external:
+                life[view.buffer] = (life.get(view.buffer, (i, i))[0], i)
+    return life
+
+
+def _join(life: dict[Buffer, tuple[int, int]], i: int, step: Step) -> None:
+    """Lets a step write over what nobody reads after it."""
+    assert step.in_place is not None
+    over, written = step.in_place
+    old, new = over.buffer.root(), written.buffer.root()
+    if old is new or old not in life or new not in life or life[old][1] != i or life[new][0] != i:
+        return
+    if sum(view.buffer.root() is old for view in step.reads) > 1:
+        return  # another operand lies there
+    same = over.offset == written.offset and over.strides == written.strides and over.dtype == written.dtype
+    if same and over.shape == written.shape and old.nbytes == new.nbytes:
+        new.shares = old
+        life[old] = (life[old][0], life.pop(new)[1])

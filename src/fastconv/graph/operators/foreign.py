@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What only Python knows: a step that calls a function, between those that the core runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastconv.graph.ir import Node
+from fastconv.graph.operators.record import Operator
+from fastconv.graph.views import Type
+
+if TYPE_CHECKING:
+    from fastconv.graph.lowering import Lowering
+
+__all__ = ["OPERATORS"]
+
+
+def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    result = node.attributes["call"](*(a for a in arrays if a is not None))
+    results = list(result) if isinstance(result, (tuple, list)) else [result]
+    if len(results) != len(node.outputs):
+        raise ValueError(f"it returns {len(results)} arrays; {len(node.outputs)} were expected")
+    return [np.asarray(y) for y in results]
+
+
+def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    """By trying it on zeros: what it does to shapes, only it knows."""
+    arrays = [None if t is None else np.zeros(t.shape, t.dtype) for t in types]
+    return [Type(y.shape, y.dtype) for y in _evaluate(node, arrays)]
+
+
+def _lower(low: Lowering, node: Node) -> None:
+    low.foreign(node)
+
+
+OPERATORS = (Operator("python", _infer, _evaluate, _lower, order="first"),)

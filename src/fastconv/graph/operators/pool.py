@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pooling: windows of one size, or as many as are asked for (``adaptive``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv import _args, _config
+from fastconv import functional as F
+from fastconv.graph.ir import Node
+from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.views import Type
+from fastconv.ops import _windows
+
+if TYPE_CHECKING:
+    from fastconv.graph.lowering import Lowering
+
+__all__ = ["OPERATORS"]
+
+
+def _pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
+    a, rank = node.attributes, len(shape) - 2
+    needs(1 <= rank <= 3, "its input has shape {}; it needs 3 to 5 axes", shape)
+    images = _windows.Images(shape, rank, _args.channels_first(rank), "its input")
+    kind = _windows.MAX if node.op.endswith("max_pool") else _windows.AVG
+    if node.op.startswith("adaptive"):
+        return _windows.Pooling(_windows.adaptive(images, a["output_size"]), kind)
+    windows = _windows.strided(
+        images, a["kernel_size"], a.get("stride"), a.get("padding", 0), a.get("dilation", 1), a.get("ceil_mode", False)
+    )
+    if kind == _windows.MAX:
+        return _windows.Pooling(windows, kind)
+    return _windows.Pooling(windows, kind, a.get("count_include_pad", True), _windows.divisor(a.get("divisor_override")))
+
+
+def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    (x,) = types
+    assert x is not None
+    return [Type((*x.shape[:2], *_pooling(node, x.shape).windows.out_size), x.dtype)]
+
+
+def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    (x,) = arrays
+    assert x is not None
+    arguments: dict[str, Any] = dict(node.attributes)
+    return [getattr(F, f"{node.op}{x.ndim - 2}d")(x, **arguments)]
+
+
+def _lower(low: Lowering, node: Node) -> None:
+    x, y = low.view(node.inputs[0]), low.result(node)
+    if x.dtype not in low.floats or 0 in y.shape:
+        low.foreign(node)
+        return
+    core = _pooling(node, x.shape).core
+    plan = core.plan(x.shape, x.strides, y.shape, y.strides, x.dtype.itemsize, _config.ISA)
+    low.step(node, plan, src=x, dst=y)
+
+
+OPERATORS = tuple(
+    Operator(name, _infer, _evaluate, _lower)
+    for name in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
+)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Elementwise programs: a tuple of ``(function, *numbers)`` or ``(function, *operands)``, applied one after the other.
+
+Each function takes what the one before has computed and returns what the next one takes; operands are counted from 1,
+as the inputs of the node that has the program.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args
+
+__all__ = ["COMBINING", "NOTHING", "Program", "activation", "clamp", "evaluate", "renumbered"]
+
+Program = tuple[tuple[Any, ...], ...]
+
+#: What the core's convolutions do with a result if nothing is asked for.
+NOTHING = _args.ACTIVATIONS[None]
+
+
+def clamp(low: float = -math.inf, high: float = math.inf) -> tuple[Any, ...]:
+    """ReLU is ``clamp(0)``."""
+    return "clamp", float(low), float(high)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))
+    return np.where(x > 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[x.dtype])(x) if x.size else x
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _elu(x: np.ndarray, alpha: float) -> np.ndarray:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+#: Of one number, and constants.
+_SINGLE: dict[str, Callable[..., np.ndarray]] = {
+    "clamp": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    "affine": lambda x, scale, shift: x * scale + shift,
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
+    "hardsigmoid": lambda x, scale, shift: np.clip(x * scale + shift, 0, 1),
+    "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "tanh": np.tanh,
+    "leaky_relu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "elu": _elu,
+    "gelu": lambda x: 0.5 * x * (1 + _erf(x * math.sqrt(0.5))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "softplus": _softplus,
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "reciprocal": lambda x: 1 / x,
+    "abs": np.abs,
+    "neg": np.negative,
+    "square": np.square,
+    "erf": _erf,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "sign": np.sign,
+}
+
+#: Of one number and others.
+COMBINING: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "rsub": lambda x, y: y - x,
+    "mul": np.multiply,
+    "div": np.divide,
+    "rdiv": lambda x, y: y / x,
+    "min": np.minimum,
+    "max": np.maximum,
+    "pow": np.power,
+    "prelu": lambda x, slope: np.where(x > 0, x, slope * x),
+    "fma": lambda x, scale, shift: x * scale + shift,
+}
+
+
+def evaluate(program: Program, x: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """What a program means; ``others`` are operands 1, 2, ..."""
+    for name, *rest in program:
+        with np.errstate(all="ignore"):
+            if name in COMBINING:
+                x = COMBINING[name](x, *(others[i - 1] for i in rest)).astype(x.dtype, copy=False)
+            else:
+                x = _SINGLE[name](x, *rest).astype(x.dtype, copy=False)
+    return x
+
+
+def renumbered(program: Program, first: int) -> Program:
+    """The same with operands counted from ``first`` instead of 1."""
+    return tuple((name, *(i + first - 1 for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in program)
+
+
+def activation(program: Program) -> tuple[int, float, float] | None:
+    """How the core's convolutions know a program, if they do."""
+    if not program:
+        return NOTHING
+    if len(program) > 1:
+        return None
+    name, *numbers = program[0]
+    if name == "clamp":
+        return (NOTHING[0], *numbers)
+    return _args.ACTIVATIONS.get(name)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Operators that only move numbers: most of them are another view of the same memory, and no step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastconv.graph.ir import Node
+from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.views import Type, dense, reshaped
+
+if TYPE_CHECKING:
+    from fastconv.graph.lowering import Lowering
+
+__all__ = ["OPERATORS"]
+
+
+def _only(types: Sequence[Type | None]) -> Type:
+    (x,) = types
+    assert x is not None
+    return x
+
+
+def _array(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
+    (x,) = arrays
+    assert x is not None
+    return x
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def _flat_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    rank = len(shape)
+    start, stop = (
+        i + rank if i < 0 else i for i in (node.attributes.get("start", 1), node.attributes.get("stop", -1))
+    )
+    if rank == 0:
+        return (1,)
+    needs(0 <= start <= stop < rank, "its input has shape {}, which has no axes {} to {}", shape, start, stop)
+    return (*shape[:start], math.prod(shape[start : stop + 1]), *shape[stop + 1 :])
+
+
+def _wanted_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if node.op == "flatten":
+        return _flat_shape(node, shape)
+    wanted = [shape[i] if n == 0 else n for i, n in enumerate(node.attributes["shape"])]
+    if -1 in wanted:
+        rest = math.prod(n for n in wanted if n != -1)
+        needs(rest != 0 and math.prod(shape) % rest == 0, "its input has shape {}, which is no {}", shape, wanted)
+        wanted[wanted.index(-1)] = math.prod(shape) // rest
+    needs(math.prod(wanted) == math.prod(shape), "its input has shape {}; it cannot be {}", shape, tuple(wanted))
+    return tuple(wanted)
+
+
+def _infer_reshape(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x = _only(types)
+    return [Type(_wanted_shape(node, x.shape), x.dtype)]
+
+
+def _evaluate_reshape(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x = _array(arrays)
+    return [x.reshape(_wanted_shape(node, x.shape))]
+
+
+def _lower_reshape(low: Lowering, node: Node) -> None:
+    x, shape = low.view(node.inputs[0]), low.type(node.output).shape
+    y = reshaped(x, shape)
+    if y is None:
+        packed = low.scratch(x.type, dense(x.shape), node.name)
+        low.elementwise(node, (), x, (), packed)
+        y = packed._replace(shape=shape, strides=dense(shape))
+    low.alias(node, y)
+
+
+# --- order of axes ----------------------------------------------------------------------------------------------------
+
+
+def _infer_transpose(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x, order = _only(types), node.attributes["order"]
+    needs(sorted(order) == list(range(len(x.shape))), "its input has shape {}; it has no axes {}", x.shape, order)
+    return [Type(tuple(x.shape[i] for i in order), x.dtype)]
+
+
+def _evaluate_transpose(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    return [_array(arrays).transpose(node.attributes["order"])]
+
+
+def _lower_transpose(low: Lowering, node: Node) -> None:
+    low.alias(node, low.view(node.inputs[0]).transposed(tuple(node.attributes["order"])))
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _axis(node: Node, rank: int) -> int:
+    axis = node.attributes["axis"]
+    needs(-rank <= axis < rank, "its input has {} axes; there is no axis {}", rank, axis)
+    return axis % rank
+
+
+def _infer_slice(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x = _only(types)
+    axis = _axis(node, len(x.shape))
+    start, stop, _ = slice(node.attributes["start"], node.attributes["stop"]).indices(x.shape[axis])
+    return [Type((*x.shape[:axis], max(stop - start, 0), *x.shape[axis + 1 :]), x.dtype)]
+
+
+def _evaluate_slice(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x = _array(arrays)
+    part = slice(node.attributes["start"], node.attributes["stop"])
+    return [x[(slice(None),) * _axis(node, x.ndim) + (part,)]]
+
+
+def _lower_slice(low: Lowering, node: Node) -> None:
+    x = low.view(node.inputs[0])
+    axis = _axis(node, len(x.shape))
+    start, stop, _ = slice(node.attributes["start"], node.attributes["stop"]).indices(x.shape[axis])
+    low.alias(node, x.sliced(axis, start, max(stop, start)))
+
+
+def _infer_concat(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    first, *others = (t for t in types if t is not None)
+    axis = _axis(node, len(first.shape))
+    for other in others:
+        same = len(other.shape) == len(first.shape) and all(
+            a == b for i, (a, b) in enumerate(zip(first.shape, other.shape, strict=True)) if i != axis
+        )
+        needs(
+            same,
+            "its inputs have shapes {} and {}; they need to agree in all axes but {}",
+            first.shape,
+            other.shape,
+            axis,
+        )
+        if other.dtype != first.dtype:
+            raise TypeError(f"its inputs have dtypes {first.dtype} and {other.dtype}; they need to be the same")
+    length = first.shape[axis] + sum(other.shape[axis] for other in others)
+    return [Type((*first.shape[:axis], length, *first.shape[axis + 1 :]), first.dtype)]
+
+
+def _evaluate_concat(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    given = [a for a in arrays if a is not None]
+    return [np.concatenate(given, _axis(node, given[0].ndim))]
+
+
+def _lower_concat(low: Lowering, node: Node) -> None:
+    """Whatever could be written into its place has been (`memory.Places`); the rest is copied."""
+    y, axis, start = low.result(node), _axis(node, len(low.type(node.output).shape)), 0
+    for value in node.given():
+        x = low.view(value)
+        stop = start + x.shape[axis]
+        part = y.sliced(axis, start, stop)
+        if not (x.buffer is part.buffer and x.offset == part.offset and x.strides == part.strides):
+            low.elementwise(node, (), x, (), part)
+        start = stop
+
+
+# --- borders ----------------------------------------------------------------------------------------------------------
+
+
+def _infer_pad(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x, pairs = _only(types), node.attributes["pairs"]
+    needs(len(pairs) == len(x.shape), "its input has shape {}; it needs {} axes", x.shape, len(pairs))
+    shape = tuple(n + before + after for n, (before, after) in zip(x.shape, pairs, strict=True))
+    needs(min(shape, default=0) >= 0, "its input has shape {}; {} leaves nothing of it", x.shape, pairs)
+    return [Type(shape, x.dtype)]
+
+
+def _evaluate_pad(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x, pairs = _array(arrays), node.attributes["pairs"]
+    kept = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, pairs, strict=True))
+    added = [(max(before, 0), max(after, 0)) for before, after in pairs]
+    return [np.pad(x[kept], added, constant_values=node.attributes.get("value", 0))]
+
+
+def _lower_pad(low: Lowering, node: Node) -> None:
+    x, y, pairs = low.view(node.inputs[0]), low.result(node), node.attributes["pairs"]
+    value = np.full((1,) * len(x.shape), node.attributes.get("value", 0), x.dtype)
+    rest = y
+    for axis, (before, after) in enumerate(pairs):  # the borders of an axis, and what is left for the others
+        length = rest.shape[axis]
+        for start, stop in ((0, max(before, 0)), (length - max(after, 0), length)):
+            if stop > start:
+                border = rest.sliced(axis, start, stop)
+                fill = low.array(value, node.name)._replace(shape=border.shape, strides=(0,) * len(border.shape))
+                low.elementwise(node, (), fill, (), border)
+        rest = rest.sliced(axis, max(before, 0), length - max(after, 0))
+        x = x.sliced(axis, max(-before, 0), x.shape[axis] - max(-after, 0))
+    low.elementwise(node, (), x, (), rest)
+
+
+# --- nothing ----------------------------------------------------------------------------------------------------------
+
+
+def _infer_identity(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    return [_only(types)]
+
+
+def _evaluate_identity(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    return [_array(arrays)]
+
+
+def _lower_identity(low: Lowering, node: Node) -> None:
+    low.alias(node, low.view(node.inputs[0]))
+
+
+OPERATORS = (
+    Operator("flatten", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first"),
+    Operator("reshape", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first"),
+    Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first"),
+    Operator("slice", _infer_slice, _evaluate_slice, _lower_slice),
+    Operator("concat", _infer_concat, _evaluate_concat, _lower_concat),
+    Operator("pad", _infer_pad, _evaluate_pad, _lower_pad),
+    Operator("identity", _infer_identity, _evaluate_identity, _lower_identity),
+)

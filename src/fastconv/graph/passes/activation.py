@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Activations behind convolutions, linear layers and norms."""
+
+from __future__ import annotations
+
+from fastconv.graph.ir import Graph
+from fastconv.graph.operators.programs import COMBINING
+
+__all__ = ["LONGEST", "fuse_activations"]
+
+LONGEST = 8  # functions of a program that the core runs at once
+
+
+def fuse_activations(graph: Graph) -> int:
+    """f(conv(x)), applied as the convolution stores its result or while that is still in the cache."""
+    fused = 0
+    readers = graph.readers()
+    for node in list(graph.nodes):
+        if node.op not in ("conv", "linear", "batch_norm"):
+            continue
+        while node.output not in graph.outputs and len(readers.get(node.output, ())) == 1:
+            (reader,) = readers[node.output]
+            finish = node.attributes.get("finish", ())
+            if reader.op != "map" or len(reader.inputs) != 1:
+                break
+            program = reader.attributes["program"]
+            if any(step[0] in COMBINING for step in program) or len(finish) + len(program) > LONGEST - 2:
+                break
+            node.attributes["finish"] = (*finish, *program)
+            graph.remove(reader, node.output)
+            readers[node.output] = readers.pop(reader.output, [])
+            fused += 1
+    return fused

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Batch norm, folded into the weights of a convolution or a linear layer.
+
+Behind it:  scale * (W x + b) + shift  =  (scale * W) x + (scale * b + shift), the scale per output channel.
+Before it:  W (scale * x + shift) + b  =  (W * scale) x + (W shift + b), the scale per input channel; only where no border
+of zeros is added in between. A norm of a concatenation of such layers is one norm for each. All of it is computed in
+float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv.graph.ir import Constant, Graph, Node, Value
+from fastconv.graph.operators.elementwise import scale_and_shift
+from fastconv.graph.passes.pad import _pairs
+
+__all__ = ["fold_batch_norms"]
+
+
+def fold_batch_norms(graph: Graph) -> int:
+    """Weights that have the scale of a batch norm in them, instead of the norm."""
+    folded = 0
+    for node in list(graph.nodes):
+        if node.op != "batch_norm" or any(v is not None and v.constant is None for v in node.inputs[1:]):
+            continue
+        folded += _fold_behind(graph, node) or _fold_into_parts(graph, node) or _fold_before(graph, node)
+    return folded
+
+
+def _is_open(value: Value | None, graph: Graph, readers: dict[Value, list[Node]]) -> bool:
+    """Whether a convolution computes the value, with nothing behind it yet, and for one reader alone."""
+    node = value.producer if value is not None else None
+    if node is None or node.op not in ("conv", "linear") or node.attributes.get("finish") or len(node.inputs) > 3:
+        return False
+    if len(readers[node.output]) != 1 or node.output in graph.outputs:
+        return False
+    return all(v is None or v.constant is not None for v in node.inputs[1:3])
+
+
+def _fold_behind(graph: Graph, norm: Node) -> bool:
+    source = norm.inputs[0]
+    if not _is_open(source, graph, graph.readers()):
+        return False
+    assert source is not None and source.producer is not None
+    _scale_outputs(graph, source.producer, *scale_and_shift(norm))
+    graph.remove(norm, source)
+    return True
+
+
+def _fold_into_parts(graph: Graph, norm: Node) -> bool:
+    """Behind a concatenation of channels."""
+    source = norm.inputs[0]
+    concat = source.producer if source is not None else None
+    readers = graph.readers()
+    if concat is None or concat.op != "concat" or concat.attributes["axis"] != 1 or len(readers[concat.output]) != 1:
+        return False
+    parts = list(concat.given())
+    if concat.output in graph.outputs or not all(_is_open(part, graph, readers) for part in parts):
+        return False
+    scale, shift = scale_and_shift(norm)
+    start = 0
+    for part in parts:
+        assert part.producer is not None
+        stop = start + _out_channels(part.producer)
+        _scale_outputs(graph, part.producer, _part(scale, start, stop), _part(shift, start, stop))
+        start = stop
+    graph.remove(norm, concat.output)
+    return True
+
+
+def _part(factor: Constant, start: int, stop: int) -> Constant:
+    return Constant.derived(lambda array: array[start:stop], [factor], (stop - start,), factor.dtype)
+
+
+def _weight(node: Node) -> Constant:
+    value = node.inputs[1]
+    assert value is not None and value.constant is not None
+    return value.constant
+
+
+def _bias(node: Node) -> Constant | None:
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    return None if value is None else value.constant
+
+
+def _groups(node: Node) -> int:
+    return int(node.attributes.get("groups", 1))
+
+
+def _out_channels(node: Node) -> int:
+    weight = _weight(node).shape
+    return weight[1] * _groups(node) if node.attributes.get("transposed") else weight[0]
+
+
+def _replace_weights(graph: Graph, node: Node, weight: Constant, bias: Constant) -> None:
+    node.inputs = [
+        node.inputs[0],
+        graph.constant(weight, f"{node.name}.weight"),
+        graph.constant(bias, f"{node.name}.bias"),
+    ]
+
+
+def _scale_outputs(graph: Graph, node: Node, scale: Constant, shift: Constant) -> None:
+    weight, bias, groups = _weight(node), _bias(node), _groups(node)
+    transposed = bool(node.attributes.get("transposed"))
+
+    def scaled(w: np.ndarray, s: np.ndarray) -> np.ndarray:
+        if transposed:  # (inputs, outputs of a group, *kernel)
+            inner = w.reshape(groups, -1, *w.shape[1:])
+            factor = s.reshape(groups, 1, w.shape[1], *(1,) * (w.ndim - 2))
+            return (inner * factor).reshape(w.shape).astype(w.dtype)
+        return (w * s.reshape(-1, *(1,) * (w.ndim - 1))).astype(w.dtype)
+
+    def shifted(s: np.ndarray, t: np.ndarray, *b: np.ndarray) -> np.ndarray:
+        return (t + s * b[0] if b else t).astype(weight.dtype)
+
+    made = Constant.derived(scaled, (weight, scale), weight.shape, weight.dtype)
+    parts = (scale, shift) if bias is None else (scale, shift, bias)
+    _replace_weights(graph, node, made, Constant.derived(shifted, parts, shift.shape, weight.dtype))
+
+
+def _fold_before(graph: Graph, norm: Node) -> bool:
+    readers = graph.readers().get(norm.output, [])
+    source = norm.inputs[0]
+    if len(readers) != 1 or norm.output in graph.outputs or norm.attributes.get("finish") or source is None:
+        return False
+    (node,) = readers
+    if node.op not in ("conv", "linear") or node.inputs[0] is not norm.output or node.attributes.get("transposed"):
+        return False
+    if any(v is not None and v.constant is None for v in node.inputs[1:3]):
+        return False
+    weight, bias, groups = _weight(node), _bias(node), _groups(node)
+    scale, shift = scale_and_shift(norm)
+    if node.op == "conv":
+        pairs = _pairs(node.attributes.get("padding", 0), len(weight.shape) - 2)
+        if pairs is None or any(any(pair) for pair in pairs):
+            return False
+    elif scale.shape[0] != weight.shape[1]:
+        return False  # a norm of rows along another axis than the layer's features
+
+    def by_group(w: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """The weights with the factor of each input channel, in float64."""
+        inner = w.reshape(groups, -1, *w.shape[1:]).astype(np.float64)
+        return (inner * factor.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))).reshape(w.shape)
+
+    def scaled(w: np.ndarray, s: np.ndarray) -> np.ndarray:
+        return by_group(w, s).astype(w.dtype)
+
+    def shifted(w: np.ndarray, t: np.ndarray, *b: np.ndarray) -> np.ndarray:
+        total = by_group(w, t).sum(axis=tuple(range(1, w.ndim)))
+        return (total + b[0] if b else total).astype(w.dtype)
+
+    made = Constant.derived(scaled, (weight, scale), weight.shape, weight.dtype)
+    parts = (weight, shift) if bias is None else (weight, shift, bias)
+    extra = node.inputs[3:]
+    _replace_weights(graph, node, made, Constant.derived(shifted, parts, (weight.shape[0],), weight.dtype))
+    node.inputs = [source, *node.inputs[1:], *extra]
+    graph.nodes.remove(norm)
+    return True

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Nodes that need not be there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.graph.ir import Constant, Graph, Node, Value
+from fastconv.graph.operators import OPERATORS
+from fastconv.graph.views import Type
+
+__all__ = ["fold_constants", "remove_dead_nodes", "remove_identities"]
+
+
+def fold_constants(graph: Graph) -> int:
+    """What depends on constants alone is a constant, which is computed when somebody asks for it."""
+    folded = 0
+    for node in list(graph.nodes):
+        known = [value.constant for value in node.given() if value.constant is not None]
+        if node.op == "python" or not known or len(known) != sum(1 for _ in node.given()) or len(node.outputs) != 1:
+            continue
+        operator = OPERATORS[node.op]
+        types = [
+            None if v is None or v.constant is None else Type(v.constant.shape, v.constant.dtype) for v in node.inputs
+        ]
+        (made,) = operator.infer(node, types)
+        constant = Constant.derived(_evaluation(node), known, made.shape, made.dtype)
+        graph.remove(node, graph.constant(constant, node.name))
+        folded += 1
+    return folded
+
+
+def _evaluation(node: Node) -> Any:
+    def make(*arrays: np.ndarray) -> np.ndarray:
+        left = iter(arrays)
+        return OPERATORS[node.op].evaluate(node, [None if v is None else next(left) for v in node.inputs])[0]
+
+    return make
+
+
+def _is_nothing(node: Node) -> bool:
+    if node.op == "map":
+        return not node.attributes["program"] and len(node.inputs) == 1
+    if node.op == "pad":
+        return not any(any(pair) for pair in node.attributes["pairs"])
+    if node.op == "transpose":
+        return tuple(node.attributes["order"]) == tuple(range(len(node.attributes["order"])))
+    return node.op == "identity" or (node.op == "concat" and len(node.inputs) == 1)
+
+
+def remove_identities(graph: Graph) -> int:
+    """Nodes whose output is their input: x instead of f(x) = x."""
+    nothing = [node for node in graph.nodes if _is_nothing(node)]
+    for node in nothing:
+        source = node.inputs[0]
+        assert source is not None
+        graph.remove(node, source)
+    return len(nothing)
+
+
+def remove_dead_nodes(graph: Graph) -> int:
+    """Nodes that no output depends on."""
+    needed: set[Value] = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if any(value in needed for value in node.outputs):
+            needed.update(node.given())
+            kept.append(node)
+    removed = len(graph.nodes) - len(kept)
+    graph.nodes = kept[::-1]
+    return removed

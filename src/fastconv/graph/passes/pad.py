@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Padding in front of a convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastconv.graph.ir import Graph, Node
+
+__all__ = ["fold_pads"]
+
+
+def _pairs(padding: Any, rank: int) -> list[tuple[int, int]] | None:
+    """Padding before and after each axis, if it is given in numbers."""
+    if isinstance(padding, str):
+        return [(0, 0)] * rank if padding == "valid" else None
+    sizes = [padding] * rank if isinstance(padding, int) else list(padding)
+    return [(p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in sizes]
+
+
+def _is_zero_border(node: Node | None) -> bool:
+    if node is None or node.op != "pad" or node.attributes.get("value", 0) != 0:
+        return False
+    pairs = node.attributes["pairs"]
+    return not any(any(pair) for pair in pairs[:2]) and all(min(pair) >= 0 for pair in pairs)
+
+
+def fold_pads(graph: Graph) -> int:
+    """conv(pad(x, p), padding=q) = conv(x, padding=p + q), for zeros around the pixels."""
+    folded = 0
+    for node in graph.nodes:
+        source = node.inputs[0] if node.op == "conv" and not node.attributes.get("transposed") else None
+        before = source.producer if source is not None else None
+        if not _is_zero_border(before):
+            continue
+        assert before is not None
+        border = before.attributes["pairs"][2:]
+        own = _pairs(node.attributes.get("padding", 0), len(border))
+        if own is not None:
+            both = zip(border, own, strict=True)
+            node.attributes["padding"] = tuple((a + c, b + d) for (a, b), (c, d) in both)
+            node.inputs[0] = before.inputs[0]
+            folded += 1
+    return folded

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Sums of which one term is a convolution."""
+
+from __future__ import annotations
+
+from fastconv.graph.ir import Graph, Node, Value
+from fastconv.graph.passes.batch_norm import _is_open
+
+__all__ = ["fuse_residuals"]
+
+
+def fuse_residuals(graph: Graph) -> int:
+    """conv(x) + y, added as the convolution stores its result; of two convolutions the later one."""
+    fused = 0
+    for node in list(graph.nodes):
+        if node.op != "map" or len(node.inputs) != 2 or node.attributes["program"][:1] != (("add", 1),):
+            continue
+        readers, order = graph.readers(), {n: i for i, n in enumerate(graph.nodes)}
+        found: list[tuple[int, Value, Value]] = []
+        for value, other in (node.inputs, node.inputs[::-1]):
+            if value is not None and other is not None and value is not other and _is_open(value, graph, readers):
+                assert value.producer is not None
+                found.append((order[value.producer], value, other))
+        if found:
+            _, value, other = max(found, key=lambda entry: entry[0])
+            _fuse(graph, node, value, other)
+            fused += 1
+    return fused
+
+
+def _fuse(graph: Graph, node: Node, value: Value, other: Value) -> None:
+    conv = value.producer
+    assert conv is not None
+    conv.inputs = [*conv.inputs, *[None] * (3 - len(conv.inputs)), other]
+    conv.attributes["finish"] = node.attributes["program"][1:]
+    # Where the sum stood, both terms are there.
+    graph.nodes.remove(conv)
+    graph.nodes[graph.nodes.index(node)] = conv
+    graph.replace(node.output, value)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A graph for inputs of given shapes, ready to run: steps, an arena, and the order in which they go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastconv import _core
+from fastconv.graph import layout, memory
+from fastconv.graph.ir import Graph
+from fastconv.graph.lowering import Lowering, Options, Step, infer
+from fastconv.graph.views import Buffer, Type, View
+
+__all__ = ["Program"]
+
+
+class _Native:
+    """Steps in a row that the core runs in one call."""
+
+    def __init__(self, steps: Sequence[Step], arena: int, outside: tuple[int, ...], threads: int) -> None:
+        self.names = [step.name for step in steps]
+        fixed: dict[int, int] = {}
+        arrays: list[Any] = []
+        for step in steps:
+            for buffer in _buffers(step):
+                if buffer.array is not None and id(buffer.array) not in fixed:
+                    fixed[id(buffer.array)] = len(arrays)
+                    arrays.append(buffer.array)
+
+        def place(operand: View | Buffer | None) -> tuple[int, int] | None:
+            if operand is None:
+                return None
+            buffer, offset = (operand, 0) if isinstance(operand, Buffer) else (operand.buffer, operand.byte_offset)
+            if buffer.array is not None:
+                return fixed[id(buffer.array)], offset
+            if buffer.place is not None:
+                return len(arrays) + 1 + buffer.place, offset
+            return len(arrays), buffer.root().offset + offset
+
+        listed = []
+        for step in steps:
+            o = step.operands
+            others = tuple(place(view) for view in o["others"])
+            where = (place(o["src"]), place(o["wei"]), place(o["residual"]), place(o["dst"]))
+            listed.append((step.plan, *where, None, others))
+        self.net = _core.Net(listed, tuple(arrays), (arena, *outside), threads)
+
+    def run(self, arrays: tuple[np.ndarray, ...], timed: bool) -> list[float] | None:
+        return self.net.run(arrays, True) if timed else self.net.run(arrays)
+
+
+class _Called:
+    """A step in Python."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def run(self, arrays: tuple[np.ndarray, ...], timed: bool) -> list[float] | None:
+        started = time.perf_counter()
+        step = self.step
+        assert step.call is not None
+        try:
+            results = step.call(*(self._array(view, arrays) for view in step.reads))
+        except Exception as error:
+            error.add_note(f"in node {step.name!r} ({step.op}) of a compiled network")
+            raise
+        for view, result in zip(step.writes, results, strict=True):
+            target = self._array(view, arrays)
+            if result.shape != target.shape:
+                raise ValueError(
+                    f"node {step.name!r} ({step.op}) returned an array of shape {result.shape}; on zeros it had been "
+                    f"{target.shape}"
+                )
+            target[...] = result
+        return [time.perf_counter() - started] if timed else None
+
+    @staticmethod
+    def _array(view: View, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+        buffer = view.buffer
+        if buffer.array is not None:
+            return view.on(buffer.array)
+        if buffer.place is not None:
+            return view.on(arrays[1 + buffer.place])
+        return view._replace(offset=view.offset + buffer.root().offset // view.dtype.itemsize).on(arrays[0])
+
+
+def _buffers(step: Step) -> list[Buffer]:
+    views = [v.buffer for v in (*step.reads, *step.writes)]
+    weights = step.operands.get("wei")
+    return views if weights is None else [*views, weights]
+
+
+class Program:
+    """What a compiled network does with inputs of these types.
+
+    Attributes
+    ----------
+    steps : list of Step
+    outputs : list of Type
+    arena_bytes, least_bytes : int
+        Memory of a call for what is computed between inputs and outputs, and the most that lives at one moment.
+    """
+
+    def __init__(self, graph: Graph, inputs: Sequence[Type], options: Options, pack: Any) -> None:
+        types = infer(graph, inputs)
+        order = layout.assign(graph, types, options)
+        self.steps = Lowering(graph, types, order, memory.places(graph, types), options, pack).run()
+        self.arena_bytes, self.least_bytes = memory.arrange(self.steps)
+        self.outputs = [types[value] for value in graph.outputs]
+        self._outside = tuple(t.nbytes for t in (*inputs, *self.outputs))
+        self._parts: dict[int, list[_Native | _Called]] = {}
+        self._lock = threading.Lock()
+        self._check()
+
+    def _check(self) -> None:
+        """Last line of defence: every operand lies within its buffer, and every buffer within the arena."""
+        for step in self.steps:
+            for view in (*step.reads, *step.writes):
+                assert 0 <= view.byte_offset and view.reaches() <= view.buffer.nbytes, (step.name, view)
+                assert min(view.strides, default=0) >= 0, (step.name, view)
+                root = view.buffer.root()
+                assert root.is_external or root.offset + root.nbytes <= self.arena_bytes, (step.name, view)
+
+    def parts(self, threads: int) -> list[_Native | _Called]:
+        """The steps as they are run by so many threads."""
+        parts = self._parts.get(threads)
+        if parts is not None:
+            return parts
+        with self._lock:
+            if threads not in self._parts:
+                self._parts[threads] = self._made(threads)
+            return self._parts[threads]
+
+    def _made(self, threads: int) -> list[_Native | _Called]:
+        parts: list[_Native | _Called] = []
+        row: list[Step] = []
+        for step in self.steps:
+            if step.plan is not None:
+                row.append(step)
+                continue
+            if row:
+                parts.append(_Native(row, self.arena_bytes, self._outside, threads))
+                row = []
+            parts.append(_Called(step))
+        if row:
+            parts.append(_Native(row, self.arena_bytes, self._outside, threads))
+        return parts
+
+    def run(self, arrays: tuple[np.ndarray, ...], threads: int) -> None:
+        """``arrays``: the arena, inputs and outputs."""
+        for part in self.parts(threads):
+            part.run(arrays, False)
+
+    def timed(self, arrays: tuple[np.ndarray, ...], threads: int) -> list[float]:
+        """The seconds of each step."""
+        seconds: list[float] = []
+        for part in self.parts(threads):
+            seconds += part.run(arrays, True) or []
+        return seconds
+
+    def scratch_bytes(self, threads: int) -> int:
+        """Of a call, for the kernels' own use."""
+        return max((part.net.scratch_bytes for part in self.parts(threads) if isinstance(part, _Native)), default=0)
