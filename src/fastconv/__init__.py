@@ -14,12 +14,13 @@ from fastconv._names import only
 #: Why there is nothing here but the command line, which tells it in one line.
 _failure: ImportError | None = None
 try:
-    from fastconv import functional, grad, models, nn, optim, reference
+    from fastconv import functional, grad, graph, models, nn, optim, reference
     from fastconv._about import config, show_config
     from fastconv._config import fma_peak, get_num_threads, isa, set_num_threads, threads
     from fastconv._version import __version__
     from fastconv.functional import *  # noqa: F403
     from fastconv.functional import __all__ as _functions
+    from fastconv.graph import compile, load_net
     from fastconv.io import load, save
     from fastconv.plan import ALGORITHMS, ConvPlan, algorithms
 except ImportError as error:  # FASTCONV_ISA is unknown, or the like
@@ -35,13 +36,16 @@ __all__ = [
     "ConvPlan",
     "__version__",
     "algorithms",
+    "compile",
     "config",
     "fma_peak",
     "functional",
     "get_num_threads",
     "grad",
+    "graph",
     "isa",
     "load",
+    "load_net",
     "models",
     "nn",
     "optim",

@@ -12,6 +12,7 @@ from fastconv.graph.net import CompiledNet, Memory, Tensor, compile
 from fastconv.graph.operators import OPERATORS
 from fastconv.graph.passes import PASSES, run_passes
 from fastconv.graph.profile import Profile, Row, Summary
+from fastconv.graph.store import load_net
 
 __all__ = [
     "OPERATORS",
@@ -27,6 +28,7 @@ __all__ = [
     "Tensor",
     "Value",
     "compile",
+    "load_net",
     "run_passes",
 ]
 __dir__ = only(__all__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _args, _config, _core, _maps, _plans
+from fastconv import _args, _core, _plans
 from fastconv.graph.ir import Constant, Graph, Node, Value
 from fastconv.graph.operators import OPERATORS, programs
 from fastconv.graph.views import Buffer, Type, View, dense
@@ -229,14 +229,6 @@ class Lowering:
         if 0 in dst.shape:
             return
         src, *wide = (_broadcast(view, dst.shape) for view in (src, *others))
-        over = (src, dst) if src.shape == dst.shape and src.strides == dst.strides else None
-        if src.dtype in FLOATS and _maps.serves(program):
-            strides = [view.strides for view in wide]
-            plan = _maps.plan(src.dtype, dst.shape, src.strides, strides, dst.strides, program, _config.ISA)
-            operands = {"src": src, "wei": None, "residual": None, "dst": dst, "others": tuple(wide)}
-            self.steps.append(Step(name, op, plan, [src, *wide], [dst], operands, None, over))
-            return
-
         def call(x: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:
             return [programs.evaluate(program, x, rest)]
 

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Compiled networks in files: the graph as JSON, the weights beside it, nothing that depends on the instruction set."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from fastconv import io
+from fastconv.graph.ir import Graph, Node, Value
+from fastconv.graph.net import CompiledNet, _rebuilt
+from fastconv.graph.operators import OPERATORS
+
+__all__ = ["load_net", "save_net"]
+
+_GRAPH = "fastconv.graph"  # the entry of the file that is not a weight
+_VERSION = 1
+
+
+def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """See `CompiledNet.save`."""
+    foreign = [node.name for node in graph.nodes if node.op == "python"]
+    if foreign:
+        raise ValueError(f"node {foreign[0]!r} calls Python, which cannot be saved")
+    numbers: dict[Value, int] = {}
+    arrays: dict[str, np.ndarray] = {}
+    constants = []
+    for value in graph.inputs:
+        numbers[value] = len(numbers)
+    for value in graph.constants():
+        assert value.constant is not None
+        numbers[value] = len(numbers)
+        key = _key(value.name, arrays)
+        constants.append(key)
+        arrays[key] = np.asarray(value.constant.array())
+    for node in graph.nodes:
+        for value in node.outputs:
+            numbers[value] = len(numbers)
+    described = {
+        "version": _VERSION,
+        "name": graph.name,
+        "settings": settings,
+        "inputs": [{"name": v.name, "shape": v.shape, "dtype": str(np.dtype(v.dtype))} for v in graph.inputs],
+        "constants": constants,
+        "nodes": [
+            {
+                "op": node.op,
+                "name": node.name,
+                "inputs": [None if v is None else numbers[v] for v in node.inputs],
+                "outputs": [v.name for v in node.outputs],
+                "attributes": node.attributes,
+            }
+            for node in graph.nodes
+        ],
+        "outputs": [numbers[v] for v in graph.outputs],
+    }
+    text = np.frombuffer(json.dumps(described).encode(), np.uint8)
+    io.save({_GRAPH: text, **arrays}, path)
+
+
+def _key(name: str, taken: dict[str, np.ndarray]) -> str:
+    key, count = name, 1
+    while key in taken or key == _GRAPH:
+        count += 1
+        key = f"{name}#{count}"
+    return key
+
+
+def load_net(path: str | os.PathLike[str]) -> CompiledNet:
+    """A network from a file that `CompiledNet.save` wrote. It takes NumPy alone, whatever the model came from.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npz`` or ``.safetensors``.
+
+    Returns
+    -------
+    CompiledNet
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds no network.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, fastconv as fc
+    >>> model = fc.nn.Sequential(fc.nn.Conv2d(3, 8, 3, rng=0), fc.nn.ReLU()).eval()
+    >>> image = np.ones((1, 3, 8, 8), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fc.compile(model, image.shape).save(folder + "/net.npz")
+    ...     net = fc.load_net(folder + "/net.npz")
+    >>> np.array_equal(net(image), fc.compile(model, image.shape)(image))
+    True
+    """
+    arrays = io.load(path)
+    if _GRAPH not in arrays:
+        raise ValueError(f"{os.fspath(path)} holds no network: there is no entry {_GRAPH!r}; fastconv.load reads weights")
+    try:
+        described = json.loads(arrays.pop(_GRAPH).tobytes().decode())
+        if described["version"] != _VERSION:
+            raise ValueError(f"it is of version {described['version']}; this fastconv reads version {_VERSION}")
+        graph = _graph_of(described, arrays)
+        return _rebuilt(graph, described["settings"])
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{os.fspath(path)} holds no network that can be run: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph:
+    graph = Graph(str(described["name"]))
+    values: list[Value] = []
+    for entry in described["inputs"]:
+        values.append(graph.input(str(entry["name"]), _tuple(entry["shape"]), np.dtype(entry["dtype"])))
+    for key in described["constants"]:
+        values.append(graph.constant(arrays[key], key))
+    for entry in described["nodes"]:
+        if entry["op"] not in OPERATORS or entry["op"] == "python":
+            raise ValueError(f"node {entry['name']!r} is of an unknown operator, {entry['op']!r}")
+        inputs = [None if i is None else values[_index(i, values)] for i in entry["inputs"]]
+        attributes = {str(key): _tuple(value) for key, value in entry["attributes"].items()}
+        node = Node(entry["op"], str(entry["name"]), inputs, attributes=attributes)
+        node.outputs = [Value(str(name), producer=node) for name in entry["outputs"]]
+        graph.nodes.append(node)
+        values.extend(node.outputs)
+    graph.outputs = [values[_index(i, values)] for i in described["outputs"]]
+    graph.verify()
+    return graph
+
+
+def _index(i: Any, values: list[Value]) -> int:
+    if not isinstance(i, int) or not 0 <= i < len(values):
+        raise ValueError(f"a node reads value {i!r}, which nothing before it computes")
+    return i
+
+
+def _tuple(value: Any) -> Any:
+    """JSON has lists for tuples."""
+    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value
