@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastconv import _config, _core
+from fastconv._names import only
 
 __all__ = ["Constant", "Graph", "Node", "Value"]
+__dir__ = only(__all__)
 
 Size = int | None  # of an axis; None may vary
 Shape = tuple[Size, ...]
@@ -20,9 +22,9 @@ Shape = tuple[Size, ...]
 class Constant:
     """An array that is known when a network is compiled, or what makes it of others.
 
-    Weights belong to whoever made the model and are not copied. So that a later change to them is noticed, their contents
-    are marked; what passes make of them (weights times the scale of a batch norm, say) is computed when it is asked for
-    and not kept.
+    Weights belong to whoever made the model and are not copied. So that a later change to them is noticed, their
+    contents are marked; what passes make of them (weights times the scale of a batch norm, say) is computed when it is
+    asked for and not kept.
     """
 
     __slots__ = ("_array", "_make", "_mark", "dtype", "parts", "shape")
@@ -94,7 +96,7 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One operator: its name in `fastconv.graph.operators`, what it reads (None where an input is left out) and writes."""
+    """One operator: its name in `fastconv.graph.operators`, what it reads (None: an input left out) and writes."""
 
     op: str
     name: str

@@ -3,8 +3,8 @@
 
 Values whose order has to be the same (a sum and its terms, a concatenation and its parts, a map and what it reads) form
 a class. Convolutions read one order and write another as they like, at a cost that the core predicts; so classes are
-turned over, one by one, as long as that makes the sum of all costs smaller. Nothing is converted but where a convolution
-does so on its way, or at the borders of the graph.
+turned over, one by one, as long as that makes the sum of all costs smaller. Nothing is converted but where a
+convolution does so on its way, or at the borders of the graph.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 
 from fastconv import _args, _config, _core, _costs
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.lowering import FLOATS, Options
+from fastconv.graph.listing import FLOATS, Options
 from fastconv.graph.operators import OPERATORS, conv
 from fastconv.graph.views import Type, dense
 
 __all__ = ["assign"]
+__dir__ = only(__all__)
 
 _COPY = 2e-10  # seconds for a byte that has to be put into another order
 _SWEEPS = 4
@@ -111,9 +113,7 @@ class _Assignment:
         transposed = bool(node.attributes.get("transposed"))
         item = x.dtype.itemsize
         result = g.input_shape if transposed else g.output_shape
-        src, dst = (
-            tuple(s * item for s in dense(shape, last)) for shape, last in ((x.shape, read), (result, written))
-        )
+        src, dst = (tuple(s * item for s in dense(shape, last)) for shape, last in ((x.shape, read), (result, written)))
         steps = _args.dense_strides(weight.shape, item)
         direction, first, second = ("input", dst, src) if transposed else ("forward", src, dst)
         fields = g.fields(direction, x.dtype, first, steps, second)

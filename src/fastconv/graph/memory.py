@@ -9,19 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Value
-from fastconv.graph.lowering import Step
+from fastconv.graph.listing import Step
 from fastconv.graph.views import Buffer, Type
 
 __all__ = ["arrange", "places"]
+__dir__ = only(__all__)
 
 ALIGN = 64
 
 
-def _can_write_anywhere(value: Value, graph: Graph) -> bool:
-    """Whether its producer writes where it is told to, rather than hands on another view."""
-    own = {"conv", "map", "batch_norm", "concat", "pad", "max_pool", "avg_pool", "adaptive_max_pool"}
-    return value.producer is not None and value.producer.op in own | {"adaptive_avg_pool"} and value not in graph.outputs
+#: Operators that write where they are told to, rather than hand on another view.
+_WRITE = frozenset(
+    {"conv", "map", "batch_norm", "concat", "pad", "max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool"}
+)
+
+
+def _can_move(value: Value, graph: Graph) -> bool:
+    return value.producer is not None and value.producer.op in _WRITE and value not in graph.outputs
 
 
 def places(graph: Graph, types: dict[Value, Type]) -> dict[Value, tuple[Value, int, int]]:
@@ -42,12 +48,12 @@ def places(graph: Graph, types: dict[Value, Type]) -> dict[Value, tuple[Value, i
         homes = [found.get(part) for part in parts]
         first = homes[0]
         if whole not in found and whole not in graph.outputs and first is not None:
-            follows = all(home == (first[0], axis, first[2] + start) for home, start in zip(homes, starts, strict=False))
-            if follows and first[1] == axis:
+            wanted = [(first[0], axis, first[2] + start) for start in starts[:-1]]
+            if homes == wanted:
                 found[whole] = first
                 continue
         for part, start in zip(parts, starts, strict=False):
-            if part not in found and parts.count(part) == 1 and _can_write_anywhere(part, graph):
+            if part not in found and parts.count(part) == 1 and _can_move(part, graph):
                 found[part] = (whole, axis, start)
     return found
 

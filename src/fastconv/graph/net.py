@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,13 +17,14 @@ from fastconv import _args, _config, _core
 from fastconv._names import only
 from fastconv.graph.doors import read
 from fastconv.graph.ir import Constant, Graph, Shape
-from fastconv.graph.lowering import FLOATS, Options
+from fastconv.graph.listing import Options
 from fastconv.graph.passes import run_passes
 from fastconv.graph.profile import Profile, Summary, profile_of, summary_of
 from fastconv.graph.program import Program
+from fastconv.graph.store import DAMAGE, damaged, read_net, save_net
 from fastconv.graph.views import Type
 
-__all__ = ["CompiledNet", "Memory", "Tensor", "compile"]
+__all__ = ["CompiledNet", "Memory", "Tensor", "compile", "load_net"]
 __dir__ = only(__all__)
 
 _ALIGN = 64
@@ -68,7 +70,7 @@ class Memory(NamedTuple):
 
 
 class CompiledNet:
-    """A network whose layers are fused, whose weights are packed and whose memory is planned. `fastconv.compile` makes it.
+    """A network of fused layers, with packed weights and planned memory, that `fastconv.compile` makes.
 
     Attributes
     ----------
@@ -203,7 +205,9 @@ class CompiledNet:
         left = self._names[len(inputs) :]
         for name in named:
             if name not in left:
-                why = "is given twice" if name in self._names else f"is unknown; the inputs are {', '.join(self._names)}"
+                why = (
+                    "is given twice" if name in self._names else f"is unknown; the inputs are {', '.join(self._names)}"
+                )
                 raise TypeError(f"input {name!r} {why}")
         missing = [name for name in left if name not in named]
         if missing:
@@ -230,9 +234,7 @@ class CompiledNet:
                 self._programs.move_to_end(types)
             return program
 
-    def _pack(
-        self, plan: _core.Plan, weight: Constant, shape: tuple[int, ...], bias: Constant | None
-    ) -> _core.Packed:
+    def _pack(self, plan: _core.Plan, weight: Constant, shape: tuple[int, ...], bias: Constant | None) -> _core.Packed:
         """Packed weights, which all plans that read them in one order share."""
         key = (id(weight), id(bias), plan.tag)
         packed = self._packed.get(key)
@@ -278,7 +280,7 @@ class CompiledNet:
         ValueError
             If no shape of inputs is known yet.
         """
-        return summary_of(self, self._any_program())
+        return summary_of(repr(self), self._any_program(), self.memory)
 
     def profile(self, *inputs: Any, repeats: int = 5, **named: Any) -> Profile:
         """Where the time of a call goes: a row for each step, and one for what lies between them.
@@ -302,7 +304,7 @@ class CompiledNet:
         results = [base for base, _ in self._targets(program)]
         arena = self._arena(program.arena_bytes)
         try:
-            return profile_of(self, program, (arena, *arrays, *results), self._thread_count(), repeats)
+            return profile_of(program, (arena, *arrays, *results), self._thread_count(), repeats)
         finally:
             self._release(arena)
 
@@ -338,8 +340,6 @@ class CompiledNet:
         ValueError
             If the ending is another, or a node calls Python, which a file cannot.
         """
-        from fastconv.graph.store import save_net
-
         save_net(self.graph, self._settings(), path)
 
     def _settings(self) -> dict[str, Any]:
@@ -405,8 +405,8 @@ def compile(
         Shape of the input, batch first, or shapes by the names of the inputs. A size that may vary is None. Without it
         the network takes what comes.
     layout : {"NCHW", "NHWC"}, optional
-        The order of axes of inputs and outputs (of all ranks: "NHWC" means that channels are last); that of the model by
-        default. What lies between them is in whichever order is predicted to be fastest.
+        The order of axes of inputs and outputs (of all ranks: "NHWC" means that channels are last); that of the model
+        by default. What lies between them is in whichever order is predicted to be fastest.
     precision : {"default", "strict"}
         As for `fastconv.conv2d`.
     batch_invariant : bool
@@ -438,9 +438,8 @@ def compile(
     >>> image = np.ones((1, 3, 32, 32), np.float32)
     >>> np.allclose(net(image), model(image), atol=1e-5)
     True
-    >>> print(net.graph)
-    Sequential(input: float32[1, 3, 32, 32]) -> 0
-      0 = conv(input, float32[8, 3, 3, 3], float32[8])  stride=(1, 1)  padding=((0, 0), (0, 0))  dilation=(1, 1)  groups=1  finish=(('clamp', 0.0, inf),)
+    >>> [step.operator for step in net.summary()]
+    ['conv']
     """
     last = _is_last(layout)
     strict = _args.is_strict(precision)
@@ -475,3 +474,40 @@ def _shape(given: Any, name: str, last: bool) -> Shape:
     if math.prod(n or 1 for n in shape) > _args.LIMIT:
         raise ValueError(f"{name} is {shape}; it needs at most {_args.LIMIT} elements")
     return (shape[0], shape[-1], *shape[1:-1]) if last and len(shape) > 2 else shape
+
+
+def load_net(path: str | os.PathLike[str]) -> CompiledNet:
+    """A network from a file that `CompiledNet.save` wrote. It takes NumPy alone, whatever the model came from.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npz`` or ``.safetensors``.
+
+    Returns
+    -------
+    CompiledNet
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds no network.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, fastconv as fc
+    >>> model = fc.nn.Sequential(fc.nn.Conv2d(3, 8, 3, rng=0), fc.nn.ReLU()).eval()
+    >>> image = np.ones((1, 3, 8, 8), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fc.compile(model, image.shape).save(folder + "/net.npz")
+    ...     net = fc.load_net(folder + "/net.npz")
+    >>> np.array_equal(net(image), fc.compile(model, image.shape)(image))
+    True
+    """
+    graph, settings = read_net(path)
+    try:
+        return _rebuilt(graph, settings)
+    except DAMAGE as error:
+        raise damaged(path, error) from error

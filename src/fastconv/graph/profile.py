@@ -9,17 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastconv import _config
+from fastconv._names import only
 from fastconv.graph.program import Program
 
-if TYPE_CHECKING:
-    from fastconv.graph.net import CompiledNet
-
 __all__ = ["Profile", "Row", "Summary", "profile_of", "summary_of"]
+__dir__ = only(__all__)
 
 BETWEEN = "(between steps)"
 
@@ -179,13 +178,11 @@ def _row(step: Any) -> Row:
     return Row(step.name, step.op, step.algorithm, step.layout, step.writes[0].shape, step.flops / 1e9)
 
 
-def summary_of(net: CompiledNet, program: Program) -> Summary:
-    return Summary(repr(net), [_row(step) for step in program.steps], net.memory)
+def summary_of(title: str, program: Program, memory: Any) -> Summary:
+    return Summary(title, [_row(step) for step in program.steps], memory)
 
 
-def profile_of(
-    net: CompiledNet, program: Program, arrays: tuple[np.ndarray, ...], threads: int, repeats: int
-) -> Profile:
+def profile_of(program: Program, arrays: tuple[np.ndarray, ...], threads: int, repeats: int) -> Profile:
     peak = _config.fma_peak(num_threads=threads)
     program.run(arrays, threads)
     totals, steps = [], []

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from fastconv import _core
-from fastconv.graph import layout, memory
+from fastconv._names import only
+from fastconv.graph import memory
 from fastconv.graph.ir import Graph
-from fastconv.graph.lowering import Lowering, Options, Step, infer
+from fastconv.graph.listing import Options, Step
+from fastconv.graph.lowering import infer, lower
 from fastconv.graph.views import Buffer, Type, View
 
 __all__ = ["Program"]
+__dir__ = only(__all__)
 
 
 class _Native:
@@ -108,8 +111,7 @@ class Program:
 
     def __init__(self, graph: Graph, inputs: Sequence[Type], options: Options, pack: Any) -> None:
         types = infer(graph, inputs)
-        order = layout.assign(graph, types, options)
-        self.steps = Lowering(graph, types, order, memory.places(graph, types), options, pack).run()
+        self.steps = lower(graph, types, options, pack)
         self.arena_bytes, self.least_bytes = memory.arrange(self.steps)
         self.outputs = [types[value] for value in graph.outputs]
         self._outside = tuple(t.nbytes for t in (*inputs, *self.outputs))
@@ -121,10 +123,11 @@ class Program:
         """Last line of defence: every operand lies within its buffer, and every buffer within the arena."""
         for step in self.steps:
             for view in (*step.reads, *step.writes):
-                assert 0 <= view.byte_offset and view.reaches() <= view.buffer.nbytes, (step.name, view)
-                assert min(view.strides, default=0) >= 0, (step.name, view)
                 root = view.buffer.root()
-                assert root.is_external or root.offset + root.nbytes <= self.arena_bytes, (step.name, view)
+                within = view.byte_offset >= 0 and view.reaches() <= view.buffer.nbytes
+                within = within and min(view.strides, default=0) >= 0
+                if not within or not (root.is_external or root.offset + root.nbytes <= self.arena_bytes):
+                    raise RuntimeError(f"node {step.name!r} ({step.op}) would reach beyond its memory: {view}")
 
     def parts(self, threads: int) -> list[_Native | _Called]:
         """The steps as they are run by so many threads."""

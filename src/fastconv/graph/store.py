@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from fastconv import io
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.net import CompiledNet, _rebuilt
 from fastconv.graph.operators import OPERATORS
 
-__all__ = ["load_net", "save_net"]
+__all__ = ["DAMAGE", "damaged", "read_net", "save_net"]
+__dir__ = only(__all__)
 
 _GRAPH = "fastconv.graph"  # the entry of the file that is not a weight
 _VERSION = 1
+#: What a description that makes no sense may raise.
+DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -69,51 +72,26 @@ def _key(name: str, taken: dict[str, np.ndarray]) -> str:
     return key
 
 
-def load_net(path: str | os.PathLike[str]) -> CompiledNet:
-    """A network from a file that `CompiledNet.save` wrote. It takes NumPy alone, whatever the model came from.
-
-    Parameters
-    ----------
-    path : path-like
-        ``.npz`` or ``.safetensors``.
-
-    Returns
-    -------
-    CompiledNet
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or holds no network.
-    OSError
-        If it cannot be read.
-
-    Examples
-    --------
-    >>> import numpy as np, tempfile, fastconv as fc
-    >>> model = fc.nn.Sequential(fc.nn.Conv2d(3, 8, 3, rng=0), fc.nn.ReLU()).eval()
-    >>> image = np.ones((1, 3, 8, 8), np.float32)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fc.compile(model, image.shape).save(folder + "/net.npz")
-    ...     net = fc.load_net(folder + "/net.npz")
-    >>> np.array_equal(net(image), fc.compile(model, image.shape)(image))
-    True
-    """
+def read_net(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, Any]]:
+    """The graph and the settings of a file; ValueError if there are none."""
     arrays = io.load(path)
     if _GRAPH not in arrays:
-        raise ValueError(f"{os.fspath(path)} holds no network: there is no entry {_GRAPH!r}; fastconv.load reads weights")
+        raise ValueError(
+            f"{os.fspath(path)} holds no network: there is no entry {_GRAPH!r}; fastconv.load reads weights"
+        )
     try:
         described = json.loads(arrays.pop(_GRAPH).tobytes().decode())
         if described["version"] != _VERSION:
             raise ValueError(f"it is of version {described['version']}; this fastconv reads version {_VERSION}")
-        graph = _graph_of(described, arrays)
-        return _rebuilt(graph, described["settings"])
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{os.fspath(path)} holds no network that can be run: {_why(error)}") from error
+        return _graph_of(described, arrays), dict(described["settings"])
+    except DAMAGE as error:
+        raise damaged(path, error) from error
 
 
-def _why(error: Exception) -> str:
-    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
+def damaged(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    """What to say of a file whose description makes no sense."""
+    why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    return ValueError(f"{os.fspath(path)} holds no network that can be run: {why}")
 
 
 def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph:

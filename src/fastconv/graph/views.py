@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv._names import only
+
 __all__ = ["Buffer", "Type", "View", "dense", "reshaped"]
+__dir__ = only(__all__)
 
 
 class Type(NamedTuple):

@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv import _args
+from fastconv._names import only
 from fastconv.graph.doors.module import read_module
 from fastconv.graph.ir import Graph
 from fastconv.nn.module import Module
 
 __all__ = ["read"]
+__dir__ = only(__all__)
 
 
 def read(model: Any, shapes: Any) -> Graph:

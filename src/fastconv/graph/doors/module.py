@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Modules of `fastconv.nn`: their `forward` runs once, on symbols, and what the layers do with those is written down.
 
-A module that is known here becomes a node. Any other is looked into, by running its forward on the same symbols; if that
-wants numbers, the module becomes a step in Python.
+A module that is known here becomes a node. Any other is looked into, by running its forward on the same symbols; if
+that wants numbers, the module becomes a step in Python.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args, nn
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Value
-from fastconv.graph.operators.programs import Program, clamp
+from fastconv.graph.programs import Program, clamp
 from fastconv.nn.module import Module, Symbol
 
 __all__ = ["read_module"]
+__dir__ = only(__all__)
 
 
 class _NeedsNumbers(TypeError):
@@ -81,7 +83,14 @@ class _Traced(Symbol):
         return self.reader.traced(self.reader.graph.add("map", [self.value], program=(("neg",),)))
 
 
-_UFUNCS = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.divide: "div", np.maximum: "max", np.minimum: "min"}
+_UFUNCS = {
+    np.add: "add",
+    np.subtract: "sub",
+    np.multiply: "mul",
+    np.divide: "div",
+    np.maximum: "max",
+    np.minimum: "min",
+}
 
 
 class _Reader:

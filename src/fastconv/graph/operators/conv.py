@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastconv import _args
 from fastconv import functional as F
+from fastconv._names import only
+from fastconv.graph import programs
 from fastconv.graph.ir import Node
-from fastconv.graph.operators import programs
+from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, needs
 from fastconv.graph.views import Type, View, dense, reshaped
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["OPERATORS"]
+__dir__ = only(__all__)
 
 
 def geometry(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> _args.Geometry:
@@ -47,7 +47,8 @@ def geometry(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> _args.G
 
 def _checked(types: Sequence[Type | None]) -> tuple[Type, Type]:
     x, weight = types[0], types[1]
-    assert x is not None and weight is not None
+    assert x is not None
+    assert weight is not None
     if x.dtype != weight.dtype:
         raise TypeError(f"its input has dtype {x.dtype}; it needs {weight.dtype}, as its weight")
     return x, weight
@@ -85,8 +86,9 @@ def _rest(node: Node, y: np.ndarray, arrays: Sequence[np.ndarray | None]) -> lis
 
 def _evaluate_conv(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     a = node.attributes
-    x, weight, bias = arrays[:3]
-    assert x is not None and weight is not None
+    x, weight, bias, *_ = (*arrays, None)
+    assert x is not None
+    assert weight is not None
     shared: dict[str, Any] = {key: a[key] for key in ("stride", "padding", "dilation", "groups") if key in a}
     kind = "conv"
     if a.get("transposed"):
@@ -95,34 +97,35 @@ def _evaluate_conv(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.n
 
 
 def _evaluate_linear(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    x, weight, bias = arrays[:3]
-    assert x is not None and weight is not None
+    x, weight, bias, *_ = (*arrays, None)
+    assert x is not None
+    assert weight is not None
     return _rest(node, F.linear(x, weight, bias), arrays)
 
 
-def _lower_conv(low: Lowering, node: Node) -> None:
-    x, weight = low.view(node.inputs[0]), low.type(node.inputs[1])
-    _lower(low, node, x, weight.shape, geometry(node, x.shape, weight.shape), low.result(node))
+def _lower_conv(to: Listing, node: Node) -> None:
+    x, weight = to.view(node.inputs[0]), to.type(node.inputs[1])
+    _lower(to, node, x, weight.shape, geometry(node, x.shape, weight.shape), to.result(node))
 
 
-def _lower_linear(low: Lowering, node: Node) -> None:
+def _lower_linear(to: Listing, node: Node) -> None:
     """Rows of features as pixels of one image."""
-    x, y = low.view(node.inputs[0]), low.result(node)
-    weight = (*low.type(node.inputs[1]).shape, 1, 1)
+    x, y = to.view(node.inputs[0]), to.result(node)
+    weight = (*to.type(node.inputs[1]).shape, 1, 1)
     rows = reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1], 1, 1))
     written = reshaped(y, (math.prod(y.shape[:-1]), y.shape[-1], 1, 1))
     if rows is None or written is None:
-        low.foreign(node)
+        to.foreign(node, _evaluate(node))
         return
-    _lower(low, node, rows, weight, geometry(Node("linear", node.name, []), rows.shape, weight), written)
+    _lower(to, node, rows, weight, geometry(Node("linear", node.name, []), rows.shape, weight), written)
 
 
-def _lower(low: Lowering, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View) -> None:
+def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View) -> None:
     constant = node.inputs[1].constant if node.inputs[1] is not None else None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    residual = low.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
-    if constant is None or (bias is not None and bias.constant is None) or x.dtype not in low.floats:
-        low.foreign(node)
+    residual = to.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    if constant is None or (bias is not None and bias.constant is None) or x.dtype not in to.floats:
+        to.foreign(node, _evaluate(node))
         return
     finish = node.attributes.get("finish", ())
     added = residual
@@ -135,7 +138,7 @@ def _lower(low: Lowering, node: Node, x: View, weight: tuple[int, ...], g: _args
     transposed = bool(node.attributes.get("transposed"))
     read, written = (y, x) if transposed else (x, y)
     if y.shape != (g.input_shape if transposed else g.output_shape):
-        low.foreign(node)  # a sum that broadcasts beyond the convolution
+        to.foreign(node, _evaluate(node))  # a sum that broadcasts beyond the convolution
         return
     fields = g.fields(
         "input" if transposed else "forward",
@@ -145,12 +148,16 @@ def _lower(low: Lowering, node: Node, x: View, weight: tuple[int, ...], g: _args
         written.byte_strides,
         programs.NOTHING if fused is None else fused,
     )
-    plan = low.convolution(fields, x, weight, y)
-    packed = low.packed(plan, constant, weight, None if bias is None else bias.constant)
-    low.step(node, plan, src=x, wei=packed, residual=added if takes else None, dst=y, in_place=added if takes else None)
+    plan = to.convolution(fields, x, weight, y)
+    packed = to.packed(plan, constant, weight, None if bias is None else bias.constant)
+    to.step(node, plan, src=x, wei=packed, residual=added if takes else None, dst=y, in_place=added if takes else None)
     if fused is None:
         rest = finish if takes else (("add", 1), *finish)
-        low.elementwise(node, rest, y, () if takes else (residual,), y)
+        to.elementwise(node, rest, y, () if takes or residual is None else (residual,), y)
+
+
+def _evaluate(node: Node) -> Any:
+    return _evaluate_linear if node.op == "linear" else _evaluate_conv
 
 
 OPERATORS = (

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastconv.graph.ir import Constant, Node, Value
-from fastconv.graph.operators import programs
+from fastconv._names import only
+from fastconv.graph import programs
+from fastconv.graph.ir import Constant, Node
+from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, needs
 from fastconv.graph.views import Type
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["OPERATORS", "scale_and_shift"]
+__dir__ = only(__all__)
 
 
 def _infer_map(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -34,9 +33,9 @@ def _evaluate_map(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.nd
     return [result if result.shape == shape else np.broadcast_to(result, shape)]
 
 
-def _lower_map(low: Lowering, node: Node) -> None:
-    x, *others = (low.view(value) for value in node.given())
-    low.elementwise(node, node.attributes["program"], x, others, low.result(node))
+def _lower_map(to: Listing, node: Node) -> None:
+    x, *others = (to.view(value) for value in node.given())
+    to.elementwise(node, node.attributes["program"], x, others, to.result(node))
 
 
 # --- batch norm, with the statistics of training ----------------------------------------------------------------------
@@ -83,7 +82,8 @@ def scale_and_shift(node: Node) -> tuple[Constant, Constant]:
             for i, array in zip(where, arrays, strict=True):
                 filled[i] = array
             weight, bias, mean, var = filled
-            assert mean is not None and var is not None
+            assert mean is not None
+            assert var is not None
             return _factors(eps, weight, bias, mean, var)[which]
 
         return Constant.derived(make, present, present[-1].shape, np.float64)
@@ -93,22 +93,23 @@ def scale_and_shift(node: Node) -> tuple[Constant, Constant]:
 
 def _evaluate_norm(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     x, weight, bias, mean, var = arrays
-    assert x is not None and mean is not None and var is not None
+    assert x is not None
+    assert mean is not None
+    assert var is not None
     scale, shift = (_per_channel(f, x.ndim) for f in _factors(node.attributes["eps"], weight, bias, mean, var))
     return [programs.evaluate(node.attributes.get("finish", ()), (x * scale + shift).astype(x.dtype), ())]
 
 
-def _lower_norm(low: Lowering, node: Node) -> None:
-    x = low.view(node.inputs[0])
+def _lower_norm(to: Listing, node: Node) -> None:
+    x = to.view(node.inputs[0])
     if any(value is not None and value.constant is None for value in node.inputs[1:]):
-        low.foreign(node)
+        to.foreign(node, _evaluate_norm)
         return
     others = []
     for factor in scale_and_shift(node):
         array = _per_channel(factor.array().astype(x.dtype), len(x.shape))
-        others.append(low.array(array, node.name))
-    low.elementwise(node, (("fma", 1, 2), *node.attributes.get("finish", ())), x, others, low.result(node))
-
+        others.append(to.array(array, node.name))
+    to.elementwise(node, (("fma", 1, 2), *node.attributes.get("finish", ())), x, others, to.result(node))
 
 
 OPERATORS = (

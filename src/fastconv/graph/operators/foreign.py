@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.graph.ir import Node
+from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator
 from fastconv.graph.views import Type
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["OPERATORS"]
+__dir__ = only(__all__)
 
 
 def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
@@ -32,8 +31,8 @@ def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
     return [Type(y.shape, y.dtype) for y in _evaluate(node, arrays)]
 
 
-def _lower(low: Lowering, node: Node) -> None:
-    low.foreign(node)
+def _lower(to: Listing, node: Node) -> None:
+    to.foreign(node, _evaluate)
 
 
 OPERATORS = (Operator("python", _infer, _evaluate, _lower, order="first"),)

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastconv import functional as F
+from fastconv._names import only
 from fastconv.graph.ir import Node
+from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, needs
 from fastconv.graph.views import Type
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["OPERATORS"]
+__dir__ = only(__all__)
 
 
 def _given(things: Sequence[Type | None]) -> Type:
@@ -37,8 +36,8 @@ def _evaluate_softmax(node: Node, arrays: Sequence[np.ndarray | None]) -> list[n
     return [np.asarray(function(arrays[0], node.attributes["axis"]))]
 
 
-def _lower(low: Lowering, node: Node) -> None:
-    low.foreign(node)
+def _lower_softmax(to: Listing, node: Node) -> None:
+    to.foreign(node, _evaluate_softmax)
 
 
 def _infer_response(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -53,7 +52,11 @@ def _evaluate_response(node: Node, arrays: Sequence[np.ndarray | None]) -> list[
     return [np.asarray(F.local_response_norm(arrays[0], a["size"], a["alpha"], a["beta"], a["k"]))]
 
 
+def _lower_response(to: Listing, node: Node) -> None:
+    to.foreign(node, _evaluate_response)
+
+
 OPERATORS = (
-    Operator("softmax", _infer_softmax, _evaluate_softmax, _lower),
-    Operator("local_response_norm", _infer_response, _evaluate_response, _lower),
+    Operator("softmax", _infer_softmax, _evaluate_softmax, _lower_softmax),
+    Operator("local_response_norm", _infer_response, _evaluate_response, _lower_response),
 )

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastconv import _args, _config
 from fastconv import functional as F
+from fastconv._names import only
 from fastconv.graph.ir import Node
+from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, needs
 from fastconv.graph.views import Type
 from fastconv.ops import _windows
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["OPERATORS"]
+__dir__ = only(__all__)
 
 
 def _pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
@@ -33,7 +33,9 @@ def _pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
     )
     if kind == _windows.MAX:
         return _windows.Pooling(windows, kind)
-    return _windows.Pooling(windows, kind, a.get("count_include_pad", True), _windows.divisor(a.get("divisor_override")))
+    return _windows.Pooling(
+        windows, kind, a.get("count_include_pad", True), _windows.divisor(a.get("divisor_override"))
+    )
 
 
 def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -49,14 +51,14 @@ def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarra
     return [getattr(F, f"{node.op}{x.ndim - 2}d")(x, **arguments)]
 
 
-def _lower(low: Lowering, node: Node) -> None:
-    x, y = low.view(node.inputs[0]), low.result(node)
-    if x.dtype not in low.floats or 0 in y.shape:
-        low.foreign(node)
+def _lower(to: Listing, node: Node) -> None:
+    x, y = to.view(node.inputs[0]), to.result(node)
+    if x.dtype not in to.floats or 0 in y.shape:
+        to.foreign(node, _evaluate)
         return
     core = _pooling(node, x.shape).core
     plan = core.plan(x.shape, x.strides, y.shape, y.strides, x.dtype.itemsize, _config.ISA)
-    low.step(node, plan, src=x, dst=y)
+    to.step(node, plan, src=x, dst=y)
 
 
 OPERATORS = tuple(

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.graph.ir import Node
+from fastconv.graph.listing import Listing
 from fastconv.graph.views import Type
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["Operator", "needs"]
+__dir__ = only(__all__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Operator:
         From a node and its inputs as arrays to its outputs: the meaning, for constants, for tests and where there is no
         kernel.
     lower : callable
-        Appends to a `Lowering` the steps of a node.
+        Appends the steps of a node to a `Listing`.
     order : {"same", "free", "first"}
         Which order of axes in memory its tensors want: that of the inputs for the outputs as well; any; channels before
         pixels, as arrays have them.
@@ -41,7 +41,7 @@ class Operator:
     name: str
     infer: Callable[[Node, Sequence[Type | None]], list[Type]]
     evaluate: Callable[[Node, Sequence[np.ndarray | None]], list[np.ndarray]]
-    lower: Callable[[Lowering, Node], None]
+    lower: Callable[[Listing, Node], None]
     order: str = "same"
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.graph.ir import Node
+from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, needs
 from fastconv.graph.views import Type, dense, reshaped
 
-if TYPE_CHECKING:
-    from fastconv.graph.lowering import Lowering
-
 __all__ = ["OPERATORS"]
+__dir__ = only(__all__)
 
 
 def _only(types: Sequence[Type | None]) -> Type:
@@ -36,9 +35,7 @@ def _array(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
 
 def _flat_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     rank = len(shape)
-    start, stop = (
-        i + rank if i < 0 else i for i in (node.attributes.get("start", 1), node.attributes.get("stop", -1))
-    )
+    start, stop = (i + rank if i < 0 else i for i in (node.attributes.get("start", 1), node.attributes.get("stop", -1)))
     if rank == 0:
         return (1,)
     needs(0 <= start <= stop < rank, "its input has shape {}, which has no axes {} to {}", shape, start, stop)
@@ -67,14 +64,14 @@ def _evaluate_reshape(node: Node, arrays: Sequence[np.ndarray | None]) -> list[n
     return [x.reshape(_wanted_shape(node, x.shape))]
 
 
-def _lower_reshape(low: Lowering, node: Node) -> None:
-    x, shape = low.view(node.inputs[0]), low.type(node.output).shape
+def _lower_reshape(to: Listing, node: Node) -> None:
+    x, shape = to.view(node.inputs[0]), to.type(node.output).shape
     y = reshaped(x, shape)
     if y is None:
-        packed = low.scratch(x.type, dense(x.shape), node.name)
-        low.elementwise(node, (), x, (), packed)
+        packed = to.scratch(x.type, dense(x.shape), node.name)
+        to.elementwise(node, (), x, (), packed)
         y = packed._replace(shape=shape, strides=dense(shape))
-    low.alias(node, y)
+    to.alias(node, y)
 
 
 # --- order of axes ----------------------------------------------------------------------------------------------------
@@ -90,8 +87,8 @@ def _evaluate_transpose(node: Node, arrays: Sequence[np.ndarray | None]) -> list
     return [_array(arrays).transpose(node.attributes["order"])]
 
 
-def _lower_transpose(low: Lowering, node: Node) -> None:
-    low.alias(node, low.view(node.inputs[0]).transposed(tuple(node.attributes["order"])))
+def _lower_transpose(to: Listing, node: Node) -> None:
+    to.alias(node, to.view(node.inputs[0]).transposed(tuple(node.attributes["order"])))
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -116,11 +113,11 @@ def _evaluate_slice(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.
     return [x[(slice(None),) * _axis(node, x.ndim) + (part,)]]
 
 
-def _lower_slice(low: Lowering, node: Node) -> None:
-    x = low.view(node.inputs[0])
+def _lower_slice(to: Listing, node: Node) -> None:
+    x = to.view(node.inputs[0])
     axis = _axis(node, len(x.shape))
     start, stop, _ = slice(node.attributes["start"], node.attributes["stop"]).indices(x.shape[axis])
-    low.alias(node, x.sliced(axis, start, max(stop, start)))
+    to.alias(node, x.sliced(axis, start, max(stop, start)))
 
 
 def _infer_concat(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -148,15 +145,15 @@ def _evaluate_concat(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np
     return [np.concatenate(given, _axis(node, given[0].ndim))]
 
 
-def _lower_concat(low: Lowering, node: Node) -> None:
+def _lower_concat(to: Listing, node: Node) -> None:
     """Whatever could be written into its place has been (`memory.Places`); the rest is copied."""
-    y, axis, start = low.result(node), _axis(node, len(low.type(node.output).shape)), 0
+    y, axis, start = to.result(node), _axis(node, len(to.type(node.output).shape)), 0
     for value in node.given():
-        x = low.view(value)
+        x = to.view(value)
         stop = start + x.shape[axis]
         part = y.sliced(axis, start, stop)
         if not (x.buffer is part.buffer and x.offset == part.offset and x.strides == part.strides):
-            low.elementwise(node, (), x, (), part)
+            to.elementwise(node, (), x, (), part)
         start = stop
 
 
@@ -178,8 +175,8 @@ def _evaluate_pad(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.nd
     return [np.pad(x[kept], added, constant_values=node.attributes.get("value", 0))]
 
 
-def _lower_pad(low: Lowering, node: Node) -> None:
-    x, y, pairs = low.view(node.inputs[0]), low.result(node), node.attributes["pairs"]
+def _lower_pad(to: Listing, node: Node) -> None:
+    x, y, pairs = to.view(node.inputs[0]), to.result(node), node.attributes["pairs"]
     value = np.full((1,) * len(x.shape), node.attributes.get("value", 0), x.dtype)
     rest = y
     for axis, (before, after) in enumerate(pairs):  # the borders of an axis, and what is left for the others
@@ -187,11 +184,11 @@ def _lower_pad(low: Lowering, node: Node) -> None:
         for start, stop in ((0, max(before, 0)), (length - max(after, 0), length)):
             if stop > start:
                 border = rest.sliced(axis, start, stop)
-                fill = low.array(value, node.name)._replace(shape=border.shape, strides=(0,) * len(border.shape))
-                low.elementwise(node, (), fill, (), border)
+                fill = to.array(value, node.name)._replace(shape=border.shape, strides=(0,) * len(border.shape))
+                to.elementwise(node, (), fill, (), border)
         rest = rest.sliced(axis, max(before, 0), length - max(after, 0))
         x = x.sliced(axis, max(-before, 0), x.shape[axis] - max(-after, 0))
-    low.elementwise(node, (), x, (), rest)
+    to.elementwise(node, (), x, (), rest)
 
 
 # --- nothing ----------------------------------------------------------------------------------------------------------
@@ -205,8 +202,8 @@ def _evaluate_identity(node: Node, arrays: Sequence[np.ndarray | None]) -> list[
     return [_array(arrays)]
 
 
-def _lower_identity(low: Lowering, node: Node) -> None:
-    low.alias(node, low.view(node.inputs[0]))
+def _lower_identity(to: Listing, node: Node) -> None:
+    to.alias(node, to.view(node.inputs[0]))
 
 
 OPERATORS = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph
 from fastconv.graph.passes.activation import fuse_activations
 from fastconv.graph.passes.batch_norm import fold_batch_norms
@@ -20,6 +21,7 @@ from fastconv.graph.passes.residual import fuse_residuals
 from fastconv.graph.passes.shapes import merge_shapes
 
 __all__ = ["PASSES", "run_passes"]
+__dir__ = only(__all__)
 
 #: In the order in which they run.
 PASSES: dict[str, Callable[[Graph], int]] = {

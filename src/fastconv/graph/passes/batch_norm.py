@@ -2,20 +2,22 @@
 """Batch norm, folded into the weights of a convolution or a linear layer.
 
 Behind it:  scale * (W x + b) + shift  =  (scale * W) x + (scale * b + shift), the scale per output channel.
-Before it:  W (scale * x + shift) + b  =  (W * scale) x + (W shift + b), the scale per input channel; only where no border
-of zeros is added in between. A norm of a concatenation of such layers is one norm for each. All of it is computed in
-float64 and rounded once.
+Before it:  W (scale * x + shift) + b  =  (W * scale) x + (W shift + b), the scale per input channel; only where no
+border of zeros is added in between. A norm of a concatenation of such layers is one norm for each. All of it is
+computed in float64 and rounded once.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.graph.ir import Constant, Graph, Node, Value
 from fastconv.graph.operators.elementwise import scale_and_shift
 from fastconv.graph.passes.pad import _pairs
 
 __all__ = ["fold_batch_norms"]
+__dir__ = only(__all__)
 
 
 def fold_batch_norms(graph: Graph) -> int:
@@ -42,7 +44,8 @@ def _fold_behind(graph: Graph, norm: Node) -> bool:
     source = norm.inputs[0]
     if not _is_open(source, graph, graph.readers()):
         return False
-    assert source is not None and source.producer is not None
+    assert source is not None
+    assert source.producer is not None
     _scale_outputs(graph, source.producer, *scale_and_shift(norm))
     graph.remove(norm, source)
     return True
@@ -75,7 +78,8 @@ def _part(factor: Constant, start: int, stop: int) -> Constant:
 
 def _weight(node: Node) -> Constant:
     value = node.inputs[1]
-    assert value is not None and value.constant is not None
+    assert value is not None
+    assert value.constant is not None
     return value.constant
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph
-from fastconv.graph.operators.programs import renumbered
 from fastconv.graph.passes.activation import LONGEST
+from fastconv.graph.programs import renumbered
 
 __all__ = ["merge_chains"]
+__dir__ = only(__all__)
 
 _OTHERS = 3  # operands that the core takes besides the first
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._names import only
 from fastconv.graph.ir import Constant, Graph, Node, Value
 from fastconv.graph.operators import OPERATORS
 from fastconv.graph.views import Type
 
 __all__ = ["fold_constants", "remove_dead_nodes", "remove_identities"]
+__dir__ = only(__all__)
 
 
 def fold_constants(graph: Graph) -> int:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.operators.programs import COMBINING, Program, clamp
+from fastconv.graph.programs import Program, clamp
 
 __all__ = ["find_gates"]
+__dir__ = only(__all__)
 
 _SIXTH = 1 / 6
 _RAMP: Program = (("affine", 1.0, 3.0), clamp(0, 6))  # min(max(x + 3, 0), 6)
@@ -70,7 +72,7 @@ def _without_sixes(program: Program) -> Program:
     """Without a multiplication by six that a division by six follows."""
     for i in range(len(program) - 1):
         first, second = program[i], program[i + 1]
-        if first == ("affine", 6.0, 0.0) and second[0] == "affine" and second[0] not in COMBINING:
-            if abs(second[1] - _SIXTH) < 1e-7 and second[2] == 0:
-                return (*program[:i], *program[i + 2 :])
+        divides = second[0] == "affine" and abs(second[1] - _SIXTH) < 1e-7 and second[2] == 0
+        if first == ("affine", 6.0, 0.0) and divides:
+            return (*program[:i], *program[i + 2 :])
     return program

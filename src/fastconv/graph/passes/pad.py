@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Node
 
 __all__ = ["fold_pads"]
+__dir__ = only(__all__)
 
 
 def _pairs(padding: Any, rank: int) -> list[tuple[int, int]] | None:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.passes.batch_norm import _is_open
 
 __all__ = ["fuse_residuals"]
+__dir__ = only(__all__)
 
 
 def fuse_residuals(graph: Graph) -> int:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from fastconv._names import only
 from fastconv.graph.ir import Graph
 
 __all__ = ["merge_shapes"]
+__dir__ = only(__all__)
 
 
 def merge_shapes(graph: Graph) -> int:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv._names import only
 
 __all__ = ["COMBINING", "NOTHING", "Program", "activation", "clamp", "evaluate", "renumbered"]
+__dir__ = only(__all__)
 
 Program = tuple[tuple[Any, ...], ...]
 
@@ -103,7 +105,9 @@ def evaluate(program: Program, x: np.ndarray, others: Sequence[np.ndarray]) -> n
 
 def renumbered(program: Program, first: int) -> Program:
     """The same with operands counted from ``first`` instead of 1."""
-    return tuple((name, *(i + first - 1 for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in program)
+    return tuple(
+        (name, *(i + first - 1 for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in program
+    )
 
 
 def activation(program: Program) -> tuple[int, float, float] | None:

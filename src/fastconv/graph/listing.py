@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Steps: plans, and where their operands lie; and the list of them while a graph is lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastconv import _args, _core, _plans
+from fastconv._names import only
+from fastconv.graph import programs
+from fastconv.graph.ir import Constant, Graph, Node, Value
+from fastconv.graph.views import Buffer, Type, View, dense
+
+__all__ = ["FLOATS", "Evaluate", "Listing", "Options", "Step"]
+__dir__ = only(__all__)
+
+#: What an operator means: from a node and its inputs to its outputs.
+Evaluate = Callable[[Node, Sequence[np.ndarray | None]], Sequence[np.ndarray]]
+
+FLOATS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a network is to compute."""
+
+    strict: bool = False
+    batch_invariant: bool = False
+    last: bool = False  # whether inputs and outputs have their channels last
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """A plan, or a function of Python, over views.
+
+    ``operands`` has, by the name that the core's ``fc_places`` gives it, where each operand of a plan lies; a function
+    reads ``reads`` and fills ``writes``.
+    """
+
+    name: str
+    op: str
+    plan: _core.Planned | None
+    reads: list[View]
+    writes: list[View]
+    operands: dict[str, Any] = field(default_factory=dict)
+    call: Callable[..., Sequence[np.ndarray]] | None = None
+    in_place: tuple[View, View] | None = None  # what may lie in the memory of what, if nobody else wants that
+    flops: float = 0.0
+
+    @property
+    def algorithm(self) -> str:
+        """What carries it out."""
+        if self.plan is None:
+            return "python"
+        return _args.ALGORITHMS[self.plan.algorithm] if isinstance(self.plan, _core.Plan) else self.op
+
+    @property
+    def layout(self) -> str:
+        """The order of axes of what it writes."""
+        view = self.writes[0]
+        if len(view.shape) < 3:
+            return "-"
+        return "channels last" if view.strides[1] < view.strides[-1] else "channels first"
+
+
+class Listing:
+    """Steps while they are listed, by the records of operators.
+
+    Parameters
+    ----------
+    graph : Graph
+    types : dict
+        Of all values.
+    last : dict
+        Whether a value of three axes and more has its channels last in memory.
+    places : dict
+        For values that are parts of others: (the whole, axis, start).
+    pack : callable
+        From a plan, its weights and its bias to packed weights.
+    """
+
+    floats = FLOATS
+
+    def __init__(
+        self,
+        graph: Graph,
+        types: dict[Value, Type],
+        last: dict[Value, bool],
+        places: dict[Value, tuple[Value, int, int]],
+        options: Options,
+        pack: Callable[[_core.Plan, Constant, tuple[int, ...], Constant | None], _core.Packed],
+    ) -> None:
+        self.graph, self.types, self.options = graph, types, options
+        self.steps: list[Step] = []
+        self._last, self._places, self._pack = last, places, pack
+        self._views: dict[Value, View] = {}
+        self._homes: dict[Value, View] = {}
+        for number, value in enumerate(graph.inputs):
+            self._views[value] = self._outside(value, number)
+        for number, value in enumerate(graph.outputs, len(graph.inputs)):
+            if value not in self._homes and value.producer is not None and value not in places:
+                self._homes[value] = self._outside(value, number)
+
+    def _outside(self, value: Value, number: int) -> View:
+        """An array that a call hands over."""
+        t = self.types[value]
+        return View(Buffer(t.nbytes, value.name, place=number), 0, t.shape, dense(t.shape, self.options.last), t.dtype)
+
+    def finish(self) -> list[Step]:
+        """All steps, behind them those that bring outputs to where the caller wants them."""
+        for number, value in enumerate(self.graph.outputs, len(self.graph.inputs)):
+            home, view = self._homes.get(value), self.view(value)
+            if home is None or home.buffer.place != number:
+                home = self._outside(value, number)
+            if view != home:
+                self.elementwise(Node("copy", value.name, []), (), view, (), home)
+        return self.steps
+
+    # --- where values are -------------------------------------------------------------------------
+
+    def type(self, value: Value | None) -> Type:
+        assert value is not None
+        return self.types[value]
+
+    def view(self, value: Value | None) -> View:
+        """Where a value lies that has been computed, or is known."""
+        assert value is not None
+        if value.constant is not None and value not in self._views:
+            self._views[value] = self.array(value.constant.array(), value.name)
+        return self._views[value]
+
+    def array(self, array: np.ndarray, name: str) -> View:
+        """An array that is there before the call."""
+        array = np.ascontiguousarray(array)
+        return View(Buffer(array.nbytes, name, array=array), 0, array.shape, dense(array.shape), array.dtype)
+
+    def scratch(self, t: Type, strides: tuple[int, ...], name: str) -> View:
+        """New memory without gaps."""
+        return View(Buffer(t.nbytes, name), 0, t.shape, strides, t.dtype)
+
+    def _home(self, value: Value) -> View:
+        if value not in self._homes:
+            t = self.types[value]
+            if value in self._places:
+                whole, axis, start = self._places[value]
+                self._homes[value] = self._home(whole).sliced(axis, start, start + t.shape[axis])
+            else:
+                strides = dense(t.shape, self._last.get(value, False))
+                self._homes[value] = self.scratch(t, strides, value.name)
+        return self._homes[value]
+
+    def result(self, node: Node, which: int = 0) -> View:
+        """Where an output of a node is to be written."""
+        value = node.outputs[which]
+        self._views[value] = self._home(value)
+        return self._views[value]
+
+    def alias(self, node: Node, view: View) -> None:
+        """The output is a view of what is there."""
+        self._views[node.output] = view
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        node: Node,
+        plan: _core.Planned,
+        src: View,
+        dst: View,
+        wei: Buffer | None = None,
+        residual: View | None = None,
+        others: Sequence[View] = (),
+        in_place: View | None = None,
+    ) -> None:
+        """A plan that the core runs. ``in_place``: an operand that ``dst`` may be written over."""
+        reads = [src, *([] if residual is None else [residual]), *others]
+        operands = {"src": src, "wei": wei, "residual": residual, "dst": dst, "others": tuple(others)}
+        flops = plan.flops if isinstance(plan, _core.Plan) else 0.0
+        over = None if in_place is None else (in_place, dst)
+        self.steps.append(Step(node.name, node.op, plan, reads, [dst], operands, None, over, flops))
+
+    def convolution(self, fields: _args.Fields, x: View, weight: tuple[int, ...], y: View) -> _core.Plan:
+        """A plan for packed weights."""
+        o, item = self.options, x.dtype.itemsize
+        steps = _args.dense_strides(weight, item)
+        read, written = (x.shape, x.byte_strides), (y.shape, y.byte_strides)
+        return _plans.core_plan(
+            fields, "auto", o.strict, False, o.batch_invariant, read, (weight, steps), written, x.dtype
+        )
+
+    def packed(self, plan: _core.Plan, weight: Constant, shape: tuple[int, ...], bias: Constant | None) -> Buffer:
+        packed = self._pack(plan, weight, shape, bias)
+        return Buffer(packed.nbytes, "weights", array=packed)
+
+    def elementwise(self, node: Node, program: programs.Program, src: View, others: Sequence[View], dst: View) -> None:
+        """``dst = program(src, others)``, all of them broadcast to ``dst``; without a program a copy."""
+        if 0 in dst.shape:
+            return
+        src, *wide = (_broadcast(view, dst.shape) for view in (src, *others))
+
+        def call(x: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:
+            return [programs.evaluate(program, x, rest)]
+
+        op = node.op if program else "copy"
+        self.steps.append(Step(node.name, op, None, [src, *wide], [dst], call=call))
+
+    def foreign(self, node: Node, evaluate: Evaluate) -> None:
+        """A step in Python, by what the operator means."""
+        reads = [self.view(value) for value in node.given()]
+        writes = [self.result(node, i) for i in range(len(node.outputs))]
+        present = [i for i, value in enumerate(node.inputs) if value is not None]
+
+        def call(*arrays: np.ndarray) -> Sequence[np.ndarray]:
+            given: list[np.ndarray | None] = [None] * len(node.inputs)
+            for i, array in zip(present, arrays, strict=True):
+                given[i] = array
+            return evaluate(node, given)
+
+        self.steps.append(Step(node.name, node.op, None, reads, writes, call=call))
+
+
+def _broadcast(view: View, shape: tuple[int, ...]) -> View:
+    """The view as an array of this shape, as NumPy broadcasts."""
+    missing = len(shape) - len(view.shape)
+    strides = (0,) * missing + tuple(
+        0 if n == 1 and wanted != 1 else stride
+        for n, wanted, stride in zip(view.shape, shape[missing:], view.strides, strict=True)
+    )
+    return view._replace(shape=shape, strides=strides)

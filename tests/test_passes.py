@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Each pass by itself: a graph before and after."""
+
+import numpy as np
+import pytest
+
+from fastconv.graph import PASSES, Graph, run_passes
+from fastconv.graph.programs import clamp
+from graphs import interpret
+from support import max_error
+
+RELU = (clamp(0),)
+
+
+def array(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+def changed(graph: Graph, name: str) -> list[str]:
+    """The lines of the graph's nodes after one pass, whose meaning must be the same as before."""
+    inputs = [array(*value.shape) for value in graph.inputs]
+    before = interpret(graph, inputs)
+    assert PASSES[name](graph) > 0
+    graph.verify()
+    for y, right in zip(interpret(graph, inputs), before, strict=True):
+        assert max_error(y, right) < 1e-12
+    assert PASSES[name](graph) == 0  # there is nothing left to do
+    return [line.strip() for line in str(graph).splitlines()[1:]]
+
+
+def start(*shape: int):
+    graph = Graph("g")
+    return graph, graph.input("x", shape or (1, 4, 6, 6), np.float64)
+
+
+def conv(graph: Graph, x, channels: int = 4, inputs: int = 4, kernel: int = 3, bias: bool = True, **attributes):
+    weights = [graph.constant(array(channels, inputs, kernel, kernel)), graph.constant(array(channels))]
+    return graph.add("conv", [x, *(weights if bias else weights[:1])], **attributes)
+
+
+def norm(graph: Graph, x, channels: int = 4):
+    given = [graph.constant(array(channels)) for _ in range(3)]
+    return graph.add("batch_norm", [x, *given, graph.constant(array(channels) ** 2 + 1)], eps=1e-5)
+
+
+def relu(graph: Graph, x):
+    return graph.add("map", [x], program=RELU)
+
+
+def test_fold_constants():
+    graph, x = start()
+    two = graph.add("map", [graph.constant(np.ones(6)), graph.constant(np.ones(6))], program=(("add", 1),))
+    graph.outputs = [graph.add("map", [x, two], program=(("mul", 1),))]
+    assert changed(graph, "fold_constants") == ["map1 = map(x, float64[6])  program=(('mul', 1),)"]
+
+
+def test_remove_identities():
+    graph, x = start()
+    y = graph.add("identity", [graph.add("pad", [x], pairs=((0, 0),) * 4)])
+    y = graph.add("concat", [graph.add("map", [graph.add("transpose", [y], order=(0, 1, 2, 3))], program=())], axis=1)
+    graph.outputs = [relu(graph, y)]
+    assert changed(graph, "remove_identities") == ["map1 = map(x)  program=(('clamp', 0.0, inf),)"]
+
+
+def test_merge_shapes():
+    graph, x = start()
+    y = graph.add("reshape", [graph.add("flatten", [x])], shape=(2, -1))
+    z = graph.add("transpose", [graph.add("transpose", [x], order=(0, 2, 3, 1))], order=(0, 3, 1, 2))
+    graph.outputs = [y, z]
+    lines = changed(graph, "merge_shapes")
+    assert "reshape0 = reshape(x)  shape=(2, -1)" in lines
+    assert "transpose1 = transpose(x)  order=(0, 1, 2, 3)" in lines
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_find_gates(turned):
+    graph, x = start()
+    gate = graph.add("map", [x], program=(("sigmoid",),))
+    silu = graph.add("map", [gate, x] if turned else [x, gate], program=(("mul", 1),))
+    ramp = graph.add("map", [graph.add("map", [silu], program=(("affine", 1.0, 3.0),))], program=(clamp(0, 6),))
+    product = graph.add("map", [silu, ramp], program=(("mul", 1),))
+    graph.outputs = [graph.add("map", [product], program=(("affine", 1 / 6, 0.0),))]
+    PASSES["find_gates"](graph)
+    PASSES["remove_dead_nodes"](graph)
+    lines = [line.strip() for line in str(graph).splitlines()[1:]]
+    assert lines == ["map1 = map(x)  program=(('silu',),)", "map5 = map(map1)  program=(('hardswish',),)"]
+    x = array(1, 4, 6, 6)
+    silu = x / (1 + np.exp(-x))
+    assert max_error(interpret(graph, [x])[0], silu * np.clip(silu + 3, 0, 6) / 6) < 1e-12
+
+
+def test_fold_pads():
+    graph, x = start()
+    y = graph.add("pad", [x], pairs=((0, 0), (0, 0), (1, 2), (0, 3)))
+    graph.outputs = [conv(graph, y, bias=False, padding=1)]
+    assert changed(graph, "fold_pads")[1] == "conv0 = conv(x, float64[4, 4, 3, 3])  padding=((2, 3), (1, 4))"
+
+
+def test_fold_pads_leaves_other_borders():
+    graph, x = start()
+    for attributes in (
+        {"value": 1.0, "pairs": ((0, 0), (0, 0), (1, 1), (1, 1))},
+        {"pairs": ((0, 0), (1, 1), (0, 0), (0, 0))},
+    ):
+        inputs = 4 if "value" in attributes else 6
+        graph.outputs.append(conv(graph, graph.add("pad", [x], **attributes), inputs=inputs))
+    graph.outputs.append(conv(graph, graph.add("pad", [x], pairs=((0, 0), (0, 0), (1, 1), (1, 1))), padding="same"))
+    assert PASSES["fold_pads"](graph) == 0
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_fold_batch_norms_behind(bias):
+    graph, x = start()
+    graph.outputs = [norm(graph, conv(graph, x, bias=bias, padding=1))]
+    assert changed(graph, "fold_batch_norms") == ["conv0 = conv(x, float64[4, 4, 3, 3], float64[4])  padding=1"]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_fold_batch_norms_behind_transposed(groups):
+    graph, x = start()
+    weight = graph.constant(array(4, 6 // groups, 2, 2))
+    y = graph.add("conv", [x, weight], transposed=True, stride=2, groups=groups)
+    graph.outputs = [norm(graph, y, 6)]
+    assert len(changed(graph, "fold_batch_norms")) == 1
+
+
+def test_fold_batch_norms_before():
+    graph, x = start()
+    y = graph.add("conv", [norm(graph, x), graph.constant(array(4, 2, 3, 3))], groups=2)
+    graph.outputs = [y]
+    assert changed(graph, "fold_batch_norms") == ["conv0 = conv(x, float64[4, 2, 3, 3], float64[4])  groups=2"]
+
+
+def test_fold_batch_norms_before_a_border_of_zeros_stay():
+    graph, x = start()
+    graph.outputs = [conv(graph, norm(graph, x), padding=1)]
+    assert PASSES["fold_batch_norms"](graph) == 0
+
+
+def test_fold_batch_norms_of_a_concatenation():
+    graph, x = start()
+    parts = [conv(graph, x, 3, padding=1), conv(graph, x, 5, bias=False, padding=1)]
+    graph.outputs = [norm(graph, graph.add("concat", parts, axis=1), 8)]
+    lines = changed(graph, "fold_batch_norms")
+    assert [line.split(" = ")[1].split("(")[0] for line in lines] == ["conv", "conv", "concat"]
+
+
+def test_fold_batch_norms_leaves_what_others_read():
+    graph, x = start()
+    y = conv(graph, x, padding=1)
+    graph.outputs = [norm(graph, y), relu(graph, y)]
+    assert PASSES["fold_batch_norms"](graph) == 0
+
+
+def test_fuse_residuals():
+    """Into the later of two convolutions, which moves to where the sum was."""
+    graph, x = start()
+    first, second = conv(graph, x, padding=1), conv(graph, x, kernel=1)
+    graph.outputs = [graph.add("map", [second, relu(graph, first)], program=(("add", 1),))]
+    lines = changed(graph, "fuse_residuals")
+    assert lines[-1].startswith("conv1 = conv(x, float64[4, 4, 1, 1], float64[4], map0)")
+
+
+def test_fuse_residuals_that_broadcast():
+    graph, x = start()
+    graph.outputs = [graph.add("map", [conv(graph, x), graph.constant(array(4, 1, 1))], program=(("add", 1),))]
+    assert len(changed(graph, "fuse_residuals")) == 1
+
+
+def test_fuse_activations():
+    graph, x = start()
+    y = graph.add("map", [conv(graph, x)], program=(("leaky_relu", 0.1),))
+    graph.outputs = [relu(graph, norm(graph, y))]
+    lines = changed(graph, "fuse_activations")
+    assert lines[0].endswith("finish=(('leaky_relu', 0.1),)")
+    assert lines[1].endswith("finish=(('clamp', 0.0, inf),)")
+
+
+def test_fuse_activations_leaves_what_others_read():
+    graph, x = start()
+    y = conv(graph, x)
+    graph.outputs = [relu(graph, y), y]
+    assert PASSES["fuse_activations"](graph) == 0
+
+
+def test_merge_chains():
+    graph, x = start()
+    y = graph.add("map", [x, graph.constant(array(6))], program=(("mul", 1),))
+    z = graph.add("map", [relu(graph, y), x], program=(("sub", 1),))
+    graph.outputs = [z]
+    assert changed(graph, "merge_chains") == [
+        "map2 = map(x, float64[6], x)  program=(('mul', 1), ('clamp', 0.0, inf), ('sub', 2))"
+    ]
+
+
+def test_remove_dead_nodes():
+    graph, x = start()
+    relu(graph, conv(graph, x))
+    graph.outputs = [relu(graph, x)]
+    assert changed(graph, "remove_dead_nodes") == ["map1 = map(x)  program=(('clamp', 0.0, inf),)"]
+
+
+def test_passes_can_be_left_out():
+    graph, x = start()
+    graph.outputs = [relu(graph, conv(graph, x))]
+    assert "fuse_activations" not in run_passes(graph, ["fuse_activations"])
+    assert len(graph.nodes) == 2
+    assert run_passes(graph)["fuse_activations"] == 1
+
+
+def test_a_graph_that_reads_what_is_not_there():
+    graph, x = start()
+    y = relu(graph, x)
+    graph.outputs = [relu(graph, y)]
+    graph.nodes.reverse()
+    with pytest.raises(ValueError, match="node 'map1' reads 'map0', which nothing before it computes"):
+        graph.verify()
