@@ -16,7 +16,7 @@ from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import FLOATS, Options
 from fastconv.graph.operators import OPERATORS, conv
-from fastconv.graph.views import Type, dense
+from fastconv.graph.views import Type, spread
 
 __all__ = ["assign"]
 __dir__ = only(__all__)
@@ -113,7 +113,9 @@ class _Assignment:
         transposed = bool(node.attributes.get("transposed"))
         item = x.dtype.itemsize
         result = g.input_shape if transposed else g.output_shape
-        src, dst = (tuple(s * item for s in dense(shape, last)) for shape, last in ((x.shape, read), (result, written)))
+        src, dst = (
+            tuple(s * item for s in spread(shape, item, last)) for shape, last in ((x.shape, read), (result, written))
+        )
         steps = _args.dense_strides(weight.shape, item)
         direction, first, second = ("input", dst, src) if transposed else ("forward", src, dst)
         fields = g.fields(direction, x.dtype, first, steps, second)

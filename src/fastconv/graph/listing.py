@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fastconv import _args, _core, _plans
+from fastconv import _args, _config, _core, _plans
 from fastconv._names import only
 from fastconv.graph import programs
 from fastconv.graph.ir import Constant, Graph, Node, Value
-from fastconv.graph.views import Buffer, Type, View, dense
+from fastconv.graph.views import Buffer, Type, View, dense, spread
 
 __all__ = ["FLOATS", "Evaluate", "Listing", "Options", "Step"]
 __dir__ = only(__all__)
@@ -21,6 +22,7 @@ __dir__ = only(__all__)
 #: What an operator means: from a node and its inputs to its outputs.
 Evaluate = Callable[[Node, Sequence[np.ndarray | None]], Sequence[np.ndarray]]
 
+_RANK = 8  # axes that the core's maps have
 FLOATS = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 
 
@@ -104,11 +106,23 @@ class Listing:
         for number, value in enumerate(graph.outputs, len(graph.inputs)):
             if value not in self._homes and value.producer is not None and value not in places:
                 self._homes[value] = self._outside(value, number)
+                self._hand_back(value)
 
     def _outside(self, value: Value, number: int) -> View:
         """An array that a call hands over."""
         t = self.types[value]
         return View(Buffer(t.nbytes, value.name, place=number), 0, t.shape, dense(t.shape, self.options.last), t.dtype)
+
+    def _hand_back(self, value: Value) -> None:
+        """Lets what a reshape at the end of the graph reads be computed where its result is wanted."""
+        node = value.producer
+        source = node.inputs[0] if node is not None and node.op in ("flatten", "reshape") else None
+        if source is None or source.producer is None or source in self._places or source in self._homes:
+            return
+        t, outside = self.types[source], self._homes[value]
+        if not self._last.get(source, False) or math.prod(t.shape[2:]) == 1:
+            self._homes[source] = outside._replace(shape=t.shape, strides=dense(t.shape))
+            self._hand_back(source)
 
     def finish(self) -> list[Step]:
         """All steps, behind them those that bring outputs to where the caller wants them."""
@@ -139,8 +153,10 @@ class Listing:
         return View(Buffer(array.nbytes, name, array=array), 0, array.shape, dense(array.shape), array.dtype)
 
     def scratch(self, t: Type, strides: tuple[int, ...], name: str) -> View:
-        """New memory without gaps."""
-        return View(Buffer(t.nbytes, name), 0, t.shape, strides, t.dtype)
+        """New memory, with strides of this kind."""
+        view = View(Buffer(0, name), 0, t.shape, strides, t.dtype)
+        view.buffer.nbytes = view.reaches()
+        return view
 
     def _home(self, value: Value) -> View:
         if value not in self._homes:
@@ -149,7 +165,7 @@ class Listing:
                 whole, axis, start = self._places[value]
                 self._homes[value] = self._home(whole).sliced(axis, start, start + t.shape[axis])
             else:
-                strides = dense(t.shape, self._last.get(value, False))
+                strides = spread(t.shape, t.dtype.itemsize, self._last.get(value, False))
                 self._homes[value] = self.scratch(t, strides, value.name)
         return self._homes[value]
 
@@ -201,11 +217,23 @@ class Listing:
         if 0 in dst.shape:
             return
         src, *wide = (_broadcast(view, dst.shape) for view in (src, *others))
+        op, operations = node.op if program else "copy", programs.operations(program)
+        if (
+            operations is not None
+            and src.dtype in FLOATS
+            and len(dst.shape) <= _RANK
+            and len(wide) <= programs.OPERANDS
+        ):
+            strides = (src.strides, dst.strides, *(view.strides for view in wide))
+            axes = tuple(zip(dst.shape, *strides, strict=True))
+            plan = _core.map_plan(_args.FLOATS[src.dtype], axes, operations, len(wide), _config.ISA)
+            operands = {"src": src, "wei": None, "residual": None, "dst": dst, "others": tuple(wide)}
+            self.steps.append(Step(node.name, op, plan, [src, *wide], [dst], operands, None, (src, dst)))
+            return
 
         def call(x: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:
             return [programs.evaluate(program, x, rest)]
 
-        op = node.op if program else "copy"
         self.steps.append(Step(node.name, op, None, [src, *wide], [dst], call=call))
 
     def foreign(self, node: Node, evaluate: Evaluate) -> None:

@@ -13,13 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._names import only
 
-__all__ = ["COMBINING", "NOTHING", "Program", "activation", "clamp", "evaluate", "renumbered"]
+__all__ = [
+    "COMBINING",
+    "LONGEST",
+    "NOTHING",
+    "OPERANDS",
+    "Program",
+    "activation",
+    "clamp",
+    "evaluate",
+    "operations",
+    "renumbered",
+]
 __dir__ = only(__all__)
 
 Program = tuple[tuple[Any, ...], ...]
+
+LONGEST = 8  # functions of a program that the core runs at once
+OPERANDS = 3  # that it takes besides the first
 
 #: What the core's convolutions do with a result if nothing is asked for.
 NOTHING = _args.ACTIVATIONS[None]
@@ -53,7 +67,6 @@ _SINGLE: dict[str, Callable[..., np.ndarray]] = {
     "affine": lambda x, scale, shift: x * scale + shift,
     "sigmoid": _sigmoid,
     "silu": lambda x: x * _sigmoid(x),
-    "hardsigmoid": lambda x, scale, shift: np.clip(x * scale + shift, 0, 1),
     "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "tanh": np.tanh,
     "leaky_relu": lambda x, slope: np.where(x > 0, x, slope * x),
@@ -65,6 +78,7 @@ _SINGLE: dict[str, Callable[..., np.ndarray]] = {
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
     "reciprocal": lambda x: 1 / x,
     "abs": np.abs,
     "neg": np.negative,
@@ -107,6 +121,18 @@ def renumbered(program: Program, first: int) -> Program:
     """The same with operands counted from ``first`` instead of 1."""
     return tuple(
         (name, *(i + first - 1 for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in program
+    )
+
+
+def operations(program: Program) -> tuple[tuple[Any, ...], ...] | None:
+    """How the core's maps know a program, if they do: (name, numbers of two operands, two constants) of each."""
+    if len(program) > LONGEST or any(name not in _core.MAP_NAMES for name, *_ in program):
+        return None
+    return tuple(
+        (name, *(*(i - 1 for i in rest), 0, 0)[:2], 0.0, 0.0)
+        if name in COMBINING
+        else (name, 0, 0, *(*rest, 0.0, 0.0)[:2])
+        for name, *rest in program
     )
 
 

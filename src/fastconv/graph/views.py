@@ -11,8 +11,11 @@ import numpy as np
 
 from fastconv._names import only
 
-__all__ = ["Buffer", "Type", "View", "dense", "reshaped"]
+__all__ = ["Buffer", "Type", "View", "dense", "reshaped", "spread"]
 __dir__ = only(__all__)
+
+
+_ALIASING, _LINE = 2048, 64  # bytes
 
 
 class Type(NamedTuple):
@@ -101,6 +104,19 @@ def dense(shape: tuple[int, ...], last: bool = False) -> tuple[int, ...]:
         strides[axis] = step
         step *= max(shape[axis], 1)
     return tuple(strides)
+
+
+def spread(shape: tuple[int, ...], itemsize: int, last: bool) -> tuple[int, ...]:
+    """Strides of memory of our own: as `dense`, but for pixels whose channels take a multiple of 2 KiB.
+
+    Those are a cache line more apart. Otherwise the same channel of pixel after pixel falls into one or two sets of the
+    first-level cache, which hold 8 or 12 lines each, and a tile of a matrix product reads 14 pixels at once.
+    """
+    strides = dense(shape, last)
+    pixels = math.prod(shape[2:])
+    if not last or len(shape) < 3 or pixels == 1 or shape[1] * itemsize % _ALIASING:
+        return strides
+    return dense((shape[0], shape[1] + _LINE // itemsize, *shape[2:]), last)
 
 
 def reshaped(view: View, shape: tuple[int, ...]) -> View | None:

@@ -346,7 +346,7 @@ _ACTIVATIONS: dict[str, Callable[[Any], Program]] = {
     "LeakyReLU": lambda layer: (("leaky_relu", float(layer.negative_slope)),),
     "SiLU": lambda layer: (("silu",),),
     "Sigmoid": lambda layer: (("sigmoid",),),
-    "Hardsigmoid": lambda layer: (("hardsigmoid", 1 / 6, 0.5),),
+    "Hardsigmoid": lambda layer: (("affine", 1 / 6, 0.5), clamp(0, 1)),
     "Hardswish": lambda layer: (("hardswish",),),
     "Tanh": lambda layer: (("tanh",),),
     "ELU": lambda layer: (("elu", float(layer.alpha)),),

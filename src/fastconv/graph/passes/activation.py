@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from fastconv._names import only
 from fastconv.graph.ir import Graph
-from fastconv.graph.programs import COMBINING
+from fastconv.graph.programs import COMBINING, LONGEST
 
-__all__ = ["LONGEST", "fuse_activations"]
+__all__ = ["fuse_activations"]
 __dir__ = only(__all__)
-
-LONGEST = 8  # functions of a program that the core runs at once
 
 
 def fuse_activations(graph: Graph) -> int:

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 from fastconv._names import only
 from fastconv.graph.ir import Graph
-from fastconv.graph.passes.activation import LONGEST
-from fastconv.graph.programs import renumbered
+from fastconv.graph.programs import LONGEST, OPERANDS, renumbered
 
 __all__ = ["merge_chains"]
 __dir__ = only(__all__)
-
-_OTHERS = 3  # operands that the core takes besides the first
 
 
 def merge_chains(graph: Graph) -> int:
@@ -28,7 +25,7 @@ def merge_chains(graph: Graph) -> int:
             *renumbered(node.attributes["program"], len(before.inputs)),
         )
         inputs = [*before.inputs, *node.inputs[1:]]
-        if len(program) > LONGEST or len(inputs) > _OTHERS + 1:
+        if len(program) > LONGEST or len(inputs) > OPERANDS + 1:
             continue
         node.attributes["program"], node.inputs = program, inputs
         graph.nodes.remove(before)

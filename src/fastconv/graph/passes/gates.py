@@ -15,7 +15,7 @@ _RAMP: Program = (("affine", 1.0, 3.0), clamp(0, 6))  # min(max(x + 3, 0), 6)
 #: What x is multiplied by, and what that is of x.
 _GATES: dict[Program, Program] = {
     (("sigmoid",),): (("silu",),),
-    (("hardsigmoid", _SIXTH, 0.5),): (("hardswish",),),
+    (("affine", _SIXTH, 0.5), clamp(0, 1)): (("hardswish",),),
     (*_RAMP, ("affine", _SIXTH, 0.0)): (("hardswish",),),
     _RAMP: (("hardswish",), ("affine", 6.0, 0.0)),
 }
