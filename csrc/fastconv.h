@@ -189,8 +189,8 @@ int64_t fc_net_waves(const fc_net *net);
 // All steps.  With `starts`, room for one more number than there are waves, `seconds` gets how long each step took.
 fc_status fc_net_run(const fc_net *net, char *const *arrays, double *starts, double *seconds);
 
-int fc_isa_built(fc_isa isa);              // compiled in
-int fc_isa_supported(fc_isa isa);          // compiled in and usable on this CPU under this operating system
+int fc_isa_built(fc_isa isa);     // compiled in
+int fc_isa_supported(fc_isa isa); // compiled in and usable on this CPU under this operating system
 fc_isa fc_isa_best(void);
 const char *fc_isa_name(fc_isa isa);
 int fc_openmp(void); // the OpenMP date macro, or 0
