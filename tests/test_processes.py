@@ -491,7 +491,7 @@ LONG = {
     "few large tasks": "fc.conv2d(row, np.ones((1, 1, 501, 501), 'f4'), algorithm='reference', padding=250)",
     "transposed": "fc.conv_transpose2d(images[:60], weights[:, :, :2, :2], stride=2)",
     "few tiles of many blocks": "fc.grad.conv2d_weight(tall, (8, 8, 1500, 1500), tall[:, :, :1501, :1501])",
-    "one row of channels": "fc.conv2d(tall.transpose(0, 2, 3, 1), taps, groups=2, layout='NHWC', algorithm='depthwise')",
+    "one row of channels": "fc.conv2d(tall.transpose(0, 2, 3, 1), taps, groups=2, layout='NHWC')",
     "gradient of weights": "fc.grad.conv2d_weight(images, weights.shape, np.broadcast_to(grad, (99, 256, 54, 54)))",
     "max_pool": "fc.max_pool2d(images, 27, 1, return_indices=True)",
     "avg_pool": "fc.avg_pool2d(images, 29, 1)",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A newcomer's first hour: the README's commands, as they stand, in an empty Debian 12.
 #
-#   tools/check_debian.sh [EXTRA...]      extras to install alone (default: safetensors scipy dask)
+#   tools/check_debian.sh [EXTRA...]      extras to install alone (default: safetensors scipy dask torch bench)
 #
 # Needs root, debootstrap, Debian's mirror (DEBIAN_MIRROR) and pip's index; leaves nothing behind. While compiler and
 # headers arrive one by one, pip has to name the next one that is missing. Then `## Try it` of README.md: what begins
@@ -26,7 +26,7 @@ cleanup() {
 trap cleanup EXIT
 fail() { echo "check_debian: $*" >&2; exit 1; }
 extras=("$@")
-[[ ${#extras[@]} -gt 0 ]] || extras=(safetensors scipy dask)
+[[ ${#extras[@]} -gt 0 ]] || extras=(safetensors scipy dask torch bench)
 
 echo "== an empty Debian 12"
 debootstrap --variant=minbase bookworm "$debian" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/log" ||
@@ -95,6 +95,14 @@ example() { # example PAGE: its first block of Python
 for extra in "${extras[@]}"; do
     if [[ -e docs/$extra.md ]]; then
         example "docs/$extra.md" >"$debian$home/fastconv/promise.py"
+    elif [[ $extra == bench ]]; then # every peer that it names is there and gives the same results
+        cat >"$debian$home/fastconv/promise.py" <<'PROMISE'
+import subprocess, sys
+command = [sys.executable, "-m", "fastconv", "bench", "--peers", "--network", "table", "--layers", "r50 1x1 64-256@56"]
+subprocess.run([*command, "--quick", "--json", "/tmp/bench.json"], check=True)
+said = open("/tmp/bench.json").read()
+assert all(peer in said for peer in ("torch", "onnxruntime", "openvino", "ncnn")), said
+PROMISE
     else
         cat >"$debian$home/fastconv/promise.py" <<'PROMISE'
 import numpy as np, fastconv as fc
