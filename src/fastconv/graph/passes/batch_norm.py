@@ -105,6 +105,11 @@ def _replace_weights(graph: Graph, node: Node, weight: Constant, bias: Constant)
     ]
 
 
+def _rounded(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """The product in float64, rounded once, without an array of float64."""
+    return np.multiply(weight, factor, out=np.empty_like(weight), dtype=np.float64, casting="unsafe")
+
+
 def _scale_outputs(graph: Graph, node: Node, scale: Constant, shift: Constant) -> None:
     weight, bias, groups = _weight(node), _bias(node), _groups(node)
     transposed = bool(node.attributes.get("transposed"))
@@ -112,9 +117,8 @@ def _scale_outputs(graph: Graph, node: Node, scale: Constant, shift: Constant) -
     def scaled(w: np.ndarray, s: np.ndarray) -> np.ndarray:
         if transposed:  # (inputs, outputs of a group, *kernel)
             inner = w.reshape(groups, -1, *w.shape[1:])
-            factor = s.reshape(groups, 1, w.shape[1], *(1,) * (w.ndim - 2))
-            return (inner * factor).reshape(w.shape).astype(w.dtype)
-        return (w * s.reshape(-1, *(1,) * (w.ndim - 1))).astype(w.dtype)
+            return _rounded(inner, s.reshape(groups, 1, w.shape[1], *(1,) * (w.ndim - 2))).reshape(w.shape)
+        return _rounded(w, s.reshape(-1, *(1,) * (w.ndim - 1)))
 
     def shifted(s: np.ndarray, t: np.ndarray, *b: np.ndarray) -> np.ndarray:
         return (t + s * b[0] if b else t).astype(weight.dtype)
@@ -143,16 +147,16 @@ def _fold_before(graph: Graph, norm: Node) -> bool:
     elif scale.shape[0] != weight.shape[1]:
         return False  # a norm of rows along another axis than the layer's features
 
-    def by_group(w: np.ndarray, factor: np.ndarray) -> np.ndarray:
-        """The weights with the factor of each input channel, in float64."""
-        inner = w.reshape(groups, -1, *w.shape[1:]).astype(np.float64)
-        return (inner * factor.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))).reshape(w.shape)
+    def per_input(w: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both with an axis of groups in front."""
+        return w.reshape(groups, -1, *w.shape[1:]), factor.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))
 
     def scaled(w: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return by_group(w, s).astype(w.dtype)
+        return _rounded(*per_input(w, s)).reshape(w.shape)
 
     def shifted(w: np.ndarray, t: np.ndarray, *b: np.ndarray) -> np.ndarray:
-        total = by_group(w, t).sum(axis=tuple(range(1, w.ndim)))
+        inner, factor = per_input(w, t)
+        total = (inner.astype(np.float64) * factor).sum(axis=tuple(range(2, inner.ndim))).reshape(-1)
         return (total + b[0] if b else total).astype(w.dtype)
 
     made = Constant.derived(scaled, (weight, scale), weight.shape, weight.dtype)
