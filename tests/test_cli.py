@@ -38,7 +38,16 @@ def test_version():
     assert (result.returncode, result.stdout) == (0, f"fastconv {fc.__version__}\n")
 
 
-COMMANDS = ("info", "demo", "bench", "tune")
+#: Each with the arguments that it has to be given.
+NEEDED = {
+    "info": [],
+    "demo": [],
+    "bench": [],
+    "tune": [],
+    "profile": ["lenet5"],
+    "classify": ["cat.png", "--model", "lenet5", "--weights", "lenet5.npz"],
+}
+COMMANDS = tuple(NEEDED)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,7 +95,7 @@ def test_help_and_version_do_not_depend_on_the_environment(arguments, variable, 
 @pytest.mark.parametrize(("variable", "value"), WRONG)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_environment_that_cannot_be_had_is_one_line(command, variable, value):
-    result = run(command, **{variable: value})
+    result = run(command, *NEEDED[command], **{variable: value})
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"fastconv: {variable} is '{value}'; ")
     assert result.stderr.count("\n") == 1
@@ -194,6 +203,12 @@ def test_progress_in_a_file_is_a_line_for_each_stage(monkeypatch):
         (["bench", "--batch", "two"], "it is 'two'; it needs a number from 1 to 256"),
         (["bench", "--algorithm", "magic"], "invalid choice: 'magic'"),
         (["demo", "--seed", "x"], "--seed"),
+        (["profile"], "MODEL"),
+        (["profile", "lenet5", "--size", "0"], "it is '0'; it needs a number from 1 to 8192"),
+        (["profile", "lenet5", "--layout", "NCWH"], "invalid choice: 'NCWH'"),
+        (["classify", "--model", "lenet5", "--weights", "x.npz"], "IMAGE"),
+        (["classify", "cat.png", "--weights", "x.npz"], "--model"),
+        (["classify", "cat.png", "--model", "lenet5"], "--weights"),
     ],
 )
 def test_wrong_arguments_are_status_2(arguments, message, capsys):

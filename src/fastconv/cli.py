@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``fastconv info``, ``demo``, ``bench`` and ``tune``.
+"""The command line: ``fastconv info``, ``demo``, ``bench``, ``tune``, ``profile`` and ``classify``.
 
 A command is loaded only when it is called, and those that need more than NumPy say what to install.
 Nothing here needs the C core before that: ``--help`` and ``--version`` answer whatever the environment
@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastconv._names import only
 from fastconv._version import __version__
@@ -95,6 +95,8 @@ EXAMPLES = """examples:
   fastconv bench --quick     VGG-16 layer by layer, beside NumPy
   fastconv bench --help      what else there is to measure
   fastconv tune              let this machine choose its algorithms better
+  fastconv profile resnet50  where the time of a whole network goes
+  fastconv classify cat.jpg --model vgg16 --weights vgg16.safetensors
 
 Every command takes --help and --json. The environment variables
 FASTCONV_NUM_THREADS and FASTCONV_ISA (scalar, avx2, avx512, neon) limit what
@@ -152,6 +154,57 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     instead.add_argument("--show", action="store_true", help="only show what is in use")
     instead.add_argument("--reset", action="store_true", help="forget what was measured")
     tune.set_defaults(command=_tune)
+
+    profile = commands.add_parser(
+        "profile",
+        usage="fastconv profile MODEL [options]",
+        help="show where the time of a whole network goes",
+        description="Compile a network for inference, run it on random numbers, and show what each of its steps takes.",
+    )
+    profile.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a network of fastconv.models, with random weights (lenet5, vgg16, resnet50, ...), or a file that "
+        "CompiledNet.save wrote (.npz, .safetensors)",
+    )
+    profile.add_argument("--batch", type=_number(1024), metavar="N", help="images at a time (1)")
+    profile.add_argument("--size", type=_number(8192), metavar="N", help="their height and width (as in training)")
+    profile.add_argument("--layout", choices=("NCHW", "NHWC"), help="of the images (NCHW, or as the file says)")
+    profile.add_argument("--threads", type=_number(256), metavar="N", help="(as many as fastconv takes by itself)")
+    profile.add_argument(
+        "--repeats",
+        type=_number(10_000),
+        default=10,
+        metavar="N",
+        help="calls, of which medians are shown (%(default)s)",
+    )
+    profile.add_argument("--json", action="store_true", help="print JSON")
+    profile.add_argument("--html", metavar="FILE", help="write a page with the table and a picture of the network")
+    profile.add_argument("--svg", metavar="FILE", help="write the picture")
+    profile.set_defaults(command=_profile)
+
+    classify = commands.add_parser(
+        "classify",
+        usage="fastconv classify IMAGE ... --model NAME --weights FILE [options]",
+        help="say what a network sees in images",
+        description="Prepare images as the network was trained to see them, run it, and print its likeliest classes. "
+        "What is transparent becomes white, and photographs are turned as their cameras say.",
+    )
+    classify.add_argument("images", metavar="IMAGE", nargs="+", help="any file that Pillow reads")
+    classify.add_argument(
+        "--model", metavar="NAME", required=True, help="a network of fastconv.models: vgg16, resnet50, ..."
+    )
+    classify.add_argument(
+        "--weights",
+        metavar="FILE",
+        required=True,
+        help="its state dict, .safetensors or .npz, with torchvision's names",
+    )
+    classify.add_argument("--labels", metavar="FILE", help="a line of text for each class, in their order")
+    classify.add_argument("--top", type=_number(100_000), default=5, metavar="N", help="classes to show (%(default)s)")
+    classify.add_argument("--threads", type=_number(256), metavar="N", help="(as many as fastconv takes by itself)")
+    classify.add_argument("--json", action="store_true", help="print JSON")
+    classify.set_defaults(command=_classify)
     return parser
 
 
@@ -163,6 +216,17 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"it is {text!r}; it needs a number of seconds up to 3600")
     return seconds
+
+
+def _number(most: int) -> Callable[[str], int]:
+    """What takes an argument for a number from 1 to ``most``."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"it is {text!r}; it needs a number from 1 to {most}")
+        return int(text)
+
+    return number
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -263,3 +327,15 @@ def _tune(args: argparse.Namespace) -> int:
     heads = [Column("constant", left=True), Column("nominal\nns"), Column("in use\nns"), Column("ratio")]
     show(Table("What the choice of algorithms rests on, one thread", heads, rows, notes=notes or [_costs.origin()]))
     return 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    from fastconv import profiling
+
+    return profiling.main(args)
+
+
+def _classify(args: argparse.Namespace) -> int:
+    from fastconv import classify
+
+    return classify.main(args)

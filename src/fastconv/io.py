@@ -219,9 +219,9 @@ _SAFE_DTYPES = ("BOOL", "I8", "U8", "I16", "U16", "F16", "I32", "U32", "F32", "I
 def _safetensors() -> ModuleType:
     try:
         import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            ".safetensors files need the package safetensors: python -m pip install safetensors"
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            ".safetensors files need the package safetensors: python -m pip install safetensors", name="safetensors"
         ) from error
     return safetensors
 

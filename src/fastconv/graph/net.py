@@ -280,7 +280,7 @@ class CompiledNet:
         ValueError
             If no shape of inputs is known yet.
         """
-        return summary_of(repr(self), self._any_program(), self.memory)
+        return summary_of(repr(self), self.graph, self._any_program(), self.memory)
 
     def profile(self, *inputs: Any, repeats: int = 5, **named: Any) -> Profile:
         """Where the time of a call goes: a row for each step, and one for what lies between them.
@@ -296,15 +296,16 @@ class CompiledNet:
         -------
         Profile
             Rows with ``name``, ``algorithm``, ``layout``, ``milliseconds``, ``gflops`` (per second), ``of_peak`` (share
-            of the peak that this machine reached just now) and ``of_time``. It prints as a table; ``to_json()`` and
-            ``to_html()``.
+            of the peak that this machine reached just now) and ``of_time``. It prints as a table; ``to_svg()`` draws
+            it, ``to_html()`` makes a page of both, ``to_json()`` has all figures.
         """
         repeats = _args.integer(repeats, "repeats", 1)
         arrays, program = self._taken(inputs, named)
         results = [base for base, _ in self._targets(program)]
         arena = self._arena(program.arena_bytes)
         try:
-            return profile_of(program, (arena, *arrays, *results), self._thread_count(), repeats)
+            given = (arena, *arrays, *results)
+            return profile_of(self.graph.name, self.graph, program, given, self._thread_count(), repeats)
         finally:
             self._release(arena)
 

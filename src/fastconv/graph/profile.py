@@ -6,8 +6,8 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -15,17 +15,27 @@ import numpy as np
 
 from fastconv import _config
 from fastconv._names import only
+from fastconv.bench import web
+from fastconv.bench.terminal import Column, Table
+from fastconv.graph import picture
+from fastconv.graph.ir import Graph
 from fastconv.graph.program import Program
+from fastconv.graph.views import View, overlap
 
-__all__ = ["Profile", "Row", "Summary", "profile_of", "summary_of"]
+__all__ = ["End", "Profile", "Row", "Summary", "profile_of", "summary_of"]
 __dir__ = only(__all__)
 
 BETWEEN = "(between steps)"
+PEAK_SECONDS = 0.02  # before each call, so that peak and call are measured on the same machine
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step: what it is called in the model, and what carries it out."""
+    """A step: what it is called in the model, and what carries it out.
+
+    ``gflop`` is what direct summation computes, a multiply-add as two; Winograd's algorithms undercut it, so that
+    ``of_peak`` may exceed 1. ``reads`` has the numbers of the rows whose results it reads, and -1 - i for input i.
+    """
 
     name: str
     operator: str
@@ -37,13 +47,33 @@ class Row:
     gflops: float | None = None
     of_peak: float | None = None
     of_time: float | None = None
+    reads: tuple[int, ...] = ()
 
 
-class _Table:
-    """Rows that print as a table."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """An input or an output of the network; an output reads rows as a `Row` does."""
 
-    rows: tuple[Row, ...]
-    columns: tuple[tuple[str, str, str], ...]  # heading, attribute, format
+    name: str
+    shape: tuple[int, ...]
+    reads: tuple[int, ...] = ()
+
+
+class _Rows:
+    """Steps that print as a table and are drawn as a picture.
+
+    Attributes
+    ----------
+    title : str
+    rows : tuple of Row
+    inputs, outputs : tuple of End
+    """
+
+    #: Heading, attribute, format, rank (see `fastconv.bench.terminal.Column`).
+    columns: tuple[tuple[str, str, str, int], ...]
+
+    def __init__(self, title: str, rows: Sequence[Row], inputs: Sequence[End], outputs: Sequence[End]) -> None:
+        self.title, self.rows, self.inputs, self.outputs = title, tuple(rows), tuple(inputs), tuple(outputs)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -54,161 +84,232 @@ class _Table:
     def __getitem__(self, index: int) -> Row:
         return self.rows[index]
 
-    def _cells(self) -> list[list[str]]:
-        return [[_cell(getattr(row, attribute), form) for _, attribute, form in self.columns] for row in self.rows]
+    def _notes(self) -> list[str]:
+        raise NotImplementedError
 
-    def _foot(self) -> str:
-        return ""
+    def table(self) -> Table:
+        """As a table."""
+        columns = [Column(heading, form == "s", rank) for heading, _, form, rank in self.columns]
+        rows = [[_cell(getattr(row, attribute), form) for _, attribute, form, _ in self.columns] for row in self.rows]
+        return Table(self.title, columns, rows, notes=self._notes())
 
     def __str__(self) -> str:
-        head = [heading for heading, _, _ in self.columns]
-        table = [head, *self._cells()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-        right = [form != "s" for _, _, form in self.columns]
-        lines = [
-            "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
-            for row in table
-        ]
-        return "\n".join([*lines, self._foot()]).rstrip()
+        return self.table().plain()
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(heading)}</th>" for heading, _, _ in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self._cells()
-        )
-        return f"<table><tr>{head}</tr>{body}</table><p>{html.escape(self._foot())}</p>"
+        return web.table(self.table())
+
+    def to_svg(self) -> str:
+        """As a picture, from the inputs at the top to the outputs: a box for each step, and what reads what.
+
+        Where times are known, boxes are coloured by their share of them.
+
+        Returns
+        -------
+        str
+            An SVG document, for light and dark pages.
+        """
+        offset = len(self.inputs)
+        boxes = [picture.Box((), end.name, (_cell(end.shape, "s"),), end=True) for end in self.inputs]
+        steps = [row for row in self.rows if row.name != BETWEEN]
+        boxes += [_box(row, offset) for row in steps]
+        boxes += [
+            picture.Box(_places(end.reads, offset), end.name, (_cell(end.shape, "s"),), end=True)
+            for end in self.outputs
+        ]
+        return picture.svg(self.title, self._notes(), boxes)
+
+    def to_html(self) -> str:
+        """As a page, with the picture and the table; it refers to nothing elsewhere.
+
+        Returns
+        -------
+        str
+        """
+        head = f"<h1>{html.escape(self.title)}</h1>"
+        drawn = f'<div class="scroll">{self.to_svg()}</div>'
+        return web.page(self.title, head, web.table(self.table()), drawn, width="78rem")
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return "×".join(map(str, value))
+    return format(value, form)
+
+
+def _places(reads: Sequence[int], inputs: int) -> tuple[int, ...]:
+    """The numbers of boxes: those of the inputs come first."""
+    return tuple(inputs + i if i >= 0 else -1 - i for i in reads)
+
+
+def _box(row: Row, inputs: int) -> picture.Box:
+    shape, work = _cell(row.shape, "s"), " ".join(dict.fromkeys((row.operator, row.algorithm)))
+    lines = (work, shape if row.layout == "-" else f"{shape} {row.layout}")
+    figures: tuple[str, ...] = ()
+    full = [f"{row.name}: {work}", lines[1]]
+    if row.gflop:
+        full.append(f"{row.gflop:.3f} GFLOP")
+    if row.milliseconds is not None:
+        figures = (_cell(row.of_time, ".1%"), f"{row.milliseconds:.3f} ms")
+        full.append(f"{row.milliseconds:.3f} ms, {_cell(row.of_time, '.1%')} of the time")
+    if row.gflops is not None:
+        full.append(f"{row.gflops:.0f} GFLOP/s, {_cell(row.of_peak, '.2f')} of the peak")
+    return picture.Box(_places(row.reads, inputs), row.name, lines, figures, row.of_time, "\n".join(full))
+
+
+class Summary(_Rows):
+    """The steps of a network."""
+
+    columns = (
+        ("step", "name", "s", 0),
+        ("operator", "operator", "s", 0),
+        ("algorithm", "algorithm", "s", 0),
+        ("layout", "layout", "s", 2),
+        ("result", "shape", "s", 1),
+        ("GFLOP", "gflop", ".3f", 0),
+    )
+
+    def __init__(self, *parts: Any, memory: Any) -> None:
+        super().__init__(*parts)
+        self.memory = memory
+
+    def _notes(self) -> list[str]:
+        m, total = self.memory, sum(row.gflop for row in self.rows)
+        return [
+            f"{len(self.rows)} steps, {total:.2f} GFLOP; weights {_mib(m.weights)}, packed {_mib(m.packed)}, "
+            f"arena {_mib(m.arena)} (at least {_mib(m.least)})"
+        ]
 
     def to_json(self) -> str:
         """The rows as JSON."""
         return json.dumps([asdict(row) for row in self.rows])
 
 
-def _cell(value: Any, form: str) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return format(value, form)
-
-
-class Summary(_Table):
-    """The steps of a network."""
-
-    columns = (
-        ("step", "name", "s"),
-        ("operator", "operator", "s"),
-        ("algorithm", "algorithm", "s"),
-        ("layout", "layout", "s"),
-        ("result", "shape", "s"),
-        ("GFLOP", "gflop", ".3f"),
-    )
-
-    def __init__(self, title: str, rows: Sequence[Row], memory: Any) -> None:
-        self.title, self.rows, self.memory = title, tuple(rows), memory
-
-    def _foot(self) -> str:
-        m, total = self.memory, sum(row.gflop for row in self.rows)
-        return (
-            f"{len(self.rows)} steps, {total:.2f} GFLOP; weights {_mib(m.weights)}, packed {_mib(m.packed)}, "
-            f"arena {_mib(m.arena)} (at least {_mib(m.least)})"
-        )
-
-    def __str__(self) -> str:
-        return f"{self.title}\n{super().__str__()}"
-
-    __repr__ = __str__
-
-
 def _mib(nbytes: int) -> str:
     return f"{nbytes / 2**20:.1f} MiB"
 
 
-class Profile(_Table):
+class Profile(_Rows):
     """Where the time of a call goes.
 
     Attributes
     ----------
+    title : str
     rows : tuple of Row
         One for each step, and a last one for what lies between them: Python, and the start of the threads.
+    inputs, outputs : tuple of End
     milliseconds : float
         Of a whole call.
-    peak_gflops : float
-        Multiply-adds that this machine reached just now, with as many threads.
+    peaks : tuple of float
+        GFLOP/s of multiply-adds that this machine reached before each call, with as many threads.
     threads : int
     """
 
     columns = (
-        ("step", "name", "s"),
-        ("operator", "operator", "s"),
-        ("algorithm", "algorithm", "s"),
-        ("layout", "layout", "s"),
-        ("result", "shape", "s"),
-        ("ms", "milliseconds", ".3f"),
-        ("GFLOP/s", "gflops", ".0f"),
-        ("of peak", "of_peak", ".2f"),
-        ("of time", "of_time", ".1%"),
+        ("step", "name", "s", 0),
+        ("operator", "operator", "s", 3),
+        ("algorithm", "algorithm", "s", 0),
+        ("layout", "layout", "s", 5),
+        ("result", "shape", "s", 4),
+        ("ms", "milliseconds", ".3f", 0),
+        ("GFLOP/s", "gflops", ".0f", 2),
+        ("of peak", "of_peak", ".2f", 1),
+        ("of time", "of_time", ".1%", 0),
     )
 
-    def __init__(self, rows: Sequence[Row], milliseconds: float, peak: float, threads: int) -> None:
-        self.rows, self.milliseconds, self.peak_gflops, self.threads = tuple(rows), milliseconds, peak, threads
+    def __init__(self, *parts: Any, milliseconds: float, peaks: Sequence[float], threads: int) -> None:
+        super().__init__(*parts)
+        self.milliseconds, self.peaks, self.threads = milliseconds, tuple(peaks), threads
 
-    def _foot(self) -> str:
+    @property
+    def peak_gflops(self) -> float:
+        """The highest of the peaks."""
+        return max(self.peaks)
+
+    def _notes(self) -> list[str]:
         flop = sum(row.gflop for row in self.rows)
         reached = flop / self.milliseconds * 1e3 if self.milliseconds else 0.0
-        return (
-            f"{self.milliseconds:.3f} ms a call, {reached:.0f} GFLOP/s of {self.peak_gflops:.0f} "
-            f"({self.threads} threads); FLOPs are those of direct convolution"
-        )
+        return [
+            f"{self.milliseconds:.3f} ms a call: {flop:.2f} GFLOP at {reached:.0f} GFLOP/s, of {self.peak_gflops:.0f} "
+            f"that multiply-adds reach on {self.threads} {'thread' if self.threads == 1 else 'threads'}.",
+            "GFLOP count the direct sum of convolutions and linear layers; Winograd's algorithms multiply less, and so "
+            "may exceed the peak.",
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "milliseconds": self.milliseconds,
+            "peak_gflops": self.peak_gflops,
+            "threads": self.threads,
+            "inputs": [asdict(end) for end in self.inputs],
+            "outputs": [asdict(end) for end in self.outputs],
+            "steps": [asdict(row) for row in self.rows],
+        }
 
     def to_json(self) -> str:
         """All of it as JSON."""
-        return json.dumps(
-            {
-                "milliseconds": self.milliseconds,
-                "peak_gflops": self.peak_gflops,
-                "threads": self.threads,
-                "steps": [asdict(row) for row in self.rows],
-            }
-        )
+        return json.dumps(self.record())
 
 
-def _row(step: Any) -> Row:
-    return Row(step.name, step.op, step.algorithm, step.layout, step.writes[0].shape, step.flops / 1e9)
+# --- making them ------------------------------------------------------------------------------------------------------
 
 
-def summary_of(title: str, program: Program, memory: Any) -> Summary:
-    return Summary(title, [_row(step) for step in program.steps], memory)
+def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[End]]:
+    """Rows without times, inputs and outputs. Who reads what is seen from where it lies: parts of one buffer that were
+    written before, where they overlap with what is read."""
+    written: dict[Hashable, list[tuple[int, View]]] = {}
+    rows = []
+
+    def place(view: View) -> Hashable:
+        return view.buffer if view.buffer.place is None else view.buffer.place
+
+    for number, step in enumerate(program.steps):
+        reads = set()
+        for view in step.reads:
+            where = view.buffer.place
+            if where is not None and where < len(graph.inputs):
+                reads.add(-1 - where)
+            reads.update(i for i, other in written.get(place(view), ()) if overlap(view, other))
+        for view in step.writes:
+            before = [entry for entry in written.get(place(view), ()) if entry[1] != view]  # or it is written over
+            written[place(view)] = [*before, (number, view)]
+        row = Row(step.name, step.op, step.algorithm, step.layout, step.writes[0].shape, step.flops / 1e9)
+        rows.append(replace(row, reads=tuple(sorted(reads))))
+    inputs = [End(value.name, t.shape) for value, t in zip(graph.inputs, program.inputs, strict=True)]
+    outputs = [
+        End(value.name, t.shape, tuple(i for i, _ in written.get(len(inputs) + n, ())))
+        for n, (value, t) in enumerate(zip(graph.outputs, program.outputs, strict=True))
+    ]
+    return rows, inputs, outputs
 
 
-def profile_of(program: Program, arrays: tuple[np.ndarray, ...], threads: int, repeats: int) -> Profile:
-    peak = _config.fma_peak(num_threads=threads)
+def summary_of(title: str, graph: Graph, program: Program, memory: Any) -> Summary:
+    return Summary(title, *_parts(graph, program), memory=memory)
+
+
+def profile_of(
+    title: str, graph: Graph, program: Program, arrays: tuple[np.ndarray, ...], threads: int, repeats: int
+) -> Profile:
+    wide = program.inputs and program.inputs[0].dtype == np.float64
     program.run(arrays, threads)
-    totals, steps = [], []
+    totals, steps, peaks = [], [], []
     for _ in range(repeats):
+        peaks.append(_config.fma_peak("float64" if wide else "float32", threads, seconds=PEAK_SECONDS))
         started = time.perf_counter()
         steps.append(program.timed(arrays, threads))
         totals.append(time.perf_counter() - started)
-    total = median(totals)
+    total, peak = median(totals), max(peaks)
+    plain, inputs, outputs = _parts(graph, program)
     rows = []
-    for step, seconds in zip(program.steps, map(median, zip(*steps, strict=True)), strict=True):
-        speed = step.flops / seconds / 1e9 if seconds > 0 and step.flops else None
-        plain = _row(step)
-        rows.append(
-            Row(
-                plain.name,
-                plain.operator,
-                plain.algorithm,
-                plain.layout,
-                plain.shape,
-                plain.gflop,
-                seconds * 1e3,
-                speed,
-                None if speed is None or not peak else speed / peak,
-                seconds / total,
-            )
-        )
+    for row, seconds in zip(plain, map(median, zip(*steps, strict=True)), strict=True):
+        speed = row.gflop / seconds if seconds > 0 and row.gflop else None
+        share = None if speed is None or not peak else speed / peak
+        rows.append(replace(row, milliseconds=seconds * 1e3, gflops=speed, of_peak=share, of_time=seconds / total))
     rest = max(total - sum(row.milliseconds or 0 for row in rows) / 1e3, 0.0)
     rows.append(Row(BETWEEN, "", "", "", (), 0.0, rest * 1e3, None, None, rest / total))
-    return Profile(rows, total * 1e3, peak, threads)
+    return Profile(title, rows, inputs, outputs, milliseconds=total * 1e3, peaks=peaks, threads=threads)

@@ -104,12 +104,13 @@ class Program:
     Attributes
     ----------
     steps : list of Step
-    outputs : list of Type
+    inputs, outputs : list of Type
     arena_bytes, least_bytes : int
         Memory of a call for what is computed between inputs and outputs, and the most that lives at one moment.
     """
 
     def __init__(self, graph: Graph, inputs: Sequence[Type], options: Options, pack: Any) -> None:
+        self.inputs = list(inputs)
         types = infer(graph, inputs)
         self.steps = lower(graph, types, options, pack)
         self.arena_bytes, self.least_bytes = memory.arrange(self.steps)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv._names import only
 
-__all__ = ["Buffer", "Type", "View", "dense", "reshaped", "spread"]
+__all__ = ["Buffer", "Type", "View", "dense", "overlap", "reshaped", "spread"]
 __dir__ = only(__all__)
 
 
@@ -144,3 +144,19 @@ def reshaped(view: View, shape: tuple[int, ...]) -> View | None:
         if shape[axis] == 1:
             strides[axis] = shape[axis + 1] * strides[axis + 1] if axis + 1 < len(shape) else 1
     return view._replace(shape=shape, strides=tuple(strides))
+
+
+def overlap(a: View, b: View) -> bool:
+    """Whether two views of one buffer have elements in common; views in other strides are taken to have."""
+    if a.type.nbytes == 0 or b.type.nbytes == 0:
+        return False
+    if a.strides != b.strides or 0 in a.strides:
+        first, last = (a, b) if a.byte_offset <= b.byte_offset else (b, a)
+        return first.reaches() > last.byte_offset
+    left, right = a.offset, b.offset  # parts of one whole: each axis has its share of the offset
+    for stride, n, m in sorted(zip(a.strides, a.shape, b.shape, strict=True), reverse=True):
+        i, left = divmod(left, stride)
+        j, right = divmod(right, stride)
+        if i + n <= j or j + m <= i:
+            return False
+    return True

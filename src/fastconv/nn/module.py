@@ -219,7 +219,34 @@ class StateDictError(ValueError, RuntimeError):
     """A state dict that does not fit the module.
 
     It is a ValueError, as everywhere in fastconv, and a RuntimeError, as torch raises here.
+
+    Attributes
+    ----------
+    missing, unexpected : list of str
+        Keys.
+    misshapen : dict of str to (tuple of int, tuple of int)
+        By key: the shape that is given and the one that is needed.
     """
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        missing: list[str],
+        unexpected: list[str],
+        misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]],
+    ) -> StateDictError:
+        """The error of a module of this name, with all that does not fit."""
+        problems = [f"missing keys: {', '.join(missing)}"] if missing else []
+        problems += [f"unexpected keys: {', '.join(unexpected)}"] if unexpected else []
+        problems += [f"shape of {key}: {given} given, {needed} needed" for key, (given, needed) in misshapen.items()]
+        error = cls(f"state_dict does not fit {name}:\n  " + "\n  ".join(problems))
+        error.missing, error.unexpected, error.misshapen = missing, unexpected, misshapen
+        return error
 
 
 class LoadResult(NamedTuple):
@@ -480,20 +507,16 @@ class Module:
         absent = {key for key in entries if key not in state_dict}
         missing = [key for key in entries if key in absent and not getattr(entries[key], "optional", False)]
         unexpected = [key for key in state_dict if key not in entries]
-        problems = []
-        if strict and missing:
-            problems.append(f"missing keys: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected keys: {', '.join(unexpected)}")
-        values = {}
+        values, misshapen = {}, {}
         for key, entry in entries.items():
             if key in absent:
                 continue
             values[key] = value = _real_numbers(state_dict[key], key)
             if value.shape != entry.shape:
-                problems.append(f"shape of {key}: {value.shape} given, {entry.shape} needed")
-        if problems:
-            raise StateDictError(f"state_dict does not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+                misshapen[key] = (value.shape, entry.shape)
+        if misshapen or (strict and (missing or unexpected)):
+            needed, left = (missing, unexpected) if strict else ([], [])
+            raise StateDictError.of(type(self).__name__, needed, left, misshapen)
         for key, value in values.items():
             entries[key].data[...] = value
         return LoadResult(missing, unexpected)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``fastconv profile``: tables, JSON and pictures of networks by name and from files, and errors."""
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import nn
+from fastconv.cli import main
+from fastconv.graph import profile as profiles
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A network that takes images of any size."""
+    path = tmp_path_factory.mktemp("nets") / "net.npz"
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, rng=0), nn.ReLU(), nn.MaxPool2d(2)).eval()
+    fc.compile(model, (None, 3, None, None)).save(path)
+    return str(path)
+
+
+def test_a_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "72")
+    assert main(["profile", "lenet5", "--batch", "3", "--threads", "1", "--repeats", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "lenet5, 3×1×32×32, float32" in out
+    assert max(map(len, out.splitlines())) <= 72
+    for word in ("features.0", "classifier.4", "(between steps)", "direct sum", "on 1 thread."):
+        assert word in out
+
+
+def test_json(capsys):
+    assert main(["profile", "squeezenet", "--size", "64", "--layout", "NHWC", "--repeats", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "squeezenet"
+    assert found["inputs"][0]["shape"] == [1, 3, 64, 64]
+    assert found["threads"] == fc.get_num_threads()
+    assert found["peak_gflops"] > 0
+    assert sum(step["of_time"] for step in found["steps"]) == pytest.approx(1, abs=0.2)
+    convolutions = [step for step in found["steps"] if step["operator"] == "conv"]
+    assert len(convolutions) == 26
+    first = convolutions[0]
+    assert first["gflop"] == pytest.approx(2 * 96 * 29 * 29 * 3 * 49 / 1e9)
+    for step in found["steps"]:
+        if step["gflop"]:
+            assert step["gflops"] == pytest.approx(step["gflop"] / step["milliseconds"] * 1e3)
+            assert step["of_peak"] == pytest.approx(step["gflops"] / found["peak_gflops"])
+        else:
+            assert step["gflops"] is step["of_peak"] is None
+
+
+def test_pictures(tmp_path, capsys):
+    svg, page = tmp_path / "net.svg", tmp_path / "net.html"
+    assert main(["profile", "lenet5", "--repeats", "1", "--svg", str(svg), "--html", str(page)]) == 0
+    assert capsys.readouterr().err == f"wrote {svg}\nwrote {page}\n"
+    ElementTree.parse(svg)
+    assert svg.read_text(encoding="utf-8").splitlines()[1:] == [
+        line for line in svg.read_text(encoding="utf-8").splitlines()[1:] if line in page.read_text(encoding="utf-8")
+    ]
+
+
+def test_a_file(file, capsys):
+    assert main(["profile", file, "--batch", "2", "--size", "16", "--repeats", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["inputs"][0]["shape"] == [2, 3, 16, 16]
+    assert [step["name"] for step in found["steps"]][:2] == ["0", "2"]
+
+
+def test_peaks_of_float64_are_of_float64(monkeypatch):
+    seen = []
+    monkeypatch.setattr(profiles._config, "fma_peak", lambda dtype, *more, **how: seen.append(dtype) or 1.0)
+    for dtype in (np.float32, np.float64):
+        net = fc.compile(nn.Sequential(nn.Conv2d(1, 1, 1, dtype=dtype)).eval(), (1, 1, 4, 4))
+        net.profile(np.zeros((1, 1, 4, 4), dtype), repeats=1)
+    assert seen == ["float32", "float64"]
+
+
+@pytest.mark.parametrize(("peaks", "quiet"), [([100.0], True), ([100.0, 5.0], False)])
+def test_a_disturbed_machine_is_told(peaks, quiet, monkeypatch, capsys):
+    values = iter(peaks * 4)
+    monkeypatch.setattr(profiles._config, "fma_peak", lambda *given, **how: next(values))
+    assert main(["profile", "lenet5", "--repeats", "2"]) == 0
+    assert ("NOT A QUIET MACHINE" in capsys.readouterr().out) == (not quiet)
+    assert main(["profile", "lenet5", "--repeats", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quiet"] == quiet
+
+
+WRONG = [
+    (["vgg"], "MODEL is 'vgg'; it needs one of lenet5, alexnet"),
+    (["nowhere.npz"], "nowhere.npz"),
+    (["lenet5", "--size", "3"], "node 'features"),
+    (["FILE"], "takes x of any size; --size says which"),
+    (["FILE", "--size", "8", "--layout", "NHWC"], "--layout is NHWC"),
+    (["FIXED", "--batch", "2"], "--batch is 2; "),
+    (["FIXED", "--size", "9"], "--size is 9; "),
+    (["FIXED", "--threads", "1"], "--threads is 1; "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_what_is_wrong_is_one_line(arguments, message, file, tmp_path, capsys):
+    fixed = str(tmp_path / "fixed.npz")
+    fc.compile(nn.Sequential(nn.Conv2d(3, 4, 3, rng=0)).eval(), (1, 3, 8, 8), threads=2).save(fixed)
+    given = [{"FILE": file, "FIXED": fixed}.get(word, word) for word in arguments]
+    assert main(["profile", *given, "--repeats", "1"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message.replace("takes x", f"takes {fc.load_net(file).inputs[0].name}") in shown.err
+    assert shown.err.count("\n") == 1
