@@ -19,8 +19,9 @@ image_module = pytest.importorskip("PIL.Image")
 
 from fastconv import demo, models, nn  # noqa: E402
 from fastconv.bench.timing import Effort  # noqa: E402
-from fastconv.demo import digits, page, vgg  # noqa: E402
-from fastconv.demo.results import BAR, Results  # noqa: E402
+from fastconv.demo import compiled, digits, page, vgg  # noqa: E402
+from fastconv.demo.results import BAR, WHOLE_DIFFERENCE, Results  # noqa: E402
+from fastconv.graph import Profile, Row  # noqa: E402
 
 PICTURES = ("filters", "feature_maps", "confusion", "training", "vgg_layers", "vgg_maps")
 
@@ -55,7 +56,10 @@ def results():
         vgg.Layer("fc2", "fully connected", (64,), (10,), 650, "pointwise", 0.1, 1.0, None, 3.0, 195.0, 1e-7),
     ]
     run = vgg.Run("VGG-16", 8, 762, layers, milliseconds={"china.jpg": 4.0, "flower.jpg": 4.5})
-    return Results(0, "2026-01-01T00:00:00+00:00", demo.machine(), ours, other, 450, run, 60.0)
+    step = Row("conv1_1", "conv", "direct", "channels last", (1, 4, 8, 8), 0.6, 2.0, 300.0, 0.75, 1.0, (-1,))
+    profile = Profile("VGG-16", [step], [], [], milliseconds=2.0, peaks=[400.0], threads=2)
+    whole = compiled.Compiled("china.jpg", 0.5, 2.0, 3.0, 1e-6, profile)
+    return Results(0, "2026-01-01T00:00:00+00:00", demo.machine(), ours, other, 450, run, whole, 60.0)
 
 
 # ------------------------------------------------------------------------------------------- digits
@@ -185,6 +189,35 @@ def test_a_run_gives_what_the_network_gives():
         assert run.milliseconds[name] > 0
 
 
+def compared(net, size, seen):
+    """A photograph through a network in both forms."""
+    calls = []
+    run = compiled.run(
+        net, {name: vgg.photograph(name, size) for name in seen}, effort=EFFORT, after_part=lambda: calls.append(1)
+    )
+    assert len(calls) == 3
+    assert run.photograph == seen[0]
+    assert min(run.milliseconds, run.layers_milliseconds, run.compile_seconds) > 0
+    return run
+
+
+def test_compiled_and_layer_by_layer():
+    run = compared(small_net(rng=0), 32, vgg.PHOTOGRAPHS)
+    assert run.difference <= tolerance(np.float32, 400)
+    assert {row.operator for row in run.profile} >= {"conv", "max_pool", "linear"}
+    assert run.profile.title == "VGG-16 on china.jpg, compiled"
+
+
+@pytest.mark.slow
+def test_a_photograph_goes_through_the_whole_vgg_16():
+    """With random weights, which take a while to draw."""
+    run = compared(models.vgg16(rng=0), 224, ["china.jpg"])
+    assert run.difference <= WHOLE_DIFFERENCE
+    assert sum(row.operator == "conv" for row in run.profile) == 13
+    assert sum(row.operator == "linear" for row in run.profile) == 3
+    assert sum(row.gflop for row in run.profile) == pytest.approx(30.94, abs=0.01)
+
+
 # ------------------------------------------------------------------------------------------ the whole
 
 
@@ -220,11 +253,11 @@ def test_the_page_needs_nothing_from_elsewhere(quick):
     _, folder, _, _ = quick
     text = (folder / "index.html").read_text(encoding="utf-8")
     links = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
-    assert len(links) == 2 * len(PICTURES) + 1
+    assert len(links) == 2 * len(PICTURES) + 2
     assert all((folder / link).is_file() for link in links)
     assert "http" not in text
     assert "random" in text  # weights, and therefore no labels
-    assert text.count("<section>") == text.count("</section>") == 3
+    assert text.count("<section>") == text.count("</section>") == 4
 
 
 def test_json_is_all_that_is_printed_and_what_is_written(tmp_path, capsys):
@@ -236,23 +269,27 @@ def test_json_is_all_that_is_printed_and_what_is_written(tmp_path, capsys):
     assert len(printed["digits"]["convolutional"]["predictions"]) == 450
     assert len(printed["vgg"]["layers"]) == 7
     assert set(printed["vgg"]["milliseconds"]) == set(vgg.PHOTOGRAPHS)
+    assert len(printed["compiled"]["profile"]["steps"]) == 8
+    assert printed["compiled"]["difference"] < 1e-5
 
 
 def test_kept_promises(results):
     assert results.passed
-    assert [check.kept for check in results.checks] == [True] * 3
+    assert [check.kept for check in results.checks] == [True] * 4
 
 
-@pytest.mark.parametrize("broken", [0, 1, 2])
+@pytest.mark.parametrize("broken", [0, 1, 2, 3])
 def test_broken_promises(results, broken):
     if broken == 0:
         results.convnet.accuracies = [0.984]
     elif broken == 1:
         results.dense.accuracies = [0.99]
-    else:
+    elif broken == 2:
         results.vgg.layers[0] = replace(results.vgg.layers[0], difference=2e-5)
+    else:
+        results.compiled = replace(results.compiled, difference=2e-4)
     assert not results.passed
-    assert [check.kept for check in results.checks] == [i != broken for i in range(3)]
+    assert [check.kept for check in results.checks] == [i != broken for i in range(4)]
 
 
 def test_sums_of_layers(results):
@@ -261,6 +298,12 @@ def test_sums_of_layers(results):
     assert everything[4:7] == ["113", "19.0", "4.00"]
     assert results.convolution_speedups() == (50.0, 3.0)
     assert results.vgg.peak == 200.0
+
+
+def test_both_forms_of_the_whole(results):
+    table = results.compiled_table()
+    assert [row[1:4] for row in table.rows] == [["3.00", "200", ""], ["2.00", "300", "1.50×"]]
+    assert "to 0 steps" in table.notes[0]
 
 
 def test_a_disturbed_machine_is_told(results):

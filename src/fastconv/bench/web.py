@@ -37,6 +37,7 @@ p { max-width: 42rem; margin: 0.75rem 0; }
 .figures span { font-size: 0.92rem; line-height: 1.4; color: var(--muted); display: block; }
 figure { margin: 1.25rem 0 0; }
 figure img { display: block; width: 100%; height: auto; }
+figure img.graph { width: auto; max-width: 100%; }
 figcaption, .notes { max-width: 46rem; margin: 0.5rem 0 0; font-size: 0.92rem; line-height: 1.5; color: var(--muted); }
 .scroll { overflow-x: auto; margin: 1.25rem 0 0; }
 table { border-collapse: collapse; font-size: 0.82rem; line-height: 1.4; font-variant-numeric: tabular-nums; }

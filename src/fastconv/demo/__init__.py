@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """``fastconv demo``: two networks learn to read real handwriting, and VGG-16 runs on real photographs.
 
-:mod:`~fastconv.demo.digits` trains, :mod:`~fastconv.demo.vgg` measures, :mod:`~fastconv.demo.results` judges and
-tabulates, :mod:`~fastconv.demo.plots` draws and :mod:`~fastconv.demo.page` writes the page.
+:mod:`~fastconv.demo.digits` trains, :mod:`~fastconv.demo.vgg` measures layers and :mod:`~fastconv.demo.compiled` the
+whole network, :mod:`~fastconv.demo.results` judges and tabulates, :mod:`~fastconv.demo.plots` draws and
+:mod:`~fastconv.demo.page` writes the page.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fastconv._names import only
 from fastconv.bench import terminal
 from fastconv.bench.report import machine
 from fastconv.bench.timing import Effort
-from fastconv.demo import digits, page, plots, vgg
+from fastconv.demo import compiled, digits, page, plots, vgg
 from fastconv.demo.results import BAR, Results
 
 __all__ = ["Settings", "main"]
@@ -102,9 +103,11 @@ def main(
         layers = sum(bool(step.name) for step in vgg.steps(network))
         tick = stage(f"{settings.name} runs, in NumPy and in fastconv", layers)
         run = vgg.run(network, photographs, network=settings.name, effort=settings.effort, after_layer=tick)
+        tick = stage(f"{settings.name} as one program", 3)
+        whole = compiled.run(network, photographs, network=settings.name, effort=settings.effort, after_part=tick)
         del network
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        results = Results(seed, date, machine(), ours, other, len(data.held_out_labels), run)
+        results = Results(seed, date, machine(), ours, other, len(data.held_out_labels), run, whole)
         results.seconds = time.perf_counter() - start
         _write(results, settings, output, data, before, convnet, stage)
     _tell(results, output, json)
@@ -135,6 +138,7 @@ def _write(
         "vgg_maps": partial(plots.vgg_maps, run=results.vgg),
     }
     plots.write(pictures, output, stage("pictures", 2 * len(pictures)))
+    (output / page.GRAPH).write_text(results.compiled.profile.to_svg(), encoding="utf-8")
     text = page.html(results, settings.epochs, len(data.images))
     (output / "index.html").write_text(text, encoding="utf-8")
     (output / "results.json").write_text(_json(results), encoding="utf-8")
@@ -148,7 +152,7 @@ def _tell(results: Results, output: Path, json: bool) -> None:
     if json:
         sys.stdout.write(_json(results))
     else:
-        terminal.show(results.digits_table(), results.vgg_table())
+        terminal.show(results.digits_table(), results.vgg_table(), results.compiled_table())
         print()
         for check in results.checks:
             print(f"{'kept' if check.kept else 'BROKEN'}: {check.promise}; {check.finding}")

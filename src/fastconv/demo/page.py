@@ -10,8 +10,11 @@ from fastconv.bench.terminal import figure
 from fastconv.bench.web import page, table
 from fastconv.demo.results import Results, percent
 
-__all__ = ["html"]
+__all__ = ["GRAPH", "html"]
 __dir__ = only(__all__)
+
+#: The picture of the compiled network.
+GRAPH = "vgg_compiled.svg"
 
 
 def html(results: Results, epochs: int, learnt: int) -> str:
@@ -29,7 +32,14 @@ def html(results: Results, epochs: int, learnt: int) -> str:
     -------
     str
     """
-    return page("fastconv demo", _head(results), _digits(results, epochs, learnt), _vgg(results), _run(results))
+    return page(
+        "fastconv demo",
+        _head(results),
+        _digits(results, epochs, learnt),
+        _vgg(results),
+        _compiled(results),
+        _run(results),
+    )
 
 
 def _head(results: Results) -> str:
@@ -163,6 +173,30 @@ would mean nothing, so no labels are shown.</p>
         )
     }
 {table(results.vgg_table())}
+</section>
+"""
+
+
+def _compiled(results: Results) -> str:
+    run, one = results.vgg, results.compiled
+    alike = (
+        "the very same scores" if one.difference == 0 else f"the same scores up to {one.difference:.1e} of the largest"
+    )
+    return f"""
+<section>
+<h2>{escape(run.network)} as one program</h2>
+<p>So far each layer ran by itself. <code>fastconv.compile</code> looks at the network as a whole: activations become
+part of the layers before them, weights are packed, memory is planned, the order in which numbers lie is chosen once,
+and a call runs all steps without returning to Python. It took {one.compile_seconds:.1f} seconds, and gives
+{alike}.</p>
+{table(results.compiled_table())}
+<h3>Where the time goes</h3>
+<figure>
+<img class="graph" src="{GRAPH}" alt="The steps of the compiled network, coloured by their share of the time">
+<figcaption>The steps on <code>{escape(one.photograph)}</code>, from the photograph at the top to the scores at the
+bottom; the darker, the more of the time. <code>fastconv profile vgg16 --html page.html</code> draws it for other
+networks, and <code>net.profile(x)</code> for yours.</figcaption>
+</figure>
 </section>
 """
 

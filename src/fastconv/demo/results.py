@@ -10,10 +10,11 @@ from typing import Any
 from fastconv._names import only
 from fastconv.bench.environment import HANDICAPS
 from fastconv.bench.terminal import Column, Table, figure
+from fastconv.demo.compiled import Compiled
 from fastconv.demo.digits import Training
 from fastconv.demo.vgg import Layer, Run
 
-__all__ = ["BAR", "Check", "Results", "percent"]
+__all__ = ["BAR", "WHOLE_DIFFERENCE", "Check", "Results", "percent"]
 __dir__ = only(__all__)
 
 #: Share of the held-out digits that the convolutional network must read.
@@ -22,6 +23,10 @@ BAR = 0.985
 #: So far may results in float32 differ from NumPy's, relative to the largest: Winograd's algorithms err by up to
 #: 5e-6, the direct sum and NumPy by up to 5e-7 each.
 DIFFERENCE = 1e-5
+
+#: So far may the scores of a compiled network differ from those of its layers one by one: of such errors, those of some
+#: twenty layers add up.
+WHOLE_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Results:
     held_out : int
         Number of digits held out.
     vgg : Run
+    compiled : Compiled
     seconds : float
         Of the whole demo up to the pictures.
     """
@@ -59,6 +65,7 @@ class Results:
     dense: Training
     held_out: int
     vgg: Run
+    compiled: Compiled
     seconds: float = 0.0
 
     @property
@@ -77,6 +84,12 @@ class Results:
                 f"fastconv and NumPy differ by at most {DIFFERENCE:.0e} on every layer of {self.vgg.network}",
                 f"they differ by {self.vgg.difference:.1e}",
                 self.vgg.difference <= DIFFERENCE,
+            ),
+            Check(
+                f"compiled and layer by layer, {self.vgg.network} gives scores that differ by at most "
+                f"{WHOLE_DIFFERENCE:.0e}",
+                f"they differ by {self.compiled.difference:.1e}",
+                self.compiled.difference <= WHOLE_DIFFERENCE,
             ),
         ]
 
@@ -101,6 +114,7 @@ class Results:
                 "fully_connected": self.dense.record(),
             },
             "vgg": self.vgg.record(),
+            "compiled": self.compiled.record(),
         }
 
     def digits_table(self) -> Table:
@@ -162,6 +176,28 @@ class Results:
             notes.append(f"{' and '.join(slowed)} set: NumPy's BLAS may be slower than it could be.")
         title = f"{run.network}, {run.size}×{run.size} pixels, batch 1, float32"
         return Table(title, columns, rows, totals, notes)
+
+    def compiled_table(self) -> Table:
+        """Both forms of the whole network."""
+        columns = [Column("", left=True), Column("ms"), Column("GFLOP/s"), Column("speed-up"), Column("difference")]
+        one, profile = self.compiled, self.compiled.profile
+        gflop = sum(row.gflop for row in profile)
+        rows = [
+            ["layer by layer", figure(one.layers_milliseconds), figure(gflop / one.layers_milliseconds * 1e3), "", ""],
+            [
+                "compiled",
+                figure(one.milliseconds),
+                figure(gflop / one.milliseconds * 1e3),
+                figure(one.speedup, "×"),
+                f"{one.difference:.1e}" if one.difference else "0",
+            ],
+        ]
+        notes = [
+            f"Medians of {one.photograph}; {figure(gflop)} GFLOP, of the direct sum. It was compiled in "
+            f"{one.compile_seconds:.1f} seconds, to {len(profile) - 1} steps.",
+            "Difference: max|y - z| ÷ max|z| of the scores, the largest of all photographs.",
+        ]
+        return Table(f"{self.vgg.network} as a whole", columns, rows, notes=notes)
 
     def convolution_speedups(self) -> tuple[float, float]:
         """How many times faster than NumPy's loops and than its BLAS all convolutions together are."""

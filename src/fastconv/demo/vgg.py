@@ -14,20 +14,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import fastconv as fc
-from fastconv import nn, reference
+from fastconv import _images, models, nn, reference
 from fastconv._names import only
 from fastconv.bench import peak, timing
 from fastconv.bench.peak import Range
 from fastconv.bench.timing import Effort
 
-__all__ = ["PHOTOGRAPHS", "Layer", "Run", "Step", "photograph", "pixels", "run", "steps"]
+__all__ = ["PHOTOGRAPHS", "Layer", "Run", "Step", "difference", "photograph", "pixels", "run", "steps"]
 __dir__ = only(__all__)
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-
-# Of ImageNet, as every VGG-16 since has had its photographs normalised.
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 Array = np.ndarray
 
@@ -160,15 +156,14 @@ def photograph(name: str, size: int = 224) -> Array:
 
 
 def pixels(image: Array) -> Array:
-    """A photograph as a network takes it: (1, 3, H, W) of float32, normalised.
+    """A photograph as VGG takes it: (1, 3, H, W) of float32, normalised.
 
     >>> import numpy as np
     >>> from fastconv.demo.vgg import pixels
     >>> pixels(np.full((2, 2, 3), 128, np.uint8)).shape
     (1, 3, 2, 2)
     """
-    normalised = (image.astype(np.float32) / 255 - MEAN) / DEVIATION
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+    return _images.pixels(image, models.VGG.preprocessing)
 
 
 def steps(net: nn.Module) -> Iterator[Step]:
@@ -310,11 +305,11 @@ def _measure(step: Step, inputs: dict[str, Array], effort: Effort) -> tuple[Laye
     differences, loops = [], None
     if forms.loops:
         expected, loops = timing.once(partial(forms.loops, x), peak.fma_peak)
-        differences.append(_difference(results[shown], expected))
+        differences.append(difference(results[shown], expected))
     for name, image in inputs.items():
         theirs = forms.blas or forms.loops
         if theirs and (forms.blas or name != shown):
-            differences.append(_difference(results[name], theirs(image)))
+            differences.append(difference(results[name], theirs(image)))
 
     contenders = [partial(forms.ours, image) for image in inputs.values()]
     if forms.blas:
@@ -348,6 +343,6 @@ def _forms(step: Step, shape: tuple[int, ...]) -> _Forms:
     return _pooling(step.module)
 
 
-def _difference(ours: Array, theirs: Array) -> float:
+def difference(ours: Array, theirs: Array) -> float:
     """max|ours - theirs| / max|theirs|."""
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
