@@ -7,7 +7,7 @@ import os
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastconv.models import Preprocessing
 
@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Image.Image:
         except MemoryError:
             raise
         except Exception as error:  # Pillow's decoders have a dozen ways to say that bytes are not theirs
-            why = "it is of no format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else error
+            why = "it is of no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
             raise ValueError(f"{os.fspath(path)} is not an image that can be read: {why}") from error
 
 
@@ -82,5 +82,5 @@ def pixels(image: np.ndarray | Image.Image, seen: Preprocessing) -> np.ndarray:
     (1, 3, 2, 2)
     """
     values = np.atleast_3d(np.asarray(image)).astype(np.float32) / 255
-    normalised = (values - np.float32(seen.mean)) / np.float32(seen.std)
+    normalised = (values - np.asarray(seen.mean, np.float32)) / np.asarray(seen.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
