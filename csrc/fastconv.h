@@ -39,7 +39,11 @@ enum { FC_MESSAGE = 160 };
     X(CONV, fc_problem, problem, types.accumulator)                                                                    \
     X(POOL, fc_pool, pool, dtype)                                                                                      \
     X(STENCIL, fc_stencil, stencil, dtype)                                                                             \
-    X(MAP, fc_map, map, dtype)
+    X(MAP, fc_map, map, dtype)                                                                                         \
+    X(REDUCE, fc_reduce, reduce, dtype)                                                                                \
+    X(NORM, fc_norm, norm, dtype)                                                                                      \
+    X(LRN, fc_lrn, lrn, dtype)                                                                                         \
+    X(RESIZE, fc_resize, resize, dtype)
 
 typedef enum fc_family {
 #define FC_FAMILY(id, ...) FC_##id,

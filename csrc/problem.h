@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// problem.h - what can be asked for: convolutions, pooling, stencils and elementwise maps, as plain numbers.
+// problem.h - what can be asked for: convolutions, pooling, stencils, elementwise maps, reductions, norms and resizing, as
+// plain numbers.
 //
 // One equation covers every direction and every layout.  For each group g, image n, output channel o and output
 // position (d, h, w):
@@ -210,5 +211,83 @@ typedef struct fc_map {
     fc_map_axis axis[FC_RANK];
     fc_map_op op[FC_MAP_MOST];
 } fc_map;
+
+// Arrays of any axes, some of which are folded (fold/): axes in any order, at most FC_RANK of them.
+typedef struct fc_fold_axis {
+    int64_t count;
+    int64_t src, dst, wei; // strides in elements; 0 where a tensor has but one entry for all of the axis
+    int32_t folded;
+} fc_fold_axis;
+
+// Reductions (fold/reduce.c): one number of all elements along the folded axes, in dst, whose strides along those are not
+// used.  An extreme that meets NaN is NaN; of no elements a sum is 0 and a product 1, and extremes are refused.
+typedef enum fc_reduce_kind {
+    FC_REDUCE_SUM = 0,
+    FC_REDUCE_MEAN,
+    FC_REDUCE_MAX,
+    FC_REDUCE_MIN,
+    FC_REDUCE_PRODUCT,
+    FC_REDUCE_SQUARES, // sum of x^2
+    FC_REDUCE_L1,      // sum of |x|
+    FC_REDUCE_L2,      // sqrt of the sum of x^2
+    FC_REDUCE_LOG_SUM_EXP,
+    FC_REDUCE_MOMENTS, // the mean, and `second` elements behind it the mean of (x - mean)^2
+    FC_REDUCES
+} fc_reduce_kind;
+
+typedef struct fc_reduce {
+    int32_t rank, dtype, kind;
+    int64_t second;
+    fc_fold_axis axis[FC_RANK];
+} fc_reduce;
+
+// Normalisation (fold/norm.c) over the folded axes: with m the mean, v the mean of (x - m)^2 and q that of x^2,
+//
+//   FC_NORM_STANDARD     dst = (src - m) / sqrt(v + eps) * scale + shift
+//   FC_NORM_RMS          dst = src / sqrt(q + eps) * scale + shift
+//   FC_NORM_SOFTMAX      dst = exp(src - max) / sum of exp(src - max)
+//   FC_NORM_LOG_SOFTMAX  dst = src - max - log(sum of exp(src - max))
+//
+// Except of softmax, scale and shift are the call's other[0] and other[1], both or neither, laid out by `wei`.  dst may be
+// src if it is laid out alike.
+typedef enum fc_norm_kind {
+    FC_NORM_STANDARD = 0,
+    FC_NORM_RMS,
+    FC_NORM_SOFTMAX,
+    FC_NORM_LOG_SOFTMAX,
+    FC_NORMS
+} fc_norm_kind;
+
+typedef struct fc_norm {
+    int32_t rank, dtype, kind;
+    double eps;
+    fc_fold_axis axis[FC_RANK];
+} fc_norm;
+
+// Local response normalisation (lrn/lrn.c) along the one axis that is folded, the channels:
+// dst[c] = src[c] / (k + share * sum of src[j]^2)^beta, over c - before <= j <= c + after where there are such channels.
+// dst must not overlap src.
+typedef struct fc_lrn {
+    int32_t rank, dtype;
+    int64_t before, after;
+    double share, beta, k;
+    fc_fold_axis axis[FC_RANK];
+} fc_lrn;
+
+// Resizing (resize/resize.c): of each axis, output i is the sum over t < taps of weight[t * out + i] * src[index[t * out +
+// i]].  Tables are copied into the plan; a weight of zero leaves out its term, and weights that are NULL are one tap of 1.
+// dst must not overlap src.
+typedef struct fc_resize_axis {
+    int64_t in, out, taps;
+    const int32_t *index;
+    const double *weight;
+} fc_resize_axis;
+
+typedef struct fc_resize {
+    int32_t dtype;
+    int64_t batch, channels;
+    fc_view src, dst; // group unused
+    fc_resize_axis axis[FC_AXES];
+} fc_resize;
 
 #endif

@@ -74,6 +74,20 @@ LAYERS = [
     *((f"BatchNorm{rank}d", (4,), {"bias": False}, (2, 4, 3, 5, 4)[: rank + 2]) for rank in (1, 2, 3)),
     ("BatchNorm3d", (4,), {}, VOLUME),
     ("LocalResponseNorm", (3,), {"alpha": 0.5}, IMAGE),
+    ("LayerNorm", (5,), {}, (2, 3, 5)),
+    ("LayerNorm", ((4, 5, 3), 1e-3), {"bias": False}, (2, 4, 5, 3)),
+    ("LayerNorm", ([5, 3],), {"elementwise_affine": False}, (2, 4, 5, 3)),
+    ("GroupNorm", (2, 4), {}, IMAGE),
+    ("GroupNorm", (4, 4, 1e-3), {"affine": False}, SIGNAL),
+    ("GroupNorm", (1, 4), {}, VOLUME),
+    ("InstanceNorm1d", (4,), {}, SIGNAL),
+    ("InstanceNorm1d", (4, 1e-3, 0.3), {"affine": True}, (4, 11)),
+    ("InstanceNorm2d", (4,), {"affine": True, "track_running_stats": True}, IMAGE),
+    ("InstanceNorm3d", (4,), {}, VOLUME),
+    ("Upsample", (), {"scale_factor": 2}, IMAGE),
+    ("Upsample", (17,), {"mode": "linear"}, SIGNAL),
+    ("Upsample", ((5, 16),), {"mode": "bilinear", "align_corners": True}, IMAGE),
+    ("Upsample", (None, 1.5), {"mode": "trilinear"}, VOLUME),
     ("ReLU", (), {}, IMAGE),
     ("ReLU6", (), {}, IMAGE),
     ("SiLU", (), {}, IMAGE),
@@ -95,7 +109,8 @@ BEYOND_TORCH = [
     ("ConvTranspose2d", (4, 3, 3), {"padding": ((1, 0), (2, 1)), "stride": 2}, IMAGE),
 ]
 ALL = LAYERS + BEYOND_TORCH
-WITH_LAYOUT = [case for case in ALL if "2d" in case[0] or "Response" in case[0]]
+OF_ANY_RANK = ("LocalResponseNorm", "GroupNorm", "Upsample")
+WITH_LAYOUT = [case for case in ALL if "2d" in case[0] or (case[0] in OF_ANY_RANK and case[3] == IMAGE)]
 REARRANGING = ("Flatten", "Identity")
 
 
@@ -111,7 +126,8 @@ LEAST = 1e-7  # relative error of central differences with a step of 1e-5 in flo
 def build(name, args, kwargs, **more):
     """One of our layers in float64."""
     learns = name.startswith("Conv") or name == "Linear"
-    more |= {"dtype": np.float64} if learns or name.startswith("Batch") else {}
+    scales = "Norm" in name and name != "LocalResponseNorm"
+    more |= {"dtype": np.float64} if learns or scales else {}
     more |= {"rng": 3} if learns else {}
     return getattr(nn, name)(*args, **kwargs, **more)
 

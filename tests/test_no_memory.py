@@ -97,7 +97,8 @@ PLANS: Calls = {
     "explain": lambda: PLAN.explain(measure=False),
     "algorithms": lambda: fc.algorithms(X2.shape, W2.shape),
 }
-# Neither unpooling nor cross entropy: NumPy's indexing by arrays ends the process where it cannot have an iterator.
+# Neither unpooling nor cross entropy, nor the gradient of interpolation: NumPy's indexing by arrays ends the process
+# where it cannot have an iterator.
 POOLING: Calls = {
     "max_pool1d": lambda: fc.max_pool1d(X1, 2),
     "max_pool2d": lambda: fc.max_pool2d(X2, 2),
@@ -117,6 +118,10 @@ OTHERS: Calls = {
     "batch_norm": lambda: fc.batch_norm(X2, B, abs(B)),
     "local_response_norm": lambda: fc.local_response_norm(X2, 3),
     "softmax": lambda: fc.softmax(X2, 1),
+    "layer_norm": lambda: fc.layer_norm(X2, X2.shape[1:]),
+    "group_norm": lambda: fc.group_norm(X2, 2),
+    "instance_norm": lambda: fc.instance_norm(X2, B.copy(), abs(B)),
+    "interpolate": lambda: fc.interpolate(X2, 9, mode="bilinear"),
     "silu": lambda: fc.silu(X2),
     "mse_loss": lambda: fc.mse_loss(X2, X2),
     "pad": lambda: fc.pad(X2, (1, 2), "reflect"),
@@ -138,6 +143,7 @@ GRADIENTS: Calls = {
     "lp_pool2d": lambda: fc.grad.lp_pool2d(G4, X2, 2, 2),
     "linear": lambda: fc.grad.linear(X2, MATRIX, G5),
     "batch_norm": lambda: fc.grad.batch_norm(X2, X2, training=True),
+    "group_norm": lambda: fc.grad.group_norm(X2, X2, 2),
 }
 GROUPS: dict[str, Callable[[], Calls]] = {
     "convolutions": lambda: CONVOLUTIONS,

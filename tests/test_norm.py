@@ -4,8 +4,10 @@
 import numpy as np
 import pytest
 
+import fastconv as fc
+from fastconv import reference
 from fastconv.ops import norm as N
-from support import max_error, numerical_gradient, tolerance
+from support import max_error, numerical_gradient, same_values, tolerance
 
 SHAPES = [(7, 4), (6, 4, 5), (3, 4, 5, 6), (2, 4, 3, 2, 3)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"rank{len(shape)}")
@@ -184,6 +186,34 @@ def test_lrn_is_torchs(torch, rng, arguments, shape):
     assert max_error(y, expected) < tolerance(np.float32, arguments[0] + 4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("arguments", LRN, ids=lambda a: f"size{a[0]}")
+def test_lrn_around_every_vector(rng, arguments, dtype):
+    """Against the reference: channels and pixels around tails, in any layout, strided views, what is not finite."""
+    for channels, pixels in [(1, 3), (3, 1), (7, 19), (16, 64), (17, 70), (96, 33), (300, 5)]:
+        x = rng.standard_normal((2, channels, 1, pixels)).astype(dtype)
+        right = reference.local_response_norm(x.astype(np.float64), *arguments)
+        bound = tolerance(dtype, arguments[0] + 8)
+        for way, array in same_values(x):
+            assert max_error(N.local_response_norm(array, *arguments), right) < bound, way
+        last = N.local_response_norm(channels_last(x), *arguments, layout="NHWC")
+        assert max_error(last, channels_last(right)) < bound
+        spread = np.zeros((2, 1, pixels, 2 * channels), dtype)[..., ::2]
+        spread[...] = channels_last(x)
+        assert max_error(N.local_response_norm(spread, *arguments, layout="NHWC"), channels_last(right)) < bound
+        with fc.threads(3):
+            np.testing.assert_array_equal(N.local_response_norm(channels_last(x), *arguments, layout="NHWC"), last)
+        x[0, 0, 0, 0], x[1, -1, 0, -1] = np.nan, np.inf
+        with np.errstate(all="ignore"):
+            right = reference.local_response_norm(x.astype(np.float64), *arguments)
+        for y in (
+            N.local_response_norm(x, *arguments),
+            N.local_response_norm(channels_last(x), *arguments, layout="NHWC"),
+        ):
+            y = y if y.shape == x.shape else np.moveaxis(y, -1, 1)
+            np.testing.assert_array_equal(np.isnan(y), np.isnan(right))
+
+
 @pytest.mark.parametrize("arguments", LRN, ids=lambda a: f"size{a[0]}")
 def test_lrn_gradient(rng, arguments):
     x, g = rng.standard_normal((2, 2, 6, 3))
@@ -205,3 +235,134 @@ def test_lrn_errors():
         N.local_response_norm(np.ones((1, 2, 3)), 0)
     with pytest.raises(ValueError, match="at least 3 axes"):
         N.local_response_norm(np.ones((2, 3)), 2)
+
+
+# --- layer, group and instance normalisation ------------------------------------------------------
+
+
+def affine(rng, shape, dtype=np.float64):
+    return rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "over"), [((5,), 5), ((3, 70), 70), ((2, 3, 4, 5), (4, 5)), ((2, 1, 6), (2, 1, 6))])
+def test_layer_norm_is_torchs(torch, rng, shape, over, dtype):
+    x = (3 + 2 * rng.standard_normal(shape)).astype(dtype)
+    own = (over,) if isinstance(over, int) else over
+    weight, bias = affine(rng, own, dtype)
+    for parameters in ((None, None), (weight, None), (None, bias), (weight, bias)):
+        tensors = [None if a is None else torch.from_numpy(a) for a in parameters]
+        expected = torch.nn.functional.layer_norm(torch.from_numpy(x), own, *tensors, 1e-3).numpy()
+        y = fc.layer_norm(x, over, *parameters, 1e-3)
+        assert y.dtype == dtype
+        assert max_error(y, expected) < tolerance(dtype, x.size)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@shapes
+def test_group_norm_is_torchs(torch, rng, shape, groups, dtype):
+    channels = 4 if len(shape) > 2 else 40  # two numbers that are nearly the same would make much of rounding errors
+    x = (3 + 2 * rng.standard_normal((shape[0], channels, *shape[2:]))).astype(dtype)
+    weight, bias = affine(rng, channels, dtype)
+    tensors = [torch.from_numpy(a) for a in (x, weight, bias)]
+    expected = torch.nn.functional.group_norm(tensors[0], groups, *tensors[1:], 1e-3).numpy()
+    bound = tolerance(dtype, x.size)
+    assert max_error(fc.group_norm(x, groups, weight, bias, 1e-3), expected) < bound
+    last = fc.group_norm(channels_last(x), groups, weight, bias, 1e-3, layout="NHWC")
+    assert max_error(last, channels_last(expected)) < bound
+    plain = torch.nn.functional.group_norm(tensors[0], groups).numpy()
+    assert max_error(fc.group_norm(x, groups), plain) < bound
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("of_input", [True, False])
+@pytest.mark.parametrize("shape", SHAPES[1:], ids=lambda shape: f"rank{len(shape)}")
+def test_instance_norm_is_torchs(torch, rng, shape, of_input, dtype):
+    x = (3 + 2 * rng.standard_normal(shape)).astype(dtype)
+    arrays = statistics(rng, shape[1], dtype)
+    last = [a.copy() for a in arrays]
+    tensors = [torch.from_numpy(a.copy()) for a in (x, *arrays)]
+    expected = torch.nn.functional.instance_norm(*tensors, of_input, 0.3, 1e-3).numpy()
+    bound = tolerance(dtype, x.size)
+    assert max_error(fc.instance_norm(x, *arrays, of_input, 0.3, 1e-3), expected) < bound
+    y = fc.instance_norm(channels_last(x), *last, of_input, 0.3, 1e-3, layout="NHWC")
+    assert max_error(y, channels_last(expected)) < bound
+    for ours, theirs, other in zip(arrays, tensors[1:], last, strict=True):
+        assert max_error(ours, theirs.numpy()) < bound
+        assert max_error(other, theirs.numpy()) < bound
+
+
+FORMS = {
+    "layer": (
+        lambda x, w, b: fc.layer_norm(x, (4, 3), w, b),
+        lambda g, x, w: fc.grad.layer_norm(g, x, (4, 3), w),
+        (4, 3),
+    ),
+    "group": (lambda x, w, b: fc.group_norm(x, 2, w, b), lambda g, x, w: fc.grad.group_norm(g, x, 2, w), (4,)),
+    "groups last": (
+        lambda x, w, b: fc.group_norm(x, 3, w, b, layout="NWC"),
+        lambda g, x, w: fc.grad.group_norm(g, x, 3, w, layout="NWC"),
+        (3,),
+    ),
+    "instance": (lambda x, w, b: fc.instance_norm(x, None, None, w, b), fc.grad.instance_norm, (4,)),
+}
+
+
+@pytest.mark.parametrize(("forward", "backward", "own"), FORMS.values(), ids=FORMS)
+def test_gradients_of_layer_group_and_instance_norm(rng, forward, backward, own):
+    x, g = rng.standard_normal((2, 2, 4, 3)) * 2
+    weight, bias = affine(rng, own)
+    if forward is FORMS["groups last"][0]:
+        x, g = np.concatenate([x, x[:, :, ::-1]], 2)[..., :6], np.concatenate([g, g], 2)
+        weight, bias = affine(rng, 6)
+    d_input, d_weight, d_bias = backward(g, x, weight)
+    assert max_error(d_input, numerical_gradient(lambda v: forward(v, weight, bias), x, g)) < 1e-7
+    assert max_error(d_weight, numerical_gradient(lambda v: forward(x, v, bias), weight, g)) < 1e-7
+    assert max_error(d_bias, numerical_gradient(lambda v: forward(x, weight, v), bias, g)) < 1e-7
+    plain = backward(g, x, None)[0]
+    assert max_error(plain, numerical_gradient(lambda v: forward(v, None, None), x, g)) < 1e-7
+
+
+def test_layer_group_and_instance_norm_of_nothing():
+    assert fc.layer_norm(np.zeros((0, 4)), 4).shape == (0, 4)
+    assert fc.group_norm(np.zeros((0, 4, 3)), 2).shape == (0, 4, 3)
+    assert fc.group_norm(np.zeros((2, 4, 0)), 2).shape == (2, 4, 0)
+    assert fc.instance_norm(np.zeros((0, 4, 3)), np.zeros(4), np.ones(4)).shape == (0, 4, 3)
+    d_input, d_weight, _ = fc.grad.group_norm(np.zeros((0, 4, 3)), np.zeros((0, 4, 3)), 2)
+    assert d_input.shape == (0, 4, 3)
+    np.testing.assert_array_equal(d_weight, np.zeros(4))
+
+
+def test_layer_group_and_instance_norm_in_float16(rng):
+    x = rng.standard_normal((4, 6, 5)).astype(np.float16)
+    for norm in (lambda x: fc.layer_norm(x, 5), lambda x: fc.group_norm(x, 3), fc.instance_norm):
+        y = norm(x)
+        assert y.dtype == np.float16
+        assert max_error(y, norm(x.astype(np.float64))) < tolerance(np.float16)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda x: fc.layer_norm(x, 5),
+            r"input has shape \(2, 4, 3\); with normalized_shape \(5,\) it needs \(\.\.\., 5,\)",
+        ),
+        (lambda x: fc.layer_norm(x, (1, 2, 4, 3)), r"with normalized_shape \(1, 2, 4, 3\)"),
+        (lambda x: fc.layer_norm(x, ()), r"normalized_shape is \(\)"),
+        (lambda x: fc.layer_norm(x, 3, np.ones(4)), r"weight has shape \(4,\); it needs \(3,\)"),
+        (lambda x: fc.group_norm(x, 3), "num_groups is 3; it needs to divide the 4 channels"),
+        (lambda x: fc.group_norm(x, 2, None, np.ones(2)), r"bias has shape \(2,\); it needs \(4,\)"),
+        (lambda x: fc.group_norm(x[0, 0], 1), "needs 2 to 5 axes"),
+        (lambda x: fc.instance_norm(x[0]), "needs 3 to 5 axes"),
+        (lambda x: fc.instance_norm(x[..., :1]), "each channel of an image needs at least two values"),
+        (lambda x: fc.instance_norm(x, use_input_stats=False), "running_mean is None"),
+        (lambda x: fc.instance_norm(x, np.zeros(3), np.ones(3)), r"running_mean has shape \(3,\)"),
+        (lambda x: fc.grad.layer_norm(x[:1], x, 3), "grad_output has shape"),
+        (lambda x: fc.grad.group_norm(x, x, 2, layout="HWC"), "layout is 'HWC'"),
+    ],
+)
+def test_layer_group_and_instance_norm_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(np.ones((2, 4, 3)))

@@ -41,7 +41,7 @@ def rng():
     return np.random.default_rng(20)
 
 
-@pytest.mark.parametrize("module", ["", ".conv", ".pool", ".layers"])
+@pytest.mark.parametrize("module", ["", ".conv", ".pool", ".layers", ".resize"])
 def test_textbook_examples(module):
     result = doctest.testmod(importlib.import_module("fastconv.reference" + module))
     assert result.attempted > 0
@@ -520,6 +520,43 @@ class TestLayers:
         y = reference.batch_norm(rng.normal(size=(50, 3)), None, None, training=True, eps=0.0)
         np.testing.assert_allclose(y.mean(axis=0), 0, atol=1e-14)
         np.testing.assert_allclose(y.var(axis=0), 1, rtol=1e-14)
+
+    @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 5, 3)], ids=str)
+    @pytest.mark.parametrize("affine", [True, False])
+    def test_norms_of_one_image_equal_torch(self, torch, rng, shape, affine):
+        F = torch.nn.functional
+        x = 3 + 2 * rng.normal(size=shape)
+
+        def both(own, size):
+            parameters = rng.normal(size=(2, *size)) if affine else (None, None)
+            return own, parameters, [None if a is None else torch.from_numpy(a) for a in parameters]
+
+        own, mine, theirs = both(shape[1:], shape[1:])
+        expected = F.layer_norm(torch.from_numpy(x), own, *theirs, 1e-3)
+        assert max_error(reference.layer_norm(x, own, *mine, 1e-3), expected) < 1e-13
+        _, mine, theirs = both((4,), (4,))
+        for layout, axis in (("NCHW", 1), ("NHWC", -1)):
+            moved = np.moveaxis(x, 1, axis)
+            y = reference.group_norm(moved, 2, *mine, 1e-3, layout=layout)
+            expected = F.group_norm(torch.from_numpy(x), 2, *theirs, 1e-3)
+            assert max_error(np.moveaxis(y, axis, 1), expected) < 1e-13
+            if x.ndim > 2:
+                y = reference.instance_norm(moved, *mine, 1e-3, layout=layout)
+                expected = F.instance_norm(torch.from_numpy(x), None, None, *theirs, True, 0.1, 1e-3)
+                assert max_error(np.moveaxis(y, axis, 1), expected) < 1e-13
+
+    @pytest.mark.parametrize(
+        ("mode", "rank"), [("nearest", 2), ("linear", 1), ("bilinear", 2), ("bicubic", 2), ("trilinear", 3)]
+    )
+    def test_interpolate_equals_torch(self, torch, rng, mode, rank):
+        x = rng.normal(size=(2, 3, 5, 7, 4)[: rank + 2])
+        for where in ({"size": (8, 4, 9)[:rank]}, {"scale_factor": 2.0}, {"scale_factor": (0.6, 1.7, 2.5)[:rank]}):
+            for aligned in (None,) if mode == "nearest" else (False, True):
+                expected = torch.nn.functional.interpolate(
+                    torch.from_numpy(x), **where, mode=mode, align_corners=aligned
+                )
+                y = reference.interpolate(x, **where, mode=mode, align_corners=bool(aligned))
+                assert max_error(y, expected) < 1e-14
 
     @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
     def test_local_response_norm_equals_torch(self, torch, rng, size):

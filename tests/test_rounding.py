@@ -283,6 +283,52 @@ def _(cast):
     ]
 
 
+@row("layer_norm")
+def _(cast):
+    x = cast(hard(3, 4, 90))
+    return [fc.layer_norm(x, 90, cast(hard(90)), cast(hard(90))), fc.layer_norm(x, (4, 90))]
+
+
+@row("grad.layer_norm")
+def _(cast):
+    g, x, weight = hard(3, 4, 9), hard(3, 4, 9, seed=3), hard(9)
+    return fc.grad.layer_norm(cast(g), cast(x), 9, cast(weight))
+
+
+@row("group_norm")
+def _(cast):
+    x, weight, bias = hard(3, 4, 9, 9), hard(4), hard(4)
+    return [fc.group_norm(cast(x), 2, cast(weight), cast(bias)), fc.group_norm(cast(x), 9, layout="NHWC")]
+
+
+@row("grad.group_norm")
+def _(cast):
+    return fc.grad.group_norm(cast(hard(3, 4, 9, 9)), cast(hard(3, 4, 9, 9, seed=3)), 2, cast(hard(4)))
+
+
+@row("instance_norm")
+def _(cast):
+    x, (mean, var) = cast(hard(3, 4, 9, 9)), (cast(hard(4)), cast(np.full(4, 0.5, HALF)))
+    moved = mean.copy(), var.copy()
+    return [fc.instance_norm(x, *moved), *moved, fc.instance_norm(x, mean, var, use_input_stats=False)]
+
+
+@row("grad.instance_norm")
+def _(cast):
+    return fc.grad.instance_norm(cast(hard(3, 4, 9, 9)), cast(hard(3, 4, 9, 9, seed=3)), cast(hard(4)))
+
+
+@row("interpolate")
+def _(cast):
+    x = cast(hard(2, 3, 9, 8))
+    return [fc.interpolate(x, 14, mode=mode) for mode in ("nearest", "bilinear", "bicubic")]
+
+
+@row("grad.interpolate")
+def _(cast):
+    return fc.grad.interpolate(cast(hard(2, 3, 90, 80)), (2, 3, 2, 3), (90, 80), mode="bilinear")
+
+
 @row("local_response_norm")
 def _(cast):
     return fc.local_response_norm(cast(hard(2, 9, 5, 5)), 5, alpha=0.01)
@@ -390,6 +436,7 @@ for n in (1, 2, 3):
         image(n),
     )
     layer(f"BatchNorm{n}d", lambda n=n: getattr(nn, f"BatchNorm{n}d")(4, dtype=HALF), image(n))
+    layer(f"InstanceNorm{n}d", lambda n=n: getattr(nn, f"InstanceNorm{n}d")(4, affine=True, dtype=HALF), image(n))
     layer(f"MaxPool{n}d", lambda n=n: getattr(nn, f"MaxPool{n}d")(3, 1), image(n))
     layer(f"MaxUnpool{n}d", lambda n=n: unpooled(n), image(n))
     layer(f"AvgPool{n}d", lambda n=n: getattr(nn, f"AvgPool{n}d")(3, 1), image(n))
@@ -402,6 +449,9 @@ layer("Softmax", lambda: nn.Softmax(1), (3, 500), values=(5, -5, 0.01))
 layer("Dropout", lambda: nn.Dropout(0.9, rng=0), (20, 30))
 layer("Linear", lambda: nn.Linear(40, 5, dtype=HALF, rng=0), (2000, 40))
 layer("LocalResponseNorm", lambda: nn.LocalResponseNorm(5), (2, 9, 5, 5))
+layer("LayerNorm", lambda: nn.LayerNorm((5, 6), dtype=HALF), (2, 9, 5, 6))
+layer("GroupNorm", lambda: nn.GroupNorm(3, 9, dtype=HALF), (2, 9, 5, 6))
+layer("Upsample", lambda: nn.Upsample(scale_factor=2, mode="bilinear"), (2, 9, 5, 6))
 layer("Add", nn.Add, (4, 5), (4, 5), (4, 5), values=(60_000, -60_000, 7))
 layer("Concat", nn.Concat, (4, 5), (4, 5))
 layer("CrossEntropyLoss", nn.CrossEntropyLoss, (20_000, 7), labels=LABELS)

@@ -216,6 +216,7 @@ typedef struct fc_gemm_kernel {
     fc_pack_weights_fn pack;
 } fc_gemm_kernel;
 
+#include "kernels/fold.h"
 #include "kernels/pool.h"
 
 typedef struct fc_kernels {

@@ -9,6 +9,8 @@
 #include "kernels/depthwise_channels.tmpl.c"
 #include "kernels/map_functions.tmpl.c"
 
+#include "kernels/fold.tmpl.c"
+#include "kernels/lrn.tmpl.c"
 #include "kernels/map.tmpl.c"
 #include "kernels/map_rows.tmpl.c"
 #include "kernels/pack.tmpl.c"
@@ -16,6 +18,7 @@
 #include "kernels/pool_bands.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"
 #include "kernels/rectangle.tmpl.c"
+#include "kernels/resize.tmpl.c"
 #include "kernels/stencil.tmpl.c"
 #if FC_BITS == 32
 #include "kernels/winograd.tmpl.c"

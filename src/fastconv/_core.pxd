@@ -92,11 +92,43 @@ cdef extern from "fastconv.h" nogil:
         fc_map_axis axis[8]
         fc_map_op op[8]
     const char *const fc_map_names[]
+    ctypedef struct fc_fold_axis:
+        int64_t count, src, dst, wei
+        int32_t folded
+    ctypedef struct fc_reduce:
+        int32_t rank, dtype, kind
+        int64_t second
+        fc_fold_axis axis[8]
+    enum:
+        FC_REDUCE_MOMENTS
+    ctypedef struct fc_norm:
+        int32_t rank, dtype, kind
+        double eps
+        fc_fold_axis axis[8]
+    ctypedef struct fc_lrn:
+        int32_t rank, dtype
+        int64_t before, after
+        double share, beta, k
+        fc_fold_axis axis[8]
+    ctypedef struct fc_resize_axis:
+        int64_t in_ "in"
+        int64_t out, taps
+        const int32_t *index
+        const double *weight
+    ctypedef struct fc_resize:
+        int32_t dtype
+        int64_t batch, channels
+        fc_view src, dst
+        fc_resize_axis axis[3]
     ctypedef enum fc_family:
         FC_CONV
         FC_POOL
         FC_STENCIL
         FC_MAP
+        FC_REDUCE
+        FC_NORM
+        FC_LRN
+        FC_RESIZE
     ctypedef struct fc_op:
         fc_family family
         const void *problem

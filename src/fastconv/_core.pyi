@@ -8,6 +8,8 @@ from numpy.typing import DTypeLike
 
 Fields = tuple[Any, ...]  # fastconv._args.Fields, which stands above this
 Axis = tuple[int, ...]
+FoldAxes = tuple[tuple[int, int, int, int, bool], ...]  # count, steps of src, dst and weights, whether folded
+ResizeAxis = tuple[int, int, np.ndarray, np.ndarray | None]  # in, out, indices and weights [tap][out]
 Arrays = tuple[Any, Any, Any, Any, Any]  # input, weight, bias, residual, out
 
 Operations = tuple[tuple[str, int, int, float, float], ...]  # name, y and z of the others, a and b
@@ -27,6 +29,7 @@ class Packed:
     def nbytes(self) -> int: ...
 
 class Views: ...
+class Tables: ...
 class Prepared: ...
 
 class Planned(Prepared):
@@ -152,6 +155,45 @@ class Program:
     ) -> np.ndarray | None: ...
 
 def map_plan(dtype: int, axes: tuple[Axis, ...], program: Operations, others: int, isa: int) -> Planned: ...
+def reduce_plan(axes: FoldAxes, kind: int, second: int, dtype: int, isa: int) -> Planned: ...
+def norm_plan(axes: FoldAxes, kind: int, eps: float, dtype: int, isa: int) -> Planned: ...
+def lrn_plan(
+    axes: FoldAxes, before: int, after: int, share: float, beta: float, k: float, dtype: int, isa: int
+) -> Planned: ...
+def resize_plan(
+    batch: int,
+    channels: int,
+    src: tuple[int, ...],
+    dst: tuple[int, ...],
+    axes: tuple[ResizeAxis, ...],
+    dtype: int,
+    isa: int,
+) -> Planned: ...
+def reduce(src: np.ndarray, dst: np.ndarray, folded: int, kind: int, isa: int, threads: int) -> None: ...
+def norm(
+    src: np.ndarray,
+    dst: np.ndarray,
+    scale: np.ndarray | None,
+    shift: np.ndarray | None,
+    folded: int,
+    kind: int,
+    eps: float,
+    isa: int,
+    threads: int,
+) -> None: ...
+def lrn(
+    src: np.ndarray,
+    dst: np.ndarray,
+    axis: int,
+    before: int,
+    after: int,
+    share: float,
+    beta: float,
+    k: float,
+    isa: int,
+    threads: int,
+) -> None: ...
+def resize(src: np.ndarray, dst: np.ndarray, axes: tuple[ResizeAxis, ...], isa: int, threads: int) -> None: ...
 def fingerprint(array: np.ndarray, threads: int) -> int: ...
 def default_costs(isa: int) -> tuple[float, ...]: ...
 def caches() -> tuple[int, ...]: ...

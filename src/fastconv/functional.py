@@ -15,6 +15,8 @@ from fastconv.ops.avg_pool import (
 from fastconv.ops.conv import conv1d, conv2d, conv3d
 from fastconv.ops.conv_transpose import conv_transpose1d, conv_transpose2d, conv_transpose3d
 from fastconv.ops.dropout import dropout
+from fastconv.ops.interpolate import interpolate
+from fastconv.ops.layer_norm import group_norm, instance_norm, layer_norm
 from fastconv.ops.linear import linear
 from fastconv.ops.loss import cross_entropy, mse_loss
 from fastconv.ops.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
@@ -53,7 +55,11 @@ __all__ = [
     "dropout",
     "global_avg_pool",
     "global_max_pool",
+    "group_norm",
     "hardswish",
+    "instance_norm",
+    "interpolate",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "local_response_norm",

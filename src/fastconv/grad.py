@@ -33,6 +33,10 @@ from fastconv.ops.conv_transpose import (
     conv_transpose3d_weight,
 )
 from fastconv.ops.dropout import dropout_grad as dropout
+from fastconv.ops.interpolate import interpolate_grad as interpolate
+from fastconv.ops.layer_norm import group_norm_grad as group_norm
+from fastconv.ops.layer_norm import instance_norm_grad as instance_norm
+from fastconv.ops.layer_norm import layer_norm_grad as layer_norm
 from fastconv.ops.linear import linear_grad as linear
 from fastconv.ops.loss import cross_entropy_grad as cross_entropy
 from fastconv.ops.loss import mse_loss_grad as mse_loss
@@ -82,7 +86,11 @@ __all__ = [
     "dropout",
     "global_avg_pool",
     "global_max_pool",
+    "group_norm",
     "hardswish",
+    "instance_norm",
+    "interpolate",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "local_response_norm",

@@ -30,6 +30,7 @@ from fastconv.nn import init
 from fastconv.nn.activation import Dropout, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from fastconv.nn.container import Add, Concat, Sequential
 from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from fastconv.nn.layer_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm
 from fastconv.nn.linear import Flatten, Identity, Linear
 from fastconv.nn.loss import CrossEntropyLoss, MSELoss
 from fastconv.nn.module import Buffer, LoadResult, Module, Parameter, StateDictError
@@ -54,6 +55,7 @@ from fastconv.nn.pool import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from fastconv.nn.upsample import Upsample
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -80,11 +82,16 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "GroupNorm",
     "Hardswish",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LoadResult",
@@ -106,6 +113,7 @@ __all__ = [
     "Softmax",
     "StateDictError",
     "Tanh",
+    "Upsample",
     "init",
 ]
 __dir__ = only(__all__)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args
+from fastconv.ops import _folds
 
 
 def widened(array: np.ndarray) -> np.ndarray:
@@ -80,17 +81,14 @@ def per_channel(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:
 
 
 def channel_sum(array: np.ndarray, axis: int) -> np.ndarray:
-    """Sum over everything but `axis`; the partial sums are added in float64.
+    """Sum over everything but `axis`, in float64 from pieces in the dtype of `array`.
 
     >>> import numpy as np
     >>> from fastconv.ops._operand import channel_sum
     >>> channel_sum(np.ones((2, 3, 4, 5), np.float32), 1)
     array([40., 40., 40.])
     """
-    if axis == 1:
-        # Pairwise summation inside each channel of each image, float64 across images.
-        array = array.sum(axis=tuple(range(2, array.ndim)), dtype=np.result_type(array, np.float32))
-    return array.sum(axis=tuple(range(array.ndim - 1)), dtype=np.float64)
+    return _folds.total(widened(array), [i for i in range(array.ndim) if i != axis]).ravel().astype(np.float64)
 
 
 def axis_index(dim: int, ndim: int, name: str = "dim") -> int:

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _config, _core
 from fastconv._maps import Map, op
 from fastconv._names import only
+from fastconv.ops import _folds
 from fastconv.ops._operand import channel_axis, channel_sum, like, matching, operand, per_channel
 
 __all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_response_norm_grad"]
 __dir__ = only(__all__)
 
 
-_SCALE_AND_SHIFT = Map(op("fma", 0, 1), others=2)
+# The mean goes first: where it is large, x and it differ by digits that a sum of products would lose.
+_NORMALISE = Map(op("sub", 0), op("fma", 1, 2), others=3)
+_CENTRE = Map(op("sub", 0), op("mul", 1), others=2)
+SCALE_AND_SHIFT = Map(op("fma", 0, 1), others=2)
 
 
 # --- batch normalisation --------------------------------------------------------------------------
@@ -46,17 +50,21 @@ def _statistic(value: Any, name: str, channels: int) -> np.ndarray:
     return _vector(value, name, channels)
 
 
-def _centred(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x − mean, the mean and the biased variance of each channel (the last two in float64)."""
+def _statistics(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the biased variance of each channel, in float64."""
     if values == 1:
         raise ValueError(f"input has shape {x.shape}; with training=True each channel needs at least two values")
-    values = max(values, 1)  # of an empty input there is nothing to centre
-    mean = channel_sum(x, axis) / values
-    centred = x - per_channel(mean.astype(x.dtype), axis, x.ndim)
-    return centred, mean, channel_sum(np.square(centred), axis) / values
+    if values == 0:  # there is nothing to centre
+        return np.zeros(x.shape[axis]), np.zeros(x.shape[axis])
+    mean, var = _folds.moments(x, _others(x, axis)).reshape(2, -1).astype(np.float64)
+    return mean, var
 
 
-def _check_updatable(running: Any, name: str, channels: int) -> None:
+def _others(x: np.ndarray, axis: int) -> tuple[int, ...]:
+    return tuple(i for i in range(x.ndim) if i != axis)
+
+
+def check_updatable(running: Any, name: str, channels: int) -> None:
     if running is None:
         return
     if not (isinstance(running, np.ndarray) and running.flags.writeable):
@@ -64,7 +72,7 @@ def _check_updatable(running: Any, name: str, channels: int) -> None:
     _vector(running, name, channels)
 
 
-def _blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float) -> None:
+def blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float) -> None:
     """Move a running statistic towards the batch's, in place."""
     if running is not None:
         running[...] = (1 - momentum) * running.astype(np.float64) + momentum * fresh
@@ -136,23 +144,19 @@ def batch_norm(
     gain = 1.0 if weight is None else _vector(weight, "weight", channels)
     shift = 0.0 if bias is None else _vector(bias, "bias", channels)
     if training:
-        _check_updatable(running_mean, "running_mean", channels)
-        _check_updatable(running_var, "running_var", channels)
-        y, mean, var = _centred(x, axis, values)
+        check_updatable(running_mean, "running_mean", channels)
+        check_updatable(running_var, "running_var", channels)
+        mean, var = _statistics(x, axis, values)
         if values > 0:
-            _blend(running_mean, mean, momentum)
-            _blend(running_var, var * (values / (values - 1)), momentum)
-        scale = gain / np.sqrt(var + eps)
-        y *= per_channel(scale.astype(x.dtype), axis, x.ndim)
+            blend(running_mean, mean, momentum)
+            blend(running_var, var * (values / (values - 1)), momentum)
     else:
         mean = _statistic(running_mean, "running_mean", channels).astype(np.float64)
         var = _statistic(running_var, "running_var", channels).astype(np.float64)
-        scale = gain / np.sqrt(var + eps)
-        factor, term = (per_channel(v.astype(x.dtype), axis, x.ndim) for v in (scale, shift - mean * scale))
-        return like(_SCALE_AND_SHIFT(x, factor, term), input)
-    if isinstance(shift, np.ndarray):
-        y += per_channel(shift.astype(x.dtype), axis, x.ndim)
-    return like(y, input)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vectors = mean, gain / np.sqrt(var + eps), shift + np.zeros(channels)
+    centre, scale, term = (per_channel(vector.astype(x.dtype), axis, x.ndim) for vector in vectors)
+    return like(_NORMALISE(x, centre, scale, term), input)
 
 
 def batch_norm_grad(
@@ -211,24 +215,22 @@ def batch_norm_grad(
         return per_channel(vector.astype(x.dtype), axis, x.ndim)
 
     if training:
-        h, _, var = _centred(x, axis, values)
+        mean, var = _statistics(x, axis, values)
     else:
         mean = _statistic(running_mean, "running_mean", channels)
         var = _statistic(running_var, "running_var", channels).astype(np.float64)
-        h = x - spread(mean)
     rsigma = 1 / np.sqrt(var + eps)
-    h *= spread(rsigma)
+    h = _CENTRE(x, spread(mean), spread(rsigma))
     d_weight, d_bias = channel_sum(g * h, axis), channel_sum(g, axis)
     d_input = None
     if need_input:
+        scale = gain * rsigma
         if training:
-            h *= spread(d_weight / -max(values, 1))
-            h -= spread(d_bias / max(values, 1))
-            h += g
+            share = scale / -max(values, 1)
+            h = SCALE_AND_SHIFT(h, spread(d_weight * share), spread(d_bias * share))
         else:
-            h[...] = g
-        h *= spread(gain * rsigma)
-        d_input = like(h, grad_output)
+            h = np.zeros((1,) * x.ndim, x.dtype)
+        d_input = like(SCALE_AND_SHIFT(g, spread(scale + np.zeros(channels)), h), grad_output)
     parameter = grad_output if weight is None else weight
     return d_input, like(d_weight, parameter), like(d_bias, parameter)
 
@@ -310,11 +312,10 @@ def local_response_norm(
     """
     x = operand(input)
     axis, before, after, share, beta, k = _lrn_arguments(x, size, alpha, beta, k, layout)
-    y = _window_sum(np.square(x), before, after, axis)
-    y *= share
-    y += k
-    np.power(y, -beta, out=y)
-    y *= x
+    x = _args.addressable(x)
+    y = np.empty_like(x)
+    window = axis, before, after, share, beta, k
+    _core.lrn(x, y, *window, _config.ISA, _config.get_num_threads())
     return like(y, input)
 
 

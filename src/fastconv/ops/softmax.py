@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv._names import only
+from fastconv.ops import _folds
 from fastconv.ops._operand import axis_index, like, operand, pair
 
 __all__ = ["log_softmax", "log_softmax_grad", "softmax", "softmax_grad"]
@@ -21,12 +22,6 @@ def softmax_axis(dim: int | None, ndim: int) -> int:
         return axis_index(dim, ndim)
     warnings.warn("softmax without dim guesses the axis, as torch does; pass dim explicitly", stacklevel=3)
     return 0 if ndim in (0, 1, 3) else 1
-
-
-def _shifted(x: np.ndarray, axis: int) -> np.ndarray:
-    """x minus its largest entry along `axis`: exp of it cannot overflow."""
-    largest = x.max(axis=axis, keepdims=True, initial=-np.inf)
-    return np.subtract(x, largest, out=np.empty_like(x))
 
 
 def softmax(input: ArrayLike, dim: int | None = None, *, dtype: Any = None) -> np.ndarray:
@@ -62,11 +57,7 @@ def softmax(input: ArrayLike, dim: int | None = None, *, dtype: Any = None) -> n
         input = np.asarray(input).astype(dtype)
     x = operand(input)
     axis = softmax_axis(dim, x.ndim)
-    with np.errstate(invalid="ignore"):
-        y = _shifted(x, axis)
-        np.exp(y, out=y)
-        y /= y.sum(axis=axis, keepdims=True)
-    return like(y, input)
+    return like(_folds.softmax(x, axis, logarithm=False), input)
 
 
 def softmax_grad(grad_output: ArrayLike, output: ArrayLike, dim: int) -> np.ndarray:
@@ -110,10 +101,7 @@ def log_softmax(input: ArrayLike, dim: int | None = None, *, dtype: Any = None) 
         input = np.asarray(input).astype(dtype)
     x = operand(input)
     axis = softmax_axis(dim, x.ndim)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        y = _shifted(x, axis)
-        y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
-    return like(y, input)
+    return like(_folds.softmax(x, axis, logarithm=True), input)
 
 
 def log_softmax_grad(grad_output: ArrayLike, output: ArrayLike, dim: int) -> np.ndarray:

@@ -101,7 +101,10 @@ from .conv import conv2d, conv2d_bias, conv2d_im2col, conv2d_input, conv2d_weigh
 from .layers import (
     batch_norm,
     cross_entropy,
+    group_norm,
     hardswish,
+    instance_norm,
+    layer_norm,
     linear,
     local_response_norm,
     log_softmax,
@@ -122,6 +125,7 @@ from .pool import (
     max_pool2d,
     max_pool2d_input,
 )
+from .resize import interpolate
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -138,7 +142,11 @@ __all__ = [
     "cross_entropy",
     "global_avg_pool",
     "global_max_pool",
+    "group_norm",
     "hardswish",
+    "instance_norm",
+    "interpolate",
+    "layer_norm",
     "linear",
     "local_response_norm",
     "log_softmax",

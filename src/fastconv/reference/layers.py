@@ -8,7 +8,10 @@ import numpy as np
 __all__ = [
     "batch_norm",
     "cross_entropy",
+    "group_norm",
     "hardswish",
+    "instance_norm",
+    "layer_norm",
     "linear",
     "local_response_norm",
     "log_softmax",
@@ -265,6 +268,114 @@ def batch_norm(
     if bias is not None:
         output = output + bias
     return np.ascontiguousarray(np.moveaxis(output, -1, _channel_axis(layout)))
+
+
+def layer_norm(
+    input: np.ndarray,
+    normalized_shape: Sequence[int],
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    """Bring the elements of the last axes to mean 0 and variance 1, then scale and shift each.
+
+    Parameters
+    ----------
+    input : ndarray, shape (..., *normalized_shape)
+    normalized_shape : sequence of int
+    weight, bias : ndarray, shape `normalized_shape`, optional
+        Scale and shift.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    ndarray, shape of `input`
+
+    References
+    ----------
+    J. Ba, J. Kiros, G. Hinton, "Layer normalization", 2016.
+
+    Examples
+    --------
+    >>> layer_norm(np.array([[1.0, 3.0], [10.0, 30.0]]), (2,), eps=0.0)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+    axes = tuple(range(-len(normalized_shape), 0))
+    output = (input - input.mean(axis=axes, keepdims=True)) / np.sqrt(input.var(axis=axes, keepdims=True) + eps)
+    if weight is not None:
+        output = output * weight
+    return output if bias is None else output + bias
+
+
+def group_norm(
+    input: np.ndarray,
+    num_groups: int,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray:
+    """Bring every group of channels of an image to mean 0 and variance 1, then scale and shift each channel.
+
+    Parameters
+    ----------
+    input : ndarray, shape (N, C, ...)
+        With the channels last for ``layout="NHWC"``.
+    num_groups : int
+        C is a multiple of it.
+    weight, bias : ndarray, shape (C,), optional
+        Scale and shift.
+    eps : float
+        Added to the variance.
+    layout : {"NCHW", "NHWC"}
+
+    Returns
+    -------
+    ndarray, shape of `input`
+
+    References
+    ----------
+    Y. Wu, K. He, "Group normalization", ECCV, 2018.
+
+    Examples
+    --------
+    >>> group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0)
+    array([[-1.,  1., -1.,  1.]])
+    """
+    first = np.moveaxis(input, _channel_axis(layout), 1)
+    groups = first.reshape(len(first), num_groups, -1)
+    output = np.moveaxis(layer_norm(groups, groups.shape[-1:], eps=eps).reshape(first.shape), 1, -1)
+    if weight is not None:
+        output = output * weight
+    if bias is not None:
+        output = output + bias
+    return np.ascontiguousarray(np.moveaxis(output, -1, _channel_axis(layout)))
+
+
+def instance_norm(
+    input: np.ndarray,
+    weight: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    eps: float = 1e-5,
+    *,
+    layout: str = "NCHW",
+) -> np.ndarray:
+    """Bring every channel of an image to mean 0 and variance 1: :func:`group_norm` with groups of one channel.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance normalization", 2016.
+
+    Examples
+    --------
+    >>> instance_norm(np.array([[[1.0, 3.0], [10.0, 30.0]]]), eps=0.0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    return group_norm(input, input.shape[_channel_axis(layout)], weight, bias, eps, layout=layout)
 
 
 def local_response_norm(

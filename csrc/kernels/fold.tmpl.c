@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// fold.tmpl.c - many numbers become one, and one number changes many: what sums, extremes, norms and softmax are made of.
+//
+// Four accumulators hide the latency of an addition.  The caller cuts long rows into pieces, so that no accumulator takes
+// more than a few thousand terms, whatever the length.
+
+// Lanes that do not exist hold what changes nothing.
+FC_INLINE vec FC_NAME(fold_neutral)(const fc_fold_kind kind, vec centre) {
+    switch (kind) {
+    case FC_FOLD_CENTRED:
+    case FC_FOLD_SQUARES:
+        return centre;
+    case FC_FOLD_EXP:
+    case FC_FOLD_MAX:
+        return v_set1((T)-INFINITY);
+    case FC_FOLD_MIN:
+        return v_set1((T)INFINITY);
+    case FC_FOLD_PRODUCT:
+        return v_set1(1);
+    default:
+        return v_set1(0);
+    }
+}
+
+// What an accumulator begins with; that of a minimum is the largest of the negated numbers.
+FC_INLINE vec FC_NAME(fold_begin)(const fc_fold_kind kind) {
+    if (kind == FC_FOLD_MAX || kind == FC_FOLD_MIN) return v_set1((T)-INFINITY);
+    return v_set1(kind == FC_FOLD_PRODUCT ? 1 : 0);
+}
+
+// An accumulator and one vector more; *kept takes the exponential.
+FC_INLINE vec FC_NAME(fold_in)(const fc_fold_kind kind, vec sum, vec x, vec centre, vec *kept) {
+    switch (kind) {
+    case FC_FOLD_CENTRED:
+        return v_add(sum, v_sub(x, centre));
+    case FC_FOLD_SQUARES:
+        x = v_sub(x, centre);
+        return v_fma(x, x, sum);
+    case FC_FOLD_ABS:
+        return v_add(sum, v_max(v_sub(v_set1(0), x), x));
+    case FC_FOLD_EXP:
+        *kept = FC_NAME(exp)(v_sub(x, centre));
+        return v_add(sum, *kept);
+    case FC_FOLD_PRODUCT:
+        return v_mul(sum, x);
+    case FC_FOLD_MAX:
+        return v_peak(sum, x);
+    case FC_FOLD_MIN:
+        return v_peak(sum, v_sub(v_set1(0), x));
+    default:
+        return v_add(sum, x);
+    }
+}
+
+FC_INLINE vec FC_NAME(fold_join)(const fc_fold_kind kind, vec a, vec b) {
+    if (kind == FC_FOLD_MAX || kind == FC_FOLD_MIN) return v_peak(a, b);
+    return kind == FC_FOLD_PRODUCT ? v_mul(a, b) : v_add(a, b);
+}
+
+// Over the lanes of a vector, in pairs, then pairs of pairs.
+FC_INLINE T FC_NAME(fold_lanes)(const fc_fold_kind kind, vec a) {
+    T lane[FC_VL];
+    v_store(lane, a);
+#pragma GCC unroll 4
+    for (int half = FC_VL / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) {
+            const T x = lane[i + half];
+            if (kind == FC_FOLD_MAX || kind == FC_FOLD_MIN) lane[i] = x > lane[i] || x != x ? x : lane[i];
+            else lane[i] = kind == FC_FOLD_PRODUCT ? lane[i] * x : lane[i] + x;
+        }
+    return kind == FC_FOLD_MIN ? 0 - lane[0] : lane[0];
+}
+
+// The first n elements that are `step` apart; the other lanes are neutral.
+FC_INLINE vec FC_NAME(fold_part)(const T *p, int64_t n, int64_t step, vec neutral) {
+    if (step == 1) return v_load_where(v_lanes(0, n), p, neutral);
+    return v_select(v_lanes(0, n), v_load_apart(p, n, step), neutral);
+}
+
+// One group, as far as a vector of which the lanes are still to be joined.
+FC_INLINE vec FC_NAME(fold_group)(const fc_fold *work, int64_t g, const fc_fold_kind kind) {
+    const int keeps = kind == FC_FOLD_EXP && work->dst;
+    const int64_t step = work->column, out = work->dst_column;
+    const vec centre = v_set1(work->centre ? ((const T *)work->centre)[g] : 0);
+    const vec neutral = FC_NAME(fold_neutral)(kind, centre);
+    vec sum[4], kept = v_set1(0);
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; v++) sum[v] = FC_NAME(fold_begin)(kind);
+    for (int64_t r = 0; r < work->rows; r++) {
+        const T *src = (const T *)work->src + g * work->group + r * work->row;
+        T *dst = keeps ? (T *)work->dst + g * work->dst_group + r * work->dst_row : NULL;
+        int64_t i = 0;
+        if (step == 1 && (!keeps || out == 1)) {
+            for (; i + 4 * FC_VL <= work->columns; i += 4 * FC_VL) {
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; v++) {
+                    sum[v] = FC_NAME(fold_in)(kind, sum[v], v_load(src + i + v * FC_VL), centre, &kept);
+                    if (keeps) v_store(dst + i + v * FC_VL, kept);
+                }
+            }
+        }
+        for (int v = 0; i < work->columns; i += FC_VL, v++) {
+            const int64_t n = work->columns - i < FC_VL ? work->columns - i : FC_VL;
+            const vec x = FC_NAME(fold_part)(src + i * step, n, step, neutral);
+            if (v & 1) sum[1] = FC_NAME(fold_in)(kind, sum[1], x, centre, &kept);
+            else sum[0] = FC_NAME(fold_in)(kind, sum[0], x, centre, &kept);
+            if (keeps) FC_NAME(store_row)(dst + i * out, kept, n, out);
+        }
+    }
+    sum[0] = FC_NAME(fold_join)(kind, sum[0], sum[1]);
+    sum[2] = FC_NAME(fold_join)(kind, sum[2], sum[3]);
+    return FC_NAME(fold_join)(kind, sum[0], sum[2]);
+}
+
+// As many groups as a vector has lanes are joined by turning them, in the order of fold_lanes.
+FC_INLINE void FC_NAME(fold_all_of)(const fc_fold *work, const fc_fold_kind kind) {
+    T *total = work->total;
+    int64_t g = 0;
+    for (; FC_VL > 1 && g + FC_VL <= work->groups; g += FC_VL) {
+        vec v[FC_VL];
+        for (int i = 0; i < FC_VL; i++) v[i] = FC_NAME(fold_group)(work, g + i, kind);
+        v_transpose(v);
+#pragma GCC unroll 4
+        for (int half = FC_VL / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+            for (int i = 0; i < half; i++) v[i] = FC_NAME(fold_join)(kind, v[i], v[i + half]);
+        v_store(total + g, kind == FC_FOLD_MIN ? v_sub(v_set1(0), v[0]) : v[0]);
+    }
+    for (; g < work->groups; g++) total[g] = FC_NAME(fold_lanes)(kind, FC_NAME(fold_group)(work, g, kind));
+}
+
+// `count` vectors of columns from column i on; only one of them may be a part.
+FC_INLINE void FC_NAME(fold_columns_block)(const fc_fold *work, int64_t i, const int count, int64_t n,
+                                           const fc_fold_kind kind) {
+    const int keeps = kind == FC_FOLD_EXP && work->dst,
+              centred = kind == FC_FOLD_EXP || kind == FC_FOLD_SQUARES || kind == FC_FOLD_CENTRED;
+    const int64_t step = work->column, out = work->dst_column;
+    const T *src = (const T *)work->src + i * step;
+    T *dst = keeps ? (T *)work->dst + i * out : NULL;
+    vec sum[4], centre[4], kept = v_set1(0);
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) {
+        const T *at = (const T *)work->centre + i + v * FC_VL;
+        sum[v] = FC_NAME(fold_begin)(kind);
+        centre[v] = !centred || !work->centre ? v_set1(0) : count > 1 ? v_load(at) : v_load_part(at, n);
+    }
+    for (int64_t r = 0; r < work->rows; r++, src += work->row) {
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) {
+            const vec x = count > 1 ? v_load(src + v * FC_VL) : FC_NAME(load_row)(src, n, step);
+            sum[v] = FC_NAME(fold_in)(kind, sum[v], x, centre[v], &kept);
+            if (keeps && count > 1) v_store(dst + v * FC_VL, kept);
+            else if (keeps) FC_NAME(store_row)(dst, kept, n, out);
+        }
+        if (keeps) dst += work->dst_row;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) {
+        if (kind == FC_FOLD_MIN) sum[v] = v_sub(v_set1(0), sum[v]);
+        if (count > 1) v_store((T *)work->total + i + v * FC_VL, sum[v]);
+        else v_store_part((T *)work->total + i, sum[v], n);
+    }
+}
+
+FC_INLINE void FC_NAME(fold_columns_of)(const fc_fold *work, const fc_fold_kind kind) {
+    const int64_t columns = work->columns;
+    int64_t i = 0;
+    if (work->column == 1 && (kind != FC_FOLD_EXP || !work->dst || work->dst_column == 1))
+        for (; i + 4 * FC_VL <= columns; i += 4 * FC_VL) FC_NAME(fold_columns_block)(work, i, 4, FC_VL, kind);
+    for (; i < columns; i += FC_VL)
+        FC_NAME(fold_columns_block)(work, i, 1, columns - i < FC_VL ? columns - i : FC_VL, kind);
+}
+
+#define FC_FOLD_KERNEL(name)                                                                                           \
+    static void FC_NAME(name)(const fc_fold *work) {                                                                   \
+        switch (work->kind) {                                                                                          \
+        case FC_FOLD_CENTRED:                                                                                          \
+            FC_NAME(name##_of)(work, FC_FOLD_CENTRED);                                                                 \
+            break;                                                                                                     \
+        case FC_FOLD_SQUARES:                                                                                          \
+            FC_NAME(name##_of)(work, FC_FOLD_SQUARES);                                                                 \
+            break;                                                                                                     \
+        case FC_FOLD_ABS:                                                                                              \
+            FC_NAME(name##_of)(work, FC_FOLD_ABS);                                                                     \
+            break;                                                                                                     \
+        case FC_FOLD_EXP:                                                                                              \
+            FC_NAME(name##_of)(work, FC_FOLD_EXP);                                                                     \
+            break;                                                                                                     \
+        case FC_FOLD_PRODUCT:                                                                                          \
+            FC_NAME(name##_of)(work, FC_FOLD_PRODUCT);                                                                 \
+            break;                                                                                                     \
+        case FC_FOLD_MAX:                                                                                              \
+            FC_NAME(name##_of)(work, FC_FOLD_MAX);                                                                     \
+            break;                                                                                                     \
+        case FC_FOLD_MIN:                                                                                              \
+            FC_NAME(name##_of)(work, FC_FOLD_MIN);                                                                     \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            FC_NAME(name##_of)(work, FC_FOLD_SUM);                                                                     \
+        }                                                                                                              \
+    }
+
+FC_FOLD_KERNEL(fold_all)
+FC_FOLD_KERNEL(fold_columns)
+#undef FC_FOLD_KERNEL
+
+// ------------------------------------------------------------------------------------------------------------ spreading
+
+FC_INLINE vec FC_NAME(spread_one)(vec x, vec centre, vec factor, vec scale, vec shift, const int subtract,
+                                  const int scaled) {
+    x = v_sub(x, centre);
+    if (subtract) return v_sub(x, factor);
+    x = v_mul(x, factor);
+    return scaled ? v_fma(x, scale, shift) : x;
+}
+
+// scaled: 0 no scale, 1 one for a row, 2 one for each element.
+FC_INLINE void FC_NAME(spread_as)(const fc_spread_work *work, const int subtract, const int each, const int scaled) {
+    const int64_t in = work->src_column, out = work->dst_column, wei = work->wei_column, columns = work->columns;
+    const T *centre = work->centre, *factor = work->factor;
+    vec c = v_set1(0), f = v_set1(1), a = v_set1(1), b = v_set1(0);
+    for (int64_t line = 0; line < work->groups * work->rows; line++) {
+        const int64_t g = work->groups == 1 ? 0 : line / work->rows, r = line - g * work->rows;
+        const T *src = (const T *)work->src + g * work->src_group + r * work->src_row;
+        T *dst = (T *)work->dst + g * work->dst_group + r * work->dst_row;
+        const T *scale = (const T *)work->scale, *shift = (const T *)work->shift;
+        int64_t i = 0;
+        if (!each) {
+            c = v_set1(centre[g]);
+            f = v_set1(factor[g]);
+        }
+        if (scaled) {
+            scale += g * work->wei_group + r * work->wei_row;
+            shift += g * work->wei_group + r * work->wei_row;
+        }
+        if (scaled == 1) {
+            a = v_set1(*scale);
+            b = v_set1(*shift);
+        }
+        if (in == 1 && out == 1 && (scaled < 2 || wei == 1))
+            for (; i + FC_VL <= columns; i += FC_VL) {
+                if (each) {
+                    c = v_load(centre + i);
+                    f = v_load(factor + i);
+                }
+                if (scaled == 2) {
+                    a = v_load(scale + i);
+                    b = v_load(shift + i);
+                }
+                v_store(dst + i, FC_NAME(spread_one)(v_load(src + i), c, f, a, b, subtract, scaled));
+            }
+        for (; i < columns; i += FC_VL) {
+            const int64_t n = columns - i < FC_VL ? columns - i : FC_VL;
+            if (each) {
+                c = v_load_part(centre + i, n);
+                f = v_load_part(factor + i, n);
+            }
+            if (scaled == 2) {
+                a = FC_NAME(load_row)(scale + i * wei, n, wei);
+                b = FC_NAME(load_row)(shift + i * wei, n, wei);
+            }
+            const vec x = FC_NAME(load_row)(src + i * in, n, in);
+            FC_NAME(store_row)(dst + i * out, FC_NAME(spread_one)(x, c, f, a, b, subtract, scaled), n, out);
+        }
+    }
+}
+
+static void FC_NAME(spread)(const fc_spread_work *work) {
+    const int scaled = !work->scale ? 0 : work->wei_column == 0 ? 1 : 2;
+    if (work->subtract && work->each) FC_NAME(spread_as)(work, 1, 1, 0);
+    else if (work->subtract) FC_NAME(spread_as)(work, 1, 0, 0);
+    else if (work->each && scaled == 0) FC_NAME(spread_as)(work, 0, 1, 0);
+    else if (work->each && scaled == 1) FC_NAME(spread_as)(work, 0, 1, 1);
+    else if (work->each) FC_NAME(spread_as)(work, 0, 1, 2);
+    else if (scaled == 0) FC_NAME(spread_as)(work, 0, 0, 0);
+    else if (scaled == 1) FC_NAME(spread_as)(work, 0, 0, 1);
+    else FC_NAME(spread_as)(work, 0, 0, 2);
+}
