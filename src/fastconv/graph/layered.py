@@ -155,8 +155,9 @@ def _place(layers: list[list[Item]]) -> None:
 
 
 def _weight(a: Item, b: Item) -> float:
-    """How much a line wants to be straight: most where it only passes."""
-    return (1.0, 2.0, 8.0)[(a.box is None) + (b.box is None)]
+    """How much a line wants to be straight: most where it only passes. (Were it more than others at a box, too, a box
+    with one lane beside it would pull all that follows to that side.)"""
+    return 8.0 if a.box is b.box is None else 1.0
 
 
 def _wanted(item: Item) -> float:

@@ -8,7 +8,6 @@ as what stands in them.
 from __future__ import annotations
 
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,14 +91,15 @@ class Box:
         return LINE * (1 + len(self.lines)) + INSET
 
 
-def svg(title: str, notes: Sequence[str], boxes: Sequence[Box]) -> str:
+def svg(title: str, head: Sequence[str], boxes: Sequence[Box]) -> str:
     """A picture.
 
     Parameters
     ----------
     title : str
-    notes : sequence of str
-        Below the title, wrapped.
+        What it is called.
+    head : sequence of str
+        What stands above the boxes, wrapped, the first as a heading.
     boxes : sequence of Box
 
     Returns
@@ -111,17 +111,19 @@ def svg(title: str, notes: Sequence[str], boxes: Sequence[Box]) -> str:
     layers = layered([width] * len(boxes), [box.reads for box in boxes])
     right = max((layer[-1].x + layer[-1].width / 2 for layer in layers), default=0.0)
     inside = max(right, 60 * LETTER)
-    head = [_cut(title, inside), *(line for note in notes for line in textwrap.wrap(note, int(inside / LETTER)))]
-    tops, y = [], MARGIN + LINE * len(head) + BETWEEN / 2
+    wrapped = [
+        (line, "more" if number else "title")
+        for number, text in enumerate(head)
+        for line in _wrapped(text, int(inside / LETTER))
+    ]
+    tops, y = [], MARGIN + (LINE * len(wrapped) + BETWEEN / 2 if wrapped else 0)
     for layer in layers:
         tops.append(y)
         y += _height(layer, boxes) + BETWEEN
     total = (inside + 2 * MARGIN, y - BETWEEN + MARGIN)
     most = max((box.share or 0.0 for box in boxes), default=0.0)
     parts = [f'<rect class="page" width="{total[0]:.0f}" height="{total[1]:.0f}"/>']
-    for number, line in enumerate(head):
-        kind = "more" if number else "title"
-        parts.append(_text(line, MARGIN, MARGIN + LINE * number + 12, kind))
+    parts += (_text(line, MARGIN, MARGIN + LINE * i + 12, kind) for i, (line, kind) in enumerate(wrapped))
     parts.append(f'<g transform="translate({MARGIN + (inside - right) / 2:.1f} 0)">')
     for layer, top in zip(layers, tops, strict=True):
         parts += (part for item in layer for part in _lines(item, top, tops, layers, boxes))
@@ -214,7 +216,17 @@ def _short(name: str) -> str:
     return f"…{name}"
 
 
-def _cut(text: str, width: float) -> str:
-    while _letters(text) * LETTER > width:
-        text = text[:-2] + "…"
-    return text
+def _wrapped(text: str, most: int) -> list[str]:
+    """Lines of at most so many letters; what is longer than a line is broken anywhere."""
+    lines = [""]
+    for word in text.split():
+        while word:
+            longer = f"{lines[-1]} {word}".strip()
+            if _letters(longer) <= most:
+                lines[-1], word = longer, ""
+            elif lines[-1]:
+                lines.append("")
+            else:
+                cut = next(i for i in range(len(word), 0, -1) if _letters(word[:i]) <= most or i == 1)
+                lines[-1], word = word[:cut], word[cut:]
+    return lines

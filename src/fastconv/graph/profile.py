@@ -16,7 +16,7 @@ import numpy as np
 from fastconv import _config
 from fastconv._names import only
 from fastconv.bench import web
-from fastconv.bench.terminal import Column, Table
+from fastconv.bench.terminal import Column, Table, figure
 from fastconv.graph import picture
 from fastconv.graph.ir import Graph
 from fastconv.graph.program import Program
@@ -111,15 +111,7 @@ class _Rows:
         str
             An SVG document, for light and dark pages.
         """
-        offset = len(self.inputs)
-        boxes = [picture.Box((), end.name, (_cell(end.shape, "s"),), end=True) for end in self.inputs]
-        steps = [row for row in self.rows if row.name != BETWEEN]
-        boxes += [_box(row, offset) for row in steps]
-        boxes += [
-            picture.Box(_places(end.reads, offset), end.name, (_cell(end.shape, "s"),), end=True)
-            for end in self.outputs
-        ]
-        return picture.svg(self.title, self._notes(), boxes)
+        return self._drawn([self.title, *self._notes()])
 
     def to_html(self) -> str:
         """As a page, with the picture and the table; it refers to nothing elsewhere.
@@ -129,8 +121,19 @@ class _Rows:
         str
         """
         head = f"<h1>{html.escape(self.title)}</h1>"
-        drawn = f'<div class="scroll">{self.to_svg()}</div>'
-        return web.page(self.title, head, web.table(self.table()), drawn, width="78rem")
+        drawn = f'<div class="scroll">{self._drawn([])}</div>'
+        return web.page(self.title, head, drawn, web.table(self.table()), width="78rem")
+
+    def _drawn(self, head: Sequence[str]) -> str:
+        offset = len(self.inputs)
+        boxes = [picture.Box((), end.name, (_cell(end.shape, "s"),), end=True) for end in self.inputs]
+        steps = [row for row in self.rows if row.name != BETWEEN]
+        boxes += [_box(row, offset) for row in steps]
+        boxes += [
+            picture.Box(_places(end.reads, offset), end.name, (_cell(end.shape, "s"),), end=True)
+            for end in self.outputs
+        ]
+        return picture.svg(self.title, head, boxes)
 
 
 def _cell(value: Any, form: str) -> str:
@@ -152,7 +155,7 @@ def _box(row: Row, inputs: int) -> picture.Box:
     figures: tuple[str, ...] = ()
     full = [f"{row.name}: {work}", lines[1]]
     if row.gflop:
-        full.append(f"{row.gflop:.3f} GFLOP")
+        full.append(f"{figure(row.gflop)} GFLOP")
     if row.milliseconds is not None:
         figures = (_cell(row.of_time, ".1%"), f"{row.milliseconds:.3f} ms")
         full.append(f"{row.milliseconds:.3f} ms, {_cell(row.of_time, '.1%')} of the time")
@@ -180,7 +183,7 @@ class Summary(_Rows):
     def _notes(self) -> list[str]:
         m, total = self.memory, sum(row.gflop for row in self.rows)
         return [
-            f"{len(self.rows)} steps, {total:.2f} GFLOP; weights {_mib(m.weights)}, packed {_mib(m.packed)}, "
+            f"{len(self.rows)} steps, {figure(total)} GFLOP; weights {_mib(m.weights)}, packed {_mib(m.packed)}, "
             f"arena {_mib(m.arena)} (at least {_mib(m.least)})"
         ]
 
@@ -234,8 +237,9 @@ class Profile(_Rows):
         flop = sum(row.gflop for row in self.rows)
         reached = flop / self.milliseconds * 1e3 if self.milliseconds else 0.0
         return [
-            f"{self.milliseconds:.3f} ms a call: {flop:.2f} GFLOP at {reached:.0f} GFLOP/s, of {self.peak_gflops:.0f} "
-            f"that multiply-adds reach on {self.threads} {'thread' if self.threads == 1 else 'threads'}.",
+            f"{self.milliseconds:.3f} ms a call: {figure(flop)} GFLOP at {figure(reached)} GFLOP/s, of "
+            f"{figure(self.peak_gflops)} that multiply-adds reach on {self.threads} "
+            f"{'thread' if self.threads == 1 else 'threads'}.",
             "GFLOP count the direct sum of convolutions and linear layers; Winograd's algorithms multiply less, and so "
             "may exceed the peak.",
         ]
