@@ -9,7 +9,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import nn
-from fastconv.graph import PASSES, CompiledNet, run_passes
+from fastconv.graph import PASSES, CompiledNet, Graph, run_passes
 from fastconv.graph.listing import Options
 from graphs import Random, interpret
 from support import max_error
@@ -232,6 +232,47 @@ def test_several_inputs(images):
         net(images, images, other=images)
     with pytest.raises(ValueError, match="1 inputs are given; the network needs 2"):
         net(images)
+
+
+LAYERS = {
+    "softmax": ("softmax", {"axis": 1}),
+    "softmax of rows": ("softmax", {"axis": -1}),
+    "log softmax": ("softmax", {"axis": 2, "log": True}),
+    "layer norm": ("layer_norm", {"shape": (9, 7), "eps": 1e-5}),
+    "group norm": ("group_norm", {"groups": 3, "eps": 1e-5}),
+    "instance norm": ("group_norm", {"groups": 6, "eps": 1e-5}),
+    "response norm": ("local_response_norm", {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0}),
+    "mean of pixels": ("reduce", {"kind": "mean", "axes": (2, 3)}),
+    "mean, kept": ("reduce", {"kind": "mean", "axes": (-1, -2), "keep": True}),
+    "maxima": ("reduce", {"kind": "max", "axes": (1,)}),
+    "sum of all": ("reduce", {"kind": "sum", "axes": None}),
+    "nearest": ("resize", {"scale_factor": 2, "mode": "nearest"}),
+    "bilinear": ("resize", {"size": (5, 16), "mode": "bilinear", "align_corners": True}),
+}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_that_fold_axes(name, last, behind):
+    """Behind a convolution, and on the input itself."""
+    op, attributes = LAYERS[name]
+    rng = np.random.default_rng(0)
+    graph = Graph("layers")
+    x = graph.input("x", (2, 6, 9, 7), np.float32)
+    y = graph.add("conv", [x, graph.constant(rng.standard_normal((6, 6, 1, 1), np.float32))]) if behind else x
+    given = []
+    if op in ("layer_norm", "group_norm"):
+        shape = attributes.get("shape", (6,))
+        given = [graph.constant(rng.standard_normal(shape, np.float32)), None]
+    y = graph.add(op, [y, *given], **attributes)
+    graph.outputs = [graph.add("map", [y], program=(("affine", 2.0, 0.0),))]
+    image = rng.standard_normal((2, 6, 9, 7), np.float32)
+    net = compiled(graph, last=last)
+    found = net(np.ascontiguousarray(image.transpose(0, 2, 3, 1)) if last else image)
+    right = interpret(graph, [image])[0]
+    assert max_error(found, right.transpose(0, *range(2, right.ndim), 1) if last and right.ndim > 2 else right) < 1e-5
+    assert "python" not in [step.algorithm for step in net.summary()]
 
 
 # --- weights --------------------------------------------------------------------------------------

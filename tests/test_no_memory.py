@@ -157,7 +157,7 @@ GROUPS: dict[str, Callable[[], Calls]] = {
 
 def forget() -> None:
     """As before the first call: nothing is planned or remembered."""
-    _plans._kept_plan.cache_clear()
+    _plans.kept_plan.cache_clear()
     _convolution._CALLS, _windows._CALLS = _core.Calls(128), _core.Calls(128)
 
 

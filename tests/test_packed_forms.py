@@ -69,9 +69,9 @@ def test_algorithms_and_instruction_sets_refuse_each_others_weights(monkeypatch)
     plans = []
     for isa in (number for number, (_, _, usable) in enumerate(_core.isas()) if usable):
         monkeypatch.setattr(_config, "ISA", isa)
-        _plans._kept_plan.cache_clear()  # plans kept are those of one instruction set
+        _plans.kept_plan.cache_clear()  # plans kept are those of one instruction set
         plans += [fc.ConvPlan(x.shape, weight, algorithm=name) for name in algorithms]
-    _plans._kept_plan.cache_clear()
+    _plans.kept_plan.cache_clear()
     for plan, other in itertools.permutations(plans, 2):
         kept, plan._packed, out = plan._packed, other._packed, poison(plan.output_shape, x.dtype)
         with pytest.raises(ValueError, match="packed for plans of another kind"):

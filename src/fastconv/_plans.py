@@ -30,13 +30,13 @@ def core_plan(
     """
     numbers = _args.candidates(algorithm)
     try:
-        return _kept_plan(fields, numbers, strict, once, batch_invariant, src, wei, dst, dtype)
+        return kept_plan(fields, numbers, strict, once, batch_invariant, src, wei, dst, dtype)
     except NotImplementedError as error:
         raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
 
 
 @lru_cache(maxsize=128)
-def _kept_plan(
+def kept_plan(
     fields: _args.Fields,
     numbers: tuple[int, ...],
     strict: bool,

@@ -17,6 +17,8 @@ from fastconv._names import only
 __all__ = ["ALGORITHMS", "ConvPlan", "algorithms"]
 __dir__ = only(__all__)
 
+_kept_plan = _plans.kept_plan  # whoever wants plans made anew clears its cache
+
 
 class ConvPlan:
     """A convolution with its algorithm chosen and its weights packed, ready to run on many inputs.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Value
 from fastconv.graph.listing import Step
+from fastconv.graph.operators import OPERATORS
 from fastconv.graph.views import Buffer, Type
 
 __all__ = ["arrange", "places"]
@@ -20,14 +21,9 @@ __dir__ = only(__all__)
 ALIGN = 64
 
 
-#: Operators that write where they are told to, rather than hand on another view.
-_WRITE = frozenset(
-    {"conv", "map", "batch_norm", "concat", "pad", "max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool"}
-)
-
-
 def _can_move(value: Value, graph: Graph) -> bool:
-    return value.producer is not None and value.producer.op in _WRITE and value not in graph.outputs
+    """Whether its producer writes it where it is told to, and nobody else says where."""
+    return value.producer is not None and not OPERATORS[value.producer.op].is_view and value not in graph.outputs
 
 
 def places(graph: Graph, types: dict[Value, Type]) -> dict[Value, tuple[Value, int, int]]:

@@ -107,10 +107,15 @@ def _transposed(table: Table) -> Table:
     return out, size, back, weights
 
 
+def is_at_once(tables: tuple[Table, ...]) -> bool:
+    """Whether all axes go in one pass: where each output is a sum of few elements."""
+    return math.prod(len(index) for _, _, index, _ in tables) <= 64
+
+
 def _applied(planes: np.ndarray, tables: tuple[Table, ...]) -> np.ndarray:
     """Planes (images, channels, spatial) of another size, in the memory order of those given."""
     threads = _config.get_num_threads()
-    if math.prod(len(index) for _, _, index, _ in tables) <= 64:
+    if is_at_once(tables):
         target = _like_in_memory(planes, [out for _, out, _, _ in tables])
         _core.resize(planes, target, tables, _config.ISA, threads)
         return target
@@ -145,7 +150,7 @@ def _per_axis(value: Any, rank: int, name: str) -> tuple[Any, ...]:
     return numbers
 
 
-def _tables(
+def tables_of(
     shape: tuple[int, ...],
     axis: int,
     size: Any,
@@ -255,7 +260,7 @@ def interpolate(
     x = operand(input)
     _check_rank(x.shape, "input")
     axis = channel_axis(layout, x.ndim)
-    tables = _tables(x.shape, axis, size, scale_factor, mode, align_corners, recompute_scale_factor)
+    tables = tables_of(x.shape, axis, size, scale_factor, mode, align_corners, recompute_scale_factor)
     return like(np.moveaxis(_applied(np.moveaxis(_args.addressable(x), axis, 1), tables), 1, axis), input)
 
 
@@ -300,7 +305,7 @@ def interpolate_grad(
     shape = _args.sizes(input_size, "input_size", 0)
     _check_rank(shape, "input_size")
     axis = channel_axis(layout, len(shape))
-    tables = _tables(shape, axis, size, scale_factor, mode, align_corners, recompute_scale_factor)
+    tables = tables_of(shape, axis, size, scale_factor, mode, align_corners, recompute_scale_factor)
     out = list(shape)
     for i, (_, length, _, _) in zip([i for i in range(1, len(shape)) if i != axis], tables, strict=True):
         out[i] = length

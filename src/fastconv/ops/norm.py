@@ -252,16 +252,20 @@ def _window_sum(values: np.ndarray, before: int, after: int, axis: int) -> np.nd
     return total
 
 
+def lrn_window(size: int, alpha: float, beta: float, k: float) -> tuple[int, int, float, float, float]:
+    """The window's reach before and after a channel, alpha / size, beta and k."""
+    size = _args.integer(size, "size", 1)
+    share = _args.real(alpha, "alpha") / size
+    return size // 2, (size - 1) // 2, share, _args.real(beta, "beta"), _args.real(k, "k")
+
+
 def _lrn_arguments(
     x: np.ndarray, size: int, alpha: float, beta: float, k: float, layout: str
 ) -> tuple[int, int, int, float, float, float]:
-    """The channel axis, the window's reach before and after a channel, alpha / size, beta and k."""
+    """The channel axis, and the window."""
     if x.ndim < 3:
         raise ValueError(f"input has shape {x.shape}; it needs at least 3 axes, batch included")
-    size = _args.integer(size, "size", 1)
-    share = _args.real(alpha, "alpha") / size
-    window = channel_axis(layout, x.ndim), size // 2, (size - 1) // 2
-    return *window, share, _args.real(beta, "beta"), _args.real(k, "k")
+    return channel_axis(layout, x.ndim), *lrn_window(size, alpha, beta, k)
 
 
 def local_response_norm(

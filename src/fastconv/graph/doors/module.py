@@ -308,6 +308,43 @@ def _response_norm(reader: _Reader, layer: Any, inputs: list[Value]) -> Value | 
     return reader.graph.add("local_response_norm", inputs, reader.name(layer), **attributes)
 
 
+def _affine(reader: _Reader, layer: Any, name: str) -> list[Value | None]:
+    return [reader.constant(layer.weight, f"{name}.weight"), reader.constant(layer.bias, f"{name}.bias")]
+
+
+@_translates(nn.LayerNorm)
+def _layer_norm(reader: _Reader, layer: Any, inputs: list[Value]) -> Value:
+    name = reader.name(layer)
+    given = [*inputs, *_affine(reader, layer, name)]
+    return reader.graph.add("layer_norm", given, name, shape=tuple(layer.normalized_shape), eps=float(layer.eps))
+
+
+@_translates(nn.GroupNorm)
+def _group_norm(reader: _Reader, layer: Any, inputs: list[Value]) -> Value | None:
+    if layer.layout != "NCHW":
+        return None
+    name = reader.name(layer)
+    given = [*inputs, *_affine(reader, layer, name)]
+    return reader.graph.add("group_norm", given, name, groups=layer.num_groups, eps=float(layer.eps))
+
+
+@_translates(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+def _instance_norm(reader: _Reader, layer: Any, inputs: list[Value]) -> Value | None:
+    if layer.layout != "NCHW" or layer.track_running_stats:
+        return None
+    name = reader.name(layer)
+    given = [*inputs, *_affine(reader, layer, name)]
+    return reader.graph.add("group_norm", given, name, groups=layer.num_features, eps=float(layer.eps))
+
+
+@_translates(nn.Upsample)
+def _upsample(reader: _Reader, layer: Any, inputs: list[Value]) -> Value | None:
+    if layer.layout != "NCHW":
+        return None
+    names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+    return reader.graph.add("resize", inputs, reader.name(layer), **{name: getattr(layer, name) for name in names})
+
+
 @_translates(nn.Flatten)
 def _flatten(reader: _Reader, layer: Any, inputs: list[Value]) -> Value:
     return reader.graph.add("flatten", inputs, reader.name(layer), start=layer.start_dim, stop=layer.end_dim)

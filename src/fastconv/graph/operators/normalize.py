@@ -1,27 +1,60 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Softmax and norms along axes."""
+"""Axes that are folded: softmax, norms of layers and of groups of channels, local response norm, sums and extremes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from fastconv import _args, _config, _core
 from fastconv import functional as F
 from fastconv._names import only
 from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, needs
-from fastconv.graph.views import Type
+from fastconv.graph.views import Type, View, dense
+from fastconv.ops import _folds, norm
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "REDUCTIONS"]
 __dir__ = only(__all__)
+
+_STANDARD = _folds.STANDARD
+#: Reductions by name, in the order of the core's numbers, and what they mean.
+REDUCTIONS = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "max": np.max,
+    "min": np.min,
+    "prod": np.prod,
+}
 
 
 def _given(things: Sequence[Type | None]) -> Type:
     x = things[0]
     assert x is not None
     return x
+
+
+def _array(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
+    x = arrays[0]
+    assert x is not None
+    return x
+
+
+def _axes(
+    x: View, y: View, folded: Sequence[int], weights: Sequence[int] = ()
+) -> tuple[tuple[int, int, int, int, bool], ...]:
+    """Axes as the core wants them: (count, strides of x, of y and of the weights, whether folded)."""
+    steps = weights or (0,) * len(x.shape)
+    return tuple(
+        (n, s, t, w, i in folded)
+        for i, (n, s, t, w) in enumerate(zip(x.shape, x.strides, y.strides, steps, strict=True))
+    )
+
+
+# --- softmax ----------------------------------------------------------------------------------------------------------
 
 
 def _infer_softmax(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -32,12 +65,79 @@ def _infer_softmax(node: Node, types: Sequence[Type | None]) -> list[Type]:
 
 def _evaluate_softmax(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     function = F.log_softmax if node.attributes.get("log") else F.softmax
-    assert arrays[0] is not None
-    return [np.asarray(function(arrays[0], node.attributes["axis"]))]
+    return [np.asarray(function(_array(arrays), node.attributes["axis"]))]
 
 
 def _lower_softmax(to: Listing, node: Node) -> None:
-    to.foreign(node, _evaluate_softmax)
+    x = to.view(node.inputs[0])
+    if x.dtype not in to.floats:
+        to.foreign(node, _evaluate_softmax)
+        return
+    y, kind = to.result(node), _folds.LOG_SOFTMAX if node.attributes.get("log") else _folds.SOFTMAX
+    axes = _axes(x, y, (node.attributes["axis"] % len(x.shape),))
+    to.step(node, _core.norm_plan(axes, kind, 0.0, _args.FLOATS[x.dtype], _config.ISA), src=x, dst=y)
+
+
+# --- norms ------------------------------------------------------------------------------------------------------------
+
+
+def _infer_norm(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x = _given(types)
+    if node.op == "layer_norm":
+        shape = tuple(node.attributes["shape"])
+        needs(x.shape[len(x.shape) - len(shape) :] == shape, "its input has shape {}; it needs {} last", x.shape, shape)
+    else:
+        groups = node.attributes["groups"]
+        fits = len(x.shape) >= 2 and x.shape[1] % groups == 0
+        needs(fits, "its input has shape {}; it needs a multiple of {} channels", x.shape, groups)
+    return [x]
+
+
+def _evaluate_norm(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x, weight, bias, *_ = (*arrays, None, None)
+    assert x is not None
+    if node.op == "layer_norm":
+        return [F.layer_norm(x, node.attributes["shape"], weight, bias, node.attributes["eps"])]
+    return [F.group_norm(x, node.attributes["groups"], weight, bias, node.attributes["eps"])]
+
+
+def _in_groups(view: View, groups: int) -> View:
+    """The channels as two axes: groups, and those of a group."""
+    n, c, *rest = view.shape
+    image, channel, *steps = view.strides
+    inner = c // groups
+    return view._replace(shape=(n, groups, inner, *rest), strides=(image, inner * channel, channel, *steps))
+
+
+def _lower_norm(to: Listing, node: Node) -> None:
+    x, constants = to.view(node.inputs[0]), [None if v is None else v.constant for v in node.inputs[1:]]
+    known = all(v is None or v.constant is not None for v in node.inputs[1:])
+    if x.dtype not in to.floats or not known or len(x.shape) > 7:
+        to.foreign(node, _evaluate_norm)
+        return
+    y = to.result(node)
+    read, written = x, y
+    if node.op == "layer_norm":
+        shape = tuple(node.attributes["shape"])
+        folded = range(len(x.shape) - len(shape), len(x.shape))
+        steps = (0,) * (len(x.shape) - len(shape)) + dense(shape)
+    else:
+        groups = node.attributes["groups"]
+        shape, read, written = (x.shape[1],), _in_groups(x, groups), _in_groups(y, groups)
+        folded = range(2, len(read.shape))
+        steps = (0, x.shape[1] // groups, 1) + (0,) * (len(read.shape) - 3)
+    others = []
+    if any(c is not None for c in constants):
+        for constant, neutral in zip((*constants, None)[:2], (np.ones, np.zeros), strict=True):
+            array = neutral(shape, x.dtype) if constant is None else constant.array().astype(x.dtype)
+            others.append(to.array(array, node.name))
+    plan = _core.norm_plan(
+        _axes(read, written, folded, steps), _STANDARD, node.attributes["eps"], _args.FLOATS[x.dtype], _config.ISA
+    )
+    to.step(node, plan, src=x, dst=y, others=others)
+
+
+# --- local response norm ----------------------------------------------------------------------------------------------
 
 
 def _infer_response(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -46,17 +146,75 @@ def _infer_response(node: Node, types: Sequence[Type | None]) -> list[Type]:
     return [x]
 
 
-def _evaluate_response(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+def _response_arguments(node: Node) -> tuple[int, float, float, float]:
     a = node.attributes
-    assert arrays[0] is not None
-    return [np.asarray(F.local_response_norm(arrays[0], a["size"], a["alpha"], a["beta"], a["k"]))]
+    return a["size"], a["alpha"], a["beta"], a["k"]
+
+
+def _evaluate_response(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    return [np.asarray(F.local_response_norm(_array(arrays), *_response_arguments(node)))]
 
 
 def _lower_response(to: Listing, node: Node) -> None:
-    to.foreign(node, _evaluate_response)
+    x = to.view(node.inputs[0])
+    if x.dtype not in to.floats:
+        to.foreign(node, _evaluate_response)
+        return
+    y, window = to.result(node), norm.lrn_window(*_response_arguments(node))
+    plan = _core.lrn_plan(_axes(x, y, (1,)), *window, _args.FLOATS[x.dtype], _config.ISA)
+    to.step(node, plan, src=x, dst=y)
+
+
+# --- sums and extremes ------------------------------------------------------------------------------------------------
+
+
+def _folded(node: Node, rank: int) -> tuple[int, ...]:
+    axes = node.attributes["axes"]
+    axes = range(rank) if axes is None else axes
+    needs(all(-rank <= a < rank for a in axes), "its input has {} axes; there are no axes {}", rank, axes)
+    return tuple(sorted({a % rank for a in axes}))
+
+
+def _infer_reduce(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x = _given(types)
+    folded, keep = _folded(node, len(x.shape)), node.attributes.get("keep", False)
+    sizes = [1 if i in folded else n for i, n in enumerate(x.shape) if keep or i not in folded]
+    empty = math.prod(x.shape[i] for i in folded) == 0
+    needs(
+        not (empty and node.attributes["kind"] in ("max", "min")),
+        "its input has shape {}; there is no extreme of nothing",
+        x.shape,
+    )
+    return [Type(tuple(sizes), x.dtype)]
+
+
+def _evaluate_reduce(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x = _array(arrays)
+    function, keep = REDUCTIONS[node.attributes["kind"]], node.attributes.get("keep", False)
+    with np.errstate(all="ignore"):
+        result = function(x, axis=_folded(node, x.ndim), keepdims=keep)  # type: ignore[operator]
+    return [np.asarray(result, x.dtype)]
+
+
+def _lower_reduce(to: Listing, node: Node) -> None:
+    x = to.view(node.inputs[0])
+    folded = _folded(node, len(x.shape))
+    if x.dtype not in to.floats or 0 in x.shape or len(x.shape) > 8:
+        to.foreign(node, _evaluate_reduce)
+        return
+    y, kind = to.result(node), list(REDUCTIONS).index(node.attributes["kind"])
+    left = iter(y.strides)
+    keep = node.attributes.get("keep", False)
+    steps = [next(left) if keep or i not in folded else 0 for i in range(len(x.shape))]
+    wide = y._replace(shape=x.shape, strides=tuple(0 if i in folded else s for i, s in enumerate(steps)))
+    plan = _core.reduce_plan(_axes(x, wide, folded), kind, 0, _args.FLOATS[x.dtype], _config.ISA)
+    to.step(node, plan, src=x, dst=y)
 
 
 OPERATORS = (
     Operator("softmax", _infer_softmax, _evaluate_softmax, _lower_softmax),
+    Operator("layer_norm", _infer_norm, _evaluate_norm, _lower_norm),
+    Operator("group_norm", _infer_norm, _evaluate_norm, _lower_norm),
     Operator("local_response_norm", _infer_response, _evaluate_response, _lower_response),
+    Operator("reduce", _infer_reduce, _evaluate_reduce, _lower_reduce),
 )

@@ -36,6 +36,8 @@ class Operator:
     order : {"same", "free", "first"}
         Which order of axes in memory its tensors want: that of the inputs for the outputs as well; any; channels before
         pixels, as arrays have them.
+    is_view : bool
+        Whether the output may be other strides over the input's memory, rather than written where it is wanted.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Operator:
     evaluate: Callable[[Node, Sequence[np.ndarray | None]], list[np.ndarray]]
     lower: Callable[[Listing, Node], None]
     order: str = "same"
+    is_view: bool = False
 
 
 def needs(condition: bool, message: str, *said: Any) -> None:

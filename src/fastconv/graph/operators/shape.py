@@ -207,11 +207,11 @@ def _lower_identity(to: Listing, node: Node) -> None:
 
 
 OPERATORS = (
-    Operator("flatten", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first"),
-    Operator("reshape", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first"),
-    Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first"),
-    Operator("slice", _infer_slice, _evaluate_slice, _lower_slice),
+    Operator("flatten", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first", is_view=True),
+    Operator("reshape", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first", is_view=True),
+    Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first", is_view=True),
+    Operator("slice", _infer_slice, _evaluate_slice, _lower_slice, is_view=True),
     Operator("concat", _infer_concat, _evaluate_concat, _lower_concat),
     Operator("pad", _infer_pad, _evaluate_pad, _lower_pad),
-    Operator("identity", _infer_identity, _evaluate_identity, _lower_identity),
+    Operator("identity", _infer_identity, _evaluate_identity, _lower_identity, is_view=True),
 )
