@@ -9,15 +9,17 @@ struct fc_net {
     int64_t *waves; // [count + 1], where those of each step begin
 };
 
-// Threads that are awake already are worth having for less than those that have to be woken.
+// Threads that are awake already are worth having for less than those that have to be woken; but at the end of a step
+// they wait for each other, which takes as long as half of this.
+static const double step_seconds = 2e-6;
+
 static int threads_of(const fc_plan *plan, int threads) {
-    const double least = 1e-6;
-    return (int)fc_clamp(1, (int64_t)(fc_plan_seconds(plan) / least), threads);
+    return (int)fc_clamp(1, (int64_t)(fc_plan_seconds(plan) / (step_seconds / 2)), threads);
 }
 
 static int threads_for(const fc_step *steps, int64_t count, int threads) {
     double seconds = 0;
-    for (int64_t i = 0; i < count; i++) seconds += fc_plan_seconds(steps[i].plan);
+    for (int64_t i = 0; i < count; i++) seconds += fmax(0, fc_plan_seconds(steps[i].plan) - step_seconds);
     return fc_worthwhile_threads(seconds, threads);
 }
 
