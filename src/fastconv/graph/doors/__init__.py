@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from fastconv import _args
@@ -19,4 +20,9 @@ def read(model: Any, shapes: Any) -> Graph:
     """The graph of a model; ``shapes`` as for `fastconv.compile`, channels first."""
     if isinstance(model, Module):
         return read_module(model, shapes)
-    raise TypeError(f"model is {_args.said(model)}; it needs to be a fastconv.nn.Module")
+    torch = sys.modules.get("torch")  # nobody has one of its modules without it
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from fastconv.graph.doors.fx import read_torch
+
+        return read_torch(model, shapes)
+    raise TypeError(f"model is {_args.said(model)}; it needs to be a fastconv.nn.Module or a torch.nn.Module")

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Operators that only move numbers: most of them are another view of the same memory, and no step."""
+"""Operators that only move numbers: most of them are another view of the same memory, and no step.
+
+Where an attribute is a size or an index, it may be an expression in sizes instead, which are known when the network is
+lowered: ``("size", i, axis)`` is that of input i, and ``("add", a, b)``, likewise sub, mul and floordiv, are of two
+such or numbers. Inputs behind the first are there for their sizes alone.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,16 +25,38 @@ __all__ = ["OPERATORS"]
 __dir__ = only(__all__)
 
 
-def _only(types: Sequence[Type | None]) -> Type:
-    (x,) = types
+def _first(types: Sequence[Type | None]) -> Type:
+    x = types[0]
     assert x is not None
     return x
 
 
 def _array(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
-    (x,) = arrays
+    x = arrays[0]
     assert x is not None
     return x
+
+
+_ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv}
+Shapes = Sequence[tuple[int, ...]]
+
+
+def _shapes(things: Sequence[Any]) -> Shapes:
+    return [() if thing is None else thing.shape for thing in things]
+
+
+def _known_shapes(to: Listing, node: Node) -> Shapes:
+    return [() if value is None else to.type(value).shape for value in node.inputs]
+
+
+def _number(entry: Any, shapes: Shapes) -> Any:
+    """A size or an index that may be an expression in the sizes of inputs."""
+    if not isinstance(entry, tuple):
+        return entry
+    name, first, second = entry
+    if name == "size":
+        return shapes[first][second]
+    return _ARITHMETIC[name](_number(first, shapes), _number(second, shapes))
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -42,10 +71,19 @@ def _flat_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:start], math.prod(shape[start : stop + 1]), *shape[stop + 1 :])
 
 
-def _wanted_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _wanted_shape(node: Node, shapes: Shapes) -> tuple[int, ...]:
+    """What is asked for; 0 is the input's own size, -1 whatever is left."""
+    shape = shapes[0]
     if node.op == "flatten":
         return _flat_shape(node, shape)
-    wanted = [shape[i] if n == 0 else n for i, n in enumerate(node.attributes["shape"])]
+    entries = node.attributes["shape"]
+    needs(
+        all(n != 0 or i < len(shape) for i, n in enumerate(entries)),
+        "its input has shape {}, which is no {}",
+        shape,
+        entries,
+    )
+    wanted = [shape[i] if n == 0 else _number(n, shapes) for i, n in enumerate(entries)]
     if -1 in wanted:
         rest = math.prod(n for n in wanted if n != -1)
         needs(rest != 0 and math.prod(shape) % rest == 0, "its input has shape {}, which is no {}", shape, wanted)
@@ -55,13 +93,11 @@ def _wanted_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _infer_reshape(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x = _only(types)
-    return [Type(_wanted_shape(node, x.shape), x.dtype)]
+    return [Type(_wanted_shape(node, _shapes(types)), _first(types).dtype)]
 
 
 def _evaluate_reshape(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    x = _array(arrays)
-    return [x.reshape(_wanted_shape(node, x.shape))]
+    return [_array(arrays).reshape(_wanted_shape(node, _shapes(arrays)))]
 
 
 def _lower_reshape(to: Listing, node: Node) -> None:
@@ -78,7 +114,7 @@ def _lower_reshape(to: Listing, node: Node) -> None:
 
 
 def _infer_transpose(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x, order = _only(types), node.attributes["order"]
+    x, order = _first(types), node.attributes["order"]
     needs(sorted(order) == list(range(len(x.shape))), "its input has shape {}; it has no axes {}", x.shape, order)
     return [Type(tuple(x.shape[i] for i in order), x.dtype)]
 
@@ -100,24 +136,27 @@ def _axis(node: Node, rank: int) -> int:
     return axis % rank
 
 
+def _part(node: Node, shapes: Shapes) -> tuple[int, int, int]:
+    """The axis, where the part starts, and where it stops."""
+    axis = _axis(node, len(shapes[0]))
+    bounds = slice(*(_number(node.attributes[which], shapes) for which in ("start", "stop")))
+    start, stop, _ = bounds.indices(shapes[0][axis])
+    return axis, start, max(stop, start)
+
+
 def _infer_slice(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x = _only(types)
-    axis = _axis(node, len(x.shape))
-    start, stop, _ = slice(node.attributes["start"], node.attributes["stop"]).indices(x.shape[axis])
-    return [Type((*x.shape[:axis], max(stop - start, 0), *x.shape[axis + 1 :]), x.dtype)]
+    x = _first(types)
+    axis, start, stop = _part(node, _shapes(types))
+    return [Type((*x.shape[:axis], stop - start, *x.shape[axis + 1 :]), x.dtype)]
 
 
 def _evaluate_slice(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    x = _array(arrays)
-    part = slice(node.attributes["start"], node.attributes["stop"])
-    return [x[(slice(None),) * _axis(node, x.ndim) + (part,)]]
+    axis, start, stop = _part(node, _shapes(arrays))
+    return [_array(arrays)[(slice(None),) * axis + (slice(start, stop),)]]
 
 
 def _lower_slice(to: Listing, node: Node) -> None:
-    x = to.view(node.inputs[0])
-    axis = _axis(node, len(x.shape))
-    start, stop, _ = slice(node.attributes["start"], node.attributes["stop"]).indices(x.shape[axis])
-    to.alias(node, x.sliced(axis, start, max(stop, start)))
+    to.alias(node, to.view(node.inputs[0]).sliced(*_part(node, _known_shapes(to, node))))
 
 
 def _infer_concat(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -161,7 +200,7 @@ def _lower_concat(to: Listing, node: Node) -> None:
 
 
 def _infer_pad(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x, pairs = _only(types), node.attributes["pairs"]
+    x, pairs = _first(types), node.attributes["pairs"]
     needs(len(pairs) == len(x.shape), "its input has shape {}; it needs {} axes", x.shape, len(pairs))
     shape = tuple(n + before + after for n, (before, after) in zip(x.shape, pairs, strict=True))
     needs(min(shape, default=0) >= 0, "its input has shape {}; {} leaves nothing of it", x.shape, pairs)
@@ -195,7 +234,7 @@ def _lower_pad(to: Listing, node: Node) -> None:
 
 
 def _infer_identity(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    return [_only(types)]
+    return [_first(types)]
 
 
 def _evaluate_identity(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:

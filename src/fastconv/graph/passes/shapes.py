@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastconv._names import only
 from fastconv.graph.ir import Graph
 
 __all__ = ["merge_shapes"]
 __dir__ = only(__all__)
+
+
+def _is_fixed(shape: tuple[Any, ...]) -> bool:
+    """Whether a shape is one of numbers, and not of the sizes of what is read."""
+    return 0 not in shape and all(isinstance(n, int) for n in shape)
 
 
 def merge_shapes(graph: Graph) -> int:
@@ -18,7 +25,7 @@ def merge_shapes(graph: Graph) -> int:
         before = source.producer if source is not None else None
         if before is None or before.inputs[0] is None:
             continue
-        if node.op == "reshape" and before.op in ("reshape", "flatten") and 0 not in node.attributes["shape"]:
+        if node.op == "reshape" and before.op in ("reshape", "flatten") and _is_fixed(node.attributes["shape"]):
             node.inputs[0] = before.inputs[0]
             merged += 1
         elif node.op == "transpose" and before.op == "transpose":
