@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from fastconv.torch._accelerate import SERVED
+from fastconv.torch._regions import with_regions
 
 __all__ = ["backend"]
 
 
 def backend(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> Callable[..., Any]:
-    """Compile a graph of dynamo's: convolutions and poolings become fastconv's, the rest stays as it is.
+    """Compile a graph of dynamo's: where no gradients are wanted, it is run by networks as `fastconv.compile` makes.
 
-    Registered under the name ``"fastconv"``; autograd goes through the graph as it does in eager mode.
+    Registered under the name ``"fastconv"``. Where gradients are wanted, convolutions and poolings become fastconv's,
+    and autograd goes through the graph as it does in eager mode. What has no meaning in a network stays as it is.
 
     Examples
     --------
@@ -27,8 +28,11 @@ def backend(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]) -> 
     >>> torch.allclose(compiled(x), model(x), atol=1e-6)
     True
     """
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and node.target in SERVED:
-            node.target = SERVED[node.target]
-    graph.recompile()
-    return graph.forward
+    places = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    weights = {node: x for node, x in zip(places, example_inputs, strict=True) if _is_weight(node)}
+    return with_regions(graph, weights, own=False).forward
+
+
+def _is_weight(node: torch.fx.Node) -> bool:
+    """Whether an argument is a parameter or a buffer of a module, which comes unchanged in most calls."""
+    return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})

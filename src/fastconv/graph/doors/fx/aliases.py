@@ -107,6 +107,9 @@ class Aliases:
         """Whether both are names for one tensor."""
         return self._tensor[first] is self._tensor[second]
 
+    def is_before(self, first: fx.Node, second: fx.Node) -> bool:
+        return self.order[first] < self.order[second]
+
     def read_after(self, node: fx.Node, write: fx.Node) -> bool:
         """Whether somebody reads a node's tensor after a write."""
         return any(self.order[user] > self.order[write] for user in node.users)

@@ -196,7 +196,7 @@ def _max_pool(rank: int) -> Call:
         return_indices: bool = False,
     ) -> Value:
         needs(not return_indices, "indices of maxima")
-        window = {"kernel_size": _each(kernel_size, rank), "stride": _steps(stride, rank)}
+        window: dict[str, Any] = {"kernel_size": _each(kernel_size, rank), "stride": _steps(stride, rank)}
         window |= {"padding": _each(padding, rank), "dilation": _each(dilation, rank), "ceil_mode": bool(ceil_mode)}
         return r.emit("max_pool", [_value(input)], rank + 2, **window)
 
@@ -218,7 +218,7 @@ def _avg_pool(rank: int) -> Call:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Value:
-        window = {"kernel_size": _each(kernel_size, rank), "stride": _steps(stride, rank)}
+        window: dict[str, Any] = {"kernel_size": _each(kernel_size, rank), "stride": _steps(stride, rank)}
         window |= {"padding": _each(padding, rank), "ceil_mode": bool(ceil_mode)}
         window |= {"count_include_pad": bool(count_include_pad), "divisor_override": divisor_override}
         return r.emit("avg_pool", [_value(input)], rank + 2, **window)
@@ -281,14 +281,14 @@ for _names, _program in {
     ("relu6",): (clamp(0, 6),),
     ("silu",): (("silu",),),
     ("sigmoid",): (("sigmoid",),),
-    ("hardsigmoid",): (("hardsigmoid", 1 / 6, 0.5),),
+    ("hardsigmoid",): (("affine", 1 / 6, 0.5), clamp(0, 1)),
     ("hardswish",): (("hardswish",),),
     ("tanh",): (("tanh",),),
     ("mish",): (("mish",),),
     ("exp",): (("exp",),),
     ("log",): (("log",),),
     ("sqrt",): (("sqrt",),),
-    ("rsqrt",): (("sqrt",), ("reciprocal",)),
+    ("rsqrt",): (("rsqrt",),),
     ("reciprocal",): (("reciprocal",),),
     ("abs", "absolute"): (("abs",),),
     ("neg", "negative"): (("neg",),),
@@ -354,22 +354,19 @@ def _prelu(r: Reader, input: Any, weight: Any) -> Value:
     return r.emit("map", [x, slope], r.rank(x), program=(("prelu", 1),))
 
 
-_SIZES = {"add": "add", "sub": "sub", "mul": "mul", "floordiv": "floordiv"}
-
-
 def _combine(r: Reader, name: str, first: Any, second: Any) -> Any:
     """Of two tensors, a tensor and a number, or two sizes."""
     operands = (first, second)
     if all(isinstance(x, (int, Size)) for x in operands):
-        needs(name in _SIZES, f"{name} of sizes")
-        entry = tuple(x.entry if isinstance(x, Size) else x for x in operands)
-        return Size((_SIZES[name], *entry))
+        needs(name in ("add", "sub", "mul", "floordiv"), f"{name} of sizes")
+        left, right = (x.entry if isinstance(x, Size) else x for x in operands)
+        return Size((name, left, right))
     if all(isinstance(x, Value) for x in operands):
         needs(name != "floordiv", "whole parts of quotients")
         if first.constant is not None and name in ("add", "mul", "max", "min"):
             first, second = second, first
-        ranks = [r.rank(x) for x in operands]
-        return r.emit("map", [first, second], None if None in ranks else max(ranks), program=((name, 1),))
+        ranks = [rank for x in operands if (rank := r.rank(x)) is not None]
+        return r.emit("map", [first, second], max(ranks) if len(ranks) == 2 else None, program=((name, 1),))
     x, n = (first, second) if isinstance(first, Value) else (second, first)
     needs(isinstance(x, Value) and _is_number(n), "an operand of another kind")
     n, turned = float(n), x is second

@@ -256,22 +256,25 @@ class Reader:
             elif self.aliases.read_after(other, node):
                 raise Unknown(f"it writes to a tensor of which {other.name!r} is another view")
 
+    def called(self, node: fx.Node) -> tuple[Any, dict[str, Any]]:
+        """The function or the method that a node calls, and arguments that a layer has for it."""
+        target = target_of(node, self.modules)
+        if node.op != "call_module":
+            return target, {}
+        layer = self.modules[str(node.target)]
+        if target not in LAYERS:
+            raise Unknown(f"a {target.__name__}")
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise Unknown("a hook")
+        return LAYERS[target](self, layer)
+
     def _result(self, node: fx.Node) -> Any:
-        target, given = target_of(node, self.modules), {}
-        args, kwargs = node.args, node.kwargs
-        if node.op == "call_module":
-            layer = self.modules[str(node.target)]
-            if target not in LAYERS:
-                raise Unknown(f"a {target.__name__}")
-            if layer._forward_hooks or layer._forward_pre_hooks:
-                raise Unknown("a hook")
-            target, given = LAYERS[target](self, layer)
+        target, given = self.called(node)
         if target not in CALLS:
             raise Unknown(f"a call of {getattr(target, '__name__', target)}")
         call = CALLS[target][0]
-        everything = {**kwargs, **given}
         try:
-            bound = inspect.signature(call).bind(self, *args, **everything)
+            bound = inspect.signature(call).bind(self, *node.args, **{**node.kwargs, **given})
         except TypeError as error:
             raise Unknown(str(error)) from error
         return call(self, *map(self._argument, bound.args[1:]), **self._argument(bound.kwargs))
@@ -367,7 +370,7 @@ def _caller(
     copies: bool,
 ) -> Callable[..., Any]:
     """A call of torch's as a function of arrays; ``copies``: what it writes to is not theirs."""
-    target = modules[str(node.target)] if node.op == "call_module" else node.target
+    target: Any = modules[str(node.target)] if node.op == "call_module" else node.target
     is_setitem = target is operator.setitem
 
     def call(*arrays: np.ndarray) -> Any:
