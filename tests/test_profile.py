@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """``fastconv profile``: tables, JSON and pictures of networks by name and from files, and errors."""
 
+import itertools
 import json
 from xml.etree import ElementTree
 
@@ -81,10 +82,14 @@ def test_peaks_of_float64_are_of_float64(monkeypatch):
 
 @pytest.mark.parametrize(("peaks", "quiet"), [([100.0], True), ([100.0, 5.0], False)])
 def test_a_disturbed_machine_is_told(peaks, quiet, monkeypatch, capsys):
-    values = iter(peaks * 4)
+    values = itertools.cycle(peaks)
     monkeypatch.setattr(profiles._config, "fma_peak", lambda *given, **how: next(values))
     assert main(["profile", "lenet5", "--repeats", "2"]) == 0
     assert ("NOT A QUIET MACHINE" in capsys.readouterr().out) == (not quiet)
+    net = fc.compile(fc.models.lenet5(rng=0).eval(), (1, 1, 32, 32))
+    profile = net.profile(np.zeros((1, 1, 32, 32), np.float32), repeats=2)
+    for text in (str(profile), profile.to_svg(), profile.to_html()):
+        assert ("NOT A QUIET MACHINE" in " ".join(text.split())) == (not quiet)
     assert main(["profile", "lenet5", "--repeats", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["quiet"] == quiet
 

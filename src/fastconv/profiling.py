@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import fastconv as fc
 from fastconv import models
 from fastconv._names import only
 from fastconv.bench import terminal
-from fastconv.bench.peak import Range
 from fastconv.bench.report import machine
 from fastconv.graph import CompiledNet
 
@@ -49,13 +47,11 @@ def main(args: argparse.Namespace) -> int:
         if target:
             Path(target).write_text(text(), encoding="utf-8")
             print(f"wrote {target}", file=sys.stderr)
-    peaks = Range(min(profile.peaks), max(profile.peaks), "GFLOP/s")
     if args.json:
-        facts = {"model": args.model, "repeats": args.repeats, "quiet": peaks.quiet, "machine": machine()}
+        facts = {"model": args.model, "repeats": args.repeats, "machine": machine()}
         print(json.dumps({**facts, **profile.record()}, indent=1))
-        return 0
-    table = profile.table()
-    terminal.show(table if peaks.quiet else replace(table, notes=[*table.notes, peaks.warning]))
+    else:
+        terminal.show(profile.table())
     return 0
 
 

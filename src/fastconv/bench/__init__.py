@@ -3,7 +3,7 @@
 
 ``shapes.toml`` names the layers, :mod:`~fastconv.bench.shapes` reads it,
 :mod:`~fastconv.bench.contenders` are those who compute them, :mod:`~fastconv.bench.timing` and
-:mod:`~fastconv.bench.peak` hold the clock and the machine's ceilings,
+:mod:`~fastconv.bench.peak` hold the clock and the machine's ceilings, :mod:`~fastconv.bench.quiet` doubts them,
 :mod:`~fastconv.bench.layers` brings them together, :mod:`~fastconv.bench.report` and
 :mod:`~fastconv.bench.versus` make tables of it, and :mod:`~fastconv.bench.plot` and
 :mod:`~fastconv.bench.page` pictures and a page.

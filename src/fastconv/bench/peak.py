@@ -13,13 +13,10 @@ import numpy as np
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench.terminal import figure
+from fastconv.bench.quiet import QUIET, Range
 
-__all__ = ["QUIET", "Ceilings", "Memory", "Patient", "Range", "ceilings", "fma_peak", "readings"]
+__all__ = ["Ceilings", "Memory", "Patient", "ceilings", "fma_peak", "readings"]
 __dir__ = only(__all__)
-
-#: A ceiling that falls below this share of its highest has been disturbed.
-QUIET = 0.7
 
 #: Bytes of each of the two buffers of :class:`Memory`; several times the caches of most machines.
 BUFFER = 1 << 27
@@ -84,35 +81,6 @@ class Memory:
         start = time.perf_counter()
         list(self._pool.map(function, *parts))  # NumPy lets other threads run meanwhile
         return time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class Range:
-    """The lowest and the highest of several measurements of one ceiling.
-
-    Attributes
-    ----------
-    low, high : float
-    unit : str
-    could : float
-        What the machine is known to be capable of, if that is more than ``high``.
-    """
-
-    low: float
-    high: float
-    unit: str
-    could: float = 0.0
-
-    @property
-    def quiet(self) -> bool:
-        """Whether the machine had nothing else to do, as far as this tells."""
-        return self.low >= QUIET * max(self.high, self.could)
-
-    @property
-    def warning(self) -> str:
-        """What a reader has to know of a machine that was not quiet."""
-        span = f"{figure(self.low)} to {figure(max(self.high, self.could))} {self.unit}"
-        return f"NOT A QUIET MACHINE: it varied from {span}, so none of these figures can be relied on."
 
 
 def readings(measures: dict[int, Callable[[], float]], unit: str, rounds: int = 6) -> dict[int, Range]:

@@ -17,7 +17,8 @@ import numpy as np
 import fastconv as fc
 from fastconv._names import only
 from fastconv.bench.layers import Refusal, Row
-from fastconv.bench.peak import Ceilings, Range
+from fastconv.bench.peak import Ceilings
+from fastconv.bench.quiet import Range
 from fastconv.bench.shapes import LISTS
 from fastconv.bench.terminal import Column, Table, figure
 

@@ -17,7 +17,7 @@ import fastconv as fc
 from fastconv import _images, models, nn, reference
 from fastconv._names import only
 from fastconv.bench import peak, timing
-from fastconv.bench.peak import Range
+from fastconv.bench.quiet import Range
 from fastconv.bench.timing import Effort
 
 __all__ = ["PHOTOGRAPHS", "Layer", "Run", "Step", "difference", "photograph", "pixels", "run", "steps"]

@@ -16,6 +16,7 @@ import numpy as np
 from fastconv import _config
 from fastconv._names import only
 from fastconv.bench import web
+from fastconv.bench.quiet import Range
 from fastconv.bench.terminal import Column, Table, figure
 from fastconv.graph import picture
 from fastconv.graph.ir import Graph
@@ -233,6 +234,11 @@ class Profile(_Rows):
         """The highest of the peaks."""
         return max(self.peaks)
 
+    @property
+    def range(self) -> Range:
+        """Between what the peaks varied; it says whether the machine was quiet."""
+        return Range(min(self.peaks), max(self.peaks), "GFLOP/s")
+
     def _notes(self) -> list[str]:
         flop = sum(row.gflop for row in self.rows)
         reached = flop / self.milliseconds * 1e3 if self.milliseconds else 0.0
@@ -242,6 +248,7 @@ class Profile(_Rows):
             f"{'thread' if self.threads == 1 else 'threads'}.",
             "GFLOP count the direct sum of convolutions and linear layers; Winograd's algorithms multiply less, and so "
             "may exceed the peak.",
+            *([] if self.range.quiet else [self.range.warning]),
         ]
 
     def record(self) -> dict[str, Any]:
@@ -249,6 +256,7 @@ class Profile(_Rows):
         return {
             "milliseconds": self.milliseconds,
             "peak_gflops": self.peak_gflops,
+            "quiet": self.range.quiet,
             "threads": self.threads,
             "inputs": [asdict(end) for end in self.inputs],
             "outputs": [asdict(end) for end in self.outputs],
