@@ -34,51 +34,68 @@ def _tensors(node: fx.Node) -> list[fx.Node]:
     return list(node.all_input_nodes)
 
 
-def _writes(node: fx.Node, modules: Mapping[str, nn.Module]) -> list[fx.Node]:
-    """The nodes whose tensors a call may write to. If in doubt, those of all its arguments."""
-    given = _tensors(node)
+def _writes(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[list[fx.Node], bool]:
+    """The nodes whose tensors a call may write to, and whether its result is the first of them, for sure.
+
+    If in doubt, it may write to all of its arguments.
+    """
+    given = list(node.all_input_nodes)
     first = [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else given
     if node.op == "call_module":
         module = modules.get(str(node.target))
         if module is None or not is_torchs(module) or module._forward_hooks or module._forward_pre_hooks:
-            return given
-        return first if getattr(module, "inplace", False) else []
+            return given, False
+        return (first, True) if getattr(module, "inplace", False) else ([], False)
     if node.op not in ("call_method", "call_function"):
-        return []
+        return [], False
     if "out" in node.kwargs:
-        return given
+        return given, False
     if node.op == "call_function" and getattr(node.target, "__module__", None) == "_operator":
-        return [] if node.target in _PURE else first
+        pure = node.target in _PURE
+        return ([], False) if pure else (first, node.target is not operator.setitem)
     known = CALLS.get(node.target)
     if known is not None and "inplace" in (parameters := inspect.signature(known[0]).parameters):
         place = list(parameters).index("inplace") - 1
         where = node.args[place] if len(node.args) > place else node.kwargs.get("inplace", False)
         if where is not False:
-            return first
+            return first, True
     elif known is None and (node.kwargs.get("inplace") or any(a is True for a in node.args)):
-        return given
+        return given, False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "_")
-    return first if name.endswith("_") and not name.endswith("__") else []
+    return (first, True) if name.endswith("_") and not name.endswith("__") else ([], False)
 
 
 class Aliases:
-    """Which nodes of a graph may share memory, and which are one and the same tensor."""
+    """Which nodes of a graph may share memory, and which are one and the same tensor.
+
+    Attributes
+    ----------
+    written : dict
+        From a node to those whose tensors its call may write to.
+    in_place : set
+        Nodes whose result is the one tensor that they write to.
+    """
 
     def __init__(self, graph: fx.Graph, modules: Mapping[str, nn.Module]) -> None:
         self.order = {node: i for i, node in enumerate(graph.nodes)}
         self._parent: dict[fx.Node, fx.Node] = {}
         self._tensor: dict[fx.Node, fx.Node] = {}
-        self.written = {node: _writes(node, modules) for node in graph.nodes}
+        self.written: dict[fx.Node, list[fx.Node]] = {}
+        self.in_place: set[fx.Node] = set()
         for node in graph.nodes:
+            self.written[node], same = _writes(node, modules)
             self._parent[node] = self._tensor[node] = node
-            given, kind = _tensors(node), self._kind(node, modules)
-            if self.written[node] or kind in (SAME, VIEW):
-                given = given[:1] if kind is not None else given
-            elif kind == FRESH or node.op == "output":
+            given, kind = list(node.all_input_nodes), self._kind(node, modules)
+            if same:
+                self.in_place.add(node)
+                given = self.written[node][:1]
+            elif kind in (SAME, VIEW):
+                given = given[:1]
+            elif node.op == "output" or (kind == FRESH and not self.written[node]):
                 continue
             for other in given:
                 self._parent[self._root(node)] = self._root(other)
-            if given and ((self.written[node] and kind is not None) or kind == SAME):
+            if given and (same or kind == SAME):
                 self._tensor[node] = self._tensor[given[0]]
         self.classes: dict[fx.Node, list[fx.Node]] = {}
         for node in graph.nodes:

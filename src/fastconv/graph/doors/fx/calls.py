@@ -181,6 +181,45 @@ def _batch_norm(
     return r.emit("batch_norm", [_value(input), *parameters], r.rank(input), eps=float(eps))
 
 
+@_means(F.layer_norm)
+def _layer_norm(
+    r: Reader, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5
+) -> Value:
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    needs(all(isinstance(n, int) for n in shape), "sizes that are not known")
+    return r.emit("layer_norm", [_value(input), *_weights(weight, bias)], r.rank(input), shape=shape, eps=float(eps))
+
+
+@_means(F.group_norm)
+def _group_norm(
+    r: Reader, input: Any, num_groups: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5, rank: Any = None
+) -> Value:
+    needs(isinstance(num_groups, int), "a number of groups that is not known")
+    needs(rank is None or r.rank(_value(input)) == rank, "images without a batch, perhaps")
+    weights = _weights(weight, bias)
+    return r.emit("group_norm", [_value(input), *weights], r.rank(input), groups=num_groups, eps=float(eps))
+
+
+@_means(F.interpolate, F.upsample)
+def _interpolate(
+    r: Reader,
+    input: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: Any = None,
+    recompute_scale_factor: Any = None,
+    antialias: bool = False,
+) -> Value:
+    wanted = [n for given in (size, scale_factor) for n in (given if isinstance(given, (tuple, list)) else (given,))]
+    needs(all(n is None or _is_number(n) for n in wanted), "sizes that are not known")
+    needs(not antialias, "smoothing before images shrink")
+    sizes = {"size": size, "scale_factor": scale_factor}
+    sizes = {name: tuple(n) if isinstance(n, (tuple, list)) else n for name, n in sizes.items()}
+    corners = {"align_corners": align_corners, "recompute_scale_factor": recompute_scale_factor}
+    return r.emit("resize", [_value(input)], r.rank(input), **sizes, mode=mode, **corners)
+
+
 # --- pooling ----------------------------------------------------------------------------------------------------------
 
 
@@ -246,20 +285,21 @@ for _n in (1, 2, 3):
 CALLS.pop(None, None)
 
 
-def _reduced(op: str) -> Call:
+def _reduced(kind: str) -> Call:
     def reduce(r: Reader, input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
-        """Over all pixels."""
-        x, rank = _value(input), _rank(r, input)
-        axes = sorted(_axis(r, x, axis) for axis in ((dim,) if isinstance(dim, int) else dim or ()))
-        needs(3 <= rank <= 5 and axes == list(range(2, rank)) and dtype is None, "other axes than those of pixels")
-        y = r.emit(op, [x], rank, output_size=(1,) * (rank - 2))
-        return y if keepdim else r.emit("reshape", [y], 2, shape=(0, 0))
+        x, rank = _value(input), r.rank(input)
+        axes = (dim,) if isinstance(dim, int) else tuple(dim or ()) or None
+        needs(dtype is None, "another dtype of the result")
+        needs(axes is None or all(isinstance(axis, int) for axis in axes), "axes that are not known")
+        if rank is not None and not keepdim:
+            rank = 0 if axes is None else rank - len(axes)
+        return r.emit("reduce", [x], rank, kind=kind, axes=axes, keep=bool(keepdim))
 
     return reduce
 
 
-_means(torch.mean, "mean")(_reduced("adaptive_avg_pool"))
-_means(torch.amax, "amax")(_reduced("adaptive_max_pool"))
+for _name, _kind in {"mean": "mean", "sum": "sum", "amax": "max", "amin": "min"}.items():
+    _means(getattr(torch, _name), _name)(_reduced(_kind))
 
 
 # --- number by number -------------------------------------------------------------------------------------------------
@@ -359,6 +399,8 @@ def _combine(r: Reader, name: str, first: Any, second: Any) -> Any:
     operands = (first, second)
     if all(isinstance(x, (int, Size)) for x in operands):
         needs(name in ("add", "sub", "mul", "floordiv"), f"{name} of sizes")
+        if not any(isinstance(x, Size) for x in operands):
+            return getattr(operator, name)(*operands)
         left, right = (x.entry if isinstance(x, Size) else x for x in operands)
         return Size((name, left, right))
     if all(isinstance(x, Value) for x in operands):

@@ -88,10 +88,37 @@ def _norm_layer(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
     return F.batch_norm, {**parameters, "training": layer.training, "eps": layer.eps}
 
 
+def _layer_norm(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+    parameters = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
+    return F.layer_norm, {**parameters, "normalized_shape": layer.normalized_shape, "eps": layer.eps}
+
+
+def _group_norm(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+    parameters = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
+    return F.group_norm, {**parameters, "num_groups": layer.num_groups, "eps": layer.eps}
+
+
+def _instance_norm(rank: int) -> Callable[[Reader, Any], tuple[Any, dict[str, Any]]]:
+    def arguments(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+        needs(not layer.track_running_stats, "running statistics")
+        parameters = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
+        return F.group_norm, {**parameters, "num_groups": layer.num_features, "eps": layer.eps, "rank": rank + 2}
+
+    return arguments
+
+
+LAYERS[nn.LayerNorm], LAYERS[nn.GroupNorm] = _layer_norm, _group_norm
+_resized = ("size", "scale_factor", "mode")
+_layer("Upsample", F.interpolate, *_resized, "align_corners", "recompute_scale_factor")
+_layer("UpsamplingNearest2d", F.interpolate, *_resized)
+_layer("UpsamplingBilinear2d", F.interpolate, *_resized, "align_corners")
+
+
 def _border(rank: int) -> Callable[[Reader, Any], tuple[Any, dict[str, Any]]]:
     return lambda r, layer: (F.pad, {"pad": layer.padding, "value": layer.value, "rank": rank + 2})
 
 
 for _n in (1, 2, 3):
     LAYERS[getattr(nn, f"BatchNorm{_n}d")] = _norm_layer
+    LAYERS[getattr(nn, f"InstanceNorm{_n}d")] = _instance_norm(_n)
     LAYERS[getattr(nn, f"ZeroPad{_n}d")] = LAYERS[getattr(nn, f"ConstantPad{_n}d")] = _border(_n)

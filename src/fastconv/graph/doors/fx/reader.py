@@ -280,28 +280,33 @@ class Reader:
         return call(self, *map(self._argument, bound.args[1:]), **self._argument(bound.kwargs))
 
     def foreign(self, node: fx.Node) -> None:
-        """A step that calls torch, on tensors over the arrays that it is given."""
-        written = self.aliases.written[node]
-        names = [name for write in written for name in self._names_of(node, write)]
+        """A step that calls torch, on tensors over the arrays that it is given.
+
+        Its results are those of the call, and behind them the tensors that it may have written to, of which it has
+        copies.
+        """
+        in_place, written = node in self.aliases.in_place, self.aliases.written[node]
+        names = [list(self._names_of(node, write)) for write in written]
         given: list[Value] = []
         args, kwargs = self._argument(node.args), self._argument(dict(node.kwargs))
-        rebuild = _rebuilder((args, kwargs), given)
-        indices = _used(node)
+        changed = [] if in_place else self._argument(written)
+        rebuild = _rebuilder((args, kwargs, changed), given)
+        indices = [] if node.target is operator.setitem else _used(node)
         call = _caller(node, self.modules, rebuild, indices, bool(written))
-        made = self.graph.add_node(
-            "python", given, 1 if indices is None else len(indices), self._next_name(), call=call
-        )
+        results = 1 if indices is None else len(indices)
+        made = self.graph.add_node("python", given, results + len(changed), self._next_name(), call=call)
         self._note(made, None)
         for value in made.outputs:
             if value not in self._types:
                 self._others.add(value)
         if indices is None:
-            self.values[node] = made.output
+            self.values[node] = made.outputs[0]
         else:
-            found = dict(zip(indices, made.outputs, strict=True))
+            found = dict(zip(indices, made.outputs, strict=False))
             self.values[node] = Parts(found.__getitem__)
-        for name in names:
-            self.values[name] = self.values[node]
+        for i, same in enumerate(names):
+            for name in same:
+                self.values[name] = self.values[node] if in_place else made.outputs[results + i]
 
 
 def _used(node: fx.Node) -> list[int] | None:
@@ -369,15 +374,14 @@ def _caller(
     indices: Sequence[int] | None,
     copies: bool,
 ) -> Callable[..., Any]:
-    """A call of torch's as a function of arrays; ``copies``: what it writes to is not theirs."""
+    """A call of torch's as a function of arrays, which are copied for one that writes."""
     target: Any = modules[str(node.target)] if node.op == "call_module" else node.target
-    is_setitem = target is operator.setitem
 
     def call(*arrays: np.ndarray) -> Any:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of arrays that are not to be written to, and are not
             tensors = [torch.from_numpy(np.array(a) if copies else a) for a in arrays]
-            args, kwargs = rebuild(tensors)
+            args, kwargs, changed = rebuild(tensors)
             try:
                 if node.op == "call_method":
                     result = getattr(args[0], str(target))(*args[1:], **kwargs)
@@ -385,9 +389,7 @@ def _caller(
                     result = target(*args, **kwargs)
             except (RuntimeError, IndexError) as error:
                 raise ValueError(str(error)) from error
-        if is_setitem:
-            result = args[0]
-        results = [result] if indices is None else [result[i] for i in indices]
+        results = [*([result] if indices is None else [result[i] for i in indices]), *changed]
         for y in results:
             if not isinstance(y, Tensor):
                 raise TypeError(f"it returns a {type(y).__name__}; it needs to return tensors")
