@@ -52,6 +52,7 @@ class Step:
     call: Callable[..., Sequence[np.ndarray]] | None = None
     in_place: tuple[View, View] | None = None  # what may lie in the memory of what, if nobody else wants that
     flops: float = 0.0
+    shape: tuple[int, ...] = ()  # of what it computes, as the node has it
 
     @property
     def algorithm(self) -> str:
@@ -197,7 +198,14 @@ class Listing:
         operands = {"src": src, "wei": wei, "residual": residual, "dst": dst, "others": tuple(others)}
         flops = plan.flops if isinstance(plan, _core.Plan) else 0.0
         over = None if in_place is None else (in_place, dst)
-        self.steps.append(Step(node.name, node.op, plan, reads, [dst], operands, None, over, flops))
+        self._append(Step(node.name, node.op, plan, reads, [dst], operands, None, over, flops), node)
+
+    def _append(self, step: Step, node: Node) -> None:
+        """A step that computes a node, or a part of it."""
+        step.shape = written = step.writes[0].shape
+        if node.outputs and math.prod(self.types[node.outputs[0]].shape) == math.prod(written):
+            step.shape = self.types[node.outputs[0]].shape  # rather than that in which a plan sees it
+        self.steps.append(step)
 
     def convolution(self, fields: _args.Fields, x: View, weight: tuple[int, ...], y: View) -> _core.Plan:
         """A plan for packed weights."""
@@ -228,13 +236,13 @@ class Listing:
             axes = tuple(zip(dst.shape, *strides, strict=True))
             plan = _core.map_plan(_args.FLOATS[src.dtype], axes, operations, len(wide), _config.ISA)
             operands = {"src": src, "wei": None, "residual": None, "dst": dst, "others": tuple(wide)}
-            self.steps.append(Step(node.name, op, plan, [src, *wide], [dst], operands, None, (src, dst)))
+            self._append(Step(node.name, op, plan, [src, *wide], [dst], operands, None, (src, dst)), node)
             return
 
         def call(x: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:
             return [programs.evaluate(program, x, rest)]
 
-        self.steps.append(Step(node.name, op, None, [src, *wide], [dst], call=call))
+        self._append(Step(node.name, op, None, [src, *wide], [dst], call=call), node)
 
     def foreign(self, node: Node, evaluate: Evaluate) -> None:
         """A step in Python, by what the operator means."""
@@ -248,7 +256,7 @@ class Listing:
                 given[i] = array
             return evaluate(node, given)
 
-        self.steps.append(Step(node.name, node.op, None, reads, writes, call=call))
+        self._append(Step(node.name, node.op, None, reads, writes, call=call), node)
 
 
 def _broadcast(view: View, shape: tuple[int, ...]) -> View:

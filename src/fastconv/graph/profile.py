@@ -290,7 +290,7 @@ def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[E
         for view in step.writes:
             before = [entry for entry in written.get(place(view), ()) if entry[1] != view]  # or it is written over
             written[place(view)] = [*before, (number, view)]
-        row = Row(step.name, step.op, step.algorithm, step.layout, step.writes[0].shape, step.flops / 1e9)
+        row = Row(step.name, step.op, step.algorithm, step.layout, step.shape, step.flops / 1e9)
         rows.append(replace(row, reads=tuple(sorted(reads))))
     inputs = [End(value.name, t.shape) for value, t in zip(graph.inputs, program.inputs, strict=True)]
     outputs = [
