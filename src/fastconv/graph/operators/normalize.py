@@ -13,7 +13,7 @@ from fastconv import functional as F
 from fastconv._names import only
 from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
-from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.operators.record import Operator, first, needs
 from fastconv.graph.views import Type, View, dense
 from fastconv.ops import _folds, norm
 
@@ -31,18 +31,6 @@ REDUCTIONS = {
 }
 
 
-def _given(things: Sequence[Type | None]) -> Type:
-    x = things[0]
-    assert x is not None
-    return x
-
-
-def _array(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
-    x = arrays[0]
-    assert x is not None
-    return x
-
-
 def _axes(
     x: View, y: View, folded: Sequence[int], weights: Sequence[int] = ()
 ) -> tuple[tuple[int, int, int, int, bool], ...]:
@@ -58,14 +46,14 @@ def _axes(
 
 
 def _infer_softmax(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x, axis = _given(types), node.attributes["axis"]
+    x, axis = first(types), node.attributes["axis"]
     needs(-len(x.shape) <= axis < len(x.shape), "its input has shape {}; it has no axis {}", x.shape, axis)
     return [x]
 
 
 def _evaluate_softmax(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     function = F.log_softmax if node.attributes.get("log") else F.softmax
-    return [np.asarray(function(_array(arrays), node.attributes["axis"]))]
+    return [np.asarray(function(first(arrays), node.attributes["axis"]))]
 
 
 def _lower_softmax(to: Listing, node: Node) -> None:
@@ -82,7 +70,7 @@ def _lower_softmax(to: Listing, node: Node) -> None:
 
 
 def _infer_norm(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x = _given(types)
+    x = first(types)
     if node.op == "layer_norm":
         shape = tuple(node.attributes["shape"])
         needs(x.shape[len(x.shape) - len(shape) :] == shape, "its input has shape {}; it needs {} last", x.shape, shape)
@@ -141,7 +129,7 @@ def _lower_norm(to: Listing, node: Node) -> None:
 
 
 def _infer_response(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x = _given(types)
+    x = first(types)
     needs(len(x.shape) >= 3, "its input has shape {}; it needs 3 axes or more", x.shape)
     return [x]
 
@@ -152,7 +140,7 @@ def _response_arguments(node: Node) -> tuple[int, float, float, float]:
 
 
 def _evaluate_response(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    return [np.asarray(F.local_response_norm(_array(arrays), *_response_arguments(node)))]
+    return [np.asarray(F.local_response_norm(first(arrays), *_response_arguments(node)))]
 
 
 def _lower_response(to: Listing, node: Node) -> None:
@@ -176,7 +164,7 @@ def _folded(node: Node, rank: int) -> tuple[int, ...]:
 
 
 def _infer_reduce(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x = _given(types)
+    x = first(types)
     folded, keep = _folded(node, len(x.shape)), node.attributes.get("keep", False)
     sizes = [1 if i in folded else n for i, n in enumerate(x.shape) if keep or i not in folded]
     empty = math.prod(x.shape[i] for i in folded) == 0
@@ -189,7 +177,7 @@ def _infer_reduce(node: Node, types: Sequence[Type | None]) -> list[Type]:
 
 
 def _evaluate_reduce(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    x = _array(arrays)
+    x = first(arrays)
     function, keep = REDUCTIONS[node.attributes["kind"]], node.attributes.get("keep", False)
     with np.errstate(all="ignore"):
         result = function(x, axis=_folded(node, x.ndim), keepdims=keep)  # type: ignore[operator]

@@ -13,7 +13,7 @@ from fastconv import functional as F
 from fastconv._names import only
 from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
-from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.operators.record import Operator, first, needs
 from fastconv.graph.views import Type
 from fastconv.ops import _windows
 
@@ -39,14 +39,12 @@ def _pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
 
 
 def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    (x,) = types
-    assert x is not None
+    x = first(types)
     return [Type((*x.shape[:2], *_pooling(node, x.shape).windows.out_size), x.dtype)]
 
 
 def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    (x,) = arrays
-    assert x is not None
+    x = first(arrays)
     arguments: dict[str, Any] = dict(node.attributes)
     return [getattr(F, f"{node.op}{x.ndim - 2}d")(x, **arguments)]
 

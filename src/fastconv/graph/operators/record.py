@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
 from fastconv.graph.views import Type
 
-__all__ = ["Operator", "needs"]
+__all__ = ["Operator", "first", "needs"]
 __dir__ = only(__all__)
 
 
@@ -52,3 +52,13 @@ def needs(condition: bool, message: str, *said: Any) -> None:
     """A ValueError with the message unless the condition holds."""
     if not condition:
         raise ValueError(message.format(*said))
+
+
+T = TypeVar("T")
+
+
+def first(given: Sequence[T | None]) -> T:
+    """The first input, which every operator has."""
+    x = given[0]
+    assert x is not None
+    return x

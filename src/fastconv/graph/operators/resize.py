@@ -12,7 +12,7 @@ from fastconv import functional as F
 from fastconv._names import only
 from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
-from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.operators.record import Operator, first, needs
 from fastconv.graph.views import Type
 from fastconv.ops import interpolate
 
@@ -35,14 +35,12 @@ def _tables(node: Node, shape: tuple[int, ...]) -> tuple[interpolate.Table, ...]
 
 
 def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    (x,) = types
-    assert x is not None
+    x = first(types)
     return [Type((*x.shape[:2], *(out for _, out, _, _ in _tables(node, x.shape))), x.dtype)]
 
 
 def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    (x,) = arrays
-    assert x is not None
+    x = first(arrays)
     return [np.asarray(F.interpolate(x, **node.attributes))]
 
 

@@ -18,23 +18,11 @@ import numpy as np
 from fastconv._names import only
 from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
-from fastconv.graph.operators.record import Operator, needs
+from fastconv.graph.operators.record import Operator, first, needs
 from fastconv.graph.views import Type, dense, reshaped
 
 __all__ = ["OPERATORS"]
 __dir__ = only(__all__)
-
-
-def _first(types: Sequence[Type | None]) -> Type:
-    x = types[0]
-    assert x is not None
-    return x
-
-
-def _array(arrays: Sequence[np.ndarray | None]) -> np.ndarray:
-    x = arrays[0]
-    assert x is not None
-    return x
 
 
 _ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "floordiv": operator.floordiv}
@@ -93,11 +81,11 @@ def _wanted_shape(node: Node, shapes: Shapes) -> tuple[int, ...]:
 
 
 def _infer_reshape(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    return [Type(_wanted_shape(node, _shapes(types)), _first(types).dtype)]
+    return [Type(_wanted_shape(node, _shapes(types)), first(types).dtype)]
 
 
 def _evaluate_reshape(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    return [_array(arrays).reshape(_wanted_shape(node, _shapes(arrays)))]
+    return [first(arrays).reshape(_wanted_shape(node, _shapes(arrays)))]
 
 
 def _lower_reshape(to: Listing, node: Node) -> None:
@@ -114,13 +102,13 @@ def _lower_reshape(to: Listing, node: Node) -> None:
 
 
 def _infer_transpose(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x, order = _first(types), node.attributes["order"]
+    x, order = first(types), node.attributes["order"]
     needs(sorted(order) == list(range(len(x.shape))), "its input has shape {}; it has no axes {}", x.shape, order)
     return [Type(tuple(x.shape[i] for i in order), x.dtype)]
 
 
 def _evaluate_transpose(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    return [_array(arrays).transpose(node.attributes["order"])]
+    return [first(arrays).transpose(node.attributes["order"])]
 
 
 def _lower_transpose(to: Listing, node: Node) -> None:
@@ -145,14 +133,14 @@ def _part(node: Node, shapes: Shapes) -> tuple[int, int, int]:
 
 
 def _infer_slice(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x = _first(types)
+    x = first(types)
     axis, start, stop = _part(node, _shapes(types))
     return [Type((*x.shape[:axis], stop - start, *x.shape[axis + 1 :]), x.dtype)]
 
 
 def _evaluate_slice(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     axis, start, stop = _part(node, _shapes(arrays))
-    return [_array(arrays)[(slice(None),) * axis + (slice(start, stop),)]]
+    return [first(arrays)[(slice(None),) * axis + (slice(start, stop),)]]
 
 
 def _lower_slice(to: Listing, node: Node) -> None:
@@ -200,7 +188,7 @@ def _lower_concat(to: Listing, node: Node) -> None:
 
 
 def _infer_pad(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    x, pairs = _first(types), node.attributes["pairs"]
+    x, pairs = first(types), node.attributes["pairs"]
     needs(len(pairs) == len(x.shape), "its input has shape {}; it needs {} axes", x.shape, len(pairs))
     shape = tuple(n + before + after for n, (before, after) in zip(x.shape, pairs, strict=True))
     needs(min(shape, default=0) >= 0, "its input has shape {}; {} leaves nothing of it", x.shape, pairs)
@@ -208,7 +196,7 @@ def _infer_pad(node: Node, types: Sequence[Type | None]) -> list[Type]:
 
 
 def _evaluate_pad(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    x, pairs = _array(arrays), node.attributes["pairs"]
+    x, pairs = first(arrays), node.attributes["pairs"]
     kept = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, pairs, strict=True))
     added = [(max(before, 0), max(after, 0)) for before, after in pairs]
     return [np.pad(x[kept], added, constant_values=node.attributes.get("value", 0))]
@@ -234,11 +222,11 @@ def _lower_pad(to: Listing, node: Node) -> None:
 
 
 def _infer_identity(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    return [_first(types)]
+    return [first(types)]
 
 
 def _evaluate_identity(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    return [_array(arrays)]
+    return [first(arrays)]
 
 
 def _lower_identity(to: Listing, node: Node) -> None:
