@@ -480,17 +480,17 @@ def test_comparison_matches_rows_and_gives_ratios():
 
 
 def test_markdown_replaces_what_stands_between_its_marks():
-    rows, marks = some_rows(), (report.BEGIN, report.END)
+    rows, marks = some_rows(), report.marks()
     page = "# Title\n\n{}\nold\n{}\n\nafter\n".format(*marks)
     text = report.markdown(document(rows), report.tables(rows), page)
-    assert text.startswith("# Title\n\n" + report.BEGIN)
-    assert text.endswith(report.END + "\n\nafter\n")
+    assert text.startswith("# Title\n\n" + report.marks()[0])
+    assert text.endswith(report.marks()[1] + "\n\nafter\n")
     assert "old" not in text
     assert "### VGG-16: convolutions, batch 1, float32" in text
     assert "fastconv bench\n" in text
     assert report.markdown(document(rows), report.tables(rows), text) == text
     alone = report.markdown(document(rows), report.tables(rows), "no marks here")
-    assert alone.startswith(report.BEGIN)
+    assert alone.startswith(report.marks()[0])
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
 
@@ -500,8 +500,8 @@ def test_a_page_with_marks_waits_for_the_figures():
     if not page.exists():
         pytest.skip("the documentation is not beside the tests")
     text = page.read_text(encoding="utf-8")
-    assert text.count(report.BEGIN) == text.count(report.END) == 1
-    assert text.index(report.BEGIN) < text.index(report.END)
+    assert text.count(report.marks()[0]) == text.count(report.marks()[1]) == 1
+    assert text.index(report.marks()[0]) < text.index(report.marks()[1])
 
 
 def test_bars_are_drawn_for_each_network(tmp_path):

@@ -9,7 +9,7 @@ import textwrap
 
 from fastconv import _args
 from fastconv._names import only
-from fastconv.bench.names import PEERS, REFERENCES
+from fastconv.bench.names import MODELS, PEERS, REFERENCES
 from fastconv.bench.shapes import LISTS, NETWORKS
 
 __all__ = ["add_arguments"]
@@ -18,6 +18,7 @@ __dir__ = only(__all__)
 ALGORITHMS = ("auto", "winograd", *_args.ALGORITHMS)
 
 USAGE = """fastconv bench [--network NAME ...] [--peers [NAME ...]] [options]
+       fastconv bench --networks [NAME ...] [--peers [NAME ...]] [options]
        fastconv bench --compare A B [--markdown [FILE]]"""
 
 EXAMPLES = """examples:
@@ -26,6 +27,8 @@ EXAMPLES = """examples:
   fastconv bench --network resnet50 --reference none --batch 1 8
   fastconv bench --network table --layers "r50*" --algorithm all
   fastconv bench --peers --network table --html peers.html
+  fastconv bench --networks --peers                 whole networks
+  fastconv bench --networks resnet50 --peers ncnn onnxruntime --quick
   fastconv bench --json before.json                 and after a change:
   fastconv bench --compare before.json after.json
 """
@@ -35,14 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``fastconv bench``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = USAGE
-    parser.description = "Time layers of known networks in fastconv and beside it, and check the results."
+    parser.description = "Time known networks and their layers, here and elsewhere; check the results."
     parser.epilog = f"{EXAMPLES}\n{_names()}"
 
     what = parser.add_argument_group("what to measure")
     _by_name(what, "--network", "networks whose layers to run (vgg16)", (*NETWORKS, "all"), default=["vgg16"])
+    _by_name(what, "--networks", "whole networks instead, compiled and layer by layer (all)", (*MODELS, "all"), "*")
     what.add_argument("--layers", nargs="+", metavar="GLOB", default=["*"], help='only layers of such names, as "c*"')
     what.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"], help="(both)")
-    what.add_argument("--batch", nargs="+", type=_positive, default=[1], metavar="N", help="images at a time (1)")
+    what.add_argument(
+        "--batch", nargs="+", type=_positive, metavar="N", help="images at a time (1; of some whole networks 1 and 8)"
+    )
     what.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="(float32)")
     _by_name(what, "--algorithm", "how fastconv convolves (auto)", (*ALGORITHMS, "all"), default=["auto"])
 
@@ -90,6 +96,7 @@ def _names() -> str:
     networks = [name for name in NETWORKS if name not in LISTS]
     meanings = {
         "--network": {" ".join(networks): "", **LISTS, "all": "each of these"},
+        "--networks": {" ".join(MODELS): "", "all": "each of these"},
         "--algorithm": {
             " ".join(ALGORITHMS): "",
             "all": "auto and, beside it, all but the reference",

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A layer with data to run it on, and what should come out."""
+"""A layer or a network with data to run it on, and what should come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from fastconv import reference
+from fastconv import nn, reference
 from fastconv._names import only
+from fastconv.bench.networks import Network, build
 from fastconv.bench.shapes import ConvLayer, Layer, PoolLayer
+from fastconv.graph import Graph, Value
+from fastconv.graph.doors import read
+from fastconv.graph.lowering import infer
+from fastconv.graph.operators import OPERATORS
+from fastconv.graph.operators.conv import geometry
+from fastconv.graph.passes import PASSES
+from fastconv.graph.views import Type
 
-__all__ = ["Case", "ConvCase", "PoolCase", "case_of"]
+__all__ = ["Case", "ConvCase", "NetworkCase", "PoolCase", "case_of"]
 __dir__ = only(__all__)
 
 
@@ -21,7 +31,7 @@ class Case:
 
     Parameters
     ----------
-    layer : Layer
+    layer : Layer or Network
     batch : int
     dtype : {"float32", "float64"}
     seed : int
@@ -31,9 +41,12 @@ class Case:
     Inputs are as a ReLU leaves them: half zeros, the rest half of a normal distribution.
     """
 
-    def __init__(self, layer: Layer, batch: int = 1, dtype: str = "float32", seed: int = 0) -> None:
-        self.layer, self.batch, self.dtype = layer, batch, np.dtype(dtype)
+    kind: str
+
+    def __init__(self, layer: Layer | Network, batch: int = 1, dtype: str = "float32", seed: int = 0) -> None:
+        self.layer, self.batch, self.dtype, self.seed = layer, batch, np.dtype(dtype), seed
         self.rng = np.random.default_rng(seed)
+        self.models: dict[Hashable, Any] = {}  # what contenders translate it to, by keys of theirs
         shape = layer.input_shape(batch)
         images = np.maximum(self.rng.standard_normal(shape, np.float32), 0).astype(dtype)
         self._inputs = {"NCHW": images}
@@ -60,11 +73,27 @@ class Case:
         """The result in float64, NCHW."""
         raise NotImplementedError
 
+    @property
+    def work(self) -> float:
+        """GFLOP of the direct sum, or GB of input and output where nothing is multiplied."""
+        raise NotImplementedError
+
+    @property
+    def traffic(self) -> float:
+        """GB that have to pass through memory at least."""
+        raise NotImplementedError
+
+    @property
+    def aim(self) -> float | None:
+        """What fastconv is to reach, if that is said: see `fastconv.bench.layers.Row`."""
+        return None
+
 
 class ConvCase(Case):
     """A convolution with He's weights: normal, of variance 2 / terms."""
 
     layer: ConvLayer
+    kind = "conv"
 
     def __init__(self, layer: ConvLayer, batch: int = 1, dtype: str = "float32", seed: int = 0) -> None:
         super().__init__(layer, batch, dtype, seed)
@@ -81,20 +110,123 @@ class ConvCase(Case):
         ]
         return np.stack(images)
 
+    @property
+    def work(self) -> float:
+        return self.layer.flops(self.batch) / 1e9
+
+    @property
+    def traffic(self) -> float:
+        return self.layer.traffic(self.dtype.itemsize, self.batch) / 1e9
+
+    @property
+    def aim(self) -> float | None:
+        return self.layer.aim
+
 
 class PoolCase(Case):
     """A pooling layer."""
 
     layer: PoolLayer
+    kind = "pool"
 
     @cached_property
     def expected(self) -> np.ndarray:
         pool: Callable[..., np.ndarray] = reference.max_pool2d if self.layer.kind == "max" else reference.avg_pool2d
         return pool(self.input("NCHW").astype(np.float64), **self.layer.arguments)
 
+    @property
+    def work(self) -> float:
+        return self.traffic
 
-def case_of(layer: Layer, batch: int = 1, dtype: str = "float32", seed: int = 0) -> Case:
-    """The case of a layer of either kind."""
+    @property
+    def traffic(self) -> float:
+        return self.layer.traffic(self.dtype.itemsize, self.batch) / 1e9
+
+
+class NetworkCase(Case):
+    """A whole network, as a module and as the graph that everybody's model is translated from.
+
+    Attributes
+    ----------
+    model : fastconv.nn.Module
+        In evaluation mode, with the weights of `fastconv.bench.networks.build`.
+    graph : Graph
+        The module as it was read: no pass has changed it.
+    """
+
+    layer: Network
+    kind = "network"
+
+    def __init__(self, layer: Network, batch: int = 1, dtype: str = "float32", seed: int = 0) -> None:
+        if dtype != "float32":
+            raise NotImplementedError(f"networks are measured in float32; dtype is {dtype!r}")
+        super().__init__(layer, batch, dtype, seed)
+        self.model: nn.Module = build(layer.name, seed)
+        self.graph: Graph = read(self.model, layer.input_shape(batch))
+
+    def folded(self) -> Graph:
+        """The graph with batch norms folded into weights, for libraries that do not fold them by themselves."""
+        graph = read(self.model, self.layer.input_shape(self.batch))
+        PASSES["fold_batch_norms"](graph)
+        return graph
+
+    def types(self, graph: Graph, batch: int | None = None) -> dict[Value, Type]:
+        """Of all values of a graph of the network, for another number of images if one is given."""
+        return infer(graph, [Type(self.layer.input_shape(batch or self.batch), self.dtype)])
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """By what each node means, one after the other, in float64."""
+        readers = {value: len(nodes) for value, nodes in self.graph.readers().items()}
+        known = {self.graph.inputs[0]: self.input("NCHW").astype(np.float64)}
+        for node in self.graph.nodes:
+            arrays = [
+                None
+                if value is None
+                else known[value]
+                if value.constant is None
+                else value.constant.array().astype(np.float64)
+                for value in node.inputs
+            ]
+            known.update(zip(node.outputs, OPERATORS[node.op].evaluate(node, arrays), strict=True))
+            for value in node.given():
+                readers[value] -= 1
+                if not readers[value]:
+                    known.pop(value, None)
+        (output,) = self.graph.outputs
+        return known[output]
+
+    @cached_property
+    def work(self) -> float:
+        types, terms = self.types(self.graph), 0
+        for node in self.graph.nodes:
+            if node.op not in ("conv", "linear"):
+                continue
+            x, weight = (types[value].shape for value in node.inputs[:2])  # type: ignore[index]
+            y = types[node.output].shape
+            if node.op == "linear":
+                terms += math.prod(y) * weight[1]
+            else:  # of a transposed convolution every number of the input meets the weights, else of the output
+                swept = geometry(node, x, weight).output_shape
+                terms += math.prod(swept) * math.prod(weight[1:])
+        return 2 * terms / 1e9
+
+    @property
+    def traffic(self) -> float:
+        """Input, weights and output: what lies between may stay in caches."""
+        (output,) = self.graph.outputs
+        weights = sum(value.constant.nbytes for value in self.graph.constants() if value.constant is not None)
+        return (self.input("NCHW").nbytes + weights + self.types(self.graph)[output].nbytes) / 1e9
+
+    @property
+    def aim(self) -> float | None:
+        return self.layer.aims.get(self.batch)
+
+
+def case_of(layer: Layer | Network, batch: int = 1, dtype: str = "float32", seed: int = 0) -> Case:
+    """The case of a layer of either kind, or of a network."""
+    if isinstance(layer, Network):
+        return NetworkCase(layer, batch, dtype, seed)
     if isinstance(layer, ConvLayer):
         return ConvCase(layer, batch, dtype, seed)
     return PoolCase(layer, batch, dtype, seed)

@@ -17,20 +17,22 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench import peak, report, terminal, versus
+from fastconv.bench import network_table, peak, report, terminal, versus
 from fastconv.bench.cases import case_of
 from fastconv.bench.contenders import (
+    OURS,
     PEERS,
     REFERENCES,
+    Compiled,
     Contender,
     FastConv,
     FastConvCall,
+    LayerByLayer,
     find_peers,
     plain_numpy,
     versions,
@@ -38,6 +40,8 @@ from fastconv.bench.contenders import (
 from fastconv.bench.environment import fair_environment, unheld
 from fastconv.bench.layers import Refusal, Row, measure_case
 from fastconv.bench.memory import PeakMemory
+from fastconv.bench.names import MODELS
+from fastconv.bench.networks import LIST, Network, network
 from fastconv.bench.shapes import NETWORKS, Layer, layers
 from fastconv.bench.timing import Effort
 
@@ -46,6 +50,7 @@ __dir__ = only(__all__)
 
 QUICK = Effort(rounds=2, slice_time=0.01)
 MANY = Effort(rounds=5, slice_time=0.025)  # a dozen contenders
+WHOLE = Effort(rounds=7, slice_time=0.1)  # networks
 
 
 def main(args: argparse.Namespace) -> int:
@@ -63,8 +68,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if args.json == args.markdown == "-":
         raise ValueError("--json and --markdown cannot both go to standard output")
-    chosen = _chosen_layers(args)
-    if not chosen:
+    groups = _groups(args)
+    if not groups:
         raise ValueError(f"no layer is called {' or '.join(args.layers)}")
     if args.html and args.peers is None:
         raise ValueError("--html shows fastconv against its peers; it needs --peers")
@@ -77,12 +82,12 @@ def main(args: argparse.Namespace) -> int:
             command = [sys.executable, "-m", "fastconv", *args.argv]
             return subprocess.run(command, env=environment).returncode
     with fc.threads(threads):
-        run, rows, refusals = _measure(args, chosen, field)
+        run, rows, refusals = _measure(args, groups, field)
     _write(args.json, json.dumps(run, indent=1) + "\n")
     if args.markdown:
         target = Path(args.markdown)
         before = target.read_text(encoding="utf-8") if target.is_file() else ""
-        _write(args.markdown, report.markdown(run, field.tables(rows, refusals), before))
+        _write(args.markdown, report.markdown(run, field.tables(rows, refusals), before, field.section))
     if args.html:
         from fastconv.bench import page
 
@@ -103,26 +108,36 @@ class _Field:
     missing : dict
         Peers that are not installed, and what their import says.
     against_peers : bool
+    networks : bool
+        Whether whole networks are measured, and no layers.
     """
 
     contenders: list[Contender]
     missing: dict[str, str]
     against_peers: bool
+    networks: bool = False
 
     @property
     def foreign(self) -> bool:
         """Whether anybody but fastconv takes part."""
-        return any(contender.name not in (FastConv.name, FastConvCall.name) for contender in self.contenders)
+        return any(contender.name not in OURS for contender in self.contenders)
+
+    @property
+    def section(self) -> str:
+        """Which part of a page its tables are."""
+        return "fastconv bench --networks" if self.networks else report.SECTION
 
     def tables(self, rows: Sequence[Row], refusals: Sequence[Refusal]) -> list[terminal.Table]:
         """The tables that show them."""
+        if self.networks:
+            return network_table.tables(rows, refusals, self.missing, unheld() if self.against_peers else [])
         if not self.against_peers:
             return report.tables(rows)
         return versus.tables(rows, refusals, self.missing, unheld())
 
 
 def _measure(
-    args: argparse.Namespace, chosen: dict[str, list[Layer]], field: _Field
+    args: argparse.Namespace, groups: list[_Group], field: _Field
 ) -> tuple[dict[str, Any], list[Row], list[Refusal]]:
     """All rows; tables are shown as they are finished, unless standard output is spoken for."""
     tables = "-" not in (args.json, args.markdown)
@@ -136,12 +151,12 @@ def _measure(
     memory, arithmetic = peak.Memory(), peak.Patient(lambda: peak.fma_peak(args.dtype))
     rows: list[Row] = []
     refusals: list[Refusal] = []
-    effort = QUICK if args.quick else MANY if field.against_peers else Effort()
+    effort = QUICK if args.quick else WHOLE if field.networks else MANY if field.against_peers else Effort()
     with ExitStack() as stack:
         grown = stack.enter_context(PeakMemory(field.contenders)) if args.memory else None
-        for network, batch in product(chosen, args.batch):
+        for name, batch, members in groups:
             start, refused = len(rows), len(refusals)
-            for layer in terminal.track(chosen[network], report.title(network)):
+            for layer in terminal.track(members, report.title(name)):
                 outcome = measure_case(
                     case_of(layer, batch, args.dtype),
                     field.contenders,
@@ -154,10 +169,54 @@ def _measure(
                 refusals += outcome.refusals
             if tables:
                 terminal.show(*field.tables(rows[start:], refusals[refused:]))
-    for kind, name in (("conv", "fma"), ("pool", "bandwidth")):
+    for kind, name in (("conv", "fma"), ("network", "fma"), ("pool", "bandwidth")):
         limits = limits.joined(name, [row.ceiling for row in rows if row.kind == kind])
     run = report.document(rows, limits, command, peers=peers, missing=field.missing, refusals=refusals)
     return run, rows, refusals
+
+
+class _Group(NamedTuple):
+    """What makes a table."""
+
+    name: str
+    batch: int
+    members: Sequence[Layer | Network]
+
+
+#: Options that have no meaning for whole networks, and what they are where nobody gives them.
+_OF_LAYERS = {
+    "network": ["vgg16"],
+    "layers": ["*"],
+    "layout": ["NCHW", "NHWC"],
+    "algorithm": ["auto"],
+    "dtype": "float32",
+    "reference": None,
+    "plot": None,
+    "html": None,
+}
+
+
+def _groups(args: argparse.Namespace) -> list[_Group]:
+    if args.networks is not None:
+        for option, of_layers in _OF_LAYERS.items():
+            if getattr(args, option) != of_layers:
+                raise ValueError(f"--{option} is about layers; it cannot go with --networks")
+        return _whole(args)
+    return [
+        _Group(name, batch, members) for name, members in _chosen_layers(args).items() for batch in args.batch or [1]
+    ]
+
+
+def _whole(args: argparse.Namespace) -> list[_Group]:
+    """Networks by batch; unless one is asked for, those at which each has an aim."""
+    names = MODELS if "all" in (args.networks or ["all"]) else dict.fromkeys(args.networks)
+    chosen = [network(name) for name in names]
+    batches = args.batch or sorted({batch for one in chosen for batch in one.aims})
+    groups = [
+        _Group(LIST, batch, [one for one in chosen if args.batch or batch in one.aims])
+        for batch in dict.fromkeys(batches)
+    ]
+    return [group for group in groups if group.members]
 
 
 def _chosen_layers(args: argparse.Namespace) -> dict[str, list[Layer]]:
@@ -170,6 +229,8 @@ def _chosen_layers(args: argparse.Namespace) -> dict[str, list[Layer]]:
 
 
 def _field(args: argparse.Namespace) -> _Field:
+    if args.networks is not None:
+        return _field_of_networks(args)
     algorithms = list(args.algorithm)
     if "all" in algorithms:
         algorithms = ["auto", *(name for name in fc.ALGORITHMS if name != "reference")]
@@ -180,10 +241,23 @@ def _field(args: argparse.Namespace) -> _Field:
     others: list[Contender] = [getattr(plain_numpy, form)() for name, form in REFERENCES.items() if name in references]
     if args.peers is None:
         return _Field([*others, *ours], {}, against_peers=False)
-    names = list(PEERS) if "all" in (args.peers or ["all"]) else args.peers
-    peers, missing = find_peers(names)
+    peers, missing = find_peers(_peers(args))
     calls = [FastConvCall(layout) for layout in args.layout]
     return _Field([*others, *peers, *ours, *calls], missing, against_peers=True)
+
+
+def _peers(args: argparse.Namespace) -> list[str]:
+    return list(PEERS) if "all" in (args.peers or ["all"]) else args.peers
+
+
+def _field_of_networks(args: argparse.Namespace) -> _Field:
+    ours: list[Contender] = [Compiled(), LayerByLayer()]
+    if args.peers is None:
+        return _Field(ours, {}, against_peers=False, networks=True)
+    if "numpy" in args.peers:
+        raise ValueError("--peers names numpy, which runs layers alone; it cannot go with --networks")
+    peers, missing = find_peers(_peers(args))
+    return _Field([*(peer for peer in peers if peer.networks), *ours], missing, against_peers=True, networks=True)
 
 
 def _write(target: str | None, text: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One layer, all contenders, side by side."""
+"""One layer or network, all contenders, side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import fastconv as fc
 from fastconv._names import only
 from fastconv.bench import peak, timing
-from fastconv.bench.cases import Case, ConvCase, case_of
+from fastconv.bench.cases import Case, case_of
 from fastconv.bench.contenders import Contender, FastConv
 from fastconv.bench.shapes import Layer
 from fastconv.bench.timing import Effort, Slice
@@ -27,13 +27,13 @@ SPARE_CORES = 0.5  # what other threads of the process may take
 
 @dataclass(frozen=True)
 class Row:
-    """What one contender did on one layer.
+    """What one contender did on one layer, or on a network, which counts as one.
 
     Attributes
     ----------
     network, layer, shape : str
         Names as in the shapes file, and the layer's label.
-    kind : {"conv", "pool"}
+    kind : {"conv", "pool", "network"}
     count : int
         How often the network has the layer.
     contender, layout, variant : str
@@ -52,7 +52,7 @@ class Row:
     cold_milliseconds : float or None
         Median of a call that found the caches flushed.
     work : float
-        GFLOP of the direct sum for a convolution; GB of input and output for pooling.
+        GFLOP of the direct sum for a convolution and a network; GB of input and output for pooling.
     traffic : float
         GB of input, weights and output.
     ceiling : float
@@ -61,7 +61,7 @@ class Row:
         Of the ceiling: the median over the turns, each with the ceiling of its moment. Winograd's
         algorithm multiplies less than the direct sum and may exceed 1, as may caches.
     aim : float or None
-        Share that fastconv is to reach.
+        Share of the ceiling that fastconv is to reach; of a network the share of the best peer's time.
     packed_bytes, workspace_bytes : int or None
         Memory beside input, output and the weights as given.
     peak_bytes : int or None
@@ -243,7 +243,7 @@ def measure_case(
             variant=contender.variant,
             algorithm=ready.algorithm,
             threads_seen=ready.threads() if ready.threads else None,
-            **_figures(_work(case), slices[contender]),
+            **_figures(case.work, slices[contender]),
             packed_bytes=ready.packed_bytes,
             workspace_bytes=ready.workspace_bytes,
             peak_bytes=peak_bytes(contender, case) if peak_bytes else None,
@@ -261,15 +261,9 @@ def _refusal(case: Case, contender: Contender, reason: str) -> Refusal:
 
 
 def _ceiling(case: Case) -> Callable[[], float]:
-    if isinstance(case, ConvCase):
+    if case.layer.arithmetic:
         return lambda: peak.fma_peak(case.dtype.name)
     return peak.Memory().bandwidth
-
-
-def _work(case: Case) -> float:
-    if isinstance(case, ConvCase):
-        return case.layer.flops(case.batch) / 1e9
-    return case.layer.traffic(case.dtype.itemsize, case.batch) / 1e9
 
 
 def _identity(case: Case) -> dict[str, Any]:
@@ -278,13 +272,13 @@ def _identity(case: Case) -> dict[str, Any]:
         "network": layer.network,
         "layer": layer.name,
         "shape": layer.label,
-        "kind": "conv" if isinstance(case, ConvCase) else "pool",
+        "kind": case.kind,
         "count": layer.count,
         "dtype": case.dtype.name,
         "batch": case.batch,
         "threads": fc.get_num_threads(),
-        "traffic": layer.traffic(case.dtype.itemsize, case.batch) / 1e9,
-        "aim": getattr(layer, "aim", None),
+        "traffic": case.traffic,
+        "aim": case.aim,
     }
 
 

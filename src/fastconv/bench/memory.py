@@ -18,6 +18,7 @@ import fastconv as fc
 from fastconv._names import only
 from fastconv.bench.cases import Case, case_of
 from fastconv.bench.contenders import Contender
+from fastconv.bench.networks import Network, network
 from fastconv.bench.shapes import Layer, conv_layers, pool_layers
 
 __all__ = ["PeakMemory"]
@@ -62,18 +63,25 @@ class PeakMemory:
         self._pool.shutdown()
 
 
-def _growth(contender: Contender, layer: Layer, batch: int, dtype: str, threads: int) -> int:
+def _growth(contender: Contender, layer: Layer | Network, batch: int, dtype: str, threads: int) -> int:
     with fc.threads(threads):
-        tiny = (conv_layers if layer.arithmetic else pool_layers)("lenet5")[0]
-        contender.prepare(case_of(tiny, 1, dtype)).run()
+        contender.prepare(case_of(_tiny(layer), 1, dtype)).run()
         case = case_of(layer, batch, dtype)
-        case.input(contender.layout)
+        case.input("NCHW" if isinstance(layer, Network) else contender.layout)
+        contender.translate(case)
         (_SELF / "clear_refs").write_text("5")  # resets VmHWM to VmRSS
         before = _kibibytes("VmRSS")
         ready = contender.prepare(case)
         for _ in range(2):
             ready.run()
         return 1024 * max(0, _kibibytes("VmHWM") - before)
+
+
+def _tiny(layer: Layer | Network) -> Layer | Network:
+    """A small one of the same sort."""
+    if isinstance(layer, Network):
+        return network("lenet5")
+    return (conv_layers if layer.arithmetic else pool_layers)("lenet5")[0]
 
 
 def _kibibytes(name: str) -> int:

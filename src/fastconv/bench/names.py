@@ -3,7 +3,7 @@
 
 from fastconv._names import only
 
-__all__ = ["PEERS", "REFERENCES"]
+__all__ = ["MODELS", "PEERS", "REFERENCES"]
 __dir__ = only(__all__)
 
 #: By the name of the package that has to be there, the module in ``contenders`` whose ``contenders`` makes them.
@@ -17,3 +17,9 @@ PEERS = {
 
 #: Forms of the NumPy reference, and their classes in ``contenders.plain_numpy``.
 REFERENCES = {"loops": "NumpyLoops", "im2col": "NumpyIm2col"}
+
+#: Whole networks, in the order of tables.
+MODELS = (
+    *("vgg16", "resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "googlenet"),
+    *("squeezenet", "densenet121", "alexnet", "unet", "lenet5"),
+)

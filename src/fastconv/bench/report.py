@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "machine",
     "markdown",
+    "marks",
     "peak_note",
     "summary",
     "tables",
@@ -39,7 +40,7 @@ __dir__ = only(__all__)
 
 SCHEMA = 2
 OURS = "fastconv"
-BEGIN, END = "<!-- fastconv bench: begin -->", "<!-- fastconv bench: end -->"
+SECTION = "fastconv bench"
 
 _TITLES = {
     "lenet5": "LeNet-5",
@@ -50,9 +51,16 @@ _TITLES = {
     "mobilenet_v1": "MobileNet v1",
     "table": "Layers of many networks",
     "untuned": "Layers that nobody tunes for",
+    "networks": "Whole networks",
+    "resnet18": "ResNet-18",
+    "mobilenet_v2": "MobileNet v2",
+    "squeezenet": "SqueezeNet",
+    "densenet121": "DenseNet-121",
+    "unet": "U-Net, 32 to 512 channels",
 }
-_KINDS = {"conv": "convolutions", "pool": "pooling"}
-_UNITS = {"conv": ("GFLOP", "GFLOP/s", "÷ peak"), "pool": ("MB", "GB/s", "÷ memory")}
+_KINDS = {"conv": "convolutions", "pool": "pooling", "network": "inference"}
+_ARITHMETIC = ("GFLOP", "GFLOP/s", "÷ peak")
+_UNITS = {"conv": _ARITHMETIC, "pool": ("MB", "GB/s", "÷ memory"), "network": _ARITHMETIC}
 _NOTES = {
     "conv": (
         "GFLOP: of the direct sum, which Winograd's algorithms undercut. ÷ peak: share of the "
@@ -63,6 +71,7 @@ _NOTES = {
         "what fits into caches may exceed."
     ),
 }
+_NOTES["network"] = _NOTES["conv"]
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -366,22 +375,28 @@ def summary(run: dict[str, Any]) -> str:
     )
 
 
-def markdown(run: dict[str, Any], shown: Iterable[Table], before: str = "") -> str:
-    """A run and its tables, put in place of what stands between two marks in the text ``before``.
+def marks(section: str = SECTION) -> tuple[str, str]:
+    """What stands before and after a section of a page: comments that Markdown does not show."""
+    return f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
 
-    The marks are HTML comments that Markdown does not show; a text without them is left out.
+
+def markdown(run: dict[str, Any], shown: Iterable[Table], before: str = "", section: str = SECTION) -> str:
+    """A run and its tables, put in place of what stands between the two marks of a section in the text ``before``.
+
+    A text without them is left out.
     """
+    first, last = marks(section)
     parts = [
-        BEGIN,
+        first,
         f"Measured on {run['date'][:10]} by",
         f"```sh\n{run['command']}\n```",
         f"{summary(run)}.",
         *(table.fitted(10**6).markdown() for table in shown),
-        END,
+        last,
     ]
     text = "\n\n".join(parts)
-    head, begin, rest = before.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = before.partition(first)
+    _, end, tail = rest.partition(last)
     return head + text + tail if begin and end else text + "\n"
 
 

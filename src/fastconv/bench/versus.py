@@ -12,12 +12,24 @@ from itertools import groupby
 from typing import Any
 
 from fastconv._names import only
-from fastconv.bench.contenders import FastConv, FastConvCall
+from fastconv.bench.contenders import OURS, FastConv, FastConvCall
 from fastconv.bench.layers import Refusal, Row
 from fastconv.bench.report import geometric_mean, heading, peak_note
 from fastconv.bench.terminal import Column, Table, figure
 
-__all__ = ["Duel", "Ratio", "by_group", "duels", "name_of", "tables"]
+__all__ = [
+    "Duel",
+    "Ratio",
+    "by_group",
+    "column",
+    "duels",
+    "memory_table",
+    "name_of",
+    "names_in",
+    "remarks_on",
+    "share",
+    "tables",
+]
 __dir__ = only(__all__)
 
 PLAN, CALL = FastConv.name, FastConvCall.name
@@ -50,7 +62,7 @@ class Duel:
     @property
     def best_peer(self) -> Row | None:
         """The fastest other library whose answer is right."""
-        return self._fastest(row for row in self.rows.values() if row.contender not in (PLAN, CALL))
+        return self._fastest(row for row in self.rows.values() if row.contender not in OURS)
 
     @property
     def plan(self) -> Row | None:
@@ -123,12 +135,12 @@ def tables(
     """
     shown = []
     for group in by_group(rows):
-        shown.append(_times(group, [*remarks, *_notes(group, refusals, missing or {})]))
+        shown.append(_times(group, [*remarks, *remarks_on(group, refusals, missing or {})]))
         cold = [_cold(row, row.cold_milliseconds) for row in group if row.cold_milliseconds is not None]
         if len(cold) == len(group):
             shown.append(_times(cold, ["Caches flushed before each call."], "cold"))
         if any(row.peak_bytes is not None for row in group):
-            shown.append(_memory(group))
+            shown.append(memory_table(group))
     return shown
 
 
@@ -143,18 +155,18 @@ def _times(rows: list[Row], notes: list[str], sort: str = "") -> Table:
         (Column("shape", left=True, rank=7), lambda duel: duel.layer.shape),
         (Column("GFLOP" if conv else "GB", rank=6), lambda duel: figure(duel.layer.work)),
     ]
-    ours = [name for name in _names(rows) if name.startswith(PLAN)]
-    peers = [name for name in _names(rows) if name not in ours]
+    ours = [name for name in names_in(rows) if name.startswith(PLAN)]
+    peers = [name for name in names_in(rows) if name not in ours]
     rate, ceiling = ("GFLOP/s", "peak") if conv else ("GB/s", "memory")
     columns += [
-        *(_column(name, rank=3 if name.startswith(CALL) else 0) for name in ours),
+        *(column(name, rank=3 if name.startswith(CALL) else 0) for name in ours),
         (Column("algorithm", left=True, rank=4), lambda duel: duel.plan.algorithm if duel.plan else ""),
         (Column(f"plan\n{rate}", rank=5), lambda duel: figure(duel.plan.rate) if duel.plan else ""),
-        (Column(f"plan\n÷ {ceiling}"), lambda duel: _share(duel.plan)),
+        (Column(f"plan\n÷ {ceiling}"), lambda duel: share(duel.plan)),
         *((Column(ratio.head), lambda duel, ratio=ratio: figure(ratio.of(duel), "×")) for ratio in RATIOS),
         (Column("best peer", left=True), lambda duel: name_of(duel.best_peer) if duel.best_peer else ""),
-        (Column(f"best peer\n÷ {ceiling}", rank=4), lambda duel: _share(duel.best_peer)),
-        *(_column(name, rank=2) for name in peers),
+        (Column(f"best peer\n÷ {ceiling}", rank=4), lambda duel: share(duel.best_peer)),
+        *(column(name, rank=2) for name in peers),
     ]
     if not sort:
         columns += [
@@ -167,16 +179,18 @@ def _times(rows: list[Row], notes: list[str], sort: str = "") -> Table:
     return Table(_title(rows, sort), heads, lines, _totals(heads, found), [*notes, *_worst(found)])
 
 
-def _column(name: str, rank: int) -> tuple[Column, Callable[[Duel], str]]:
+def column(name: str, rank: int) -> tuple[Column, Callable[[Duel], str]]:
+    """The milliseconds of one contender."""
     first, _, last = name.rpartition(" ")
     head = f"{first}\n{last} ms" if first else f"{name}\nms"
     return Column(head, rank=rank), lambda duel: _ms(duel.rows.get(name))
 
 
-def _memory(rows: list[Row]) -> Table:
-    names = _names(rows)
+def memory_table(rows: list[Row]) -> Table:
+    """How much memory each contender took."""
+    names = names_in(rows)
     lines = [
-        [_layer_name(duel), duel.layer.shape, *(_mebibytes(duel.rows.get(name)) for name in names)]
+        [_layer_name(duel), duel.layer.shape, *(mebibytes(duel.rows.get(name)) for name in names)]
         for duel in duels(rows)
     ]
     heads = [Column("layer", left=True), Column("shape", left=True, rank=1)]
@@ -194,7 +208,8 @@ def rows_of(rows: Iterable[Row], name: str) -> list[Row]:
     return [row for row in rows if name_of(row) == name]
 
 
-def _names(rows: Iterable[Row]) -> list[str]:
+def names_in(rows: Iterable[Row]) -> list[str]:
+    """Names of contenders, in their order."""
     return list(dict.fromkeys(name_of(row) for row in rows))
 
 
@@ -209,11 +224,12 @@ def _ms(row: Row | None) -> str:
     return figure(row.milliseconds) + ("" if row.right else " WRONG") + ("" if row.fair else " !")
 
 
-def _share(row: Row | None) -> str:
+def share(row: Row | None) -> str:
+    """Of the ceiling, for a reader."""
     return f"{row.share:.2f}" if row else ""
 
 
-def _mebibytes(row: Row | None) -> str:
+def mebibytes(row: Row | None) -> str:
     return figure(row.peak_bytes / 2**20) if row and row.peak_bytes is not None else "–"
 
 
@@ -245,14 +261,14 @@ def _worst(found: Sequence[Duel]) -> list[str]:
     return notes
 
 
-def _notes(rows: Sequence[Row], refusals: Iterable[Refusal], missing: dict[str, str]) -> list[str]:
+def remarks_on(rows: Sequence[Row], refusals: Iterable[Refusal], missing: dict[str, str]) -> list[str]:
     """What a reader has to know to believe the table."""
     first = rows[0]
     notes = [f"NOT INSTALLED: {name} ({reason})." for name, reason in missing.items()]
     reasons: dict[tuple[str, str], list[str]] = {}
     for refusal in refusals:
         here = (refusal.network, refusal.batch, refusal.dtype) == (first.network, first.batch, first.dtype)
-        if here and refusal.contender not in (PLAN, CALL):
+        if here and refusal.contender not in OURS:
             reasons.setdefault((name_of(refusal), refusal.reason), []).append(refusal.layer)
     known = {row.layer for row in rows}
     for (name, reason), layers in reasons.items():
@@ -263,7 +279,7 @@ def _notes(rows: Sequence[Row], refusals: Iterable[Refusal], missing: dict[str, 
     for row in rows:
         if not row.right:
             notes.append(f"WRONG: {name_of(row)} on {row.layer}, error {row.max_error:.1e}; it competes with nobody.")
-    for name in _names(rows):
+    for name in names_in(rows):
         unfair = [row for row in rows_of(rows, name) if not row.fair]
         if unfair:
             seen = ", ".join(sorted({_threads(row) for row in unfair}))

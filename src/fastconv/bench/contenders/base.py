@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._names import only
-from fastconv.bench.cases import Case, ConvCase, PoolCase
+from fastconv.bench.cases import Case, ConvCase, NetworkCase, PoolCase
 
 __all__ = ["Contender", "Prepared"]
 __dir__ = only(__all__)
@@ -18,12 +18,12 @@ __dir__ = only(__all__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A layer ready to run.
+    """A layer or a network ready to run.
 
     Attributes
     ----------
     run : callable
-        Computes the layer once; :meth:`Contender.array` makes an array of what it returns.
+        Computes it once; :meth:`Contender.array` makes an array of what it returns.
     algorithm : str
         How, if that is known.
     packed_bytes : int, optional
@@ -42,11 +42,11 @@ class Prepared:
 
 
 class Contender:
-    """Somebody who computes layers.
+    """Somebody who computes layers, or networks.
 
-    A subclass overrides :meth:`conv`, :meth:`pool` or both. They do all that needs doing only once
-    (weights are constant), take as many threads as :func:`fastconv.get_num_threads` says, and raise
-    NotImplementedError for what they cannot serve; the layer then goes without them.
+    A subclass overrides :meth:`conv`, :meth:`pool`, :meth:`network` or several of them. They do all that needs
+    doing only once (weights are constant), take as many threads as :func:`fastconv.get_num_threads` says, and
+    raise NotImplementedError for what they cannot serve; the layer then goes without them.
 
     Attributes
     ----------
@@ -58,6 +58,8 @@ class Contender:
         Tells apart contenders of one name and layout.
     slow : bool
         One timed call has to do.
+    networks : bool
+        Takes part where whole networks are measured.
     package : str
         Whose version a report is to name, if it is not fastconv's or NumPy's.
     """
@@ -66,12 +68,15 @@ class Contender:
     layout: str = "NCHW"
     variant: str = ""
     slow: bool = False
+    networks: bool = False
     package: str = ""
 
     def prepare(self, case: Case) -> Prepared:
-        """:meth:`conv` or :meth:`pool`, as the case may be."""
+        """:meth:`conv`, :meth:`pool` or :meth:`network`, as the case may be."""
         if isinstance(case, ConvCase):
             return self.conv(case)
+        if isinstance(case, NetworkCase):
+            return self.network(case)
         assert isinstance(case, PoolCase)
         return self.pool(case)
 
@@ -82,6 +87,13 @@ class Contender:
     def pool(self, case: PoolCase) -> Prepared:
         """Prepare a pooling layer."""
         raise NotImplementedError(f"{self.name} has no pooling")
+
+    def network(self, case: NetworkCase) -> Prepared:
+        """Prepare a whole network."""
+        raise NotImplementedError(f"{self.name} runs no whole networks")
+
+    def translate(self, case: Case) -> None:
+        """Make, in ``case.models``, whatever a user would have as a file: that is no memory of the contender."""
 
     def array(self, result: Any) -> np.ndarray:
         """What a run returned, as an array in :attr:`layout`."""

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""ncnn, in float32 throughout."""
+"""ncnn, in float32 throughout.
+
+Networks come to it by its own translator, pnnx, which folds and fuses as ncnn is meant to be used.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import ncnn
 import numpy as np
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench.cases import Case, ConvCase, PoolCase
+from fastconv.bench.cases import Case, ConvCase, NetworkCase, PoolCase
+from fastconv.bench.contenders._onnx import model_for
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["Ncnn", "contenders"]
@@ -25,10 +33,15 @@ NARROW = (
 
 
 class Ncnn(Contender):
-    """A net of one layer; it takes images one by one."""
+    """A net of one layer or of many; it takes images one by one."""
 
     name = "ncnn"
     package = "ncnn"
+    networks = True
+
+    def translate(self, case: Case) -> None:
+        if isinstance(case, NetworkCase):
+            _translated(case)
 
     def prepare(self, case: Case) -> Prepared:
         if case.dtype != "float32":
@@ -39,19 +52,15 @@ class Ncnn(Contender):
         for option in NARROW:
             if hasattr(net.opt, option):
                 setattr(net.opt, option, False)
-        line, weights = _conv(case) if isinstance(case, ConvCase) else (_pool(case), b"")
-        # The parameters' fields are numbered: https://github.com/Tencent/ncnn/wiki/operators
-        if net.load_param_mem(f"7767517\n2 2\nInput x 0 1 x\n{line}\n"):
-            raise NotImplementedError("ncnn refuses the layer")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "weights.bin"
-            path.write_bytes(weights)
-            if net.load_model(str(path)):
+        with _files(case) as files:
+            if net.load_param(str(files.parameters)):
+                raise NotImplementedError("ncnn refuses the layer")
+            if net.load_model(str(files.weights)):
                 raise NotImplementedError("ncnn refuses the weights")
         images = [ncnn.Mat(image) for image in case.input("NCHW")]
 
         def run() -> list[ncnn.Mat]:
-            return [_one(net, image) for image in images]
+            return [_one(net, image, files.input, files.output) for image in images]
 
         return Prepared(run, threads=lambda: net.opt.num_threads)
 
@@ -64,10 +73,65 @@ def contenders() -> list[Contender]:
     return [Ncnn()]
 
 
-def _one(net: ncnn.Net, image: ncnn.Mat) -> ncnn.Mat:
+class _Files(NamedTuple):
+    """A net as ncnn reads it, and its names of input and output."""
+
+    parameters: Path
+    weights: Path
+    input: str = "x"
+    output: str = "y"
+
+
+@contextmanager
+def _files(case: Case) -> Iterator[_Files]:
+    """The files of a case, which are gone afterwards unless it keeps them."""
+    if isinstance(case, NetworkCase):
+        yield _translated(case)
+        return
+    line, weights = _conv(case) if isinstance(case, ConvCase) else (_pool(case), b"")
+    with tempfile.TemporaryDirectory() as folder:
+        files = _Files(Path(folder) / "layer.param", Path(folder) / "layer.bin")
+        # The parameters' fields are numbered: https://github.com/Tencent/ncnn/wiki/operators
+        files.parameters.write_text(f"7767517\n2 2\nInput x 0 1 x\n{line}\n")
+        files.weights.write_bytes(weights)
+        yield files
+
+
+#: By network and seed, files that are there as long as the process: they serve batches of any size.
+_FOLDERS: dict[tuple[str, tuple[int, ...], int], tempfile.TemporaryDirectory[str]] = {}
+
+
+def _translated(case: NetworkCase) -> _Files:
+    """A network for one image."""
+    key = case.layer.name, case.layer.image, case.seed
+    if key not in _FOLDERS:
+        made = tempfile.TemporaryDirectory()
+        _translate(case, Path(made.name))
+        _FOLDERS[key] = made
+    folder = Path(_FOLDERS[key].name)
+    return _Files(folder / "net.ncnn.param", folder / "net.ncnn.bin", "in0", "out0")
+
+
+def _translate(case: NetworkCase, folder: Path) -> None:
+    try:
+        from pnnx import EXEC_PATH
+    except ImportError as error:
+        raise NotImplementedError(f"pnnx, which translates networks for ncnn, is not installed ({error})") from None
+    (folder / "net.onnx").write_bytes(model_for(case, 1))
+    sizes = ",".join(map(str, case.layer.input_shape(1)))
+    command = [EXEC_PATH, "net.onnx", f"inputshape=[{sizes}]f32", "fp16=0"]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode or not (folder / "net.ncnn.bin").exists():
+        raise NotImplementedError(f"pnnx fails: {done.stdout.strip().splitlines()[-1:]}")
+    for path in folder.iterdir():  # half a dozen forms of the same weights
+        if not path.name.startswith("net.ncnn."):
+            path.unlink()
+
+
+def _one(net: ncnn.Net, image: ncnn.Mat, source: str, target: str) -> ncnn.Mat:
     extractor = net.create_extractor()
-    extractor.input("x", image)
-    status, output = extractor.extract("y")
+    extractor.input(source, image)
+    status, output = extractor.extract(target)
     if status:
         raise RuntimeError(f"ncnn fails with status {status}")
     return output

@@ -16,10 +16,14 @@ __dir__ = only(__all__)
 
 
 class OnnxRuntime(Contender):
-    """A session for each layer, arrays in and out; its threads wait busily, as by default."""
+    """A session for each layer or network, arrays in and out; its threads wait busily, as by default."""
 
     name = "ONNX Runtime"
     package = "onnxruntime"
+    networks = True
+
+    def translate(self, case: Case) -> None:
+        model_of(case)
 
     def prepare(self, case: Case) -> Prepared:
         options = onnxruntime.SessionOptions()

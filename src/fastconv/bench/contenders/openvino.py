@@ -19,10 +19,14 @@ __dir__ = only(__all__)
 
 
 class OpenVino(Contender):
-    """A model for each layer, compiled for latency; the output array is used again."""
+    """A model for each layer or network, compiled for latency; the output array is used again."""
 
     name = "OpenVINO"
     package = "openvino"
+    networks = True
+
+    def translate(self, case: Case) -> None:
+        model_of(case)
 
     def prepare(self, case: Case) -> Prepared:
         if case.dtype != "float32":

@@ -9,10 +9,10 @@ import numpy as np
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench.cases import ConvCase, PoolCase
+from fastconv.bench.cases import ConvCase, NetworkCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["FastConv", "FastConvCall"]
+__all__ = ["OURS", "Compiled", "FastConv", "FastConvCall", "LayerByLayer"]
 __dir__ = only(__all__)
 
 
@@ -78,3 +78,36 @@ class FastConvCall(Contender):
             lambda: fc.conv2d(x, case.weight, case.bias, **arguments, layout=self.layout),
             threads=fc.get_num_threads,
         )
+
+
+class Compiled(Contender):
+    """Networks through :func:`fastconv.compile`."""
+
+    name = "fastconv compiled"
+    networks = True
+
+    def network(self, case: NetworkCase) -> Prepared:
+        x = case.input(self.layout)
+        net = fc.compile(case.model, x.shape)
+        memory = net.memory
+        return Prepared(
+            lambda: net(x),
+            packed_bytes=memory.packed,
+            workspace_bytes=memory.arena + memory.scratch,
+            threads=fc.get_num_threads,
+        )
+
+
+class LayerByLayer(Contender):
+    """Networks as modules: every layer packs its weights once and returns an array."""
+
+    name = "fastconv layers"
+    networks = True
+
+    def network(self, case: NetworkCase) -> Prepared:
+        x = case.input(self.layout)
+        return Prepared(lambda: case.model(x), threads=fc.get_num_threads)
+
+
+#: The names of all of these.
+OURS = tuple(contender.name for contender in (FastConv, FastConvCall, Compiled, LayerByLayer))

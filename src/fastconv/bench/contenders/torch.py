@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """PyTorch in eager mode, on inference tensors.
 
+Networks run in ``channels_last`` alone, where torch is fastest, with batch norms folded beforehand, as eager mode
+folds none.
+
 Entering ``inference_mode`` in every call would cost it 1.6 µs of some 4, which a user pays once per network.
 """
 
@@ -15,7 +18,8 @@ import torch.nn.functional as F
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench.cases import ConvCase, PoolCase
+from fastconv.bench.cases import ConvCase, NetworkCase, PoolCase
+from fastconv.bench.contenders._torch_graph import torch_module
 from fastconv.bench.contenders.base import Contender, Prepared
 
 __all__ = ["Torch", "contenders"]
@@ -36,6 +40,7 @@ class Torch(Contender):
     def __init__(self, layout: str = "NCHW") -> None:
         self.name = {"NCHW": "torch NCHW", "NHWC": "torch channels_last"}[layout]
         self.layout = layout
+        self.networks = layout == "NHWC"
 
     def conv(self, case: ConvCase) -> Prepared:
         layer, x, weight, bias = case.layer, *map(self._tensor, (case.input("NCHW"), case.weight, case.bias))
@@ -50,8 +55,16 @@ class Torch(Contender):
         functions: dict[str, Callable[..., torch.Tensor]] = {"max": F.max_pool2d, "avg": F.avg_pool2d}
         return self._prepared(partial(functions[case.layer.kind], x, **arguments))
 
+    def network(self, case: NetworkCase) -> Prepared:
+        with torch.inference_mode():
+            graph = case.folded()
+            module = torch_module(graph, case.types(graph))
+        x = self._tensor(case.input("NCHW"))
+        return self._prepared(torch.inference_mode()(lambda: module(x)))
+
     def array(self, result: torch.Tensor) -> np.ndarray:
-        return (result.permute(0, 2, 3, 1) if self.layout == "NHWC" else result).numpy()
+        last = self.layout == "NHWC" and result.ndim == 4
+        return (result.permute(0, 2, 3, 1) if last else result).numpy()
 
     @torch.inference_mode()
     def _tensor(self, array: np.ndarray) -> torch.Tensor:

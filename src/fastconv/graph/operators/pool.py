@@ -21,7 +21,7 @@ __all__ = ["OPERATORS"]
 __dir__ = only(__all__)
 
 
-def _pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
+def pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
     a, rank = node.attributes, len(shape) - 2
     needs(1 <= rank <= 3, "its input has shape {}; it needs 3 to 5 axes", shape)
     images = _windows.Images(shape, rank, _args.channels_first(rank), "its input")
@@ -40,7 +40,7 @@ def _pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
 
 def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
     x = first(types)
-    return [Type((*x.shape[:2], *_pooling(node, x.shape).windows.out_size), x.dtype)]
+    return [Type((*x.shape[:2], *pooling(node, x.shape).windows.out_size), x.dtype)]
 
 
 def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
@@ -54,7 +54,7 @@ def _lower(to: Listing, node: Node) -> None:
     if x.dtype not in to.floats or 0 in y.shape:
         to.foreign(node, _evaluate)
         return
-    core = _pooling(node, x.shape).core
+    core = pooling(node, x.shape).core
     plan = core.plan(x.shape, x.strides, y.shape, y.strides, x.dtype.itemsize, _config.ISA)
     to.step(node, plan, src=x, dst=y)
 
