@@ -40,10 +40,10 @@ class _Extent:
         self.given = [node for node in read if node in given]
         wanted = [node for node in nodes if any(user not in inside for user in node.users)]
         self.loose = [node for node in wanted if not isinstance(reader.values[node], Value)]
-        #: Nodes by the value that they name; of several names for one tensor the first counts.
-        self.outputs: dict[Value, list[fx.Node]] = {}
+        #: Nodes by the tensor that they name, which is handed out once.
+        self.outputs: dict[fx.Node, list[fx.Node]] = {}
         for node in wanted:
-            self.outputs.setdefault(reader.values[node], []).append(node)
+            self.outputs.setdefault(reader.aliases.tensor(node), []).append(node)
         functions = [reader.called(node)[0] for node in nodes]
         self.served = Counter(FUNCTIONS[f].__name__ for f in functions if f in FUNCTIONS)
 

@@ -120,9 +120,9 @@ class Aliases:
         """The nodes whose tensors may lie in the memory of this one's."""
         return self.classes[self._root(node)]
 
-    def is_same(self, first: fx.Node, second: fx.Node) -> bool:
-        """Whether both are names for one tensor."""
-        return self._tensor[first] is self._tensor[second]
+    def tensor(self, node: fx.Node) -> fx.Node:
+        """The first name of the tensor that a node is a name for."""
+        return self._tensor[node]
 
     def is_before(self, first: fx.Node, second: fx.Node) -> bool:
         return self.order[first] < self.order[second]

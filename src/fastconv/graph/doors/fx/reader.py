@@ -251,7 +251,7 @@ class Reader:
                 continue
             if other.op == "get_attr" or other in self._given:
                 raise Unknown("it writes to a weight")
-            if other is written or self.aliases.is_same(other, written):
+            if other is written or self.aliases.tensor(other) is self.aliases.tensor(written):
                 yield other
             elif self.aliases.read_after(other, node):
                 raise Unknown(f"it writes to a tensor of which {other.name!r} is another view")
