@@ -175,6 +175,25 @@ def test_channels_last_outside(images):
     assert max_error(net(images.transpose(0, 2, 3, 1)), model(images)) < 1e-5
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("op", ["conv", "map"])
+def test_a_reshape_at_the_end(op, layout):
+    """Its result has its channels last in memory, and what it reads has not."""
+    rng, graph = np.random.default_rng(0), Graph()
+    x = graph.input("x", None, np.float32)
+    if op == "conv":
+        y = graph.add("conv", [x, graph.constant(rng.standard_normal((4, 4, 1, 1), np.float32))])
+    else:
+        y = graph.add("map", [graph.add("flatten", [x])], program=(("affine", 2.0, 0.0),))
+    graph.outputs = [graph.add("reshape", [y], shape=(0, 4, 6, 6))]
+    image = rng.standard_normal((2, 4, 6, 6), np.float32)
+    (right,) = interpret(graph, [image])
+    net = CompiledNet(graph, Options(last=layout == "NHWC"), None, False, 1)
+    if layout == "NHWC":
+        image, right = image.transpose(0, 2, 3, 1), right.transpose(0, 2, 3, 1)
+    assert max_error(net(image), right) < 1e-5
+
+
 class Median(nn.Module):
     """A layer that no graph knows."""
 

@@ -121,6 +121,8 @@ class Listing:
         if source is None or source.producer is None or source in self._places or source in self._homes:
             return
         t, outside = self.types[source], self._homes[value]
+        if outside.strides != dense(outside.shape):
+            return  # its channels come last
         if not self._last.get(source, False) or math.prod(t.shape[2:]) == 1:
             self._homes[source] = outside._replace(shape=t.shape, strides=dense(t.shape))
             self._hand_back(source)

@@ -400,8 +400,8 @@ def compile(
 
     Parameters
     ----------
-    model : fastconv.nn.Module
-        In evaluation mode.
+    model : fastconv.nn.Module, torch.nn.Module or torch.fx.GraphModule
+        In evaluation mode. One of torch's is traced by `torch.fx`.
     input_shape : tuple, or dict of str to tuple, optional
         Shape of the input, batch first, or shapes by the names of the inputs. A size that may vary is None. Without it
         the network takes what comes.
