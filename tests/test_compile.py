@@ -3,6 +3,7 @@
 
 import pickle
 import threading
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import fastconv as fc
 from fastconv import nn
 from fastconv.graph import PASSES, CompiledNet, Graph, run_passes
 from fastconv.graph.listing import Options
+from fastconv.graph.programs import clamp
 from graphs import Random, interpret
 from support import max_error
 
@@ -269,6 +271,49 @@ LAYERS = {
     "nearest": ("resize", {"scale_factor": 2, "mode": "nearest"}),
     "bilinear": ("resize", {"size": (5, 16), "mode": "bilinear", "align_corners": True}),
 }
+
+
+def test_a_column_is_added_to_the_rows_of_a_linear_layer():
+    """It broadcasts with the layer's result, not with the image that the convolution sees in it."""
+    rng = np.random.default_rng(0)
+    graph = Graph("rows")
+    x = graph.input("x", (3, 5), np.float32)
+    y = graph.add("linear", [x, graph.constant(rng.standard_normal((4, 5), np.float32))])
+    column = graph.constant(rng.standard_normal((3, 1), np.float32))
+    graph.outputs = [graph.add("map", [y, column], program=(("add", 1), clamp(0)))]
+    rows = rng.standard_normal((3, 5), np.float32)
+    right = interpret(graph, [rows])[0]
+    run_passes(graph)
+    assert [node.op for node in graph.nodes] == ["linear"]
+    assert max_error(compiled(graph)(rows), right) < 1e-5
+
+
+@pytest.mark.parametrize("padding", [((2, 0), (0, 1)), ((0, 2), (1, 0))])
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("op", ["max_pool", "avg_pool"])
+def test_pooling_with_another_padding_on_each_side(op, ceil, padding):
+    """As of an image with that border, of windows that begin before what lies behind it."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 9)).astype(np.float32)
+    kernel, stride = (3, 2), (2, 3)
+    graph = Graph("pool")
+    more = {"count_include_pad": False} if op == "avg_pool" else {}
+    given = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil, **more}
+    graph.outputs = [graph.add(op, [graph.input("x", x.shape, x.dtype)], **given)]
+    net = compiled(graph)
+    y = net(x)
+    wide = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((b, a + 9) for b, a in padding)), constant_values=np.nan)
+    starts = []
+    for n, k, s, (before, after) in zip(x.shape[2:], kernel, stride, padding, strict=True):
+        last = n + before - 1 if ceil else n + before + after - k
+        starts.append([i for i in range(0, last + 1, s) if not ceil or i < n + before + after - k + s])
+    assert y.shape[2:] == tuple(map(len, starts))
+    fold = np.nanmax if op == "max_pool" else np.nanmean
+    for (i, h), (j, w) in product(enumerate(starts[0]), enumerate(starts[1])):
+        window = wide[:, :, h : h + kernel[0], w : w + kernel[1]]
+        if not np.isnan(window).all():
+            assert max_error(y[:, :, i, j], fold(window, axis=(2, 3))) < 1e-6
+    assert np.array_equal(interpret(graph, [x])[0], y)
+    assert "python" not in [step.algorithm for step in net.summary()]
 
 
 @pytest.mark.parametrize("behind", [False, True])

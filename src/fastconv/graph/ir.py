@@ -120,6 +120,8 @@ class Graph:
     Attributes
     ----------
     inputs, outputs : list of Value
+    output_names : list of str
+        What the model calls its outputs, if it does; otherwise they are called as the values are.
     nodes : list of Node
 
     Examples
@@ -138,6 +140,7 @@ class Graph:
         self.name = name
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
+        self.output_names: list[str] = []
         self.nodes: list[Node] = []
 
     # --- making -----------------------------------------------------------------------------------
@@ -175,6 +178,13 @@ class Graph:
         names = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
         node.outputs = [Value(name, producer=node) for name in names]
         return node
+
+    def adopt(self, node: Node, inputs: Iterable[Value | None]) -> Node:
+        """A node like that of another graph, of other inputs, at the end."""
+        copy = Node(node.op, node.name, list(inputs), attributes=dict(node.attributes))
+        copy.outputs = [Value(value.name, producer=copy) for value in node.outputs]
+        self.nodes.append(copy)
+        return copy
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class Listing:
 
     def array(self, array: np.ndarray, name: str) -> View:
         """An array that is there before the call."""
-        array = np.ascontiguousarray(array)
+        array = np.ascontiguousarray(array).reshape(array.shape)  # NumPy gives what has no axes one
         return View(Buffer(array.nbytes, name, array=array), 0, array.shape, dense(array.shape), array.dtype)
 
     def scratch(self, t: Type, strides: tuple[int, ...], name: str) -> View:

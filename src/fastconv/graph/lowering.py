@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastconv._names import only
 from fastconv.graph import layout, memory
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import Listing, Options, Step
 from fastconv.graph.operators import OPERATORS
+from fastconv.graph.operators.shape import sizes
 from fastconv.graph.views import Type
 
-__all__ = ["infer", "lower"]
+__all__ = ["infer", "known_types", "lower", "specialise"]
 __dir__ = only(__all__)
 
 
@@ -36,6 +39,95 @@ def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
             raise _named(node, error) from error
         types.update(zip(node.outputs, found, strict=True))
     return types
+
+
+def known_types(graph: Graph) -> tuple[Type, ...] | None:
+    """The types of the inputs, if none of their sizes is open."""
+    types = []
+    for value in graph.inputs:
+        if value.shape is None or None in value.shape:
+            return None
+        types.append(Type(value.shape, value.dtype))  # type: ignore[arg-type]
+    return tuple(types)
+
+
+def specialise(graph: Graph, inputs: Sequence[Type]) -> Graph:
+    """The graph as it is for inputs of these types: sizes are numbers, and what is computed from those is, too.
+
+    A step in Python whose inputs have become constants is asked whether it is a node of the graph by now
+    (``call.translated``). A graph that asks for no sizes and has no such step is returned as it is.
+    """
+    if not any(node.op == "shape" or _may_be_another(node) for node in graph.nodes):
+        return graph
+    made = Graph(graph.name)
+    made.output_names = list(graph.output_names)
+    values: dict[Value, Value] = {}
+    types: dict[Value, Type] = {}
+    for value, t in zip(graph.inputs, inputs, strict=True):
+        values[value] = made.input(value.name, value.shape, t.dtype)
+        types[values[value]] = t
+    for node in graph.nodes:
+        given = [None if v is None else values.get(v, v) for v in node.inputs]
+        try:
+            results = _specialised(made, node, given, types)
+        except _WRONG as error:
+            raise _named(node, error) from error
+        values.update(zip(node.outputs, results, strict=True))
+    made.outputs = [values.get(value, value) for value in graph.outputs]
+    made.verify()
+    return made
+
+
+def _may_be_another(node: Node) -> bool:
+    return node.op == "python" and hasattr(node.attributes["call"], "translated")
+
+
+def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dict[Value, Type]) -> Sequence[Value]:
+    """The outputs of a node, which is added to the graph, or others are that do the same, or none."""
+    reads = [v for v in given if v is not None]
+    for value in reads:
+        if value.constant is not None:
+            types[value] = Type(value.constant.shape, value.constant.dtype)
+    if _may_be_another(node):
+        known: dict[Value, Any] = {v: types[v] for v in reads}
+        start = len(graph.nodes)
+        others = node.attributes["call"].translated(graph, reads, known)
+        if others is not None:
+            added, graph.nodes[start:] = graph.nodes[start:], []
+            found: dict[Value, Value] = {}
+            for other in added:
+                inputs = [None if v is None else found.get(v, v) for v in other.inputs]
+                found.update(zip(other.outputs, _specialised(graph, other, inputs, types), strict=True))
+            return [found.get(v, v) for v in others]
+    constants = _folded(node, given, types)
+    if constants is not None:
+        return [graph.constant(array, value.name) for array, value in zip(constants, node.outputs, strict=True)]
+    copy = graph.adopt(node, given)
+    found_types = OPERATORS[node.op].infer(copy, [None if v is None else types[v] for v in given])
+    types.update(zip(copy.outputs, found_types, strict=True))
+    return copy.outputs
+
+
+_FOLDED = 1 << 16  # bytes of constants that are computed with at once, as sizes are; weights wait until they are needed
+
+
+def _folded(node: Node, given: list[Value | None], types: dict[Value, Type]) -> Sequence[np.ndarray] | None:
+    """What a node computes, if that is known by now."""
+    reads = [v for v in given if v is not None]
+    if node.op == "shape":
+        return [sizes(node, types[reads[0]].shape)]
+    if any(v.constant is None for v in reads):
+        return None
+    call = node.attributes["call"] if node.op == "python" else None
+    small = sum(types[v].nbytes for v in reads) <= _FOLDED
+    if not (small if call is None else getattr(call, "is_pure", False)):
+        return None
+    return OPERATORS[node.op].evaluate(node, [None if v is None else _array(v) for v in given])
+
+
+def _array(value: Value) -> np.ndarray:
+    assert value.constant is not None
+    return value.constant.array()
 
 
 def lower(graph: Graph, types: dict[Value, Type], options: Options, pack: Any) -> list[Step]:

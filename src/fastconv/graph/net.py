@@ -18,6 +18,7 @@ from fastconv._names import only
 from fastconv.graph.doors import read
 from fastconv.graph.ir import Constant, Graph, Shape
 from fastconv.graph.listing import Options
+from fastconv.graph.lowering import known_types, specialise
 from fastconv.graph.passes import run_passes
 from fastconv.graph.profile import Profile, Summary, profile_of, summary_of
 from fastconv.graph.program import Program
@@ -109,18 +110,9 @@ class CompiledNet:
         self._lock = threading.RLock()
         self._arenas: list[np.ndarray] = []
         self._names = [value.name for value in self.graph.inputs]
-        known = self._known()
+        known = known_types(self.graph)
         if known is not None:
             self._program(known)
-
-    def _known(self) -> tuple[Type, ...] | None:
-        """The types of the inputs, if none of their sizes is open."""
-        types = []
-        for value in self.graph.inputs:
-            if value.shape is None or None in value.shape:
-                return None
-            types.append(Type(value.shape, value.dtype))  # type: ignore[arg-type]
-        return tuple(types)
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -130,11 +122,12 @@ class CompiledNet:
 
     @property
     def outputs(self) -> list[Tensor]:
-        known = self._known()
-        types = self._program(known).outputs if known else None
+        known = known_types(self.graph)
+        types = None if known is None else self._program(known).outputs
+        names = self.graph.output_names or [value.name for value in self.graph.outputs]
         if types is None:
-            return [Tensor(v.name, None, np.dtype(self.graph.inputs[0].dtype)) for v in self.graph.outputs]
-        return [Tensor(v.name, self._outward(t.shape), t.dtype) for v, t in zip(self.graph.outputs, types, strict=True)]
+            return [Tensor(name, None, np.dtype(self.graph.inputs[0].dtype)) for name in names]
+        return [Tensor(name, self._outward(t.shape), t.dtype) for name, t in zip(names, types, strict=True)]
 
     def _outward(self, shape: Any) -> Any:
         """A shape in the order that callers see, from that of the graph."""
@@ -198,7 +191,7 @@ class CompiledNet:
             if self._options.last and array.ndim > 2:
                 shape = (shape[0], shape[-1], *shape[1:-1])
             types.append(Type(shape, array.dtype))
-            arrays.append(np.ascontiguousarray(array))
+            arrays.append(np.ascontiguousarray(array).reshape(array.shape))  # NumPy gives what has no axes one
         return arrays, self._program(tuple(types))
 
     def _in_order(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
@@ -400,8 +393,8 @@ def compile(
 
     Parameters
     ----------
-    model : fastconv.nn.Module, torch.nn.Module or torch.fx.GraphModule
-        In evaluation mode. One of torch's is traced by `torch.fx`.
+    model : fastconv.nn.Module, torch.nn.Module, torch.fx.GraphModule, onnx.ModelProto or path
+        In evaluation mode. One of torch's is traced by `torch.fx`; a path is that of an ONNX file.
     input_shape : tuple, or dict of str to tuple, optional
         Shape of the input, batch first, or shapes by the names of the inputs. A size that may vary is None. Without it
         the network takes what comes.
@@ -448,6 +441,9 @@ def compile(
     threads = None if threads is None else _args.integer(threads, "threads", 1)
     cache_size = _args.integer(cache_size, "cache_size", 1)
     graph = read(model, _shapes(input_shape, last))
+    known = known_types(graph)
+    if known is not None:
+        graph = specialise(graph, known)
     run_passes(graph, without)
     return CompiledNet(graph, Options(strict, batch_invariant, last), threads, keep_weights, cache_size)
 

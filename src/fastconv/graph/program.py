@@ -15,7 +15,7 @@ from fastconv._names import only
 from fastconv.graph import memory
 from fastconv.graph.ir import Graph
 from fastconv.graph.listing import Options, Step
-from fastconv.graph.lowering import infer, lower
+from fastconv.graph.lowering import infer, lower, specialise
 from fastconv.graph.views import Buffer, Type, View
 
 __all__ = ["Program"]
@@ -111,6 +111,7 @@ class Program:
 
     def __init__(self, graph: Graph, inputs: Sequence[Type], options: Options, pack: Any) -> None:
         self.inputs = list(inputs)
+        graph = specialise(graph, inputs)
         types = infer(graph, inputs)
         self.steps = lower(graph, types, options, pack)
         self.arena_bytes, self.least_bytes = memory.arrange(self.steps)

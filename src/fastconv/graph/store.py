@@ -59,6 +59,7 @@ def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str
             for node in graph.nodes
         ],
         "outputs": [numbers[v] for v in graph.outputs],
+        "output_names": graph.output_names,
     }
     text = np.frombuffer(json.dumps(described).encode(), np.uint8)
     io.save({_GRAPH: text, **arrays}, path)
@@ -111,6 +112,9 @@ def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph
         graph.nodes.append(node)
         values.extend(node.outputs)
     graph.outputs = [values[_index(i, values)] for i in described["outputs"]]
+    graph.output_names = [str(name) for name in described.get("output_names", ())]
+    if graph.output_names and len(graph.output_names) != len(graph.outputs):
+        raise ValueError(f"it names {len(graph.output_names)} of {len(graph.outputs)} outputs")
     graph.verify()
     return graph
 

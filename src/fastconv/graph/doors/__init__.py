@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -25,4 +26,18 @@ def read(model: Any, shapes: Any) -> Graph:
         from fastconv.graph.doors.fx import read_torch
 
         return read_torch(model, shapes)
-    raise TypeError(f"model is {_args.said(model)}; it needs to be a fastconv.nn.Module or a torch.nn.Module")
+    if isinstance(model, (str, os.PathLike)) or type(model).__name__ == "ModelProto":
+        try:
+            from fastconv.graph.doors.onnx import read_onnx
+        except ModuleNotFoundError as error:
+            if error.name != "onnx":
+                raise
+            raise ModuleNotFoundError(
+                "ONNX models are read with the package onnx: pip install onnx", name="onnx"
+            ) from error
+
+        return read_onnx(model, shapes)
+    raise TypeError(
+        f"model is {_args.said(model)}; it needs to be a fastconv.nn.Module, a torch.nn.Module, an onnx.ModelProto, or "
+        "the path of an ONNX file"
+    )

@@ -105,7 +105,8 @@ def _evaluate_linear(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np
 
 def _lower_conv(to: Listing, node: Node) -> None:
     x, weight = to.view(node.inputs[0]), to.type(node.inputs[1])
-    _lower(to, node, x, weight.shape, geometry(node, x.shape, weight.shape), to.result(node))
+    y = to.result(node)
+    _lower(to, node, x, weight.shape, geometry(node, x.shape, weight.shape), y, y)
 
 
 def _lower_linear(to: Listing, node: Node) -> None:
@@ -117,10 +118,11 @@ def _lower_linear(to: Listing, node: Node) -> None:
     if rows is None or written is None:
         to.foreign(node, _evaluate(node))
         return
-    _lower(to, node, rows, weight, geometry(Node("linear", node.name, []), rows.shape, weight), written)
+    _lower(to, node, rows, weight, geometry(Node("linear", node.name, []), rows.shape, weight), written, y)
 
 
-def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View) -> None:
+def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View, whole: View) -> None:
+    """``y`` is the result as the convolution has it, ``whole`` as the node does, with which the residual broadcasts."""
     constant = node.inputs[1].constant if node.inputs[1] is not None else None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     residual = to.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
@@ -130,7 +132,7 @@ def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.G
     finish = node.attributes.get("finish", ())
     added = residual
     if residual is not None and residual.shape != y.shape:
-        added = reshaped(residual, y.shape)
+        added = reshaped(residual, y.shape) if math.prod(residual.shape) == math.prod(y.shape) else None
     if added is not None and added.strides != y.strides:
         added = None
     takes = residual is None or added is not None
@@ -153,7 +155,7 @@ def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.G
     to.step(node, plan, src=x, wei=packed, residual=added if takes else None, dst=y, in_place=added if takes else None)
     if fused is None:
         rest = finish if takes else (("add", 1), *finish)
-        to.elementwise(node, rest, y, () if takes or residual is None else (residual,), y)
+        to.elementwise(node, rest, whole, () if takes or residual is None else (residual,), whole)
 
 
 def _evaluate(node: Node) -> Any:

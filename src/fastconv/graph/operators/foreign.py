@@ -26,7 +26,10 @@ def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarra
 
 
 def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
-    """By trying it on zeros: what it does to shapes, only it knows."""
+    """It may know what it does to shapes (``call.infer``), or else is tried on zeros."""
+    if hasattr(node.attributes["call"], "infer"):
+        known = [None if v.constant is None else v.constant.array() for v in node.given()]
+        return node.attributes["call"].infer([t for t in types if t is not None], known)
     arrays = [None if t is None else np.zeros(t.shape, t.dtype) for t in types]
     return [Type(y.shape, y.dtype) for y in _evaluate(node, arrays)]
 

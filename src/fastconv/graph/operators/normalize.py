@@ -134,13 +134,20 @@ def _infer_response(node: Node, types: Sequence[Type | None]) -> list[Type]:
     return [x]
 
 
-def _response_arguments(node: Node) -> tuple[int, float, float, float]:
+def _response_window(node: Node) -> tuple[int, int, float, float, float]:
+    """As `norm.lrn_window`; ``before`` says how far a window reaches down, where that is not torch's half."""
     a = node.attributes
-    return a["size"], a["alpha"], a["beta"], a["k"]
+    before, after, *numbers = norm.lrn_window(a["size"], a["alpha"], a["beta"], a["k"])
+    down = a.get("before", before)
+    return (down, before + after - down, *numbers)
 
 
 def _evaluate_response(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    return [np.asarray(F.local_response_norm(first(arrays), *_response_arguments(node)))]
+    x = first(arrays)
+    before, after, share, beta, k = _response_window(node)
+    squares = np.pad(np.square(x, dtype=np.float64), [(0, 0), (before, after), *((0, 0),) * (x.ndim - 2)])
+    energy = sum(squares[:, i : i + x.shape[1]] for i in range(before + after + 1))
+    return [(x / (k + share * energy) ** beta).astype(x.dtype)]
 
 
 def _lower_response(to: Listing, node: Node) -> None:
@@ -148,7 +155,7 @@ def _lower_response(to: Listing, node: Node) -> None:
     if x.dtype not in to.floats:
         to.foreign(node, _evaluate_response)
         return
-    y, window = to.result(node), norm.lrn_window(*_response_arguments(node))
+    y, window = to.result(node), _response_window(node)
     plan = _core.lrn_plan(_axes(x, y, (1,)), *window, _args.FLOATS[x.dtype], _config.ISA)
     to.step(node, plan, src=x, dst=y)
 

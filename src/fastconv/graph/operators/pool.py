@@ -28,14 +28,36 @@ def pooling(node: Node, shape: tuple[int, ...]) -> _windows.Pooling:
     kind = _windows.MAX if node.op.endswith("max_pool") else _windows.AVG
     if node.op.startswith("adaptive"):
         return _windows.Pooling(_windows.adaptive(images, a["output_size"]), kind)
-    windows = _windows.strided(
-        images, a["kernel_size"], a.get("stride"), a.get("padding", 0), a.get("dilation", 1), a.get("ceil_mode", False)
-    )
+    windows = _strided(images, a)
     if kind == _windows.MAX:
         return _windows.Pooling(windows, kind)
     return _windows.Pooling(
         windows, kind, a.get("count_include_pad", True), _windows.divisor(a.get("divisor_override"))
     )
+
+
+def _strided(images: _windows.Images, a: dict[str, Any]) -> _windows.Windows:
+    """Windows that move; ``padding`` may be pairs, before and after each axis, of any width."""
+    padding = a.get("padding", 0)
+    if not isinstance(padding, tuple) or not any(isinstance(pair, tuple) for pair in padding):
+        return _windows.strided(
+            images, a["kernel_size"], a.get("stride"), padding, a.get("dilation", 1), a.get("ceil_mode", False)
+        )
+    rank = images.rank
+    kernel = _args.per_axis(a["kernel_size"], rank, "kernel_size", 1)
+    steps = _windows.steps_of(a.get("stride"), kernel)
+    dilations = _args.per_axis(a.get("dilation", 1), rank, "dilation", 1)
+    needs(len(padding) == rank, "padding is {}; it needs {} pairs", padding, rank)
+    out = []
+    for n, k, s, d, (before, after) in zip(images.size, kernel, steps, dilations, padding, strict=True):
+        room = n + before + after - d * (k - 1) - 1
+        count = (-(-room // s) if a.get("ceil_mode", False) else room // s) + 1
+        if (count - 1) * s >= n + before:
+            count -= 1 if a.get("ceil_mode", False) else 0  # it would see nothing but what lies behind
+        needs(room >= 0 and count > 0, "its input has size {}; a window does not fit into {}", images.size, padding)
+        out.append(count)
+    before, after = zip(*padding, strict=True)
+    return _windows.Windows(tuple(out), tuple(zip(kernel, steps, dilations, before, after, strict=True)))
 
 
 def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -46,7 +68,14 @@ def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
 def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     x = first(arrays)
     arguments: dict[str, Any] = dict(node.attributes)
-    return [getattr(F, f"{node.op}{x.ndim - 2}d")(x, **arguments)]
+    if not isinstance(arguments.get("padding"), tuple) or isinstance(arguments["padding"][0], int):
+        return [getattr(F, f"{node.op}{x.ndim - 2}d")(x, **arguments)]
+    (t,) = _infer(node, [Type(x.shape, x.dtype)])
+    src = _args.computed(x)
+    y = np.empty(t.shape, src.dtype)
+    if y.size:
+        pooling(node, x.shape).core.forward(src, y, None, _config.ISA, _config.get_num_threads())
+    return [y.astype(x.dtype, copy=False)]
 
 
 def _lower(to: Listing, node: Node) -> None:

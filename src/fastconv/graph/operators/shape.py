@@ -21,7 +21,7 @@ from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, first, needs
 from fastconv.graph.views import Type, dense, reshaped
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "sizes"]
 __dir__ = only(__all__)
 
 
@@ -59,11 +59,34 @@ def _flat_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:start], math.prod(shape[start : stop + 1]), *shape[stop + 1 :])
 
 
+def _squeezed_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without axes of one element: those that are named, or all."""
+    axes, rank = node.attributes["axes"], len(shape)
+    chosen = [i for i, n in enumerate(shape) if n == 1] if axes is None else [a + rank if a < 0 else a for a in axes]
+    ones = all(0 <= a < rank and shape[a] == 1 for a in chosen)
+    needs(ones, "its input has shape {}; axes {} of it need one element each", shape, axes)
+    return tuple(n for i, n in enumerate(shape) if i not in chosen)
+
+
+def _unsqueezed_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """With axes of one element, counted in the result."""
+    axes = node.attributes["axes"]
+    rank = len(shape) + len(axes)
+    chosen = {a + rank if a < 0 else a for a in axes}
+    fits = len(chosen) == len(axes) and all(0 <= a < rank for a in chosen)
+    needs(fits, "its input has shape {}; it cannot get axes {}", shape, axes)
+    left = iter(shape)
+    return tuple(1 if i in chosen else next(left) for i in range(rank))
+
+
+_SHAPES = {"flatten": _flat_shape, "squeeze": _squeezed_shape, "unsqueeze": _unsqueezed_shape}
+
+
 def _wanted_shape(node: Node, shapes: Shapes) -> tuple[int, ...]:
     """What is asked for; 0 is the input's own size, -1 whatever is left."""
     shape = shapes[0]
-    if node.op == "flatten":
-        return _flat_shape(node, shape)
+    if node.op != "reshape":
+        return _SHAPES[node.op](node, shape)
     entries = node.attributes["shape"]
     needs(
         all(n != 0 or i < len(shape) for i, n in enumerate(entries)),
@@ -96,6 +119,28 @@ def _lower_reshape(to: Listing, node: Node) -> None:
         to.elementwise(node, (), x, (), packed)
         y = packed._replace(shape=shape, strides=dense(shape))
     to.alias(node, y)
+
+
+# --- sizes as numbers -------------------------------------------------------------------------------------------------
+
+
+def sizes(node: Node, shape: tuple[int, ...]) -> np.ndarray:
+    """Those of the axes from start to stop, or the product of all."""
+    if node.attributes.get("product"):
+        return np.asarray(math.prod(shape), np.int64)
+    return np.asarray(shape[node.attributes.get("start", 0) : node.attributes.get("stop")], np.int64)
+
+
+def _infer_sizes(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    return [Type(sizes(node, first(types).shape).shape, np.dtype(np.int64))]
+
+
+def _evaluate_sizes(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    return [sizes(node, first(arrays).shape)]
+
+
+def _lower_sizes(to: Listing, node: Node) -> None:
+    to.foreign(node, _evaluate_sizes)
 
 
 # --- order of axes ----------------------------------------------------------------------------------------------------
@@ -236,6 +281,9 @@ def _lower_identity(to: Listing, node: Node) -> None:
 OPERATORS = (
     Operator("flatten", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first", is_view=True),
     Operator("reshape", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first", is_view=True),
+    Operator("squeeze", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first", is_view=True),
+    Operator("unsqueeze", _infer_reshape, _evaluate_reshape, _lower_reshape, order="first", is_view=True),
+    Operator("shape", _infer_sizes, _evaluate_sizes, _lower_sizes),
     Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first", is_view=True),
     Operator("slice", _infer_slice, _evaluate_slice, _lower_slice, is_view=True),
     Operator("concat", _infer_concat, _evaluate_concat, _lower_concat),

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From a model to a graph: inputs, constants, and node after node."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, external_data_helper, helper, inliner, numpy_helper
+
+from fastconv._names import only
+from fastconv.graph.doors.onnx.layers import modern
+from fastconv.graph.doors.onnx.reference import ReferenceStep, captured
+from fastconv.graph.doors.onnx.site import Known
+from fastconv.graph.ir import Graph, Shape, Value
+
+__all__ = ["OLDEST", "read_onnx"]
+__dir__ = only(__all__)
+
+OLDEST = 7  # opset; before it, operands did not broadcast as in NumPy
+_SMALL = 1024  # elements of constants that say something about shapes
+
+
+def read_onnx(model: Any, shapes: Any) -> Graph:
+    """The graph of a model, or of the file that has it; ``shapes`` as for `fastconv.compile`.
+
+    Raises
+    ------
+    ValueError
+        If the file is none, or the model makes no sense; what is wrong with it is named.
+    NotImplementedError
+        If the model is of an opset, or has an operator, that nobody here knows.
+    """
+    name = "model"
+    if not isinstance(model, ModelProto):
+        path = Path(os.fspath(model))
+        name, model = path.stem, _loaded(path)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    return _Reader(model, name).read(shapes)
+
+
+def _loaded(path: Path) -> ModelProto:
+    try:
+        model = onnx.load(path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is no ONNX model that can be read: {error}") from error
+    if not model.HasField("graph") or not model.opset_import:
+        raise ValueError(f"{path} is no ONNX model that can be read: there is no graph in it, or no opset")
+    return model
+
+
+def array_of(tensor: TensorProto) -> np.ndarray:
+    """The numbers of a tensor, in place where they lie as NumPy has them."""
+    said = f"tensor {tensor.name!r}"
+    if external_data_helper.uses_external_data(tensor):
+        raise ValueError(f"{said} is in a file of its own: load the model with onnx.load, or give its path")
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        plain = tensor.HasField("raw_data") and dtype.kind in "fiub" and dtype.isbuiltin == 1
+        if plain and sys.byteorder == "little":
+            return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))
+        array = np.asarray(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{said} of shape {tuple(tensor.dims)} is damaged: {error}") from error
+    return array
+
+
+class _Reader:
+    def __init__(self, model: ModelProto, name: str) -> None:
+        self.model, self.proto = model, model.graph
+        self.graph = Graph(model.graph.name or name)
+        self.opsets = {entry.domain: entry.version for entry in model.opset_import}
+        if "ai.onnx" in self.opsets:
+            self.opsets.setdefault("", self.opsets.pop("ai.onnx"))
+        newest, opset = onnx.defs.onnx_opset_version(), self.opsets.get("", OLDEST)
+        if not OLDEST <= opset <= newest:
+            raise NotImplementedError(
+                f"the model is of opset {opset}; it needs {OLDEST} to {newest}, the newest of onnx"
+            )
+        self.values: dict[str, Value] = {}
+        self.known: dict[Value, Known] = {}
+
+    def read(self, shapes: Any) -> Graph:
+        for tensor in self.proto.initializer:
+            self.values[tensor.name] = self.graph.constant(array_of(tensor), tensor.name)
+        for sparse in self.proto.sparse_initializer:
+            name = sparse.values.name
+            raise NotImplementedError(f"tensor {name!r} is sparse; a network needs dense ones")
+        self._inputs(shapes)
+        self.types = self._types()
+        for number, node in enumerate(self.proto.node):
+            self._node(node, number)
+        for output in self.proto.output:
+            if output.name not in self.values:
+                raise ValueError(f"the model returns {output.name!r}, which nothing computes")
+            self.graph.outputs.append(self.values[output.name])
+            self.graph.output_names.append(output.name)
+        self.graph.verify()
+        return self.graph
+
+    # --- what is known before ---------------------------------------------------------------------
+
+    def _inputs(self, shapes: Any) -> None:
+        given = [value for value in self.proto.input if value.name not in self.values]
+        names = [value.name for value in given]
+        if shapes is not None and not isinstance(shapes, Mapping):
+            if not names:
+                raise ValueError("input_shape is given; the model has no inputs")
+            shapes = {names[0]: shapes}
+        unknown = [name for name in shapes or {} if name not in names]
+        if unknown:
+            raise ValueError(f"input_shape names {unknown[0]!r}; the inputs are {', '.join(names)}")
+        for info in given:
+            if not info.type.HasField("tensor_type"):
+                kind = info.type.WhichOneof("value") or "value without a type"
+                raise NotImplementedError(f"input {info.name!r} is a {kind}; a network needs arrays")
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
+            if dtype.hasobject:
+                raise NotImplementedError(f"input {info.name!r} is of strings; a network needs numbers")
+            shape = _filled(info.name, _sizes(info), (shapes or {}).get(info.name))
+            value = self.graph.input(info.name, shape, dtype)
+            self.values[info.name] = value
+            self.known[value] = Known(dtype, shape)
+
+    def _types(self) -> dict[str, Known]:
+        """What ONNX infers of all values, from the inputs' shapes as they were asked for, without large constants."""
+        light = onnx.GraphProto(name="types")
+        light.node.extend(self.proto.node)
+        for value in self.graph.inputs:
+            element = helper.np_dtype_to_tensor_dtype(value.dtype)
+            light.input.append(helper.make_tensor_value_info(value.name, element, value.shape))
+        for tensor in self.proto.initializer:
+            dims = tuple(tensor.dims)
+            light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, dims))
+            if np.prod(dims, dtype=np.int64) <= _SMALL:
+                light.initializer.append(tensor)
+        light.output.extend(onnx.ValueInfoProto(name=value.name) for value in self.proto.output)
+        model = helper.make_model(light, opset_imports=self.model.opset_import)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        except Exception:  # it refuses what is wrong, too; that is named where it is met
+            return {}
+        found = {}
+        for info in (*inferred.value_info, *inferred.output):
+            element = info.type.tensor_type.elem_type
+            if info.type.HasField("tensor_type") and element:
+                found[info.name] = Known(np.dtype(helper.tensor_dtype_to_np_dtype(element)), _sizes(info))
+        return found
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def _node(self, node: onnx.NodeProto, number: int) -> None:
+        name = node.name or next((out for out in node.output if out), f"number {number}")
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain != node.domain:
+            node = _copied(node, domain=domain)
+        for read in (*node.input, *captured(node)):
+            if read and read not in self.values:
+                raise ValueError(f"node {name!r} ({node.op_type}) reads {read!r}, which nothing before it computes")
+        if domain not in self.opsets:
+            raise ValueError(f"node {name!r} is of {domain!r}, of which the model does not say the version")
+        node, opsets = modern(node, self.opsets, lambda array: self._own(f"{name} scales", array))
+        names = list(dict.fromkeys(n for n in (*node.input, *captured(node)) if n))
+        step = ReferenceStep(node, opsets, names)
+        if not step.outputs:
+            return
+        inputs = [self.values[n] for n in names]
+        try:
+            made = step.translated(self.graph, inputs, self.known)
+            if made is None:
+                step.prepare()
+                made = self.graph.add_node("python", inputs, len(step.outputs), name, call=step).outputs
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise type(error)(f"node {name!r} ({step.said}): {error}") from error
+        for out, value in zip(step.outputs, made, strict=True):
+            if out in self.values:
+                raise ValueError(f"node {name!r} ({node.op_type}) writes {out!r}, which is there already")
+            self.values[out] = value
+            if value.constant is None and value not in self.known:
+                self.known[value] = self.types.get(out, Known())
+
+    def _own(self, name: str, array: np.ndarray) -> str:
+        """A constant that the model has in another form."""
+        self.values[name] = self.graph.constant(array, name)
+        return name
+
+
+def _copied(node: onnx.NodeProto, **changes: Any) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for key, value in changes.items():
+        setattr(copy, key, value)
+    return copy
+
+
+def _sizes(info: onnx.ValueInfoProto) -> Shape | None:
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in tensor.shape.dim)
+
+
+def _filled(name: str, own: Shape | None, asked: Shape | None) -> Shape | None:
+    """The model's shape with what was asked for; None asks for nothing."""
+    if asked is None or own is None:
+        return own if asked is None else asked
+    if len(asked) != len(own):
+        raise ValueError(f"input_shape is {asked} for {name!r}; the model says {len(own)} axes: {own}")
+    return tuple(n if m is None else m for n, m in zip(own, asked, strict=True))

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Steps in Python, by `onnx.reference`: nodes that the graph has no operator for.
+
+Where the sizes of a graph are known, what such a node reads may be, too: then it may turn out to be one that the graph
+has an operator for after all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from fastconv._names import only
+from fastconv.graph.doors.onnx.site import TRANSLATORS, Known, Site
+from fastconv.graph.ir import Graph, Value
+from fastconv.graph.views import Type
+
+__all__ = ["ReferenceStep", "captured"]
+__dir__ = only(__all__)
+
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+
+_CHANGED = {"Softmax", "LogSoftmax", "Hardmax"}  # in opset 13; the reference has the later meaning
+
+
+def captured(node: NodeProto) -> list[str]:
+    """What the graphs in a node's attributes read from around it."""
+    names: list[str] = []
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names += _free(graph)
+    return list(dict.fromkeys(names))
+
+
+def _free(graph: onnx.GraphProto) -> list[str]:
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    free: list[str] = []
+    for node in graph.node:
+        free += [name for name in (*node.input, *captured(node)) if name and name not in own]
+        own.update(node.output)
+    free += [v.name for v in graph.output if v.name not in own]
+    return free
+
+
+class ReferenceStep:
+    """What a node does to arrays. It is called with those inputs that are given, and returns the outputs that are."""
+
+    def __init__(self, node: NodeProto, opsets: dict[str, int], names: Sequence[str]) -> None:
+        self.node, self.opsets = node, opsets
+        self.names = list(names)  # of what it reads
+        self.outputs = [name for name in node.output if name]
+        self._evaluator: ReferenceEvaluator | None = None
+
+    def __getstate__(self) -> Any:
+        return self.node.SerializeToString(), self.opsets, self.names
+
+    def __setstate__(self, state: Any) -> None:
+        text, opsets, names = state
+        self.__init__(NodeProto.FromString(text), opsets, names)  # type: ignore[misc]
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether it always returns the same for the same arrays."""
+        return self.node.op_type not in _RANDOM and not any(a.HasField("g") or a.graphs for a in self.node.attribute)
+
+    @property
+    def said(self) -> str:
+        """The operator, with domain and version."""
+        domain = self.node.domain
+        return f"{domain + '.' if domain else ''}{self.node.op_type}-{self.opsets.get(domain, 1)}"
+
+    def _model(self, types: Sequence[Type] | None, constants: Sequence[np.ndarray | None]) -> onnx.ModelProto:
+        inputs, initializers = [], []
+        for at, name in enumerate(self.names):
+            if types is None:
+                inputs.append(onnx.ValueInfoProto(name=name))
+            else:
+                element = helper.np_dtype_to_tensor_dtype(types[at].dtype)
+                inputs.append(helper.make_tensor_value_info(name, element, types[at].shape))
+                if constants[at] is not None:
+                    initializers.append(numpy_helper.from_array(constants[at], name))
+        outputs = [onnx.ValueInfoProto(name=name) for name in self.outputs]
+        graph = helper.make_graph([self.node], "node", inputs, outputs, initializers)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
+        return helper.make_model(graph, opset_imports=opsets)
+
+    def prepare(self) -> None:
+        """NotImplementedError if nobody knows the operator, or `onnx.reference` not as it was in this opset."""
+        if not self.node.domain and self.node.op_type in _CHANGED and self.opsets.get("", 0) < 13:
+            axis = next((a.i for a in self.node.attribute if a.name == "axis"), 1)
+            if axis != -1:
+                raise NotImplementedError(f"{self.said} along axis {axis}, which meant all axes from there on")
+        if self._evaluator is None:
+            try:
+                self._evaluator = ReferenceEvaluator(self._model(None, ()))
+            except Exception as error:
+                raise NotImplementedError(
+                    f"{self.said} is neither an operator of fastconv nor of onnx.reference: {_first_line(error)}"
+                ) from error
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        self.prepare()
+        assert self._evaluator is not None
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results = self._evaluator.run(self.outputs, dict(zip(self.names, arrays, strict=True)))
+        for name, result in zip(self.outputs, results, strict=True):
+            if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.hasobject or result.dtype.kind in "US":
+                raise NotImplementedError(f"{self.said} returns {name!r}, which is no array of numbers")
+        return [np.asarray(result) for result in results]
+
+    def infer(self, types: Sequence[Type], constants: Sequence[np.ndarray | None]) -> list[Type]:
+        """Types of the outputs: as ONNX infers them, or by trying it.
+
+        Raises
+        ------
+        NotImplementedError
+            If the shapes depend on the numbers.
+        """
+        small = [c if c is not None and c.size <= 4096 else None for c in constants]
+        found = self._inferred(types, small)
+        if found is not None:
+            return found
+        tries = []
+        for fill in (np.zeros, np.ones):
+            given = [c if c is not None else fill(t.shape, t.dtype) for t, c in zip(types, constants, strict=True)]
+            try:
+                tries.append([Type(y.shape, y.dtype) for y in self(*given)])
+            except NotImplementedError:
+                raise
+            except Exception as error:
+                raise ValueError(f"{self.said} cannot be computed: {_first_line(error)}") from error
+        if tries[0] != tries[1]:
+            raise NotImplementedError(
+                f"the shape of what {self.said} returns depends on the numbers that it reads; a network needs shapes "
+                "that depend on those of its inputs alone"
+            )
+        return tries[0]
+
+    def _inferred(self, types: Sequence[Type], constants: Sequence[np.ndarray | None]) -> list[Type] | None:
+        try:
+            model = onnx.shape_inference.infer_shapes(self._model(types, constants), strict_mode=True, data_prop=True)
+        except Exception:  # of operators that it does not know
+            return None
+        found = []
+        for value in model.graph.output:
+            tensor = value.type.tensor_type
+            sizes: list[Any] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+            if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or None in sizes:
+                return None
+            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+            if dtype.hasobject:
+                raise NotImplementedError(f"{self.said} returns {value.name!r}, which is no array of numbers")
+            found.append(Type(tuple(sizes), dtype))
+        return found
+
+    def translated(self, graph: Graph, inputs: list[Value], known: dict[Value, Known]) -> list[Value] | None:
+        """Nodes of the graph that do the same, if there are any, and the values of the outputs that are given."""
+        given = dict(zip(self.names, inputs, strict=True))
+        reads = [given[name] if name else None for name in self.node.input]
+        site = Site(graph, self.node, self.opsets.get(self.node.domain, 1), reads, known)
+        translator = TRANSLATORS.get((self.node.domain, self.node.op_type))
+        made = None if translator is None else translator(site)
+        if made is None:
+            return None
+        values = made if isinstance(made, list) else [made]
+        return [v for v, name in zip(values, self.node.output, strict=False) if name and v is not None]
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""ONNX models compute what `onnx.reference` says, and ONNX Runtime, through steps of the core or of Python."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from support import max_error
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+import fastconv.onnx  # noqa: E402
+
+NEWEST = onnx.defs.onnx_opset_version()
+
+
+def array(*shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def model_of(nodes, inputs, constants=(), outputs=("y",), opset=17, name="test"):
+    """A model from nodes; ``inputs`` by name: an array, or (dtype, shape)."""
+    infos = []
+    for key, value in dict(inputs).items():
+        dtype, shape = value if isinstance(value, tuple) else (value.dtype, value.shape)
+        infos.append(helper.make_tensor_value_info(key, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape))
+    made = [numpy_helper.from_array(np.asarray(value), key) for key, value in dict(constants).items()]
+    wanted = [helper.make_empty_tensor_value_info(key) for key in outputs]
+    graph = helper.make_graph(list(nodes), name, infos, wanted, made)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=min(8, onnx.IR_VERSION))
+
+
+def results(net, inputs):
+    y = net(**inputs)
+    return list(y) if isinstance(y, tuple) else [y]
+
+
+def algorithms(net):
+    return [row.algorithm for row in net.summary()]
+
+
+def node(op, reads="x", writes="y", **attributes):
+    return helper.make_node(op, reads.split(","), writes.split(","), f"the {op}", **attributes)
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+X = array(2, 6, 9, 7)
+W = array(8, 3, 3, 3, seed=1) / 5
+ints = np.asarray
+#: Nodes with a step of their own: (operator, attributes, the input, constants, opset).
+OWN = {
+    "conv": ("Conv", {"group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}, X, [W, array(8, seed=2)], 17),
+    "conv, same upper": ("Conv", {"group": 2, "auto_pad": "SAME_UPPER", "strides": [2, 2]}, X, [W], 17),
+    "conv, same lower": ("Conv", {"group": 2, "auto_pad": "SAME_LOWER", "dilations": [1, 2]}, X, [W], 17),
+    "conv, valid": ("Conv", {"group": 2, "auto_pad": "VALID"}, X, [W], 7),
+    "conv of lines": ("Conv", {"pads": [2, 0]}, array(2, 3, 9), [array(4, 3, 3)], 11),
+    "conv of volumes": ("Conv", {}, array(1, 3, 5, 6, 4), [array(4, 3, 2, 3, 1)], 11),
+    "transposed": (
+        "ConvTranspose", {"strides": [2, 3], "pads": [1, 0, 0, 1], "output_padding": [1, 2], "group": 2},
+        X, [array(6, 4, 3, 3), array(8)], 17,
+    ),
+    "transposed, same": (
+        "ConvTranspose", {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, X, [array(6, 4, 3, 3)], 17,
+    ),
+    "max pool": (
+        "MaxPool", {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 1, 1, 1], "ceil_mode": 1}, X, [], 12,
+    ),
+    "max pool, dilated": ("MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 3]}, X, [], 12),
+    "max pool, same": ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"}, X, [], 12),
+    "max pool, more before": ("MaxPool", {"kernel_shape": [3, 3], "pads": [2, 1, 0, 0]}, X, [], 8),
+    "avg pool": ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, X, [], 7),
+    "avg pool, zeros count": (
+        "AveragePool", {"kernel_shape": [3, 3], "pads": [1, 0, 0, 1], "count_include_pad": 1}, X, [], 11,
+    ),
+    "avg pool, uneven": ("AveragePool", {"kernel_shape": [2, 3], "auto_pad": "SAME_UPPER"}, X, [], 11),
+    "avg pool, ceil": (
+        "AveragePool", {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [0, 0, 2, 1], "ceil_mode": 1}, X, [], 19,
+    ),
+    "global means": ("GlobalAveragePool", {}, X, [], 7),
+    "global maxima": ("GlobalMaxPool", {}, X, [], 7),
+    "batch norm": (
+        "BatchNormalization", {"epsilon": 1e-3}, X, [array(6), array(6, seed=1), array(6, seed=2), array(6) ** 2], 15,
+    ),
+    "instance norm": ("InstanceNormalization", {}, X, [array(6), array(6, seed=1)], 7),
+    "response norm": ("LRN", {"size": 3, "alpha": 0.1, "bias": 2.0}, X, [], 13),
+    "gemm": ("Gemm", {"alpha": 0.5, "beta": 2.0}, array(3, 5), [array(5, 4), array(4)], 13),
+    "gemm, transposed": ("Gemm", {"transA": 1, "transB": 1}, array(5, 3), [array(4, 5), array(1, 4)], 7),
+    "gemm, sums by row": ("Gemm", {}, array(3, 5), [array(5, 4), array(3, 1)], 13),
+    "gemm, a number": ("Gemm", {}, array(3, 5), [array(5, 4), array()], 13),
+    "matmul": ("MatMul", {}, array(2, 3, 5), [array(5, 4)], 13),
+    "add": ("Add", {}, X, [array(6, 1, 1)], 7),
+    "sub": ("Sub", {}, X, [array(7)], 14),
+    "div": ("Div", {}, X, [np.float32(3)], 14),
+    "pow": ("Pow", {}, np.abs(X), [np.float32(2)], 13),
+    "min": ("Min", {}, X, [array(6, 1, 1), array(7)], 13),
+    "max": ("Max", {}, X, [array(6, 1, 1)], 8),
+    "sum": ("Sum", {}, X, [array(6, 1, 1), array(7)], 8),
+    "clip": ("Clip", {}, X, [np.float32(-0.5), np.float32(1)], 13),
+    "clip, old": ("Clip", {"max": 0.5}, X, [], 7),
+    "prelu": ("PRelu", {}, X, [array(6, 1, 1)], 16),
+    "leaky relu": ("LeakyRelu", {"alpha": 0.3}, X, [], 16),
+    "hard sigmoid": ("HardSigmoid", {"alpha": 0.3}, X, [], 7),
+    "elu": ("Elu", {"alpha": 0.7}, X, [], 7),
+    "selu": ("Selu", {}, X, [], 7),
+    "gelu": ("Gelu", {}, X, [], 20),
+    "gelu, tanh": ("Gelu", {"approximate": "tanh"}, X, [], 20),
+    "round": ("Round", {}, np.round(X * 4) / 2, [], 11),
+    "softmax": ("Softmax", {"axis": 1}, X, [], 13),
+    "softmax, old, of more": ("Softmax", {"axis": 2}, X, [], 11),
+    "log softmax, old": ("LogSoftmax", {}, X, [], 7),
+    "softmax, old": ("Softmax", {"axis": -1}, X, [], 11),
+    "log softmax": ("LogSoftmax", {}, X, [], 13),
+    "slice": ("Slice", {}, X, [ints([1, -4]), ints([4, 99]), ints([1, -1])], 13),
+    "slice, old": ("Slice", {"starts": [1], "ends": [-1], "axes": [2]}, X, [], 9),
+    "pad": ("Pad", {}, X, [ints([0, 0, 1, 0, 0, 1, 2, -1]), np.float32(1.5)], 13),
+    "pad of axes": ("Pad", {}, X, [ints([1, 2]), np.float32(0), ints([-1])], 18),
+    "pad, old": ("Pad", {"pads": [0, 0, 1, 0, 0, 0, 0, 3], "value": 2.0}, X, [], 7),
+    "transpose": ("Transpose", {"perm": [0, 2, 3, 1]}, X, [], 13),
+    "transpose, all": ("Transpose", {}, X, [], 13),
+    "reshape": ("Reshape", {}, X, [ints([0, -1, 7])], 13),
+    "flatten": ("Flatten", {"axis": 2}, X, [], 13),
+    "flatten all": ("Flatten", {"axis": 0}, X, [], 13),
+    "flatten nothing": ("Flatten", {"axis": 4}, X, [], 13),
+    "unsqueeze": ("Unsqueeze", {}, X, [ints([0, -1])], 13),
+    "unsqueeze, old": ("Unsqueeze", {"axes": [1]}, X, [], 11),
+    "squeeze": ("Squeeze", {}, X[:1, :, :1], [ints([0, -2])], 13),
+    "squeeze all": ("Squeeze", {}, X[:1, :, :1], [], 13),
+    "dropout": ("Dropout", {}, X, [], 13),
+    "mean of axes": ("ReduceMean", {"axes": [2, 3], "keepdims": 0}, X, [], 13),
+    "sum of axes": ("ReduceSum", {}, X, [ints([1])], 13),
+    "maxima": ("ReduceMax", {}, X, [ints([-1, 1])], 18),
+    "minimum of all": ("ReduceMin", {"keepdims": 0}, X, [], 18),
+    "resize": ("Resize", {"mode": "linear"}, X, [np.zeros(0, np.float32), np.float32([1, 1, 2, 1.5])], 13),
+    "resize, nearest": (
+        "Resize", {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        X, [np.zeros(0, np.float32), np.float32([1, 1, 7, 3])], 13,
+    ),
+}  # fmt: skip
+
+
+#: What `onnx.reference` has otherwise than the standard, in some releases.
+REFERENCE_IS_WRONG = {
+    "transposed": "groups of ConvTranspose",
+    "max pool, more before": "pads of MaxPool that differ between axes",
+    "avg pool, ceil": "windows behind the image",
+    "response norm": "LRN over the batch",
+    "softmax, old, of more": "the meaning of opset 13",
+    "log softmax, old": "the meaning of opset 13",
+    "pad": "negative pads",
+}
+RUNTIME_REFUSES = {"conv, same lower": "dilations"}
+
+
+def single(op, attributes, x, constants, opset):
+    names = [f"c{i}" for i in range(len(constants))]
+    made = node(op, ",".join(["x", *names]), **attributes)
+    return model_of([made], {"x": x}, dict(zip(names, constants, strict=True)), opset=opset)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_operators_of_the_core(name):
+    """No step of these is Python."""
+    op, attributes, x, constants, opset = OWN[name]
+    model = single(op, attributes, x, constants, opset)
+    net = fc.compile(model)
+    found = net(x)
+    if name not in REFERENCE_IS_WRONG:
+        (right,) = ReferenceEvaluator(model).run(None, {"x": x})
+        assert found.shape == right.shape
+        assert max_error(found, right) < 1e-5
+    assert "python" not in algorithms(net)
+    assert [t.name for t in net.outputs] == ["y"]
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if name not in RUNTIME_REFUSES])
+def test_operators_beside_onnx_runtime(name):
+    runtime = pytest.importorskip("onnxruntime")
+    op, attributes, x, constants, opset = OWN[name]
+    model = single(op, attributes, x, constants, opset)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (right,) = session.run(None, {"x": x})
+    found = fc.compile(model)(x)
+    assert found.shape == right.shape
+    assert max_error(found, right) < 1e-5
+
+
+#: Nodes that the graph has no operator for.
+FOREIGN = {
+    "integers": ("Add", {}, np.arange(6).reshape(2, 3), [np.int64(5)], 14),
+    "half precision": ("Relu", {}, X.astype(np.float16), [], 14),
+    "steps of two": ("Slice", {}, X, [ints([0]), ints([9]), ints([2]), ints([2])], 13),
+    "reflections": ("Pad", {"mode": "reflect"}, X, [ints([0, 0, 1, 1, 0, 0, 1, 1])], 13),
+    "greatest": ("TopK", {}, array(3, 8), [ints([2])], 11),
+    "places": ("ArgMax", {"axis": 1}, X, [], 13),
+    "another type": ("Cast", {"to": TensorProto.INT32}, X, [], 13),
+    "sines": ("Sin", {}, X, [], 7),
+    "zero as size": ("Reshape", {"allowzero": 1}, X[:0], [ints([0, 3])], 14),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_operators_of_python(name):
+    op, attributes, x, constants, opset = FOREIGN[name]
+    writes = "y,z" if op == "TopK" else "y"
+    names = [f"c{i}" for i in range(len(constants))]
+    made = node(op, ",".join(["x", *names]), writes, **attributes)
+    model = model_of([made], {"x": x}, dict(zip(names, constants, strict=True)), writes.split(","), opset)
+    net = fc.compile(model)
+    for found, right in zip(results(net, {"x": x}), ReferenceEvaluator(model).run(None, {"x": x}), strict=True):
+        assert found.dtype == right.dtype
+        assert np.array_equal(found, right) if right.dtype.kind != "f" else max_error(found, right) < 1e-5
+    assert algorithms(net) == ["python"]
+    assert f"the {op}" in [row.name for row in net.summary()]
+    again = pickle.loads(pickle.dumps(net))
+    assert np.array_equal(results(again, {"x": x})[0], results(net, {"x": x})[0])
+    with pytest.raises(ValueError, match=f"node 'the {op}' calls Python"):
+        net.save("nowhere.npz")
+
+
+@pytest.mark.parametrize("wanted", [(16, 18), (17, 21), (25, 27), (26, 30)])
+@pytest.mark.parametrize("mode", ["NOTSET", "SAME_UPPER"])
+def test_output_shape_of_transposed(wanted, mode):
+    """Total padding may be negative; the equation of the standard, with zeros where nothing is added."""
+    x, w = array(1, 2, 8, 9), array(2, 3, 3, 2)
+    made = node("ConvTranspose", "x,w", strides=[3, 3], output_shape=wanted, auto_pad=mode)
+    y = fc.compile(model_of([made], {"x": x}, {"w": w}, opset=11))(x)
+    assert y.shape == (1, 3, *wanted)
+    full = fc.conv_transpose2d(x, w, stride=3)
+    right = np.zeros_like(y)
+    places = []
+    for n, m in zip(wanted, full.shape[2:], strict=True):
+        total = m - n
+        before = total // 2 if mode == "SAME_UPPER" else total - total // 2
+        places.append((slice(max(-before, 0), min(m - before, n)), slice(max(before, 0), min(m, n + before))))
+    right[:, :, places[0][0], places[1][0]] = full[:, :, places[0][1], places[1][1]]
+    assert max_error(y, right) < 1e-5
+
+
+def test_lrn_of_even_size_reaches_further_up():
+    x = array(1, 7, 3, 3)
+    model = single("LRN", {"size": 4, "alpha": 0.5, "bias": 1.0}, x, [], 13)
+    energy = np.zeros_like(x)
+    for c in range(7):
+        energy[:, c] = (x[:, max(c - 1, 0) : c + 3] ** 2).sum(axis=1)
+    assert max_error(fc.compile(model)(x), x / (1 + 0.5 / 4 * energy) ** 0.75) < 1e-6
+
+
+@pytest.mark.parametrize("opset", [7, 9])
+def test_upsample(opset):
+    x = array(1, 2, 3, 4)
+    if opset == 7:
+        model = model_of([node("Upsample", scales=[1.0, 1.0, 2.0, 3.0])], {"x": x}, opset=7)
+    else:
+        model = model_of([node("Upsample", "x,s")], {"x": x}, {"s": np.float32([1, 1, 2, 3])}, opset=9)
+    net = fc.compile(model)
+    assert np.array_equal(net(x), x.repeat(2, axis=2).repeat(3, axis=3))
+    assert "python" not in algorithms(net)
+
+
+def test_split_and_concat():
+    nodes = [node("Split", "x,n", "a,b,c", axis=1), node("Relu", "b", "d"), node("Concat", "c,d,a", axis=1)]
+    model = model_of(nodes, {"x": X}, {"n": ints([1, 3, 2])})
+    net = fc.compile(model)
+    assert np.array_equal(net(X), np.concatenate([X[:, 4:], np.maximum(X[:, 1:4], 0), X[:, :1]], axis=1))
+    assert "python" not in algorithms(net)
+    halves = model_of([node("Split", "x", "y,z", axis=1)], {"x": X}, (), ("y", "z"))
+    for found, right in zip(fc.compile(halves)(X), np.split(X, 2, axis=1), strict=True):
+        assert np.array_equal(found, right)
+
+
+# --- shapes that are computed -----------------------------------------------------------------------
+
+
+def flattening():
+    """As exporters write x.reshape(x.shape[0], -1)."""
+    return [
+        node("Shape", "x", "sizes"),
+        node("Gather", "sizes,zero", "batch"),
+        node("Unsqueeze", "batch,axis", "first"),
+        node("Concat", "first,rest", "shape", axis=0),
+        node("Reshape", "x,shape", "y"),
+    ]
+
+
+SIZES = {"zero": np.int64(0), "axis": ints([0]), "rest": ints([-1])}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), ("n", 3, 4), ("n", 3, "w"), None])
+def test_shapes_that_are_computed(shape):
+    x = array(2, 3, 4)
+    net = fc.compile(model_of(flattening(), {"x": (np.float32, shape)}, SIZES))
+    for n in (2, 2) if shape == (2, 3, 4) else (2, 5, 1):
+        x = array(n, 3, 4)
+        assert np.array_equal(net(x), x.reshape(n, -1))
+        assert "python" not in algorithms(net)
+
+
+def test_sizes_of_a_resize_are_computed():
+    """To the size of another value."""
+    nodes = [
+        node("MaxPool", "x", "small", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Shape", "x", "sizes"), node("Shape", "small", "own"),
+        node("Slice", "own,a,b", "channels"), node("Slice", "sizes,b,c", "pixels"),
+        node("Concat", "channels,pixels", "wanted", axis=0),
+        node("Resize", "small,,,wanted", mode="nearest", nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric"),
+    ]  # fmt: skip
+    constants = {"a": ints([0]), "b": ints([2]), "c": ints([4])}
+    net = fc.compile(model_of(nodes, {"x": (np.float32, (1, 3, "h", "w"))}, constants))
+    for size in (4, 8, 10):
+        x = array(1, 3, size, 6)
+        small = x.reshape(1, 3, size // 2, 2, 3, 2).max(axis=(3, 5))
+        assert np.array_equal(net(x), small.repeat(2, axis=2).repeat(2, axis=3))
+        assert "python" not in algorithms(net)
+
+
+def test_a_shape_is_an_output():
+    net = fc.compile(model_of([node("Shape")], {"x": (np.float32, (None, 3))}))
+    assert np.array_equal(net(np.zeros((5, 3), np.float32)), [5, 3])
+
+
+# --- whole models -----------------------------------------------------------------------------------
+
+
+def residual_network(batch=1, opset=13):
+    """A stem, two residual blocks, and a classifier."""
+    rng = np.random.default_rng(0)
+    nodes, constants = [], {}
+
+    def weights(name, *shape):
+        constants[name] = (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        return name
+
+    def conv_norm(x, y, channels, out, k, stride):
+        pads = [k // 2] * 4
+        nodes.append(helper.make_node(
+            "Conv", [x, weights(f"{y}.w", out, channels, k, k)], [f"{y}.conv"], f"{y}.conv", pads=pads,
+            strides=[stride] * 2,
+        ))  # fmt: skip
+        for part in ("scale", "bias", "mean", "var"):
+            constants[f"{y}.{part}"] = rng.random(out).astype(np.float32) + 0.5
+        reads = [f"{y}.{part}" for part in ("conv", "scale", "bias", "mean", "var")]
+        nodes.append(helper.make_node("BatchNormalization", reads, [y], f"{y}.norm"))
+
+    def block(x, y, channels, out, stride):
+        conv_norm(x, f"{y}.1", channels, out, 3, stride)
+        nodes.append(helper.make_node("Relu", [f"{y}.1"], [f"{y}.1r"]))
+        conv_norm(f"{y}.1r", f"{y}.2", out, out, 3, 1)
+        if stride != 1:
+            conv_norm(x, f"{y}.s", channels, out, 1, stride)
+        nodes.append(helper.make_node("Add", [f"{y}.2", f"{y}.s" if stride != 1 else x], [f"{y}.sum"]))
+        nodes.append(helper.make_node("Relu", [f"{y}.sum"], [y]))
+
+    conv_norm("image", "stem", 3, 16, 7, 2)
+    nodes.append(helper.make_node("Relu", ["stem"], ["stem.r"]))
+    nodes.append(helper.make_node("MaxPool", ["stem.r"], ["pool"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4))
+    block("pool", "one", 16, 16, 1)
+    block("one", "two", 16, 32, 2)
+    nodes.append(helper.make_node("GlobalAveragePool", ["two"], ["means"]))
+    nodes.append(helper.make_node("Flatten", ["means"], ["flat"]))
+    constants["fc.b"] = rng.random(10).astype(np.float32)
+    reads = ["flat", weights("fc.w", 10, 32), "fc.b"]
+    nodes.append(helper.make_node("Gemm", reads, ["scores"], "fc", transB=1))
+    shape = (batch, 3, 64, 64)
+    return model_of(nodes, {"image": (np.float32, shape)}, constants, ["scores"], opset, "residual")
+
+
+@pytest.mark.parametrize("opset", [7, 13, NEWEST])
+def test_a_residual_network(tmp_path, opset):
+    """From a file, with all layers fused, into a file that is run without onnx."""
+    onnx.save(residual_network("n", opset), tmp_path / "net.onnx")
+    image = array(2, 3, 64, 64)
+    (right,) = ReferenceEvaluator(residual_network("n", 17)).run(None, {"image": image})
+    for path in (tmp_path / "net.onnx", str(tmp_path / "net.onnx")):
+        net = fc.compile(path, (2, 3, 64, 64))
+        assert max_error(net(image), right) < 1e-4
+    operators = [row.operator for row in net.summary()]
+    assert operators.count("conv") == 6
+    assert "batch_norm" not in operators
+    assert "map" not in operators
+    assert "python" not in algorithms(net)
+    net.save(tmp_path / "net.npz")
+    loaded = fc.load_net(tmp_path / "net.npz")
+    assert np.array_equal(loaded(image), net(image))
+    assert loaded.inputs == net.inputs
+    assert loaded.outputs == net.outputs
+
+
+def test_sizes_that_the_model_leaves_open():
+    model = residual_network("n")
+    right = ReferenceEvaluator(residual_network("n", 17))
+    net = fc.compile(model)
+    assert net.inputs[0].shape == (None, 3, 64, 64)
+    for n in (1, 3):
+        image = array(n, 3, 64, 64)
+        assert max_error(net(image=image), right.run(None, {"image": image})[0]) < 1e-4
+    wide = fc.compile(model, {"image": (1, 3, 96, 64)})
+    assert wide.inputs[0].shape == (1, 3, 96, 64)
+    assert fc.compile(model, (None, 3, 96, None)).inputs[0].shape == (None, 3, 96, 64)
+
+
+def test_external_data(tmp_path):
+    model = residual_network()
+    image = array(1, 3, 64, 64)
+    right = fc.compile(model)(image)
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    assert np.array_equal(fc.compile(tmp_path / "net.onnx")(image), right)
+    bare = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    with pytest.raises(ValueError, match=r"tensor 'stem.w' is in a file of its own"):
+        fc.compile(bare)
+    (tmp_path / "weights").unlink()
+    with pytest.raises((ValueError, OSError), match=r"net.onnx|weights"):
+        fc.compile(tmp_path / "net.onnx")
+
+
+def test_control_flow_and_functions():
+    """Graphs in attributes read what is around them; functions of the model are put in place."""
+    branches = [
+        helper.make_graph([node(op, "x,x", "r")], op, [], [helper.make_tensor_value_info("r", 1, X.shape)])
+        for op in ("Add", "Mul")
+    ]
+    choice = helper.make_node("If", ["c"], ["y"], "choice", then_branch=branches[0], else_branch=branches[1])
+    net = fc.compile(model_of([node("Relu", "z", "x"), choice], {"z": X, "c": np.array(True)}))
+    x = np.maximum(X, 0)
+    assert np.array_equal(net(X, np.array(True)), x + x)
+    assert np.array_equal(net(X, np.array(False)), x * x)
+    opsets = [helper.make_opsetid("", 17)]
+    swish = helper.make_function(
+        "own", "Gate", ["a"], ["b"], [node("Sigmoid", "a", "s"), node("Mul", "a,s", "b")], opsets
+    )
+    model = model_of([helper.make_node("Gate", ["x"], ["y"], domain="own")], {"x": X})
+    model.functions.append(swish)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    net = fc.compile(model)
+    assert max_error(net(X), X / (1 + np.exp(-X))) < 1e-5
+    assert "python" not in algorithms(net)
+
+
+# --- errors -----------------------------------------------------------------------------------------
+
+
+def test_errors_name_the_node():
+    w = array(4, 5, 3, 3)
+    with pytest.raises(ValueError, match=r"node 'the Conv' .*5 input channels"):
+        fc.compile(model_of([node("Conv", "x,w")], {"x": X}, {"w": w}))
+    with pytest.raises(ValueError, match=r"node 'the Relu' .*reads 'a', which nothing before it computes"):
+        fc.compile(model_of([node("Relu", "a")], {"x": X}))
+    with pytest.raises(NotImplementedError, match=r"node 'the Magic' .*neither an operator of fastconv nor"):
+        fc.compile(model_of([node("Magic")], {"x": X}))
+    with pytest.raises(ValueError, match=r"node 'the Relu' .*writes 'x', which is there already"):
+        fc.compile(model_of([node("Relu", "x", "x")], {"x": X}))
+    with pytest.raises(ValueError, match="returns 'z', which nothing computes"):
+        fc.compile(model_of([node("Relu")], {"x": X}, (), ("z",)))
+    with pytest.raises(NotImplementedError, match=f"opset 6; it needs 7 to {NEWEST}"):
+        fc.compile(model_of([node("Relu")], {"x": X}, opset=6))
+    with pytest.raises(ValueError, match="input_shape names 'z'; the inputs are x"):
+        fc.compile(model_of([node("Relu")], {"x": X}), {"z": (1, 2)})
+    with pytest.raises(ValueError, match=r"input_shape is \(1, 2\) for 'x'; the model says 4 axes"):
+        fc.compile(model_of([node("Relu")], {"x": X}), (1, 2))
+
+
+def test_damaged_files(tmp_path):
+    text = residual_network().SerializeToString()
+    path = tmp_path / "net.onnx"
+    for spoilt in (b"", b"nothing of the kind", text[:1000], text[: len(text) // 2]):
+        path.write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"net\.onnx is no ONNX model"):
+            fc.compile(path)
+    with pytest.raises(FileNotFoundError):
+        fc.compile(tmp_path / "other.onnx")
+    model = residual_network()
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    with pytest.raises(ValueError, match=r"tensor 'stem.w' of shape \(16, 3, 7, 7\) is damaged"):
+        fc.compile(model)
+
+
+def test_errors_of_calls():
+    net = fc.compile(residual_network())
+    with pytest.raises(ValueError, match=r"image has shape \(1, 3, 64, 63\); the network needs \(1, 3, 64, 64\)"):
+        net(array(1, 3, 64, 63))
+    with pytest.raises(TypeError, match="'picture' is unknown; the inputs are image"):
+        net(picture=array(1, 3, 64, 64))
+
+
+# --- the backend ------------------------------------------------------------------------------------
+
+
+def test_backend():
+    model, image = residual_network(), array(1, 3, 64, 64)
+    right = fc.compile(model)(image)
+    ready = fastconv.onnx.prepare(model)
+    for inputs in ([image], {"image": image}, image):
+        answer = ready.run(inputs)
+        assert np.array_equal(answer[0], right)
+        assert np.array_equal(answer["scores"], right)
+    assert np.array_equal(fastconv.onnx.run_model(model, [image])[0], right)
+    (y,) = fastconv.onnx.run_node(node("Softmax", axis=2), [X], opset_version=11)
+    flat = np.exp(X.reshape(12, 63).astype(np.float64))
+    assert max_error(y, (flat / flat.sum(axis=1, keepdims=True)).reshape(X.shape)) < 1e-6
+    assert fastconv.onnx.supports_device("CPU")
+    assert not fastconv.onnx.supports_device("CUDA:0")
+    with pytest.raises(ValueError, match="device is 'CUDA'; it needs to be 'CPU'"):
+        fastconv.onnx.prepare(model, "CUDA")
+    assert fastconv.onnx.Backend.is_compatible(model)
+    assert not fastconv.onnx.Backend.is_compatible(model_of([node("Magic")], {"x": X}))
