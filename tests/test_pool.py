@@ -230,6 +230,33 @@ def test_dilation_wider_than_a_line(dtype, rng):
     check_maximum(x, "NCHW", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
 
 
+@pytest.mark.parametrize("form", ["NCHW", "NHWC", "turned"])
+def test_rows_that_are_cut(form, rng):
+    """A row of windows this large is pooled, and its gradient spread, some columns at a time."""
+    size, kernel = (2, 24000), (1, 20001)
+    layout = "NHWC" if form == "NHWC" else "NCHW"
+    x = whole(rng, (1, 2, *size), largest=9999)
+    images = np.asfortranarray(x) if form == "turned" else to_layout(x, layout)
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel[1], -1)
+    columns = np.arange(windows.shape[-2])
+    expected = np.argmax(windows, -1) + columns + size[1] * np.arange(2)[:, None]
+    values, indices = fc.max_pool2d(images, kernel, 1, layout=layout, return_indices=True)
+    identical(indices, to_layout(expected, layout))
+    identical(values, to_layout(windows.max(-1), layout))
+    identical(fc.max_pool2d(images, kernel, 1, layout=layout), values)
+
+    x = whole(rng, x.shape, largest=1)
+    images = np.asfortranarray(x) if form == "turned" else to_layout(x, layout)
+    sums = np.cumsum(np.pad(x, [(0, 0)] * 3 + [(1, 0)]), -1)
+    sums = sums[..., kernel[1] :] - sums[..., : -kernel[1]]
+    window = {"kernel_size": kernel, "stride": 1, "divisor_override": 1, "layout": layout}
+    identical(fc.avg_pool2d(images, **window), to_layout(sums, layout))
+    g = whole(rng, sums.shape, largest=1)
+    edges = np.pad(g, [(0, 0)] * 3 + [(0, kernel[1])]) - np.pad(g, [(0, 0)] * 3 + [(kernel[1], 0)])
+    back = np.cumsum(edges, -1)[..., :-1]
+    identical(fc.grad.avg_pool2d(to_layout(g, layout), images.shape, **window), to_layout(back, layout))
+
+
 def test_offsets_that_float32_cannot_hold():
     """In a window from the first row to the last, offsets exceed 2**24 and come out odd."""
     rows, columns = 4100, 4100
@@ -503,6 +530,7 @@ def test_torch_agrees(seed, torch):
             (fc.adaptive_max_pool2d, functional.adaptive_max_pool2d, {"output_size": grid}),
         ):
             values, indices = theirs(torch.from_numpy(x), **arguments, return_indices=True)
+            held = theirs(torch.ones(x.shape), **arguments) > 0  # where nothing is, torch has a position all the same
             actual = ours(images(x), **arguments, return_indices=True, layout=layout)
             identical(actual[0], images(values.numpy()))
-            identical(actual[1], images(indices.numpy()))
+            identical(actual[1], images(torch.where(held, indices, -1).numpy()))

@@ -495,6 +495,12 @@ LONG = {
     "gradient of weights": "fc.grad.conv2d_weight(images, weights.shape, np.broadcast_to(grad, (99, 256, 54, 54)))",
     "max_pool": "fc.max_pool2d(images, 27, 1, return_indices=True)",
     "avg_pool": "fc.avg_pool2d(images, 29, 1)",
+    "a row of large windows": "fc.max_pool2d(tall.transpose(0, 2, 3, 1), 1999, 1, layout='NHWC')",
+    "a row of wide windows": "fc.max_pool2d(tall, 1999, 1, return_indices=True)",
+    "gradient of avg_pool": "fc.grad.avg_pool2d(tall[:, :, :1002, :1002], tall.shape, 1999, 1)",
+    "gradient of avg_pool, channels last": (
+        "fc.grad.avg_pool2d(tall[:, :, :1002, :1002].transpose(0, 2, 3, 1), (1, 3000, 3000, 8), 1999, 1, layout='NHWC')"
+    ),
     "stencil": "nd.convolve(row[0, 0], np.ones((501, 501), 'f4'))",
     "float16": "fc.conv2d(images.astype('f2'), weights.astype('f2'))",
 }

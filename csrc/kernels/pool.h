@@ -15,22 +15,24 @@ enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8 };
 // The widest windows that bands of columns are for; elements of a window that is searched without branches.
 enum { FC_POOL_TAPS = 32, FC_POOL_SMALL = 32 };
 
-// A range of output rows, flat over (d, h), in a range of channels of one image.  The pointers are the whole arrays'.
+// A range of output rows, flat over (d, h), in a range of channels of one image; in kernels for windows of any size also
+// a range of columns, since a row of those may take seconds.  The pointers are the whole arrays'.
 typedef struct fc_pool_work {
     const fc_pool *pool;
     const void *src;
     void *dst;
     int64_t *indices;
-    int64_t image, channel, channels, row, rows;
+    int64_t image, channel, channels, row, rows, column, columns;
 } fc_pool_work;
 
-// All of a range of channels of one image, whose d_src nobody else writes.
+// All of a range of channels of one image, whose d_src nobody else writes.  Those of averages are called for a range of
+// outputs at a time, the first of which finds nothing in d_src yet.
 typedef struct fc_pool_grad {
     const fc_pool *pool;
     const void *d_dst;
     const int64_t *indices;
     void *d_src;
-    int64_t image, channel, channels;
+    int64_t image, channel, channels, row, rows, column, columns;
 } fc_pool_grad;
 
 typedef void (*fc_pool_fn)(const fc_pool_work *work);

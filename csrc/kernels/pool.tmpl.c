@@ -72,7 +72,7 @@ static void FC_NAME(pool_any)(const fc_pool_work *work) {
             if (indices) indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row);
             fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
                                     fc_pool_window(p, 1, row % p->axis[1].out)};
-            for (int64_t x = 0; x < p->axis[2].out; x++) {
+            for (int64_t x = work->column; x < work->column + work->columns; x++) {
                 int64_t position;
                 w[2] = fc_pool_window(p, 2, x);
                 if (p->kind == FC_POOL_AVG) {
@@ -100,11 +100,11 @@ typedef struct FC_NAME(pool_block) {
     T line[FC_POOL_LINE + 2 * FC_VL];
 } FC_NAME(pool_block);
 
-static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, T identity, FC_NAME(pool_block) * b) {
+static void FC_NAME(pool_block_at)(const fc_pool *p, int64_t column, int64_t end, T identity, FC_NAME(pool_block) * b) {
     const fc_axis *a = &p->axis[2];
     b->columns = b->span = 0;
     b->x0 = p->adaptive ? fc_pool_window(p, 2, column).start : column * a->stride - a->pad;
-    for (int64_t x = column; x < a->out && b->columns < FC_POOL_LINE; x++, b->columns++) {
+    for (int64_t x = column; x < end && b->columns < FC_POOL_LINE; x++, b->columns++) {
         const fc_window w = fc_pool_window(p, 2, x);
         const int64_t stop =
             p->adaptive ? w.start + w.taps : x * a->stride - a->pad + (a->kernel - 1) * a->dilation + 1;
@@ -332,9 +332,10 @@ FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool
 
 FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
+    const int64_t end = work->column + work->columns;
     FC_NAME(pool_block) b;
-    for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
-        FC_NAME(pool_block_at)(p, column, FC_NAME(pool_identity)(kind), &b);
+    for (int64_t column = work->column; column < end; column += b.columns) {
+        FC_NAME(pool_block_at)(p, column, end, FC_NAME(pool_identity)(kind), &b);
         for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
             const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
             for (int64_t row = work->row; row < work->row + work->rows; row++) {

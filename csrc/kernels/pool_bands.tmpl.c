@@ -355,7 +355,6 @@ static void FC_NAME(pool_columns)(const fc_pool_work *work) {
 
 FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
-    const fc_axis *a = &p->axis[2];
     FC_NAME(pool_band) b;
     for (int64_t row = work->row; row < work->row + work->rows; row += b.rows) {
         FC_NAME(pool_band_at)(work, row, 1, &b); // a row is long: memory is read in its order
@@ -365,8 +364,10 @@ FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *wor
             const T *plane = (const T *)work->src + work->image * p->src.outer + c;
             T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
             int64_t *indices = work->indices;
-            if (mode == FC_NAME(pool_max_indexed)) indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row);
-            for (int64_t x = 0; x < a->out; x++) {
+            dst += work->column * p->dst.axis[2];
+            if (mode == FC_NAME(pool_max_indexed))
+                indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row) + work->column * p->index.axis[2];
+            for (int64_t x = work->column; x < work->column + work->columns; x++) {
                 const fc_window w = fc_pool_window(p, 2, x);
                 FC_NAME(pool_lanes)
                 l = {.start = w.start,

@@ -55,15 +55,16 @@ static int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
 static void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     const int64_t step = p->adaptive ? 1 : p->axis[2].dilation, across = p->src.axis[2];
-    FC_NAME(pool_zero)(g);
+    const int64_t end = g->column + g->columns;
+    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);
     FC_NAME(pool_block) b;
-    for (int64_t column = 0; column < p->axis[2].out; column += b.columns) {
-        FC_NAME(pool_block_at)(p, column, 0, &b);
+    for (int64_t column = g->column; column < end; column += b.columns) {
+        FC_NAME(pool_block_at)(p, column, end, 0, &b);
         const fc_window one = fc_pool_window(p, 2, column);
         const int alone = b.span > FC_POOL_LINE;
         for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
             T *plane = (T *)g->d_src + g->image * p->src.outer + c * p->src.channel;
-            for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
+            for (int64_t row = g->row; row < g->row + g->rows; row++) {
                 const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
                 const T rows = FC_NAME(pool_row_count)(p, row);
                 const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, c, p, row);
@@ -110,12 +111,13 @@ FC_INLINE void FC_NAME(pool_spread)(const int64_t part, const fc_view *v, const 
 static void FC_NAME(pool_avg_grad_channels)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     T *d_src = (T *)g->d_src + g->image * p->src.outer + g->channel;
-    FC_NAME(pool_zero)(g);
-    for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
+    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);
+    for (int64_t row = g->row; row < g->row + g->rows; row++) {
         fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
         const T rows = FC_NAME(pool_row_count)(p, row);
         const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, g->channel, p, row);
-        for (int64_t x = 0; x < p->axis[2].out; x++, d_dst += p->dst.axis[2]) {
+        d_dst += g->column * p->dst.axis[2];
+        for (int64_t x = g->column; x < g->column + g->columns; x++, d_dst += p->dst.axis[2]) {
             w[2] = fc_pool_window(p, 2, x);
             const vec count = v_set1(rows * (T)fc_pool_count(p, 2, x));
             int64_t c = 0;

@@ -6,6 +6,9 @@
 
 // Bytes of one task: some ten microseconds of memory traffic, much more than it costs to hand a task out.
 enum { FC_POOL_TASK = 128 * 1024 };
+// Steps that a kernel is called for at most, where windows are large: a hundredth of a second, or a few when they come from
+// memory, so that a call can be ended and threads share what a row costs.
+static const double fc_pool_steps = 4e7;
 // Nominal speed of one thread, for deciding how many are worth waking.
 static const double fc_pool_bytes_per_second = 1e10, fc_pool_taps_per_second = 4e9;
 
@@ -122,10 +125,32 @@ static int64_t even_part(int64_t size, int64_t whole, int threads) {
     return fc_ceil_div(whole, parts);
 }
 
-// How the work is cut into tasks: rows and channels of one, and tasks per image.
+// Outputs of each of these channels that take no more than fc_pool_steps: whole rows of them, or columns of one row.
+// Windows that are folded by themselves take all of their inputs; those that share a line, a row or a column.
+typedef struct pool_piece {
+    int64_t rows, columns;
+} pool_piece;
+
+static pool_piece piece_of(const fc_pool *p, const fc_kernels *k, int64_t channels) {
+    double taps[FC_AXES];
+    for (int i = 0; i < FC_AXES; i++) {
+        const fc_axis *a = &p->axis[i];
+        const int64_t most = p->adaptive ? a->in / a->out + 2 : a->kernel;
+        taps[i] = (double)fc_min(most, p->adaptive ? a->in : a->in / a->dilation + 1);
+    }
+    const double span = p->adaptive ? taps[2] : (double)(p->axis[2].kernel - 1) * (double)p->axis[2].dilation + 1;
+    const int shared = !over_channels(p) && rows_form(p) && span <= FC_POOL_LINE;
+    const double down = taps[0] * taps[1], steps = shared ? down + taps[2] : down * taps[2];
+    const double lanes = (double)(over_channels(p) ? fc_ceil_div(channels, k->vl) : channels);
+    const int64_t outputs = (int64_t)(fc_pool_steps / (lanes * steps));
+    return (pool_piece){fc_clamp(1, outputs / p->axis[2].out, p->axis[0].out * p->axis[1].out),
+                        fc_clamp(1, outputs, p->axis[2].out)};
+}
+
+// How the work is cut into tasks: rows, columns and channels of one, and tasks per image.
 typedef struct pool_split {
     fc_pool_fn kernel;
-    int64_t rows, row_parts, channels, channel_parts;
+    int64_t rows, row_parts, columns, column_parts, channels, channel_parts;
 } pool_split;
 
 static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
@@ -133,17 +158,20 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const fc_pool *p = &stage->plan->pool;
     const pool_split *s = stage->context;
     const int64_t channel = index % s->channel_parts * s->channels;
-    const int64_t row = index / s->channel_parts % s->row_parts * s->rows;
+    const int64_t column = index / s->channel_parts % s->column_parts * s->columns;
+    const int64_t row = index / s->channel_parts / s->column_parts % s->row_parts * s->rows;
     const fc_pool_work work = {
         .pool = p,
         .src = fc_operand(call, stage->at.src),
         .dst = fc_operand(call, stage->at.dst),
         .indices = fc_operand(call, stage->at.index),
-        .image = index / s->channel_parts / s->row_parts,
+        .image = index / s->channel_parts / s->column_parts / s->row_parts,
         .channel = channel,
         .channels = fc_min(s->channels, p->channels - channel),
         .row = row,
         .rows = fc_min(s->rows, p->axis[0].out * p->axis[1].out - row),
+        .column = column,
+        .columns = fc_min(s->columns, p->axis[2].out - column),
     };
     s->kernel(&work);
 }
@@ -156,7 +184,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_kernels *k = plan->kernels;
     if (p->batch == 0 || p->channels == 0) return;
     const int64_t rows = p->axis[0].out * p->axis[1].out;
-    pool_split s = {.kernel = forward_kernel(p, k, p->indexed)};
+    pool_split s = {.kernel = forward_kernel(p, k, p->indexed), .columns = p->axis[2].out};
     const double plane = plane_bytes(p, k), row = plane / (double)rows;
     if (over_channels(p)) { // all channels of some rows; a part of them when one row is too much
         const double wide = row * (double)p->channels;
@@ -169,10 +197,17 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         s.channels = even_part(some, p->channels, some > 1 ? threads : 1);
         s.rows = some > 1 ? rows : even_part(fc_clamp(1, (int64_t)(FC_POOL_TASK / row), rows), rows, 1);
     }
+    if (s.kernel == k->pool_any || s.kernel == k->pool_lines || s.kernel == k->pool_channels) {
+        const pool_piece piece = piece_of(p, k, s.channels);
+        s.rows = fc_min(s.rows, piece.rows);
+        s.columns = piece.columns;
+    }
     s.row_parts = fc_ceil_div(rows, s.rows);
+    s.column_parts = fc_ceil_div(p->axis[2].out, s.columns);
     s.channel_parts = fc_ceil_div(p->channels, s.channels);
     mark_exact(p, list);
-    fc_list_stage(list, plan, task, p->batch * s.row_parts * s.channel_parts, fc_list_keep(list, &s, sizeof s));
+    fc_list_stage(list, plan, task, p->batch * s.row_parts * s.column_parts * s.channel_parts,
+                  fc_list_keep(list, &s, sizeof s));
 }
 
 static const char *refuse(const fc_request *r) {
@@ -195,7 +230,8 @@ static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int t
     const fc_pool *p = &stage->plan->pool;
     const fc_kernels *k = stage->plan->kernels;
     const int64_t channels = *(const int64_t *)stage->context, parts = fc_ceil_div(p->channels, channels);
-    const fc_pool_grad grad = {
+    const int64_t rows = p->axis[0].out * p->axis[1].out, columns = p->axis[2].out;
+    fc_pool_grad grad = {
         .pool = p,
         .d_dst = fc_operand(call, stage->at.src),
         .indices = fc_operand(call, stage->at.index),
@@ -204,8 +240,18 @@ static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int t
         .channel = index % parts * channels,
         .channels = fc_min(channels, p->channels - index % parts * channels),
     };
-    if (p->kind == FC_POOL_AVG) (over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows)(&grad);
-    else if (!k->pool_max_grad(&grad)) atomic_store(&call->status, FC_INVALID);
+    if (p->kind == FC_POOL_MAX) {
+        if (!k->pool_max_grad(&grad)) atomic_store(&call->status, FC_INVALID);
+        return;
+    }
+    const fc_pool_avg_grad_fn kernel = over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows;
+    const pool_piece piece = piece_of(p, k, grad.channels);
+    for (grad.row = 0; grad.row < rows; grad.row += piece.rows)
+        for (grad.column = 0; grad.column < columns && !fc_must_stop(); grad.column += piece.columns) {
+            grad.rows = fc_min(piece.rows, rows - grad.row);
+            grad.columns = fc_min(piece.columns, columns - grad.column);
+            kernel(&grad);
+        }
 }
 
 // Whole planes, so that no two tasks add to the same element; whole cache lines of channels where those lie together.
