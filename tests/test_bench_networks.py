@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv.bench import command, network_table, report
 from fastconv.bench import layers as measuring
-from fastconv.bench import network_table, report
 from fastconv.bench.cases import NetworkCase, case_of
 from fastconv.bench.contenders import Compiled, LayerByLayer, find_peers
 from fastconv.bench.contenders.base import Contender, Prepared
@@ -271,8 +271,8 @@ def test_bench_of_networks_writes_json_and_markdown(tmp_path, capsys):
     page = tmp_path / "page.md"
     first, last = report.marks("fastconv bench --networks")
     page.write_text(f"before\n{first}\n{last}\nafter\n")
-    command = ["bench", "--networks", "lenet5", "--quick", "--batch", "1", "2", "--threads", "1"]
-    assert main([*command, "--json", "-", "--markdown", str(page)]) == 0
+    arguments = ["bench", "--networks", "lenet5", "--quick", "--batch", "1", "2", "--threads", "1"]
+    assert main([*arguments, "--json", "-", "--markdown", str(page)]) == 0
     run = json.loads(capsys.readouterr().out)
     assert [(row["layer"], row["batch"], row["contender"]) for row in run["rows"]] == [
         ("lenet5", batch, contender) for batch in (1, 2) for contender in (Compiled.name, LayerByLayer.name)
@@ -284,8 +284,15 @@ def test_bench_of_networks_writes_json_and_markdown(tmp_path, capsys):
     assert text.endswith(f"{last}\nafter\n")
 
 
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.01, 1)])
+def test_bench_fails_where_somebody_computes_something_else(factor, status, monkeypatch, capsys):
+    monkeypatch.setattr(command, "find_peers", lambda names: ([Peer(factor)], {}))
+    monkeypatch.setattr(command, "fair_environment", lambda threads, peers: None)
+    assert main(["bench", "--networks", "lenet5", "--quick", "--threads", "1", "--peers", "ncnn"]) == status
+    assert ("WRONG" in capsys.readouterr().out) == bool(status)
+
+
 def test_networks_have_batches_of_their_own():
-    from fastconv.bench import command
     from fastconv.cli import _parser
 
     def groups(*arguments):
