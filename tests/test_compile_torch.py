@@ -411,7 +411,7 @@ class Returns(nn.Module):
         (nn.Conv2d(1, 1, 1).half().eval(), TypeError, "weights of torch.float16"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(5, 4, 3)).eval(), ValueError, r"node '1' \(conv\): "),
         (Returns(lambda x: torch.cumsum(x, 7)).eval(), ValueError, r"node 'cumsum' \(python\): Dimension out of range"),
-        (object(), TypeError, "needs to be a fastconv.nn.Module or a torch.nn.Module"),
+        (object(), TypeError, "needs to be a fastconv.nn.Module, a torch.nn.Module"),
     ],
 )
 def test_errors_name_the_node(model, error, message):

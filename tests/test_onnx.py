@@ -2,6 +2,9 @@
 """ONNX models compute what `onnx.reference` says, and ONNX Runtime, through steps of the core or of Python."""
 
 import pickle
+import re
+import unittest
+import warnings
 
 import numpy as np
 import pytest
@@ -325,6 +328,53 @@ def test_a_shape_is_an_output():
     assert np.array_equal(net(np.zeros((5, 3), np.float32)), [5, 3])
 
 
+# --- shapes that depend on numbers ------------------------------------------------------------------
+
+
+def test_shapes_that_depend_on_numbers():
+    """Nodes run one after the other until they are known, with networks in between."""
+    nodes = [
+        node("Conv", "x,w", "features"), node("ReduceMax", "features", "peaks", axes=[1, 2, 3], keepdims=0),
+        node("Greater", "peaks,least", "found"), node("Compress", "features,found", "kept", axis=0),
+        node("Relu", "kept", "y"), node("NonZero", "found", "places"), node("GlobalAveragePool", "y", "means"),
+        node("Compress", "means,high", "z", axis=1), node("Neg", "features", "all"),
+    ]  # fmt: skip
+    high = np.array([True, False, True, False])
+    w = array(4, 3, 3, 3)
+    constants = {"w": w, "least": np.float32(11), "high": high}
+    outputs = ("y", "places", "z", "all", "x")
+    model = model_of(nodes, {"x": (np.float32, ("n", 3, 8, 8))}, constants, outputs)
+    for net in (fc.compile(model), fc.compile(model, (6, 3, 8, 8))):
+        for seed in range(4):
+            x = array(6, 3, 8, 8, seed=seed)
+            features = fc.conv2d(x, w)
+            found = features.max(axis=(1, 2, 3)) > 11
+            kept = np.maximum(features[found], 0)
+            rights = [kept, np.stack(np.nonzero(found)), kept.mean(axis=(2, 3), keepdims=True)[:, high], -features, x]
+            for y, right in zip(net(x), rights, strict=True):
+                assert y.shape == right.shape
+                assert max_error(y, right) < 1e-5
+    assert [t.name for t in net.outputs] == list(outputs)
+    assert net.summary()[0].operator == "conv"
+    assert net.profile(x)[0].operator == "conv"
+    with pytest.raises(NotImplementedError, match="node 'the Compress' returns depends on numbers"):
+        fc.compile(model, (6, 8, 8, 3), layout="NHWC")
+    again = pickle.loads(pickle.dumps(net))
+    assert all(map(np.array_equal, again(x), net(x)))
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_a_shape_is_an_input(n):
+    net = fc.compile(model_of([node("Reshape", "x,shape", "r"), node("Neg", "r")], {"x": X, "shape": ints([0] * n)}))
+    for shape in [(2, 6, -1, 1), (2, 54, 7, 1), (-1, 1, 1, 1)]:
+        wanted = shape[:n]
+        if -1 in wanted or np.prod(wanted) == X.size:
+            assert np.array_equal(net(X, ints(wanted)), -X.reshape(wanted))
+    with pytest.raises(ValueError, match="reshape") as caught:
+        net(X, ints([5] * n))
+    assert "in node 'the Reshape' (python) of a compiled network" in str(caught.value.__notes__)
+
+
 # --- whole models -----------------------------------------------------------------------------------
 
 
@@ -457,8 +507,16 @@ def test_errors_name_the_node():
         fc.compile(model_of([node("Relu", "x", "x")], {"x": X}))
     with pytest.raises(ValueError, match="returns 'z', which nothing computes"):
         fc.compile(model_of([node("Relu")], {"x": X}, (), ("z",)))
-    with pytest.raises(NotImplementedError, match=f"opset 6; it needs 7 to {NEWEST}"):
-        fc.compile(model_of([node("Relu")], {"x": X}, opset=6))
+    with pytest.raises(
+        NotImplementedError, match="node 'the PRelu' is PRelu of opset 6 with several slopes; it needs 7"
+    ):
+        fc.compile(model_of([node("PRelu", "x,s")], {"x": X}, {"s": array(6)}, opset=6))
+    with pytest.raises(NotImplementedError, match=f"opset {NEWEST + 1}; it needs 1 to {NEWEST}"):
+        fc.compile(model_of([node("Relu")], {"x": X}, opset=NEWEST + 1))
+    with pytest.raises(NotImplementedError, match=r"node 's' .*SequenceConstruct-17 returns 's', which is no array"):
+        fc.compile(
+            model_of([helper.make_node("SequenceConstruct", ["x"], ["s"]), node("SequenceLength", "s")], {"x": X})
+        )
     with pytest.raises(ValueError, match="input_shape names 'z'; the inputs are x"):
         fc.compile(model_of([node("Relu")], {"x": X}), {"z": (1, 2)})
     with pytest.raises(ValueError, match=r"input_shape is \(1, 2\) for 'x'; the model says 4 axes"):
@@ -486,6 +544,42 @@ def test_errors_of_calls():
         net(array(1, 3, 64, 63))
     with pytest.raises(TypeError, match="'picture' is unknown; the inputs are image"):
         net(picture=array(1, 3, 64, 64))
+
+
+# --- ONNX's own tests -------------------------------------------------------------------------------
+
+#: What of `onnx.backend.test` does not run, by a pattern of the names, and why.
+EXCLUDED = {
+    r"^test_bernoulli": "random numbers",
+    r"^test_range_.*_expanded": "onnx.reference stacks scalars of a Loop as rows",
+    r"^test_scan_sum_cpu": "onnx.reference cannot run Scan of opset 8",
+    r"sequence|_seq_|^test_if_seq|^test_sequence_model": "sequences",
+    r"_opt_|^test_optional_": "values that may be missing",
+    r"string|strnorm|regex_full_match|label_encoder_tensor": "strings",
+    r"^test_gradient_of": "training",
+    r"^test_PReLU_.d_multiparam": "opset 6, whose slopes the version converter leaves as they are",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Node", "Simple", "PyTorchConverted", "PyTorchOperator"])
+def test_the_suite_of_onnx(kind):
+    """All but the models that have to be downloaded, with its own tolerances: 1e-3, and 1e-7 near zero."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what its cases compute beyond the range of their types
+        import onnx.backend.test
+
+        suite = onnx.backend.test.BackendTest(fastconv.onnx.Backend, __name__).test_cases
+        (cases,) = (case for name, case in suite.items() if name == f"OnnxBackend{kind}ModelTest")
+        names = [name for name in dir(cases) if name.startswith("test_") and name.endswith("_cpu")]
+        served = [name for name in names if not any(re.search(pattern, name) for pattern in EXCLUDED)]
+        result = unittest.TestResult()
+        unittest.TestSuite(map(cases, served)).run(result)
+    assert not result.errors, "\n".join(text for _, text in result.errors[:3])
+    assert not result.failures, "\n".join(text for _, text in result.failures[:3])
+    assert not result.skipped
+    assert result.testsRun == len(served) > 5
+    assert not [name for name in set(names) - set(served) if re.search("conv|pool", name, re.IGNORECASE)]
 
 
 # --- the backend ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastconv.graph import layout, memory
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import Listing, Options, Step
 from fastconv.graph.operators import OPERATORS
+from fastconv.graph.operators.foreign import DependsOnNumbers
 from fastconv.graph.operators.shape import sizes
 from fastconv.graph.views import Type
 
@@ -21,7 +23,7 @@ __dir__ = only(__all__)
 
 
 def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
-    """The types of all values.
+    """The types of all values but those whose shapes depend on numbers, and what is computed from them.
 
     Raises
     ------
@@ -33,8 +35,12 @@ def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
         assert value.constant is not None
         types[value] = Type(value.constant.shape, value.constant.dtype)
     for node in graph.nodes:
+        if any(value not in types for value in node.given()):
+            continue
         try:
             found = OPERATORS[node.op].infer(node, [None if v is None else types[v] for v in node.inputs])
+        except DependsOnNumbers:
+            continue
         except _WRONG as error:
             raise _named(node, error) from error
         types.update(zip(node.outputs, found, strict=True))
@@ -88,6 +94,8 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
     for value in reads:
         if value.constant is not None:
             types[value] = Type(value.constant.shape, value.constant.dtype)
+    if any(value not in types for value in reads):
+        return graph.adopt(node, given).outputs  # of something that has to run first
     if _may_be_another(node):
         known: dict[Value, Any] = {v: types[v] for v in reads}
         start = len(graph.nodes)
@@ -103,8 +111,9 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
     if constants is not None:
         return [graph.constant(array, value.name) for array, value in zip(constants, node.outputs, strict=True)]
     copy = graph.adopt(node, given)
-    found_types = OPERATORS[node.op].infer(copy, [None if v is None else types[v] for v in given])
-    types.update(zip(copy.outputs, found_types, strict=True))
+    with suppress(DependsOnNumbers):
+        found_types = OPERATORS[node.op].infer(copy, [None if v is None else types[v] for v in given])
+        types.update(zip(copy.outputs, found_types, strict=True))
     return copy.outputs
 
 

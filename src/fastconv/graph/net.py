@@ -123,7 +123,8 @@ class CompiledNet:
     @property
     def outputs(self) -> list[Tensor]:
         known = known_types(self.graph)
-        types = None if known is None else self._program(known).outputs
+        program = None if known is None else self._program(known)
+        types = None if program is None or program.later is not None else program.outputs
         names = self.graph.output_names or [value.name for value in self.graph.outputs]
         if types is None:
             return [Tensor(name, None, np.dtype(self.graph.inputs[0].dtype)) for name in names]
@@ -154,7 +155,10 @@ class CompiledNet:
         ValueError, TypeError
             If an input is missing, unknown, or of another shape or dtype than the network takes.
         """
-        arrays, program = self._taken(inputs, named)
+        answer = self._run(*self._taken(inputs, named))
+        return answer[0] if len(answer) == 1 else answer
+
+    def _run(self, arrays: list[np.ndarray], program: Program) -> tuple[np.ndarray, ...]:
         results = self._targets(program)
         arena = self._arena(program.arena_bytes)
         try:
@@ -162,7 +166,12 @@ class CompiledNet:
         finally:
             self._release(arena)
         answer = tuple(result for _, result in results)
-        return answer[0] if len(answer) == 1 else answer
+        return answer if program.later is None else program.later.finish(answer)
+
+    def _run_any(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """For arrays of any types."""
+        dense = [np.ascontiguousarray(array).reshape(array.shape) for array in arrays]
+        return self._run(dense, self._program(tuple(Type(array.shape, array.dtype) for array in dense)))
 
     def _thread_count(self) -> int:
         return _config.get_num_threads() if self._threads is None else self._threads
@@ -220,6 +229,9 @@ class CompiledNet:
             program = self._programs.get(types)
             if program is None:
                 program = Program(self.graph, types, self._options, self._pack)
+                if program.later is not None:
+                    rest = CompiledNet(program.later.graph, self._options, self._threads, False, self._room)
+                    program.later.run = rest._run_any
                 self._programs[types] = program
                 while len(self._programs) > self._room:
                     self._programs.popitem(last=False)
@@ -273,7 +285,8 @@ class CompiledNet:
         ValueError
             If no shape of inputs is known yet.
         """
-        return summary_of(repr(self), self.graph, self._any_program(), self.memory)
+        program = self._any_program()
+        return summary_of(repr(self), program.graph, program, self.memory)
 
     def profile(self, *inputs: Any, repeats: int = 5, **named: Any) -> Profile:
         """Where the time of a call goes: a row for each step, and one for what lies between them.
@@ -298,7 +311,7 @@ class CompiledNet:
         arena = self._arena(program.arena_bytes)
         try:
             given = (arena, *arrays, *results)
-            return profile_of(self.graph.name, self.graph, program, given, self._thread_count(), repeats)
+            return profile_of(self.graph.name, program.graph, program, given, self._thread_count(), repeats)
         finally:
             self._release(arena)
 

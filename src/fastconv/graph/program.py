@@ -14,6 +14,7 @@ from fastconv import _core
 from fastconv._names import only
 from fastconv.graph import memory
 from fastconv.graph.ir import Graph
+from fastconv.graph.later import split
 from fastconv.graph.listing import Options, Step
 from fastconv.graph.lowering import infer, lower, specialise
 from fastconv.graph.views import Buffer, Type, View
@@ -105,6 +106,10 @@ class Program:
     ----------
     steps : list of Step
     inputs, outputs : list of Type
+    graph : Graph
+        What the steps compute.
+    later : Later or None
+        What comes after them, where that depends on their results; the outputs are what it needs.
     arena_bytes, least_bytes : int
         Memory of a call for what is computed between inputs and outputs, and the most that lives at one moment.
     """
@@ -113,6 +118,13 @@ class Program:
         self.inputs = list(inputs)
         graph = specialise(graph, inputs)
         types = infer(graph, inputs)
+        graph, self.later = split(graph, types)
+        if self.later is not None and options.last:
+            name = self.later.nodes[0].name
+            raise NotImplementedError(
+                f"the shape of what node {name!r} returns depends on numbers; such a network has its channels first"
+            )
+        self.graph = graph
         self.steps = lower(graph, types, options, pack)
         self.arena_bytes, self.least_bytes = memory.arrange(self.steps)
         self.outputs = [types[value] for value in graph.outputs]

@@ -13,8 +13,12 @@ from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator
 from fastconv.graph.views import Type
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "DependsOnNumbers"]
 __dir__ = only(__all__)
+
+
+class DependsOnNumbers(NotImplementedError):
+    """The shape of a result cannot be told from those of what is read."""
 
 
 def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:

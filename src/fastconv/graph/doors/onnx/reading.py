@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, external_data_helper, helper, inliner, numpy_helper
+from onnx import ModelProto, TensorProto, external_data_helper, helper, inliner, numpy_helper, version_converter
 
 from fastconv._names import only
 from fastconv.graph.doors.onnx.layers import modern
@@ -40,6 +40,7 @@ def read_onnx(model: Any, shapes: Any) -> Graph:
     if not isinstance(model, ModelProto):
         path = Path(os.fspath(model))
         name, model = path.stem, _loaded(path)
+    model = _converted(model)
     if model.functions:
         model = inliner.inline_local_functions(model)
     return _Reader(model, name).read(shapes)
@@ -55,6 +56,27 @@ def _loaded(path: Path) -> ModelProto:
     if not model.HasField("graph") or not model.opset_import:
         raise ValueError(f"{path} is no ONNX model that can be read: there is no graph in it, or no opset")
     return model
+
+
+def _converted(model: ModelProto) -> ModelProto:
+    """A model of an older opset as one of the oldest that is read, by ONNX's own converter."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), OLDEST)
+    newest = onnx.defs.onnx_opset_version()
+    if not 1 <= opset <= newest:
+        raise NotImplementedError(f"the model is of opset {opset}; it needs 1 to {newest}, the newest of onnx")
+    if opset >= OLDEST:
+        return model
+    single = {tensor.name for tensor in model.graph.initializer if np.prod(tensor.dims) == 1}
+    for node in model.graph.node:
+        if node.op_type == "PRelu" and node.input[1] not in single:  # one for each channel: the converter leaves them
+            name = node.name or node.output[0]
+            raise NotImplementedError(f"node {name!r} is PRelu of opset {opset} with several slopes; it needs {OLDEST}")
+    try:
+        return version_converter.convert_version(model, OLDEST)
+    except Exception as error:
+        raise NotImplementedError(
+            f"the model is of opset {opset} and cannot be made one of {OLDEST}: {error}"
+        ) from error
 
 
 def array_of(tensor: TensorProto) -> np.ndarray:

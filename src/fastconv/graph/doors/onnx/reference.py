@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from fastconv._names import only
 from fastconv.graph.doors.onnx.site import TRANSLATORS, Known, Site
 from fastconv.graph.ir import Graph, Value
+from fastconv.graph.operators.foreign import DependsOnNumbers
 from fastconv.graph.views import Type
 
 __all__ = ["ReferenceStep", "captured"]
@@ -26,6 +27,7 @@ __dir__ = only(__all__)
 
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
+_SMALL = 4096  # elements of constants that say something about shapes
 _CHANGED = {"Softmax", "LogSoftmax", "Hardmax"}  # in opset 13; the reference has the later meaning
 
 
@@ -55,7 +57,7 @@ class ReferenceStep:
         self.node, self.opsets = node, opsets
         self.names = list(names)  # of what it reads
         self.outputs = [name for name in node.output if name]
-        self._evaluator: ReferenceEvaluator | None = None
+        self._evaluator: tuple[tuple[np.dtype, ...], ReferenceEvaluator] | None = None
 
     def __getstate__(self) -> Any:
         return self.node.SerializeToString(), self.opsets, self.names
@@ -75,14 +77,17 @@ class ReferenceStep:
         domain = self.node.domain
         return f"{domain + '.' if domain else ''}{self.node.op_type}-{self.opsets.get(domain, 1)}"
 
-    def _model(self, types: Sequence[Type] | None, constants: Sequence[np.ndarray | None]) -> onnx.ModelProto:
+    def _model(
+        self, types: Sequence[Type] | None, constants: Sequence[np.ndarray | None], ranks: bool = True
+    ) -> onnx.ModelProto:
+        """Of this node alone, and what is known of its inputs."""
         inputs, initializers = [], []
         for at, name in enumerate(self.names):
             if types is None:
                 inputs.append(onnx.ValueInfoProto(name=name))
             else:
                 element = helper.np_dtype_to_tensor_dtype(types[at].dtype)
-                inputs.append(helper.make_tensor_value_info(name, element, types[at].shape))
+                inputs.append(helper.make_tensor_value_info(name, element, types[at].shape if ranks else None))
                 if constants[at] is not None:
                     initializers.append(numpy_helper.from_array(constants[at], name))
         outputs = [onnx.ValueInfoProto(name=name) for name in self.outputs]
@@ -96,52 +101,38 @@ class ReferenceStep:
             axis = next((a.i for a in self.node.attribute if a.name == "axis"), 1)
             if axis != -1:
                 raise NotImplementedError(f"{self.said} along axis {axis}, which meant all axes from there on")
-        if self._evaluator is None:
-            try:
-                self._evaluator = ReferenceEvaluator(self._model(None, ()))
-            except Exception as error:
-                raise NotImplementedError(
-                    f"{self.said} is neither an operator of fastconv nor of onnx.reference: {_first_line(error)}"
-                ) from error
+        try:
+            ReferenceEvaluator(self._model(None, ()))
+        except Exception as error:
+            raise NotImplementedError(
+                f"{self.said} is neither an operator of fastconv nor of onnx.reference: {_first_line(error)}"
+            ) from error
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        self.prepare()
-        assert self._evaluator is not None
+        dtypes = tuple(array.dtype for array in arrays)
+        if self._evaluator is None or self._evaluator[0] != dtypes:  # what some operators stand for depends on these
+            types = [Type((), dtype) for dtype in dtypes]
+            self._evaluator = dtypes, ReferenceEvaluator(self._model(types, (None,) * len(types), ranks=False))
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            results = self._evaluator.run(self.outputs, dict(zip(self.names, arrays, strict=True)))
+            results = self._evaluator[1].run(self.outputs, dict(zip(self.names, arrays, strict=True)))
         for name, result in zip(self.outputs, results, strict=True):
             if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.hasobject or result.dtype.kind in "US":
                 raise NotImplementedError(f"{self.said} returns {name!r}, which is no array of numbers")
         return [np.asarray(result) for result in results]
 
     def infer(self, types: Sequence[Type], constants: Sequence[np.ndarray | None]) -> list[Type]:
-        """Types of the outputs: as ONNX infers them, or by trying it.
+        """Types of the outputs, as ONNX infers them.
 
         Raises
         ------
-        NotImplementedError
-            If the shapes depend on the numbers.
+        DependsOnNumbers
+            If it cannot tell the shapes.
         """
-        small = [c if c is not None and c.size <= 4096 else None for c in constants]
-        found = self._inferred(types, small)
-        if found is not None:
-            return found
-        tries = []
-        for fill in (np.zeros, np.ones):
-            given = [c if c is not None else fill(t.shape, t.dtype) for t, c in zip(types, constants, strict=True)]
-            try:
-                tries.append([Type(y.shape, y.dtype) for y in self(*given)])
-            except NotImplementedError:
-                raise
-            except Exception as error:
-                raise ValueError(f"{self.said} cannot be computed: {_first_line(error)}") from error
-        if tries[0] != tries[1]:
-            raise NotImplementedError(
-                f"the shape of what {self.said} returns depends on the numbers that it reads; a network needs shapes "
-                "that depend on those of its inputs alone"
-            )
-        return tries[0]
+        found = self._inferred(types, [c if c is not None and c.size <= _SMALL else None for c in constants])
+        if found is None:
+            raise DependsOnNumbers(f"the shape of what {self.said} returns depends on numbers")
+        return found
 
     def _inferred(self, types: Sequence[Type], constants: Sequence[np.ndarray | None]) -> list[Type] | None:
         try:
@@ -150,9 +141,11 @@ class ReferenceStep:
             return None
         found = []
         for value in model.graph.output:
+            if value.type.WhichOneof("value") not in (None, "tensor_type"):
+                raise NotImplementedError(f"{self.said} returns {value.name!r}, which is no array of numbers")
             tensor = value.type.tensor_type
             sizes: list[Any] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-            if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or None in sizes:
+            if not tensor.elem_type or not tensor.HasField("shape") or None in sizes:
                 return None
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
             if dtype.hasobject:
