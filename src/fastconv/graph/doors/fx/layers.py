@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +12,19 @@ from torch import nn
 
 from fastconv._names import only
 from fastconv.graph.doors.fx.calls import identity, needs
-
-if TYPE_CHECKING:
-    from fastconv.graph.doors.fx.reader import Reader
+from fastconv.graph.doors.fx.growing import Growing
 
 __all__ = ["LAYERS"]
 __dir__ = only(__all__)
 
 #: By class: from a layer to the function that it is, and the arguments behind its input.
-LAYERS: dict[type, Callable[[Reader, Any], tuple[Any, dict[str, Any]]]] = {}
+LAYERS: dict[type, Callable[[Growing, Any], tuple[Any, dict[str, Any]]]] = {}
 
 
 def _layer(kind: str, function: Any, *names: str, **renamed: str) -> None:
     """A layer that calls a function with attributes of its own."""
 
-    def arguments(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+    def arguments(r: Growing, layer: Any) -> tuple[Any, dict[str, Any]]:
         found = {name: getattr(layer, name) for name in names}
         return function, found | {name: getattr(layer, attribute) for name, attribute in renamed.items()}
 
@@ -34,10 +32,10 @@ def _layer(kind: str, function: Any, *names: str, **renamed: str) -> None:
         LAYERS[getattr(nn, kind)] = arguments
 
 
-def _convolution(function: Any, transposed: bool) -> Callable[[Reader, Any], tuple[Any, dict[str, Any]]]:
+def _convolution(function: Any, transposed: bool) -> Callable[[Growing, Any], tuple[Any, dict[str, Any]]]:
     names = ("stride", "padding", "dilation", "groups", *(("output_padding",) if transposed else ()))
 
-    def arguments(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+    def arguments(r: Growing, layer: Any) -> tuple[Any, dict[str, Any]]:
         needs(layer.padding_mode == "zeros", f"padding_mode {layer.padding_mode!r}")
         weights = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
         return function, weights | {name: getattr(layer, name) for name in names}
@@ -74,7 +72,7 @@ _layer("Sigmoid", torch.sigmoid)
 _layer("Tanh", torch.tanh)
 
 
-def _weighted(function: Any, names: Sequence[str]) -> Callable[[Reader, Any], tuple[Any, dict[str, Any]]]:
+def _weighted(function: Any, names: Sequence[str]) -> Callable[[Growing, Any], tuple[Any, dict[str, Any]]]:
     return lambda r, layer: (function, {name: r.tensor(getattr(layer, name), name) for name in names})
 
 
@@ -82,24 +80,24 @@ LAYERS[nn.Linear] = _weighted(F.linear, ("weight", "bias"))
 LAYERS[nn.PReLU] = _weighted(F.prelu, ("weight",))
 
 
-def _norm_layer(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+def _norm_layer(r: Growing, layer: Any) -> tuple[Any, dict[str, Any]]:
     names = ("running_mean", "running_var", "weight", "bias")
     parameters = {name: r.tensor(getattr(layer, name), name) for name in names}
     return F.batch_norm, {**parameters, "training": layer.training, "eps": layer.eps}
 
 
-def _layer_norm(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+def _layer_norm(r: Growing, layer: Any) -> tuple[Any, dict[str, Any]]:
     parameters = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
     return F.layer_norm, {**parameters, "normalized_shape": layer.normalized_shape, "eps": layer.eps}
 
 
-def _group_norm(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+def _group_norm(r: Growing, layer: Any) -> tuple[Any, dict[str, Any]]:
     parameters = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
     return F.group_norm, {**parameters, "num_groups": layer.num_groups, "eps": layer.eps}
 
 
-def _instance_norm(rank: int) -> Callable[[Reader, Any], tuple[Any, dict[str, Any]]]:
-    def arguments(r: Reader, layer: Any) -> tuple[Any, dict[str, Any]]:
+def _instance_norm(rank: int) -> Callable[[Growing, Any], tuple[Any, dict[str, Any]]]:
+    def arguments(r: Growing, layer: Any) -> tuple[Any, dict[str, Any]]:
         needs(not layer.track_running_stats, "running statistics")
         parameters = {name: r.tensor(getattr(layer, name), name) for name in ("weight", "bias")}
         return F.group_norm, {**parameters, "num_groups": layer.num_features, "eps": layer.eps, "rank": rank + 2}
@@ -114,7 +112,7 @@ _layer("UpsamplingNearest2d", F.interpolate, *_resized)
 _layer("UpsamplingBilinear2d", F.interpolate, *_resized, "align_corners")
 
 
-def _border(rank: int) -> Callable[[Reader, Any], tuple[Any, dict[str, Any]]]:
+def _border(rank: int) -> Callable[[Growing, Any], tuple[Any, dict[str, Any]]]:
     return lambda r, layer: (F.pad, {"pad": layer.padding, "value": layer.value, "rank": rank + 2})
 
 
