@@ -109,6 +109,7 @@ class CompiledNet:
         self._packed: weakref.WeakValueDictionary[tuple[Any, ...], _core.Packed] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()
         self._arenas: list[np.ndarray] = []
+        self._largest = 0  # bytes of an arena that is in use
         self._names = [value.name for value in self.graph.inputs]
         known = known_types(self.graph)
         if known is not None:
@@ -162,11 +163,10 @@ class CompiledNet:
         results = self._targets(program)
         arena = self._arena(program.arena_bytes)
         try:
-            program.run((arena, *arrays, *(base for base, _ in results)), self._thread_count())
+            program.run((arena, *arrays, *results), self._thread_count())
         finally:
             self._release(arena)
-        answer = tuple(result for _, result in results)
-        return answer if program.later is None else program.later.finish(answer)
+        return results if program.later is None else program.later.finish(results)
 
     def _run_any(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """For arrays of any types."""
@@ -180,6 +180,10 @@ class CompiledNet:
         """The inputs as arrays without gaps, and the program for their shapes."""
         if named:
             inputs = self._in_order(inputs, named)
+        if not self._options.last and all(map(_is_plain, inputs)):
+            known = self._repeated(tuple([Type(x.shape, x.dtype) for x in inputs]))
+            if known is not None:
+                return list(inputs), known
         if len(inputs) != len(self._names):
             raise ValueError(
                 f"{len(inputs)} inputs are given; the network needs {len(self._names)}: {', '.join(self._names)}"
@@ -200,8 +204,17 @@ class CompiledNet:
             if self._options.last and array.ndim > 2:
                 shape = (shape[0], shape[-1], *shape[1:-1])
             types.append(Type(shape, array.dtype))
-            arrays.append(np.ascontiguousarray(array).reshape(array.shape))  # NumPy gives what has no axes one
+            dense = np.ascontiguousarray(_args.addressable(array))
+            arrays.append(dense.reshape(array.shape))  # NumPy gives what has no axes one
         return arrays, self._program(tuple(types))
+
+    def _repeated(self, types: tuple[Type, ...]) -> Program | None:
+        """The program of an earlier call with such arrays, which have been found to fit."""
+        with self._lock:
+            program = self._programs.get(types)
+            if program is not None:
+                self._programs.move_to_end(types)
+            return program
 
     def _in_order(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         left = self._names[len(inputs) :]
@@ -216,13 +229,9 @@ class CompiledNet:
             raise TypeError(f"input {missing[0]!r} is missing")
         return (*inputs, *(named[name] for name in left))
 
-    def _targets(self, program: Program) -> list[tuple[np.ndarray, np.ndarray]]:
-        """New arrays for the outputs, and how the caller sees each."""
-        made = []
-        for t in program.outputs:
-            result = np.empty(self._outward(t.shape), t.dtype)
-            made.append((result, result))
-        return made
+    def _targets(self, program: Program) -> tuple[np.ndarray, ...]:
+        """New arrays for the outputs."""
+        return tuple([np.empty(self._outward(t.shape), t.dtype) for t in program.outputs])
 
     def _program(self, types: tuple[Type, ...]) -> Program:
         with self._lock:
@@ -235,6 +244,7 @@ class CompiledNet:
                 self._programs[types] = program
                 while len(self._programs) > self._room:
                     self._programs.popitem(last=False)
+                self._largest = max(p.arena_bytes for p in self._programs.values())
             else:
                 self._programs.move_to_end(types)
             return program
@@ -263,8 +273,7 @@ class CompiledNet:
         return arena
 
     def _release(self, arena: np.ndarray) -> None:
-        largest = max((program.arena_bytes for program in list(self._programs.values())), default=0)
-        if len(self._arenas) < _IDLE and arena.nbytes <= largest:
+        if len(self._arenas) < _IDLE and arena.nbytes <= self._largest:
             self._arenas.append(arena)
 
     # --- looks ------------------------------------------------------------------------------------
@@ -307,7 +316,7 @@ class CompiledNet:
         """
         repeats = _args.integer(repeats, "repeats", 1)
         arrays, program = self._taken(inputs, named)
-        results = [base for base, _ in self._targets(program)]
+        results = self._targets(program)
         arena = self._arena(program.arena_bytes)
         try:
             given = (arena, *arrays, *results)
@@ -362,6 +371,11 @@ class CompiledNet:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.graph, self._settings())
+
+
+def _is_plain(x: Any) -> bool:
+    """Whether it is an array that the core reads as it stands."""
+    return type(x) is np.ndarray and x.flags.c_contiguous and x.flags.aligned
 
 
 def _rebuilt(graph: Graph, settings: dict[str, Any]) -> CompiledNet:
