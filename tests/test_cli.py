@@ -61,6 +61,16 @@ def test_help(command, capsys, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_in_a_narrow_terminal(command, capsys, monkeypatch):
+    """Command lines, which are to be copied, stay whole; all else follows."""
+    monkeypatch.setenv("COLUMNS", "40")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 40 and "fastconv " not in line] == []
+
+
 def test_help_names_the_commands_and_gives_examples(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

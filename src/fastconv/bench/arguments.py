@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``fastconv bench``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = USAGE
-    parser.description = "Time known networks and their layers, here and elsewhere; check the results."
+    parser.description = textwrap.fill(
+        "Time known networks and their layers, here and elsewhere; check the results.", _width()
+    )
     parser.epilog = f"{EXAMPLES}\n{_names()}"
 
     what = parser.add_argument_group("what to measure")
@@ -91,6 +93,11 @@ def _by_name(
     group.add_argument(option, nargs=nargs, metavar="NAME", choices=names, default=default, help=text)
 
 
+def _width() -> int:
+    """Columns of text that is set here; ``argparse`` has the same."""
+    return max(38, min(100, shutil.get_terminal_size().columns) - 2)
+
+
 def _names() -> str:
     """What the names that options take mean."""
     networks = [name for name in NETWORKS if name not in LISTS]
@@ -104,14 +111,13 @@ def _names() -> str:
         "--reference": {" ".join(REFERENCES): "", "none": ""},
         "--peers": {" ".join(PEERS): "", "all": "those that are installed; the others are named"},
     }
-    width = max(40, min(100, shutil.get_terminal_size().columns) - 2)
     lines = ["names:"]
     for option, by_name in meanings.items():
         lines.append(f"  {option}")
         for name, meaning in by_name.items():
             entry = f"{name}: {meaning}" if meaning else name
             lines += textwrap.wrap(
-                entry, width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
+                entry, _width(), initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
             )
     return "\n".join(lines)
 
