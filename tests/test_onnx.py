@@ -5,6 +5,7 @@ import pickle
 import re
 import unittest
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -523,6 +524,39 @@ def test_errors_name_the_node():
         fc.compile(model_of([node("Relu")], {"x": X}), (1, 2))
 
 
+def test_nodes_that_lack_something():
+    with pytest.raises(ValueError, match=r"node 'the MaxPool' .*kernel_shape"):
+        fc.compile(model_of([node("MaxPool")], {"x": X}))
+    with pytest.raises(ValueError, match=r"node 'the Add' .*1"):
+        fc.compile(model_of([node("Add")], {"x": X}))
+    with pytest.raises(ValueError, match=r"node 'the Add' .*input 1"):
+        fc.compile(model_of([node("Add", "x,")], {"x": X}))
+    with pytest.raises(ValueError, match=r"node 'the Reshape' .*its input has shape \(2, 6, 9, 7\); it cannot be"):
+        fc.compile(model_of([node("Reshape", "x,s")], {"x": X}, {"s": ints([3, 5])}))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_spoilt_models_are_errors(seed):
+    """Whatever bytes have changed."""
+    rng = np.random.default_rng(seed)
+    models = [single(*OWN[name]).SerializeToString() for name in OWN]
+    models.append(model_of(flattening(), {"x": (np.float32, ("n", 3, 4))}, SIZES).SerializeToString())
+    wrong = 0
+    for _ in range(150):
+        text = bytearray(models[int(rng.integers(len(models)))])
+        for at in rng.integers(len(text), size=2):
+            text[at] = int(rng.integers(256))
+        try:
+            model = onnx.ModelProto.FromString(bytes(text))
+        except Exception:  # protobuf's own
+            continue
+        try:
+            fc.compile(model)
+        except (ValueError, TypeError, NotImplementedError, MemoryError):
+            wrong += 1
+    assert wrong > 10
+
+
 def test_damaged_files(tmp_path):
     text = residual_network().SerializeToString()
     path = tmp_path / "net.onnx"
@@ -580,6 +614,39 @@ def test_the_suite_of_onnx(kind):
     assert not result.skipped
     assert result.testsRun == len(served) > 5
     assert not [name for name in set(names) - set(served) if re.search("conv|pool", name, re.IGNORECASE)]
+
+
+@pytest.mark.slow
+def test_light_models():
+    """With random weights in place of those that are all the same, against ONNX Runtime."""
+    runtime = pytest.importorskip("onnxruntime")
+    folder = Path(onnx.__file__).parent / "backend/test/data/light"
+    files = sorted(folder.glob("*.onnx"))
+    assert len(files) > 5
+    for file in files:
+        model, rng = onnx.load(file), np.random.default_rng(0)
+        known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        kept = []
+        for made in model.graph.node:
+            if made.op_type != "ConstantOfShape":
+                kept.append(made)
+                continue
+            shape = tuple(known[made.input[0]])
+            weights = rng.standard_normal(shape) * np.sqrt(2 / max(np.prod(shape[1:]), 1))
+            weights = np.abs(weights) / 5 + 0.5 if len(shape) < 2 else weights
+            model.graph.initializer.append(numpy_helper.from_array(weights.astype(np.float32), made.output[0]))
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+        scores = next((made.input[0] for made in kept if made.op_type == "Softmax"), kept[-1].output[0])
+        del model.graph.output[:]
+        model.graph.output.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, None))
+        net = fc.compile(model)
+        image = array(*net.inputs[0].shape)
+        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (right,) = session.run(None, {net.inputs[0].name: image})
+        assert right.std() > 0.01 * np.abs(right).max(), file.name
+        assert max_error(net(image), right) < 1e-4, file.name
+        assert "python" not in algorithms(net), file.name
 
 
 # --- the backend ------------------------------------------------------------------------------------

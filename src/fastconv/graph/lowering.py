@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from fastconv import _args
 from fastconv._names import only
 from fastconv.graph import layout, memory
 from fastconv.graph.ir import Graph, Node, Value
@@ -39,6 +41,9 @@ def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
             continue
         try:
             found = OPERATORS[node.op].infer(node, [None if v is None else types[v] for v in node.inputs])
+            for t in found:
+                if math.prod(t.shape) > _args.LIMIT:
+                    raise ValueError(f"it would return an array of shape {t.shape}")
         except DependsOnNumbers:
             continue
         except _WRONG as error:
@@ -117,6 +122,7 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
     return copy.outputs
 
 
+_LARGEST = 1 << 28  # bytes of what is kept so
 _FOLDED = 1 << 16  # bytes of constants that are computed with at once, as sizes are; weights wait until they are needed
 
 
@@ -130,6 +136,12 @@ def _folded(node: Node, given: list[Value | None], types: dict[Value, Type]) -> 
     call = node.attributes["call"] if node.op == "python" else None
     small = sum(types[v].nbytes for v in reads) <= _FOLDED
     if not (small if call is None else getattr(call, "is_pure", False)):
+        return None
+    try:
+        made = OPERATORS[node.op].infer(node, [None if v is None else types[v] for v in given])
+    except DependsOnNumbers:
+        made = []
+    if sum(t.nbytes for t in made) > _LARGEST:
         return None
     return OPERATORS[node.op].evaluate(node, [None if v is None else _array(v) for v in given])
 

@@ -251,7 +251,8 @@ def _softmax(site: Site) -> Translated:
 def _gemm(site: Site) -> Translated:
     """alpha A' B' + beta C, where B and C do not depend on the input."""
     weight, added = site.array(1), site.array(2)
-    if weight is None or not site.is_float(0, 1, 2) or (site.input(2) is not None and added is None):
+    flat = weight is not None and weight.ndim == 2 and site.rank(0) == 2
+    if weight is None or not flat or not site.is_float(0, 1, 2) or (site.input(2) is not None and added is None):
         return None
     alpha, beta = site.attribute("alpha", 1.0), site.attribute("beta", 1.0)
     weight = weight if site.attribute("transB", 0) else weight.T

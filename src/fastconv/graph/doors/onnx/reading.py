@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, external_data_helper, helper, inliner,
 from fastconv._names import only
 from fastconv.graph.doors.onnx.layers import modern
 from fastconv.graph.doors.onnx.reference import ReferenceStep, captured
-from fastconv.graph.doors.onnx.site import Known
+from fastconv.graph.doors.onnx.site import Known, dtype_of
 from fastconv.graph.ir import Graph, Shape, Value
 
 __all__ = ["OLDEST", "read_onnx"]
@@ -84,8 +84,8 @@ def array_of(tensor: TensorProto) -> np.ndarray:
     said = f"tensor {tensor.name!r}"
     if external_data_helper.uses_external_data(tensor):
         raise ValueError(f"{said} is in a file of its own: load the model with onnx.load, or give its path")
+    dtype = dtype_of(tensor.data_type, said)
     try:
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         plain = tensor.HasField("raw_data") and dtype.kind in "fiub" and dtype.isbuiltin == 1
         if plain and sys.byteorder == "little":
             return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))
@@ -144,9 +144,7 @@ class _Reader:
             if not info.type.HasField("tensor_type"):
                 kind = info.type.WhichOneof("value") or "value without a type"
                 raise NotImplementedError(f"input {info.name!r} is a {kind}; a network needs arrays")
-            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
-            if dtype.hasobject:
-                raise NotImplementedError(f"input {info.name!r} is of strings; a network needs numbers")
+            dtype = dtype_of(info.type.tensor_type.elem_type, f"input {info.name!r}")
             shape = _filled(info.name, _sizes(info), (shapes or {}).get(info.name))
             value = self.graph.input(info.name, shape, dtype)
             self.values[info.name] = value
@@ -189,6 +187,7 @@ class _Reader:
                 raise ValueError(f"node {name!r} ({node.op_type}) reads {read!r}, which nothing before it computes")
         if domain not in self.opsets:
             raise ValueError(f"node {name!r} is of {domain!r}, of which the model does not say the version")
+        _check(node, name, self.opsets)
         node, opsets = modern(node, self.opsets, lambda array: self._own(f"{name} scales", array))
         names = list(dict.fromkeys(n for n in (*node.input, *captured(node)) if n))
         step = ReferenceStep(node, opsets, names)
@@ -201,7 +200,8 @@ class _Reader:
                 step.prepare()
                 made = self.graph.add_node("python", inputs, len(step.outputs), name, call=step).outputs
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise type(error)(f"node {name!r} ({step.said}): {error}") from error
+            kind = next(k for k in (NotImplementedError, TypeError, ValueError) if isinstance(error, k))
+            raise kind(f"node {name!r} ({step.said}): {error}") from error
         for out, value in zip(step.outputs, made, strict=True):
             if out in self.values:
                 raise ValueError(f"node {name!r} ({node.op_type}) writes {out!r}, which is there already")
@@ -213,6 +213,21 @@ class _Reader:
         """A constant that the model has in another form."""
         self.values[name] = self.graph.constant(array, name)
         return name
+
+
+def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
+    """A ValueError if a node has not the inputs or attributes that its operator needs.
+
+    ONNX's checker does not know what lies around a node, so those that have graphs in them are left to who runs them.
+    """
+    if not onnx.defs.has(node.op_type, node.domain) or any(a.HasField("g") or a.graphs for a in node.attribute):
+        return
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = onnx.IR_VERSION, opsets
+    try:
+        onnx.checker.check_node(node, context)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"node {name!r} ({node.op_type}): {str(error).splitlines()[0]}") from error
 
 
 def _copied(node: onnx.NodeProto, **changes: Any) -> onnx.NodeProto:

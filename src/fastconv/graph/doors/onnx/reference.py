@@ -7,6 +7,7 @@ has an operator for after all.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +17,9 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from fastconv import _args
 from fastconv._names import only
-from fastconv.graph.doors.onnx.site import TRANSLATORS, Known, Site
+from fastconv.graph.doors.onnx.site import TRANSLATORS, Known, Site, dtype_of
 from fastconv.graph.ir import Graph, Value
 from fastconv.graph.operators.foreign import DependsOnNumbers
 from fastconv.graph.views import Type
@@ -96,11 +98,7 @@ class ReferenceStep:
         return helper.make_model(graph, opset_imports=opsets)
 
     def prepare(self) -> None:
-        """NotImplementedError if nobody knows the operator, or `onnx.reference` not as it was in this opset."""
-        if not self.node.domain and self.node.op_type in _CHANGED and self.opsets.get("", 0) < 13:
-            axis = next((a.i for a in self.node.attribute if a.name == "axis"), 1)
-            if axis != -1:
-                raise NotImplementedError(f"{self.said} along axis {axis}, which meant all axes from there on")
+        """NotImplementedError if nobody knows the operator."""
         try:
             ReferenceEvaluator(self._model(None, ()))
         except Exception as error:
@@ -113,9 +111,14 @@ class ReferenceStep:
         if self._evaluator is None or self._evaluator[0] != dtypes:  # what some operators stand for depends on these
             types = [Type((), dtype) for dtype in dtypes]
             self._evaluator = dtypes, ReferenceEvaluator(self._model(types, (None,) * len(types), ranks=False))
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            results = self._evaluator[1].run(self.outputs, dict(zip(self.names, arrays, strict=True)))
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                results = self._evaluator[1].run(self.outputs, dict(zip(self.names, arrays, strict=True)))
+        except (NotImplementedError, MemoryError):
+            raise
+        except Exception as error:
+            raise ValueError(f"{self.said} cannot be computed: {_first_line(error)}") from error
         for name, result in zip(self.outputs, results, strict=True):
             if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.hasobject or result.dtype.kind in "US":
                 raise NotImplementedError(f"{self.said} returns {name!r}, which is no array of numbers")
@@ -128,7 +131,13 @@ class ReferenceStep:
         ------
         DependsOnNumbers
             If it cannot tell the shapes.
+        NotImplementedError
+            If `onnx.reference` does not have the operator as it was in this opset.
         """
+        if not self.node.domain and self.node.op_type in _CHANGED and self.opsets.get("", 0) < 13:
+            axis, rank = next((a.i for a in self.node.attribute if a.name == "axis"), 1), len(types[0].shape)
+            if axis not in (-1, rank - 1):
+                raise NotImplementedError(f"{self.said} along axis {axis} of {rank}, which meant all from there on")
         found = self._inferred(types, [c if c is not None and c.size <= _SMALL else None for c in constants])
         if found is None:
             raise DependsOnNumbers(f"the shape of what {self.said} returns depends on numbers")
@@ -147,9 +156,9 @@ class ReferenceStep:
             sizes: list[Any] = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
             if not tensor.elem_type or not tensor.HasField("shape") or None in sizes:
                 return None
-            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-            if dtype.hasobject:
-                raise NotImplementedError(f"{self.said} returns {value.name!r}, which is no array of numbers")
+            dtype = dtype_of(tensor.elem_type, f"{value.name!r}")
+            if min(sizes, default=0) < 0 or math.prod(sizes) > _args.LIMIT:
+                raise ValueError(f"it would return an array of shape {tuple(sizes)}")
             found.append(Type(tuple(sizes), dtype))
         return found
 

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import helper
 
 from fastconv._names import only
 from fastconv.graph.doors.onnx.reading import array_of
-from fastconv.graph.doors.onnx.site import Site, Translated, translates
+from fastconv.graph.doors.onnx.site import Site, Translated, dtype_of, translates
 from fastconv.graph.ir import Value
 
 __all__: list[str] = []
@@ -197,5 +196,5 @@ def _reduce(site: Site) -> Translated:
 
 @translates("Cast")
 def _cast(site: Site) -> Translated:
-    target = np.dtype(helper.tensor_dtype_to_np_dtype(site.attribute("to")))
+    target = dtype_of(site.attribute("to"), "to")
     return site.add("identity", [site.input(0)]) if site.known(0).dtype == target else None

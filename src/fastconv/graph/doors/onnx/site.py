@@ -12,11 +12,28 @@ from onnx import NodeProto, helper
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Shape, Value
 
-__all__ = ["TRANSLATORS", "Known", "Site", "Translated", "translates"]
+__all__ = ["TRANSLATORS", "Known", "Site", "Translated", "dtype_of", "translates"]
 __dir__ = only(__all__)
 
 Translated = Value | list[Value | None] | None
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def dtype_of(element: int, said: str) -> np.dtype:
+    """NumPy's name of a type of ONNX's; ``said`` is what has it.
+
+    Raises
+    ------
+    ValueError, NotImplementedError
+        If there is none, or it is that of strings.
+    """
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(element))
+    except KeyError:
+        raise ValueError(f"{said} has elements of type {element}, which ONNX does not know") from None
+    if dtype.hasobject:
+        raise NotImplementedError(f"{said} is of strings; a network needs numbers")
+    return dtype
 
 
 class Known(NamedTuple):
