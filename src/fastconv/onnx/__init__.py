@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, defs, helper
 from onnx.backend import base
+from onnx.reference.op_run import OpRun
 
 from fastconv._names import only
 from fastconv.graph import CompiledNet, compile
+from fastconv.graph.doors.onnx.site import TRANSLATORS
 
-__all__ = ["Backend", "BackendRep", "prepare", "run_model", "run_node", "supports_device"]
+__all__ = ["Backend", "BackendRep", "ops", "prepare", "run_model", "run_node", "supports_device"]
 __dir__ = only(__all__)
 
 
@@ -139,17 +141,11 @@ class Backend(base.Backend):  # type: ignore[misc]
             given = [inputs] if isinstance(inputs, np.ndarray) else inputs
             by_name = dict(zip([name for name in node.input if name], map(np.asarray, given), strict=True))
             arrays = [by_name[name] for name in names]
-        infos = [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-            for name, a in zip(names, arrays, strict=True)
-        ]
-        wanted = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
-        graph = helper.make_graph([node], "node", infos, wanted)
         version = kwargs.pop("opset_version", None)
-        opsets = [helper.make_opsetid("", defs.onnx_opset_version() if node.domain or version is None else version)]
-        if node.domain:
-            opsets.append(helper.make_opsetid(node.domain, 1 if version is None else version))
-        return cls.run_model(helper.make_model(graph, opset_imports=opsets), arrays, device, **kwargs)
+        opsets = {"": defs.onnx_opset_version()}
+        if version is not None or node.domain:
+            opsets[node.domain] = 1 if version is None else version
+        return cls.run_model(_model_of(node, names, arrays, opsets), arrays, device, **kwargs)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
@@ -160,6 +156,51 @@ class Backend(base.Backend):  # type: ignore[misc]
 def _check(device: str) -> None:
     if not Backend.supports_device(device):
         raise ValueError(f"device is {device!r}; it needs to be 'CPU'")
+
+
+def _model_of(
+    node: NodeProto, names: Sequence[str], arrays: Sequence[np.ndarray], opsets: Mapping[str, int]
+) -> ModelProto:
+    """A model of one node, for arrays like these as the inputs of these names."""
+    infos = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for name, a in zip(names, arrays, strict=True)
+    ]
+    wanted = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    graph = helper.make_graph([node], "node", infos, wanted)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*entry) for entry in opsets.items()])
+
+
+#: What computes nothing, or is quicker where it stands.
+_NOT_OURS = {"Cast", "Constant", "Dropout", "Identity", "Shape", "Size"}
+
+
+def ops() -> list[type[OpRun]]:
+    """The operators of the core for ``onnx.reference.ReferenceEvaluator(model, new_ops=fastconv.onnx.ops())``.
+
+    Returns
+    -------
+    list of subclasses of onnx.reference.op_run.OpRun
+        Each compiles its node for the last shapes that it was given. Weights are inputs to it, so it is slower than
+        `prepare`, which packs them once; it is for seeing what a single operator does in a whole model.
+    """
+    names = [name for domain, name in TRANSLATORS if not domain and name not in _NOT_OURS]
+    return [type(name, (_Op,), {"op_domain": "", "__module__": __name__}) for name in names]
+
+
+class _Op(OpRun):  # type: ignore[misc]
+    op_domain = ""
+
+    def _run(self, *inputs: Any, **attributes: Any) -> tuple[np.ndarray, ...]:
+        node, opsets = self.onnx_node, self.run_params["opsets"]
+        given = {name: np.asarray(x) for name, x in zip(node.input, inputs, strict=False) if name and x is not None}
+        kept: dict[Any, CompiledNet] = self.__dict__.setdefault("_nets", {})
+        key = tuple((a.shape, a.dtype) for a in given.values())
+        if key not in kept:
+            kept.clear()
+            kept[key] = compile(_model_of(node, list(given), list(given.values()), opsets))
+        found = kept[key](*given.values())
+        return found if isinstance(found, tuple) else (found,)
 
 
 prepare = Backend.prepare

@@ -108,13 +108,15 @@ class ReferenceStep:
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         dtypes = tuple(array.dtype for array in arrays)
-        if self._evaluator is None or self._evaluator[0] != dtypes:  # what some operators stand for depends on these
+        evaluator = self._evaluator
+        if evaluator is None or evaluator[0] != dtypes:  # what some operators stand for depends on these
             types = [Type((), dtype) for dtype in dtypes]
-            self._evaluator = dtypes, ReferenceEvaluator(self._model(types, (None,) * len(types), ranks=False))
+            evaluator = dtypes, ReferenceEvaluator(self._model(types, (None,) * len(types), ranks=False))
+            self._evaluator = evaluator
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                results = self._evaluator[1].run(self.outputs, dict(zip(self.names, arrays, strict=True)))
+                results = evaluator[1].run(self.outputs, dict(zip(self.names, arrays, strict=True)))
         except (NotImplementedError, MemoryError):
             raise
         except Exception as error:
