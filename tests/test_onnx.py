@@ -359,6 +359,7 @@ def test_shapes_that_depend_on_numbers():
                 assert y.shape == right.shape
                 assert max_error(y, right) < 1e-5
     assert [t.name for t in net.outputs] == list(outputs)
+    assert [t.dtype for t in net.outputs] == [np.float32, np.int64, *[np.float32] * 3]
     assert net.summary()[0].operator == "conv"
     assert net.profile(x)[0].operator == "conv"
     with pytest.raises(NotImplementedError, match="node 'the Compress' returns depends on numbers"):
@@ -468,6 +469,12 @@ def test_external_data(tmp_path):
     bare = onnx.load(tmp_path / "net.onnx", load_external_data=False)
     with pytest.raises(ValueError, match=r"tensor 'stem.w' is in a file of its own"):
         fc.compile(bare)
+    (tmp_path / "inner").mkdir()
+    for tensor in bare.graph.initializer:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = "../weights"
+    (tmp_path / "inner" / "net.onnx").write_bytes(bare.SerializeToString())
+    with pytest.raises(ValueError, match=r"net.onnx is no ONNX model that can be read: .*\.\./weights"):
+        fc.compile(tmp_path / "inner" / "net.onnx")
     (tmp_path / "weights").unlink()
     with pytest.raises((ValueError, OSError), match=r"net.onnx|weights"):
         fc.compile(tmp_path / "net.onnx")

@@ -122,6 +122,8 @@ class Graph:
     inputs, outputs : list of Value
     output_names : list of str
         What the model calls its outputs, if it does; otherwise they are called as the values are.
+    output_dtypes : list of numpy.dtype or None
+        What the model says of them, if it does.
     nodes : list of Node
 
     Examples
@@ -141,6 +143,7 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.output_names: list[str] = []
+        self.output_dtypes: list[np.dtype | None] = []
         self.nodes: list[Node] = []
 
     # --- making -----------------------------------------------------------------------------------

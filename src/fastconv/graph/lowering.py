@@ -71,7 +71,7 @@ def specialise(graph: Graph, inputs: Sequence[Type]) -> Graph:
     if not any(node.op == "shape" or _may_be_another(node) for node in graph.nodes):
         return graph
     made = Graph(graph.name)
-    made.output_names = list(graph.output_names)
+    made.output_names, made.output_dtypes = list(graph.output_names), list(graph.output_dtypes)
     values: dict[Value, Value] = {}
     types: dict[Value, Type] = {}
     for value, t in zip(graph.inputs, inputs, strict=True):

@@ -128,7 +128,9 @@ class CompiledNet:
         types = None if program is None or program.later is not None else program.outputs
         names = self.graph.output_names or [value.name for value in self.graph.outputs]
         if types is None:
-            return [Tensor(name, None, np.dtype(self.graph.inputs[0].dtype)) for name in names]
+            likely = next((v.dtype for v in self.graph.inputs), None)
+            dtypes = self.graph.output_dtypes or [None] * len(names)
+            return [Tensor(name, None, np.dtype(t or likely)) for name, t in zip(names, dtypes, strict=True)]
         return [Tensor(name, self._outward(t.shape), t.dtype) for name, t in zip(names, types, strict=True)]
 
     def _outward(self, shape: Any) -> Any:

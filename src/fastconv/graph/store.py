@@ -60,6 +60,7 @@ def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str
         ],
         "outputs": [numbers[v] for v in graph.outputs],
         "output_names": graph.output_names,
+        "output_dtypes": [None if dtype is None else str(dtype) for dtype in graph.output_dtypes],
     }
     text = np.frombuffer(json.dumps(described).encode(), np.uint8)
     io.save({_GRAPH: text, **arrays}, path)
@@ -113,6 +114,10 @@ def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph
         values.extend(node.outputs)
     graph.outputs = [values[_index(i, values)] for i in described["outputs"]]
     graph.output_names = [str(name) for name in described.get("output_names", ())]
+    dtypes = described.get("output_dtypes", ())
+    graph.output_dtypes = [None if name is None else np.dtype(name) for name in dtypes]
+    if graph.output_dtypes and len(graph.output_dtypes) != len(graph.outputs):
+        raise ValueError(f"it has types of {len(graph.output_dtypes)} of {len(graph.outputs)} outputs")
     if graph.output_names and len(graph.output_names) != len(graph.outputs):
         raise ValueError(f"it names {len(graph.output_names)} of {len(graph.outputs)} outputs")
     graph.verify()

@@ -123,8 +123,11 @@ class _Reader:
         for output in self.proto.output:
             if output.name not in self.values:
                 raise ValueError(f"the model returns {output.name!r}, which nothing computes")
-            self.graph.outputs.append(self.values[output.name])
+            value = self.values[output.name]
+            self.graph.outputs.append(value)
             self.graph.output_names.append(output.name)
+            dtype = self.known.get(value, Known()).dtype
+            self.graph.output_dtypes.append(dtype if value.constant is None else value.constant.dtype)
         self.graph.verify()
         return self.graph
 
