@@ -120,7 +120,11 @@ def test_whatever_offers_memory_is_an_array():
         __array_interface__ = values.__array_interface__
 
     class Exchange:
-        __dlpack__, __dlpack_device__ = values.__dlpack__, values.__dlpack_device__
+        def __dlpack__(self, **options):
+            return values.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return values.__dlpack_device__()
 
     buffer = memoryview(array.array("d", range(8))).cast("B").cast("d", (2, 2, 2))
     for images in (buffer, Interface(), Exchange(), values.tolist()):
