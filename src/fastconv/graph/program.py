@@ -27,7 +27,6 @@ class _Native:
     """Steps in a row that the core runs in one call."""
 
     def __init__(self, steps: Sequence[Step], arena: int, outside: tuple[int, ...], threads: int) -> None:
-        self.names = [step.name for step in steps]
         fixed: dict[int, int] = {}
         arrays: list[Any] = []
         for step in steps:

@@ -14,10 +14,10 @@ __dir__ = only(__all__)
 def fuse_residuals(graph: Graph) -> int:
     """conv(x) + y, added as the convolution stores its result; of two convolutions the later one."""
     fused = 0
+    readers, order = graph.readers(), {node: i for i, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
         if node.op != "map" or len(node.inputs) != 2 or node.attributes["program"][:1] != (("add", 1),):
             continue
-        readers, order = graph.readers(), {n: i for i, n in enumerate(graph.nodes)}
         found: list[tuple[int, Value, Value]] = []
         for value, other in (node.inputs, node.inputs[::-1]):
             if value is not None and other is not None and value is not other and _is_open(value, graph, readers):
@@ -25,12 +25,16 @@ def fuse_residuals(graph: Graph) -> int:
                 found.append((order[value.producer], value, other))
         if found:
             _, value, other = max(found, key=lambda entry: entry[0])
-            _fuse(graph, node, value, other)
+            conv = _fuse(graph, node, value, other)
+            order[conv] = order[node]
+            readers[value] = readers.pop(node.output, [])
+            readers[other] = [conv if reader is node else reader for reader in readers[other]]
             fused += 1
     return fused
 
 
-def _fuse(graph: Graph, node: Node, value: Value, other: Value) -> None:
+def _fuse(graph: Graph, node: Node, value: Value, other: Value) -> Node:
+    """The convolution that does both; its output takes the place of the sum."""
     conv = value.producer
     assert conv is not None
     conv.inputs = [*conv.inputs, *[None] * (3 - len(conv.inputs)), other]
@@ -39,3 +43,4 @@ def _fuse(graph: Graph, node: Node, value: Value, other: Value) -> None:
     graph.nodes.remove(conv)
     graph.nodes[graph.nodes.index(node)] = conv
     graph.replace(node.output, value)
+    return conv
