@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv._names import only
-from fastconv.graph.ir import Constant, Graph, Node, Value
+from fastconv.graph.ir import Constant, Graph, Node
 from fastconv.graph.operators.elementwise import scale_and_shift
-from fastconv.graph.passes.pad import _pairs
+from fastconv.graph.passes.convolutions import is_open, pairs_of
 
 __all__ = ["fold_batch_norms"]
 __dir__ = only(__all__)
@@ -30,19 +30,9 @@ def fold_batch_norms(graph: Graph) -> int:
     return folded
 
 
-def _is_open(value: Value | None, graph: Graph, readers: dict[Value, list[Node]]) -> bool:
-    """Whether a convolution computes the value, with nothing behind it yet, and for one reader alone."""
-    node = value.producer if value is not None else None
-    if node is None or node.op not in ("conv", "linear") or node.attributes.get("finish") or len(node.inputs) > 3:
-        return False
-    if len(readers[node.output]) != 1 or node.output in graph.outputs:
-        return False
-    return all(v is None or v.constant is not None for v in node.inputs[1:3])
-
-
 def _fold_behind(graph: Graph, norm: Node) -> bool:
     source = norm.inputs[0]
-    if not _is_open(source, graph, graph.readers()):
+    if not is_open(source, graph, graph.readers()):
         return False
     assert source is not None
     assert source.producer is not None
@@ -59,7 +49,7 @@ def _fold_into_parts(graph: Graph, norm: Node) -> bool:
     if concat is None or concat.op != "concat" or concat.attributes["axis"] != 1 or len(readers[concat.output]) != 1:
         return False
     parts = list(concat.given())
-    if concat.output in graph.outputs or not all(_is_open(part, graph, readers) for part in parts):
+    if concat.output in graph.outputs or not all(is_open(part, graph, readers) for part in parts):
         return False
     scale, shift = scale_and_shift(norm)
     start = 0
@@ -141,7 +131,7 @@ def _fold_before(graph: Graph, norm: Node) -> bool:
     weight, bias, groups = _weight(node), _bias(node), _groups(node)
     scale, shift = scale_and_shift(norm)
     if node.op == "conv":
-        pairs = _pairs(node.attributes.get("padding", 0), len(weight.shape) - 2)
+        pairs = pairs_of(node.attributes.get("padding", 0), len(weight.shape) - 2)
         if pairs is None or any(any(pair) for pair in pairs):
             return False
     elif scale.shape[0] != weight.shape[1]:

@@ -3,21 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Node
+from fastconv.graph.passes.convolutions import pairs_of
 
 __all__ = ["fold_pads"]
 __dir__ = only(__all__)
-
-
-def _pairs(padding: Any, rank: int) -> list[tuple[int, int]] | None:
-    """Padding before and after each axis, if it is given in numbers."""
-    if isinstance(padding, str):
-        return [(0, 0)] * rank if padding == "valid" else None
-    sizes = [padding] * rank if isinstance(padding, int) else list(padding)
-    return [(p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in sizes]
 
 
 def _is_zero_border(node: Node | None) -> bool:
@@ -37,7 +28,7 @@ def fold_pads(graph: Graph) -> int:
             continue
         assert before is not None
         border = before.attributes["pairs"][2:]
-        own = _pairs(node.attributes.get("padding", 0), len(border))
+        own = pairs_of(node.attributes.get("padding", 0), len(border))
         if own is not None:
             both = zip(border, own, strict=True)
             node.attributes["padding"] = tuple((a + c, b + d) for (a, b), (c, d) in both)

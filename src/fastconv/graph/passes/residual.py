@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.passes.batch_norm import _is_open
+from fastconv.graph.passes.convolutions import is_open
 
 __all__ = ["fuse_residuals"]
 __dir__ = only(__all__)
@@ -20,7 +20,7 @@ def fuse_residuals(graph: Graph) -> int:
             continue
         found: list[tuple[int, Value, Value]] = []
         for value, other in (node.inputs, node.inputs[::-1]):
-            if value is not None and other is not None and value is not other and _is_open(value, graph, readers):
+            if value is not None and other is not None and value is not other and is_open(value, graph, readers):
                 assert value.producer is not None
                 found.append((order[value.producer], value, other))
         if found:
