@@ -110,15 +110,11 @@ class _Assignment:
         if x.dtype not in FLOATS:
             return 0.0
         g = conv.geometry(node, x.shape, weight.shape)
-        transposed = bool(node.attributes.get("transposed"))
-        item = x.dtype.itemsize
-        result = g.input_shape if transposed else g.output_shape
         src, dst = (
-            tuple(s * item for s in spread(shape, item, last)) for shape, last in ((x.shape, read), (result, written))
+            spread(shape, x.dtype.itemsize, last)
+            for shape, last in ((x.shape, read), (conv.result_of(node, g), written))
         )
-        steps = _args.dense_strides(weight.shape, item)
-        direction, first, second = ("input", dst, src) if transposed else ("forward", src, dst)
-        fields = g.fields(direction, x.dtype, first, steps, second)
+        fields = conv.fields_of(node, g, x.dtype, src, weight.shape, dst)
         verdicts = _core.explain(
             fields, _config.ISA, self.options.strict, self.options.batch_invariant, _costs.COSTS.seconds
         )

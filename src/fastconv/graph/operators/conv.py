@@ -45,6 +45,26 @@ def geometry(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> _args.G
     )
 
 
+def result_of(node: Node, g: _args.Geometry) -> tuple[int, ...]:
+    """The shape of what it computes: of a transposed one, the input of the convolution that the geometry describes."""
+    return g.input_shape if node.attributes.get("transposed") else g.output_shape
+
+
+def fields_of(
+    node: Node,
+    g: _args.Geometry,
+    dtype: np.dtype,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    y: tuple[int, ...],
+    finish: tuple[int, float, float] = programs.NOTHING,
+) -> _args.Fields:
+    """The core's problem, for arrays x and y of these strides, in elements, and weights of this shape."""
+    direction, read, written = ("input", y, x) if node.attributes.get("transposed") else ("forward", x, y)
+    src, wei, dst = (tuple(s * dtype.itemsize for s in strides) for strides in (read, dense(weight), written))
+    return g.fields(direction, dtype, src, wei, dst, finish)
+
+
 def _checked(types: Sequence[Type | None]) -> tuple[Type, Type]:
     x, weight = types[0], types[1]
     assert x is not None
@@ -137,19 +157,10 @@ def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.G
         added = None
     takes = residual is None or added is not None
     fused = programs.activation(finish) if takes else None
-    transposed = bool(node.attributes.get("transposed"))
-    read, written = (y, x) if transposed else (x, y)
-    if y.shape != (g.input_shape if transposed else g.output_shape):
+    if y.shape != result_of(node, g):
         to.foreign(node, _evaluate(node))  # a sum that broadcasts beyond the convolution
         return
-    fields = g.fields(
-        "input" if transposed else "forward",
-        x.dtype,
-        read.byte_strides,
-        tuple(s * x.dtype.itemsize for s in dense(weight)),
-        written.byte_strides,
-        programs.NOTHING if fused is None else fused,
-    )
+    fields = fields_of(node, g, x.dtype, x.strides, weight, y.strides, programs.NOTHING if fused is None else fused)
     plan = to.convolution(fields, x, weight, y)
     packed = to.packed(plan, constant, weight, None if bias is None else bias.constant)
     to.step(node, plan, src=x, wei=packed, residual=added if takes else None, dst=y, in_place=added if takes else None)
