@@ -96,6 +96,10 @@ ISAS = (
 )
 
 
+#: The kernels in parts that are compiled by themselves, what takes longest first: csrc/kernels/PART.part.h.
+PARTS = ("products", "pools", "winograd", "maps", "taps")
+
+
 @dataclass(frozen=True)
 class Need:
     """What every build needs: a program that shows if it is there, and how each platform installs it."""
@@ -266,9 +270,9 @@ def buildable_isas(machine: str | None, compiler: list[str]) -> list[Isa]:
 def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
     """Every C file of the core that is to be compiled, the flags that it alone needs, and the name of its object.
 
-    The kernels take longest and so come first, each dtype by itself. They know nothing of threads nor of each other,
-    so that their objects serve builds with other parts, too. -O3 is for float32 in vectors alone: elsewhere -O2 is as
-    fast, builds in half the time and takes two thirds of the room.
+    The kernels take longest and so come first, each part and dtype by itself. They know nothing of threads nor of each
+    other, so that their objects serve builds with other parts, too. -O3 is for float32 in vectors alone: elsewhere -O2
+    is as fast, builds in half the time and takes two thirds of the room.
     """
     kernels = [(isa.name, isa.flags) for isa in reversed(isas)] + [("scalar", ())]
     files = sorted(p for p in CSRC.rglob("*.c") if CSRC / "kernels" not in p.parents)
@@ -277,10 +281,16 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
     return [
         (
             CSRC / f"kernels/isa_{name}.c",
-            (*flags, f"-DFC_BITS={bits}", *(["-O2"] if bits == 64 or name == "scalar" else [])),
-            f"kernels/isa_{name}_f{bits}.o",
+            (
+                *flags,
+                f"-DFC_BITS={bits}",
+                f'-DFC_PART="kernels/{part}.part.h"',
+                *(["-O2"] if bits == 64 or name == "scalar" else []),
+            ),
+            f"kernels/{part}_{name}_f{bits}.o",
         )
         for bits in (32, 64)
+        for part in PARTS
         for name, flags in kernels
     ] + [(path, shared, str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
 

@@ -14,7 +14,12 @@ flags=(-std=c11 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno
     -ffp-contract=off -Wall -Wextra -Icsrc -D_POSIX_C_SOURCE=200809L)
 compile() { "${CC:-gcc}" "${flags[@]}" "$@"; }
 
-for bits in 32 64; do compile -DFC_BITS=$bits -c csrc/kernels/isa_scalar.c -o "$work/scalar_$bits.o" & done
+for part in csrc/kernels/*.part.h; do
+    for bits in 32 64; do
+        compile -DFC_BITS=$bits -DFC_PART="\"${part#csrc/}\"" -c csrc/kernels/isa_scalar.c \
+            -o "$work/$(basename "$part" .part.h)_$bits.o" &
+    done
+done
 find csrc -name '*.c' -not -path 'csrc/kernels/*' | while read -r source; do
     compile -c "$source" -o "$work/$(tr / _ <<<"${source%.c}").o"
 done

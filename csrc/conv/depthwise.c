@@ -247,7 +247,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         .width = s->padded.width,
         .planes = planes,
     };
-    const fc_depthwise_fn kernel = in_place(p) ? plan->kernels->depthwise_in_place : plan->kernels->depthwise_padded;
+    fc_depthwise_fn *const kernel = in_place(p) ? plan->kernels->depthwise_in_place : plan->kernels->depthwise_padded;
     for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares && !fc_must_stop();
          group++) {
         copy.src = fc_at(job.src, image * p->src.outer + group * p->src.group, p->types.source);

@@ -4,7 +4,7 @@
 // latency of the widest machine (2 units x 5 cycles), all in registers.
 enum { FC_NAME(burn_chains) = 12 };
 
-static double FC_NAME(fma_burn)(int64_t rounds) {
+double FC_NAME(fma_burn)(int64_t rounds) {
     vec sum[FC_NAME(burn_chains)];
     const vec x = v_set1((T)0.999), y = v_set1((T)0.001);
 #pragma GCC unroll 12 // every loop over the chains, or the array would live in memory

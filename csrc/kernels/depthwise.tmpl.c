@@ -42,7 +42,7 @@ FC_INLINE void FC_NAME(depthwise_vectors)(const fc_depthwise_rows *work, const T
 }
 
 // Rows of one output channel from padded rows (conv/padded.c): no borders, no strides, only taps at offsets.
-static void FC_NAME(depthwise_padded)(const fc_depthwise_rows *work) {
+void FC_NAME(depthwise_padded)(const fc_depthwise_rows *work) {
     const fc_problem *p = work->problem;
     const int64_t columns = p->axis[2].out;
     const T *weights = (const T *)work->weights + work->channel * work->taps;
@@ -387,7 +387,7 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
     }
 }
 
-static void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
+void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
     FC_DEPTHWISE_KNOWN(plane_patches)
     if (work->problem->axis[2].stride == 1) FC_NAME(plane_any)(work, 1);
     else FC_NAME(plane_any)(work, 2);

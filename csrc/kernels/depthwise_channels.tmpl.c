@@ -285,7 +285,7 @@ FC_INLINE void FC_NAME(depthwise_runs)(const fc_depthwise_rows *work, const int 
     }
 }
 
-static void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
+void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
     if (work->problem->in_channels > 1) {
         FC_NAME(depthwise_runs)(work, 0);
         return;

@@ -81,11 +81,11 @@ typedef struct fc_resize_pixels {
     const void *row_weight;
 } fc_resize_pixels;
 
-typedef void (*fc_fold_fn)(const fc_fold *work);
-typedef void (*fc_spread_fn)(const fc_spread_work *work);
-typedef void (*fc_lrn_fn)(const fc_lrn_work *work);
-typedef void (*fc_resize_line_fn)(const fc_resize_line *work);
-typedef void (*fc_resize_blend_fn)(const fc_resize_blend *work);
-typedef void (*fc_resize_pixels_fn)(const fc_resize_pixels *work);
+typedef void fc_fold_fn(const fc_fold *work);
+typedef void fc_spread_fn(const fc_spread_work *work);
+typedef void fc_lrn_fn(const fc_lrn_work *work);
+typedef void fc_resize_line_fn(const fc_resize_line *work);
+typedef void fc_resize_blend_fn(const fc_resize_blend *work);
+typedef void fc_resize_pixels_fn(const fc_resize_pixels *work);
 
 #endif

@@ -174,7 +174,7 @@ FC_INLINE void FC_NAME(fold_columns_of)(const fc_fold *work, const fc_fold_kind 
 }
 
 #define FC_FOLD_KERNEL(name)                                                                                           \
-    static void FC_NAME(name)(const fc_fold *work) {                                                                   \
+    void FC_NAME(name)(const fc_fold *work) {                                                                          \
         switch (work->kind) {                                                                                          \
         case FC_FOLD_CENTRED:                                                                                          \
             FC_NAME(name##_of)(work, FC_FOLD_CENTRED);                                                                 \
@@ -267,7 +267,7 @@ FC_INLINE void FC_NAME(spread_as)(const fc_spread_work *work, const int subtract
     }
 }
 
-static void FC_NAME(spread)(const fc_spread_work *work) {
+void FC_NAME(spread)(const fc_spread_work *work) {
     const int scaled = !work->scale ? 0 : work->wei_column == 0 ? 1 : 2;
     if (work->subtract && work->each) FC_NAME(spread_as)(work, 1, 1, 0);
     else if (work->subtract) FC_NAME(spread_as)(work, 1, 0, 0);

@@ -8,46 +8,6 @@
 // wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
 // keep the rounding error of long sums near that of pairwise summation.
 
-// NaN passes, and so does everything when the bounds are infinite.
-FC_INLINE vec FC_NAME(bound)(vec value, vec low, vec high) { return v_min(high, v_max(low, value)); }
-
-// Which of several NaN a sum comes out as, their signs and payloads, depends on the order of an instruction's operands,
-// which the compiler chooses body by body: whatever is stored has one NaN, so that its bits do not depend on where a pixel
-// lies in a tile.  Either each vector is made so on its way,
-FC_INLINE vec FC_NAME(clamp)(vec value, vec low, vec high) { return v_one_nan(FC_NAME(bound)(value, low, high)); }
-
-// How an output element is finished, here and in every other kernel.
-FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec high) {
-    return FC_NAME(clamp)(v_add(v_add(value, bias), residual), low, high);
-}
-
-// or, where that would be noticed, whatever a kernel stores is multiplied two by two and summed: half an instruction each
-// instead of two.  The sum, from 1 on so that tiny products are lost in it, is not finite if anything is NaN (nor if
-// anything is infinite or very large, which only costs), and then what has been stored is gone through once more.
-FC_INLINE vec FC_NAME(look)(vec seen, vec a, vec b) { return v_fma(a, b, seen); }
-FC_INLINE int FC_NAME(saw_nan)(vec seen) { return __builtin_expect(!v_finite(seen), 0); }
-
-// n elements of a row of dst, or of the residual, `step` apart: 1, or more where it is a phase of something.
-FC_INLINE vec FC_NAME(load_row)(const T *p, int64_t n, int64_t step) {
-    return step == 1 ? v_load_part(p, n) : v_load_apart(p, n, step);
-}
-
-FC_INLINE void FC_NAME(store_row)(T *p, vec value, int64_t n, int64_t step) {
-    if (step == 1) v_store_part(p, value, n);
-    else v_store_apart(p, value, n, step);
-}
-
-// `rows` rows of n elements, which are `step` apart, and the rows `down`.
-static __attribute__((noinline, cold)) void FC_NAME(one_nan)(T *dst, int64_t n, int64_t step, int64_t rows,
-                                                             int64_t down) {
-    for (int64_t r = 0; r < rows; r++, dst += down)
-        for (int64_t i = 0; i < n; i += FC_VL) {
-            const int64_t lanes = n - i < FC_VL ? n - i : FC_VL;
-            T *at = dst + i * step;
-            FC_NAME(store_row)(at, v_one_nan(FC_NAME(load_row)(at, lanes, step)), lanes, step);
-        }
-}
-
 // Whether the rows of a tile (its pixels, over channels) are neighbours in dst.
 FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
     for (int64_t i = 1; i < t->m; i++)
@@ -275,10 +235,10 @@ static void FC_NAME(gemm_channels_narrow)(const fc_gemm_tile *tile) {
 #undef FC_GEMM_CASE
 #undef FC_GEMM_ROWS
 
-static void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
+void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
     (tile->columns <= FC_VL ? FC_NAME(gemm_pixels_narrow) : FC_NAME(gemm_pixels_wide))(tile);
 }
 
-static void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
+void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
     (tile->columns <= FC_VL ? FC_NAME(gemm_channels_narrow) : FC_NAME(gemm_channels_wide))(tile);
 }

@@ -190,30 +190,30 @@ typedef struct fc_rectangle {
     int64_t src_row, src_column, dst_row, dst_column;
 } fc_rectangle;
 
-typedef void (*fc_map_rows_fn)(const fc_map_rows *work);
-typedef void (*fc_rectangle_fn)(const fc_rectangle *work);
+typedef void fc_map_rows_fn(const fc_map_rows *work);
+typedef void fc_rectangle_fn(const fc_rectangle *work);
 // An activation other than a clamp, in place: `count` elements, `step` apart.
-typedef void (*fc_map_fn)(fc_activation activation, void *data, int64_t count, int64_t step);
-typedef void (*fc_gemm_fn)(const fc_gemm_tile *tile);
-typedef void (*fc_pack_weights_fn)(const fc_weight_order *order, const void *weights, void *packed, int64_t k0,
-                                   int64_t k1, int64_t tile);
-typedef void (*fc_im2col_fn)(const fc_im2col *work);
-typedef void (*fc_pad_copy_fn)(const fc_pad_copy *work);
-typedef void (*fc_winograd_fn)(const fc_winograd_tiles *work);
-typedef void (*fc_winograd_weights_fn)(const fc_winograd_weights *work);
-typedef void (*fc_depthwise_fn)(const fc_depthwise_rows *work);
-typedef void (*fc_stencil_fn)(const fc_stencil_rows *work);
-typedef void (*fc_widen_fn)(const uint16_t *in, float *out, int64_t count);
-typedef void (*fc_narrow_fn)(const float *in, uint16_t *out, int64_t count);
-typedef double (*fc_burn_fn)(int64_t rounds);
+typedef void fc_map_fn(fc_activation activation, void *data, int64_t count, int64_t step);
+typedef void fc_gemm_fn(const fc_gemm_tile *tile);
+typedef void fc_pack_weights_fn(const fc_weight_order *order, const void *weights, void *packed, int64_t k0, int64_t k1,
+                                int64_t tile);
+typedef void fc_im2col_fn(const fc_im2col *work);
+typedef void fc_pad_copy_fn(const fc_pad_copy *work);
+typedef void fc_winograd_fn(const fc_winograd_tiles *work);
+typedef void fc_winograd_weights_fn(const fc_winograd_weights *work);
+typedef void fc_depthwise_fn(const fc_depthwise_rows *work);
+typedef void fc_stencil_fn(const fc_stencil_rows *work);
+typedef void fc_widen_fn(const uint16_t *in, float *out, int64_t count);
+typedef void fc_narrow_fn(const float *in, uint16_t *out, int64_t count);
+typedef double fc_burn_fn(int64_t rounds);
 
 // One of the two forms of the matrix product: what it reads and writes, its tile, and what packs its weights.
 typedef struct fc_gemm_kernel {
     fc_types types;
     int64_t mr, nr; // rows and columns of a tile
     int64_t kr; // steps of k that lie together in packed operands, [k / kr][tile][kr]; blocks of k are multiples of it
-    fc_gemm_fn run;
-    fc_pack_weights_fn pack;
+    fc_gemm_fn *run;
+    fc_pack_weights_fn *pack;
 } fc_gemm_kernel;
 
 #include "kernels/fold.h"
@@ -223,7 +223,7 @@ typedef struct fc_kernels {
     fc_isa isa;
     fc_dtype dtype;      // that is read, computed with and written
     int64_t element, vl; // its bytes, and lanes of a vector
-#define FC_KERNEL(type, name) type name;
+#define FC_KERNEL(type, name) type *name;
 #define FC_SINGLE_KERNEL FC_KERNEL
 #define FC_GEMM_KERNEL(name) fc_gemm_kernel name;
 #include "kernels/kernels.inc"

@@ -45,7 +45,7 @@ FC_INLINE void FC_NAME(lrn_planes_block)(const fc_lrn_work *work, const T *src, 
     }
 }
 
-static void FC_NAME(lrn_planes)(const fc_lrn_work *work) {
+void FC_NAME(lrn_planes)(const fc_lrn_work *work) {
     const int64_t in = work->src_pixel, out = work->dst_pixel;
     const T *src = work->src;
     T *dst = work->dst;
@@ -57,7 +57,7 @@ static void FC_NAME(lrn_planes)(const fc_lrn_work *work) {
     (work, src + i * in, dst + i * out, work->pixels - i < FC_VL ? work->pixels - i : FC_VL, 1);
 }
 
-static void FC_NAME(lrn_channels)(const fc_lrn_work *work) {
+void FC_NAME(lrn_channels)(const fc_lrn_work *work) {
     const vec share = v_set1((T)work->share), k = v_set1((T)work->k);
     const int64_t channels = work->channels, before = work->before, size = before + work->after + 1;
     const int64_t in = work->src_channel, out = work->dst_channel;

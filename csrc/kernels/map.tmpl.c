@@ -17,7 +17,7 @@ FC_INLINE void FC_NAME(map_run)(T *p, int64_t count, int64_t step, const fc_acti
     }
 }
 
-static void FC_NAME(map)(fc_activation activation, void *data, int64_t count, int64_t step) {
+void FC_NAME(map)(fc_activation activation, void *data, int64_t count, int64_t step) {
     if (activation == FC_ACT_SILU) FC_NAME(map_run)(data, count, step, FC_ACT_SILU);
     if (activation == FC_ACT_HARDSWISH) FC_NAME(map_run)(data, count, step, FC_ACT_HARDSWISH);
     if (activation == FC_ACT_SIGMOID) FC_NAME(map_run)(data, count, step, FC_ACT_SIGMOID);

@@ -100,7 +100,7 @@ FC_INLINE void FC_NAME(map_loop)(const fc_map_rows *w, const int operands, const
     }
 }
 
-static void FC_NAME(map_rows)(const fc_map_rows *w) {
+void FC_NAME(map_rows)(const fc_map_rows *w) {
     switch (w->code) {
 #define FC_MAP(id, name, operands)                                                                                     \
     case FC_MAP_##id:                                                                                                  \

@@ -5,33 +5,8 @@
 
 // ---------------------------------------------------------------------------------------------------------- weights
 
-// out[j][i] = in[i][j] for columns j side by side; rows from `rows` to `pitch` are zeros.  With `places`, out[j] is
-// out + places[j].
-FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const int64_t *places, const T *in, int64_t outer,
-                                   int64_t rows, int64_t columns) {
-    for (int64_t j = 0; j < columns; j += FC_VL)
-        for (int64_t i = 0; i < pitch; i += FC_VL) {
-            const int64_t width = columns - j < FC_VL ? columns - j : FC_VL, height = pitch - i;
-            vec v[FC_VL];
-            if (width == FC_VL && rows - i >= FC_VL) {
-#pragma GCC unroll 16
-                for (int64_t r = 0; r < FC_VL; r++) v[r] = v_load(in + (i + r) * outer + j);
-            } else
-                for (int64_t r = 0; r < FC_VL; r++)
-                    v[r] = i + r < rows ? v_load_part(in + (i + r) * outer + j, width) : v_set1(0);
-            v_transpose(v);
-            if (width == FC_VL && height >= FC_VL) {
-#pragma GCC unroll 16
-                for (int64_t c = 0; c < FC_VL; c++) v_store(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c]);
-            } else
-                for (int64_t c = 0; c < width; c++)
-                    v_store_part(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c],
-                                 height < FC_VL ? height : FC_VL);
-        }
-}
-
-static void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *packed, int64_t k0, int64_t k1,
-                                  int64_t tile) {
+void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *packed, int64_t k0, int64_t k1,
+                           int64_t tile) {
     const int64_t *taps = o->taps, per_channel = taps[0] * taps[1] * taps[2];
     const int64_t first = tile * o->tile, left = o->out_channels - first;
     const int64_t rows = left < o->tile ? left : o->tile, pitch = o->padded ? o->tile : rows;
@@ -122,7 +97,7 @@ FC_INLINE FC_NAME(window) FC_NAME(window_of)(const fc_problem *p, int64_t pixel)
 }
 
 // Panel [k1 - k0][nr], k = (c, kd, kh, kw): each row is a shifted copy of image rows.
-static void FC_NAME(im2col_pixels)(const fc_im2col *work) {
+void FC_NAME(im2col_pixels)(const fc_im2col *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int64_t step = p->src.axis[2];
@@ -157,7 +132,7 @@ static void FC_NAME(im2col_pixels)(const fc_im2col *work) {
 
 // Panel [pixel][k1 - k0], k = (kd, kh, kw, c): each row is a string of channel runs.  Where neighbouring taps are
 // neighbours in memory, a whole row of taps is one run; that is what makes images of three channels fast.
-static void FC_NAME(im2col_channels)(const fc_im2col *work) {
+void FC_NAME(im2col_channels)(const fc_im2col *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int64_t channels = p->in_channels, step = p->src.channel;
@@ -187,7 +162,7 @@ static void FC_NAME(im2col_channels)(const fc_im2col *work) {
 
 // Panel [pixel][k1 - k0], k = (c, kd, kh, kw): each row is a string of tap runs.  Serves images whose channels are not
 // neighbours but whose outputs are, and the weight gradient, whose "taps" are the output's gradient.
-static void FC_NAME(im2col_strings)(const fc_im2col *work) {
+void FC_NAME(im2col_strings)(const fc_im2col *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     T *row = work->panel;
@@ -223,7 +198,7 @@ FC_INLINE int FC_NAME(phase_used)(const fc_axis *a, int64_t phase) {
 
 // planes [channel][kd][phase h][phase w][rows][width]: element (r, j) of a phase plane is the input at row
 // (h + r) * stride - pad + phase, column j * stride - pad + phase.
-static void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
+void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     T *out = work->planes;
@@ -285,7 +260,7 @@ static void FC_NAME(turn_run)(T *out, const T *in, int64_t apart, int64_t pixels
 }
 
 // planes [kd][rows][width][channel]: element (r, j) is the input pixel at row h * stride - pad + r, column j - pad.
-static void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
+void FC_NAME(pad_copy_channels)(const fc_pad_copy *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     const int64_t channels = work->channels, step = p->src.axis[2], row = work->width * channels;

@@ -35,9 +35,9 @@ typedef struct fc_pool_grad {
     int64_t image, channel, channels, row, rows, column, columns;
 } fc_pool_grad;
 
-typedef void (*fc_pool_fn)(const fc_pool_work *work);
-typedef int (*fc_pool_max_grad_fn)(const fc_pool_grad *work); // whether all indices lay in the plane
-typedef void (*fc_pool_avg_grad_fn)(const fc_pool_grad *work);
+typedef void fc_pool_fn(const fc_pool_work *work);
+typedef int fc_pool_max_grad_fn(const fc_pool_grad *work); // whether all indices lay in the plane
+typedef void fc_pool_avg_grad_fn(const fc_pool_grad *work);
 
 // The inputs start, start + step, ... under one window, along one axis.
 typedef struct fc_window {

@@ -62,7 +62,7 @@ FC_INLINE T FC_NAME(pool_one)(const int kind, const fc_pool *p, const T *plane, 
     return result;
 }
 
-static void FC_NAME(pool_any)(const fc_pool_work *work) {
+void FC_NAME(pool_any)(const fc_pool_work *work) {
     const fc_pool *p = work->pool;
     for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
         const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
@@ -355,7 +355,7 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
     }
 }
 
-static void FC_NAME(pool_lines)(const fc_pool_work *work) {
+void FC_NAME(pool_lines)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_lines_of)(FC_POOL_MAX, work);
     else FC_NAME(pool_lines_of)(FC_POOL_AVG, work);
 }
@@ -407,7 +407,7 @@ FC_INLINE void FC_NAME(pool_pairs_of)(const int kind, const fc_pool_work *work) 
     }
 }
 
-static void FC_NAME(pool_pairs)(const fc_pool_work *work) {
+void FC_NAME(pool_pairs)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_pairs_of)(FC_POOL_MAX, work);
     else FC_NAME(pool_pairs_of)(FC_POOL_AVG, work);
 }
@@ -473,7 +473,7 @@ FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work)
     }
 }
 
-static void FC_NAME(pool_planes)(const fc_pool_work *work) {
+void FC_NAME(pool_planes)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_planes_of)(FC_POOL_MAX, work);
     else FC_NAME(pool_planes_of)(FC_POOL_AVG, work);
 }

@@ -345,7 +345,7 @@ FC_INLINE void FC_NAME(pool_columns_by)(const int mode, const fc_pool_work *work
     else FC_NAME(pool_columns_of)(mode, FC_NAME(pool_second_columns), work);
 }
 
-static void FC_NAME(pool_columns)(const fc_pool_work *work) {
+void FC_NAME(pool_columns)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_columns_by)(FC_NAME(pool_avg), work);
     else if (work->indices) FC_NAME(pool_columns_by)(FC_NAME(pool_max_indexed), work);
     else FC_NAME(pool_columns_by)(FC_NAME(pool_max), work);
@@ -387,7 +387,7 @@ FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *wor
     }
 }
 
-static void FC_NAME(pool_channels)(const fc_pool_work *work) {
+void FC_NAME(pool_channels)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_channels_of)(FC_NAME(pool_avg), work);
     else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
     else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);

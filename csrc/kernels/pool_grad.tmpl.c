@@ -20,7 +20,7 @@ static void FC_NAME(pool_zero)(const fc_pool_grad *g) {
             }
 }
 
-static int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
+int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     const fc_view *v = &p->src;
     const int64_t height = p->axis[1].in, width = p->axis[2].in, plane = p->axis[0].in * height * width;
@@ -52,7 +52,7 @@ static int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
 
 // Down and across in reverse: the shares of a row of outputs are spread along a line, and the line is added to all rows
 // under the windows.
-static void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
+void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     const int64_t step = p->adaptive ? 1 : p->axis[2].dilation, across = p->src.axis[2];
     const int64_t end = g->column + g->columns;
@@ -108,7 +108,7 @@ FC_INLINE void FC_NAME(pool_spread)(const int64_t part, const fc_view *v, const 
             }
 }
 
-static void FC_NAME(pool_avg_grad_channels)(const fc_pool_grad *g) {
+void FC_NAME(pool_avg_grad_channels)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     T *d_src = (T *)g->d_src + g->image * p->src.outer + g->channel;
     if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);

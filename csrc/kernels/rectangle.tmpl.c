@@ -50,7 +50,7 @@ static void FC_NAME(turned_rectangle)(const fc_rectangle *w) {
     }
 }
 
-static void FC_NAME(rectangle)(const fc_rectangle *w) {
+void FC_NAME(rectangle)(const fc_rectangle *w) {
     fc_rectangle turned = *w;
     if (w->src_column == 1 && w->dst_row == 1 && w->dst_column != 1) {
         turned.rows = w->columns;

@@ -5,7 +5,7 @@
 // A weight of zero leaves out its term: tables of unequal rows are filled up with zeros, and what such an entry points to
 // may be infinite.
 
-static void FC_NAME(resize_line)(const fc_resize_line *work) {
+void FC_NAME(resize_line)(const fc_resize_line *work) {
     const T *src = work->src, *weight = work->weight;
     const int64_t columns = work->columns, step = work->src_step;
     const int32_t *index = work->index;
@@ -53,7 +53,7 @@ FC_INLINE void FC_NAME(resize_blend_of)(const fc_resize_blend *work, const int c
     }
 }
 
-static void FC_NAME(resize_blend)(const fc_resize_blend *work) {
+void FC_NAME(resize_blend)(const fc_resize_blend *work) {
     if (work->count == 1) FC_NAME(resize_blend_of)(work, 1);
     else if (work->count == 2) FC_NAME(resize_blend_of)(work, 2);
     else FC_NAME(resize_blend_of)(work, 0);
@@ -88,7 +88,7 @@ FC_INLINE void FC_NAME(resize_pixel)(const fc_resize_pixels *work, int64_t i, in
     }
 }
 
-static void FC_NAME(resize_channels)(const fc_resize_pixels *work) {
+void FC_NAME(resize_channels)(const fc_resize_pixels *work) {
     const int64_t channels = work->channels;
     for (int64_t i = 0; i < work->line.columns; i++) {
         int64_t c = 0;

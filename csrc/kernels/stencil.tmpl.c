@@ -80,7 +80,7 @@ FC_INLINE void FC_NAME(stencil_rows)(const fc_stencil_rows *work, const int rows
 }
 
 #define FC_STENCIL(name, fused)                                                                                        \
-    static void FC_NAME(name)(const fc_stencil_rows *work) {                                                           \
+    void FC_NAME(name)(const fc_stencil_rows *work) {                                                                  \
         if (!fused && FC_VL == 1) { /* a lane by itself rounds products anyway */                                      \
             FC_NAME(stencil)(work);                                                                                    \
             return;                                                                                                    \

@@ -1,29 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// All kernels of one ISA and dtype, and the table that hands them out.
-#include "kernels/burn.tmpl.c"
-#include "kernels/gemm.tmpl.c"
-
-#include "kernels/convert.tmpl.c"
-#include "kernels/depthwise.tmpl.c"
-#include "kernels/depthwise_channels.tmpl.c"
-#include "kernels/map_functions.tmpl.c"
-
-#include "kernels/fold.tmpl.c"
-#include "kernels/lrn.tmpl.c"
-#include "kernels/map.tmpl.c"
-#include "kernels/map_rows.tmpl.c"
-#include "kernels/pack.tmpl.c"
-#include "kernels/pool.tmpl.c"
-#include "kernels/pool_bands.tmpl.c"
-#include "kernels/pool_grad.tmpl.c"
-#include "kernels/rectangle.tmpl.c"
-#include "kernels/resize.tmpl.c"
-#include "kernels/stencil.tmpl.c"
-#if FC_BITS == 32
-#include "kernels/winograd.tmpl.c"
-#include "kernels/winograd_weights.tmpl.c"
-#endif
+// table.tmpl.c - the table that hands out the kernels of one ISA and dtype, from whichever part they come.
 
 _Static_assert(FC_MR <= FC_MAX_MR && FC_NR <= FC_MAX_NR, "the tile exceeds what the algorithms set aside for it");
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// templates.h - instantiates every kernel template for one ISA and the dtype of FC_BITS, 32 or 64, which setup.py defines.
+// templates.h - instantiates the kernel templates of FC_PART, a file, for one ISA and the dtype of FC_BITS, 32 or 64;
+// setup.py defines both, and so compiles each part of the kernels by itself.
 // The including isa_*.c has included a simd header and defined FC_ISA (its name), FC_ISA_ID, FC_MR (rows of the GEMM
 // tile) and FC_NV (vectors per row).
 #include "kernels/kernels.h"
@@ -74,4 +75,17 @@
 #define FC_S f64
 #define FC_DTYPE FC_F64
 #endif
-#include "kernels/table.tmpl.c"
+
+#include "kernels/rows.tmpl.c"
+
+// What the parts define and the table names.
+#define FC_KERNEL(type, name) extern type FC_NAME(name);
+#define FC_SINGLE_KERNEL FC_KERNEL
+#define FC_GEMM_KERNEL(name) FC_KERNEL(fc_gemm_fn, name)
+#include "kernels/kernels.inc"
+#undef FC_GEMM_KERNEL
+#undef FC_SINGLE_KERNEL
+#undef FC_KERNEL
+extern fc_pack_weights_fn FC_NAME(pack_weights);
+
+#include FC_PART

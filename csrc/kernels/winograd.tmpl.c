@@ -427,14 +427,14 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
         else FC_NAME(winograd_output_body)(w, outputs, points, 2);                                                     \
     }
 
-static void FC_NAME(winograd_input)(const fc_winograd_tiles *w) {
+void FC_NAME(winograd_input)(const fc_winograd_tiles *w) {
     FC_WINOGRAD_INPUT(4)
     FC_WINOGRAD_INPUT(5)
     FC_WINOGRAD_INPUT(6)
     FC_WINOGRAD_INPUT(8)
 }
 
-static void FC_NAME(winograd_output)(const fc_winograd_tiles *w) {
+void FC_NAME(winograd_output)(const fc_winograd_tiles *w) {
     FC_WINOGRAD_OUTPUT(2, 4)
     FC_WINOGRAD_OUTPUT(3, 4)
     FC_WINOGRAD_OUTPUT(3, 5)

@@ -103,7 +103,7 @@ FC_INLINE void FC_NAME(winograd_weights_any)(const fc_winograd_weights *work, co
         else FC_NAME(winograd_weights_any)(work, taps, 2);                                                             \
     }
 
-static void FC_NAME(winograd_weights)(const fc_winograd_weights *work) {
+void FC_NAME(winograd_weights)(const fc_winograd_weights *work) {
     FC_WINOGRAD_WEIGHTS(2)
     FC_WINOGRAD_WEIGHTS(3)
     FC_WINOGRAD_WEIGHTS(5)

@@ -54,7 +54,7 @@ static int pairs_form(const fc_pool *p) {
            2 * w->out <= w->in && p->axis[1].kernel <= p->axis[1].stride;
 }
 
-static fc_pool_fn forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
+static fc_pool_fn *forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
     const int exact = !indexed || offsets_exact(p);
     for (int i = 0; i < FC_AXES && !p->adaptive; i++)
         if (!fc_pool_hits(p, i)) return k->pool_any;
@@ -149,7 +149,7 @@ static pool_piece piece_of(const fc_pool *p, const fc_kernels *k, int64_t channe
 
 // How the work is cut into tasks: rows, columns and channels of one, and tasks per image.
 typedef struct pool_split {
-    fc_pool_fn kernel;
+    fc_pool_fn *kernel;
     int64_t rows, row_parts, columns, column_parts, channels, channel_parts;
 } pool_split;
 
@@ -244,7 +244,7 @@ static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int t
         if (!k->pool_max_grad(&grad)) atomic_store(&call->status, FC_INVALID);
         return;
     }
-    const fc_pool_avg_grad_fn kernel = over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows;
+    fc_pool_avg_grad_fn *const kernel = over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows;
     const pool_piece piece = piece_of(p, k, grad.channels);
     for (grad.row = 0; grad.row < rows; grad.row += piece.rows)
         for (grad.column = 0; grad.column < columns && !fc_must_stop(); grad.column += piece.columns) {

@@ -54,7 +54,7 @@ typedef struct stencil_split {
 typedef struct stencil_job {
     const fc_stencil *stencil;
     const stencil_split *split;
-    fc_stencil_fn kernel;
+    fc_stencil_fn *kernel;
     const char *src, *weights; // weights as the kernel has them
     char *dst;
     int64_t element;

@@ -42,7 +42,7 @@ typedef struct gemm_nest {
 // The tile of weights at w with each tile of pixels; `channels` of them, and the next tile of weights `next` bytes on.
 static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels, int64_t next, char *sums,
                                    int64_t sums_step) {
-    const fc_gemm_fn kernel = n->gemm->kernel->run;
+    fc_gemm_fn *const kernel = n->gemm->kernel->run;
     const int over_channels = n->gemm->over_channels, activates = fc_activates(n->plan);
     const int64_t tiles = n->strip.tiles, ahead = next / tiles;
     for (int64_t t = 0; t < tiles; t++, sums += sums_step) {

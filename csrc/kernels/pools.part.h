@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Pooling and its gradients.
+#include "kernels/pool.tmpl.c"
+#include "kernels/pool_bands.tmpl.c"
+#include "kernels/pool_grad.tmpl.c"

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// Kernels that go through the taps of one channel at a time.
+#include "kernels/depthwise.tmpl.c"
+#include "kernels/depthwise_channels.tmpl.c"
+#include "kernels/stencil.tmpl.c"
