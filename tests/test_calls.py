@@ -61,6 +61,45 @@ def test_again_is_the_same(name, calls):
     assert len(calls) == 2
 
 
+GRADIENTS = {
+    "weight": lambda x, **o: fc.grad.conv2d_weight(x, W.shape, R, **o),
+    "input": lambda r, **o: fc.grad.conv2d_input(X.shape, W, r, **o),
+    "weight of a transposed": lambda x, **o: fc.grad.conv_transpose2d_weight(R, W.shape, x, **o),
+    "input of a transposed": lambda x, **o: fc.grad.conv_transpose2d_input(R.shape, W, x, **o),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_are_known_again(name, calls):
+    gradient, read = GRADIENTS[name], R if name == "input" else X
+    first = gradient(read)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(gradient(read), first)
+    assert len(calls) == 1
+    # Other numbers are the same call; another algorithm is another.
+    doubled = gradient(2 * read)
+    assert len(calls) == 1
+    np.testing.assert_allclose(doubled, 2 * first, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(gradient(read, algorithm="reference"), first, rtol=0, atol=1e-4)
+    assert len(calls) == 2
+    with pytest.raises(TypeError, match="stride"):  # True is equal to the stride of the calls before
+        gradient(read, stride=True)
+    with pytest.raises(ValueError, match="shape"):
+        gradient(read[:, :, 1:])
+    if name.startswith("input"):
+        with pytest.raises(TypeError, match="batch_invariant"):
+            gradient(read, batch_invariant=0)
+
+
+def test_gradients_of_one_image_and_of_float16_are_not_mistaken(calls):
+    one = fc.grad.conv2d_weight(X[0], W.shape, R[0])
+    np.testing.assert_array_equal(fc.grad.conv2d_weight(X[0], W.shape, R[0]), one)
+    half = [fc.grad.conv2d_weight(X.astype("e"), W.shape, R.astype("e")) for _ in range(2)]
+    assert half[0].dtype == half[1].dtype == np.float16
+    np.testing.assert_array_equal(*half)
+    assert fc.grad.conv2d_weight(X, W.shape, R).dtype == np.float32
+
+
 def test_only_layouts_and_parameters_are_remembered(calls):
     """Not what is in the arrays, nor where they lie."""
     fc.conv2d(X, W, B)

@@ -140,7 +140,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
 // How the work is cut into tasks.
 typedef struct depthwise_split {
     int64_t parts;  // tasks that share the rows of a plane
-    int64_t groups; // over pixels: per task
+    int64_t shares; // over pixels: tasks that share the groups
     int64_t spans;  // that a row is cut into, which is done in place only
     fc_padded padded;
 } depthwise_split;
@@ -168,9 +168,9 @@ static depthwise_job job_of(const fc_stage *stage, const fc_call *call) {
 static fc_depthwise_rows rows_of(const depthwise_job *job, int64_t part) {
     const fc_problem *p = &job->plan->problem;
     fc_depthwise_rows work = {.problem = p, .bias = job->packed, .taps = fc_taps(p)};
-    work.h = part * p->axis[1].out / job->split->parts;
     work.weights = weights_of(job->plan, job->packed);
-    work.rows = (part + 1) * p->axis[1].out / job->split->parts - work.h;
+    work.h = fc_share(p->axis[1].out, part, job->split->parts);
+    work.rows = fc_share(p->axis[1].out, part + 1, job->split->parts) - work.h;
     return work;
 }
 
@@ -192,13 +192,16 @@ static void activate(const depthwise_job *job, const fc_depthwise_rows *work, in
 // The columns of a span are a multiple of this, so that each output is in the same lane of the same body.
 static int64_t span_unit(const fc_problem *p) { return over_channels(p) ? FC_CHANNELS_SPAN : FC_SPAN; }
 
-// A span is a problem of fewer columns, further on in the image: from column *x on.
-static fc_problem span_of(const fc_problem *p, const depthwise_split *s, int64_t span, int64_t *x) {
+// A span is a problem of fewer columns, further on in the image: from column *x on. It is made in *part, unless it is all.
+static const fc_problem *span_of(const fc_problem *p, const depthwise_split *s, int64_t span, fc_problem *part,
+                                 int64_t *x) {
     const int64_t out = p->axis[2].out, unit = span_unit(p);
-    fc_problem part = *p;
-    *x = fc_min(out, fc_round_up(span * out / s->spans, unit));
-    part.axis[2].pad -= *x * p->axis[2].stride;
-    part.axis[2].out = fc_min(out, fc_round_up((span + 1) * out / s->spans, unit)) - *x;
+    *x = 0;
+    if (s->spans == 1) return p;
+    *part = *p;
+    *x = fc_min(out, fc_round_up(fc_share(out, span, s->spans), unit));
+    part->axis[2].pad -= *x * p->axis[2].stride;
+    part->axis[2].out = fc_min(out, fc_round_up(fc_share(out, span + 1, s->spans), unit)) - *x;
     return part;
 }
 
@@ -206,16 +209,14 @@ static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, i
     (void)thread;
     const depthwise_job job = job_of(stage, call);
     const fc_problem *p = &job.plan->problem;
-    const int64_t parts = job.split->parts;
+    fc_problem part;
     int64_t x;
-    const fc_problem span = span_of(p, job.split, index % job.split->spans, &x);
-    index /= job.split->spans;
-    fc_depthwise_rows work = rows_of(&job, index % parts);
-    work.problem = &span;
-    work.d = index / parts % p->axis[0].out;
-    const int64_t image = index / parts / p->axis[0].out;
-    work.src = fc_at(job.src, image * p->src.outer, p->types.source);
-    aim(&job, &work, image * p->dst.outer + work.d * p->dst.axis[0] + x * p->dst.axis[2]);
+    const fc_problem *span = span_of(p, job.split, fc_digit(&index, job.split->spans), &part, &x);
+    fc_depthwise_rows work = rows_of(&job, fc_digit(&index, job.split->parts));
+    work.problem = span;
+    work.d = fc_digit(&index, p->axis[0].out);
+    work.src = fc_at(job.src, index * p->src.outer, p->types.source);
+    aim(&job, &work, index * p->dst.outer + work.d * p->dst.axis[0] + x * p->dst.axis[2]);
     job.plan->kernels->depthwise_channels(&work);
     activate(&job, &work, p->groups * p->in_channels);
 }
@@ -226,15 +227,13 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
     const fc_plan *plan = stage->plan;
     const fc_problem *p = &plan->problem;
     char *planes = fc_own_scratch(call, thread);
+    fc_problem part;
     int64_t x;
-    const fc_problem span = span_of(p, s, index % s->spans, &x);
-    index /= s->spans;
-    fc_depthwise_rows work = rows_of(&job, index % s->parts);
-    work.problem = &span;
-    const int64_t shares = fc_ceil_div(p->groups, s->groups), share = index / s->parts % shares;
-    index /= s->parts * shares;
-    const int64_t image = index / p->axis[0].out;
-    work.d = index % p->axis[0].out;
+    const fc_problem *span = span_of(p, s, fc_digit(&index, s->spans), &part, &x);
+    fc_depthwise_rows work = rows_of(&job, fc_digit(&index, s->parts));
+    work.problem = span;
+    const int64_t share = fc_digit(&index, s->shares);
+    work.d = fc_digit(&index, p->axis[0].out);
     work.src = planes;
     work.pitch = s->padded.width;
     work.tap_offset = plan->state;
@@ -248,9 +247,9 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         .planes = planes,
     };
     fc_depthwise_fn *const kernel = in_place(p) ? plan->kernels->depthwise_in_place : plan->kernels->depthwise_padded;
-    for (int64_t group = share * p->groups / shares; group < (share + 1) * p->groups / shares && !fc_must_stop();
-         group++) {
-        copy.src = fc_at(job.src, image * p->src.outer + group * p->src.group, p->types.source);
+    const int64_t last = fc_share(p->groups, share + 1, s->shares);
+    for (int64_t group = fc_share(p->groups, share, s->shares); group < last; group++) {
+        copy.src = fc_at(job.src, index * p->src.outer + group * p->src.group, p->types.source);
         if (in_place(p)) work.src = copy.src;
         else {
             plan->kernels->pad_copy_pixels(&copy);
@@ -259,7 +258,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         for (int64_t out = 0; out < p->out_channels && !fc_must_stop(); out++) {
             work.channel = group * p->out_channels + out;
             aim(&job, &work,
-                image * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0] +
+                index * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0] +
                     x * p->dst.axis[2]);
             kernel(&work);
             activate(&job, &work, 1);
@@ -269,7 +268,7 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    depthwise_split s = {.parts = 1, .spans = 1};
+    depthwise_split s = {.parts = 1, .shares = 1, .spans = 1};
     int64_t rows, planes = p->batch * p->axis[0].out;
     if (over_channels(p)) {
         rows = FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels);
@@ -281,9 +280,9 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
             rows = s.padded.rows;
             elements = s.padded.elements;
         }
-        s.groups = fc_max(1, FC_ROWS_ELEMENTS / (elements * p->out_channels));
-        s.groups = fc_max(1, fc_min(s.groups, p->groups / (4 * threads)));
-        planes *= fc_ceil_div(p->groups, s.groups);
+        const int64_t groups = fc_max(1, FC_ROWS_ELEMENTS / (elements * p->out_channels));
+        s.shares = fc_ceil_div(p->groups, fc_max(1, fc_min(groups, p->groups / (4 * threads))));
+        planes *= s.shares;
     }
     s.parts = fc_ceil_div(p->axis[1].out, fc_max(1, fc_min(p->axis[1].out, rows)));
     if (planes * s.parts < 8 * threads) s.parts = fc_min(p->axis[1].out, fc_round_up(s.parts, threads));

@@ -111,9 +111,8 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
         .residual = fc_operand(call, stage->at.residual),
         .dst = fc_operand(call, stage->at.dst),
     };
-    const int64_t channel = index % p->out_channels, image = index / p->out_channels % p->batch;
-    const int64_t group = index / p->out_channels / p->batch;
-    (p->types.accumulator == FC_F32 ? plane_f32 : plane_f64)(&job, group, image, channel);
+    const int64_t channel = fc_digit(&index, p->out_channels), image = fc_digit(&index, p->batch);
+    (p->types.accumulator == FC_F32 ? plane_f32 : plane_f64)(&job, index, image, channel);
 }
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {

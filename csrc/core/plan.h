@@ -43,6 +43,18 @@ static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_clamp(int64_t low, int64_t value, int64_t high) { return fc_max(low, fc_min(value, high)); }
 static inline int64_t fc_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// The last digit, below `count`, of an index that numbers the parts of a task in mixed radix; it is taken off the index.
+// Most digits of small work have one value: that is seen sooner than divided.
+static inline int64_t fc_digit(int64_t *index, int64_t count) {
+    if (count == 1) return 0;
+    const int64_t digit = *index % count;
+    *index /= count;
+    return digit;
+}
+// Where part `at` of `count` begins, when `whole` is cut as evenly as can be.
+static inline int64_t fc_share(int64_t whole, int64_t at, int64_t count) {
+    return count == 1 ? at * whole : at * whole / count;
+}
 // The largest part when `whole` is cut evenly into as few parts of at most `most` as possible.
 static inline int64_t fc_even(int64_t whole, int64_t most) {
     return whole ? fc_ceil_div(whole, fc_ceil_div(whole, most)) : 0;

@@ -176,9 +176,10 @@ static void take_tasks(region *r, int thread) {
     }
     if (differs) mode_set(r->mode);
     for (int64_t wave = 0; wave < r->waves; wave++) {
-        for (int64_t i = 0; thread < r->threads && !must_stop(w); i++) {
+        for (int64_t i = 0; thread < r->threads; i++) {
             if (shared) i = atomic_fetch_add(&r->next[wave & 1], 1);
-            if (i >= r->counts[wave]) break;
+            // Before the first task there is nothing to stop, unless it was stopped in an earlier wave.
+            if (i >= r->counts[wave] || ((i || wave) && must_stop(w))) break;
             r->task(r->context, wave, i, thread);
         }
         if (!shared || wave + 1 == r->waves) continue;

@@ -67,13 +67,12 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const lrn *s = stage->plan->state;
     const fc_lrn *l = &stage->plan->lrn;
     const fc_kernels *k = stage->plan->kernels;
-    const int64_t first = index % s->parts * s->pixels;
+    const int64_t first = fc_digit(&index, s->parts) * s->pixels;
     int64_t src = first * s->pixel.src, dst = first * s->pixel.dst;
-    index /= s->parts;
     for (int i = s->others - 1; i >= 0; i--) {
-        src += index % s->other[i].count * s->other[i].src;
-        dst += index % s->other[i].count * s->other[i].dst;
-        index /= s->other[i].count;
+        const int64_t at = fc_digit(&index, s->other[i].count);
+        src += at * s->other[i].src;
+        dst += at * s->other[i].dst;
     }
     const fc_lrn_work work = {
         .channels = s->channel.count,

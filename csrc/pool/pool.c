@@ -157,15 +157,15 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     (void)thread;
     const fc_pool *p = &stage->plan->pool;
     const pool_split *s = stage->context;
-    const int64_t channel = index % s->channel_parts * s->channels;
-    const int64_t column = index / s->channel_parts % s->column_parts * s->columns;
-    const int64_t row = index / s->channel_parts / s->column_parts % s->row_parts * s->rows;
+    const int64_t channel = fc_digit(&index, s->channel_parts) * s->channels;
+    const int64_t column = fc_digit(&index, s->column_parts) * s->columns;
+    const int64_t row = fc_digit(&index, s->row_parts) * s->rows;
     const fc_pool_work work = {
         .pool = p,
         .src = fc_operand(call, stage->at.src),
         .dst = fc_operand(call, stage->at.dst),
         .indices = fc_operand(call, stage->at.index),
-        .image = index / s->channel_parts / s->column_parts / s->row_parts,
+        .image = index,
         .channel = channel,
         .channels = fc_min(s->channels, p->channels - channel),
         .row = row,

@@ -244,11 +244,11 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const resize *s = plan->state;
     const fc_kernels *k = plan->kernels;
     const resize_place place = place_in(fc_own_scratch(call, thread), s);
-    const int64_t first = index % s->parts * s->rows, last = fc_min(first + s->rows, z->axis[0].out * z->axis[1].out);
-    index /= s->parts;
-    const int64_t channel = index % s->channel_parts * s->channels, image = index / s->channel_parts;
-    const char *src = (const char *)fc_operand(call, stage->at.src) + image * z->src.outer * k->element;
-    char *dst = (char *)fc_operand(call, stage->at.dst) + image * z->dst.outer * k->element;
+    const int64_t first = fc_digit(&index, s->parts) * s->rows,
+                  last = fc_min(first + s->rows, z->axis[0].out * z->axis[1].out);
+    const int64_t channel = fc_digit(&index, s->channel_parts) * s->channels;
+    const char *src = (const char *)fc_operand(call, stage->at.src) + index * z->src.outer * k->element;
+    char *dst = (char *)fc_operand(call, stage->at.dst) + index * z->dst.outer * k->element;
     if (s->over_channels) {
         pixel_rows(plan, &place, src, dst, first, last);
         return;

@@ -6,6 +6,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cdef extern from "Python.h":
     int PyObject_GetBuffer(object, Py_buffer *, int) noexcept  # -1 with the exception set; look() hands it on
+    bint PyErr_ExceptionMatches(object) noexcept
+    void PyErr_Clear() noexcept
     int PyErr_CheckSignals()  # declared without an exception, too: it is left for finished() to raise
 
 cdef extern from "fastconv.h" nogil:

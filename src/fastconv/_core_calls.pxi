@@ -19,17 +19,16 @@ cdef class Views:
     cdef const void *data(self, int which) noexcept:
         return self.views[which].buf if self.opened[which] else NULL
 
-    cdef bint open(self, int which, object array):
+    cdef int open(self, int which, object array) except -1:
         """Whether the array is None or can be read as it stands: a plain NumPy array, of which no error is known."""
         if array is None:
             return True
         if type(array) is not ndarray:
             return False
-        try:
-            look(array, &self.views[which], PyBUF_RECORDS_RO)
-        except MemoryError:
-            raise
-        except Exception:  # a dtype that has no buffers: its error is told by who understands the arguments
+        if PyObject_GetBuffer(array, &self.views[which], PyBUF_RECORDS_RO) < 0:
+            if PyErr_ExceptionMatches(MemoryError):
+                return -1
+            PyErr_Clear()  # a dtype that has no buffers: its error is told by who understands the arguments
             return False
         self.opened[which] = True
         return True
@@ -119,22 +118,23 @@ cdef class Calls:
         self.young[key] = plan
         return 0
 
-    cdef object key(self, Views v, tuple arrays, tuple parameters):
+    cdef object key(self, object kind, Views v, tuple arrays, tuple parameters):
         cdef int i
         for i in range(ARRAYS):
             if not v.open(i, arrays[i]):
                 return None
         arrays_key = v.key()
-        return None if arrays_key is None or not plain(parameters, 3) else (arrays_key, parameters)
+        return None if arrays_key is None or not plain(parameters, 3) else (arrays_key, parameters, kind)
 
-    def repeat(self, tuple arrays, tuple parameters, int threads):
+    def repeat(self, object kind, tuple arrays, tuple parameters, int threads):
         """The result of a call like an earlier one. None if there was none, or anything needs a closer look.
 
-        ``arrays`` are input, weight, bias, residual and out; of all but the first there may be none.
+        ``kind`` says of what, in words that have been checked; ``parameters`` are as they were given. ``arrays`` are
+        input, weight, bias, residual and out; of all but the first there may be none.
         """
         cdef Views v = Views.__new__(Views)
         cdef Prepared plan
-        key = self.key(v, arrays, parameters)
+        key = self.key(kind, v, arrays, parameters)
         if key is None:
             return None
         plan = self.young.get(key)
@@ -147,7 +147,7 @@ cdef class Calls:
             return None
         return plan.again(v, arrays[OUT], threads)
 
-    def remember(self, tuple arrays, tuple parameters, Prepared plan):
+    def remember(self, object kind, tuple arrays, tuple parameters, Prepared plan):
         """Keep the plan of a call that has succeeded, if its arrays went into the plan as they stand.
 
         One that could not be kept has succeeded all the same.
@@ -155,7 +155,7 @@ cdef class Calls:
         cdef Views v
         try:
             v = Views.__new__(Views)
-            key = self.key(v, arrays, parameters)
+            key = self.key(kind, v, arrays, parameters)
             if key is not None and v.opened[INPUT] and plan.suits(v):
                 self.keep(key, plan)
         except MemoryError:

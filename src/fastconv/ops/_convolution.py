@@ -46,8 +46,8 @@ def convolve(
     """Any convolution. ``arrays`` are input, weight, bias, residual and out, ``parameters`` as ConvPlan has them."""
     if batch_invariant is not False:
         _args.is_batch_invariant(batch_invariant)
-    threads, call = _config.get_num_threads(), (rank, int(transposed), int(batch_invariant), *parameters)
-    result = _CALLS.repeat(arrays, call, threads)
+    kind, threads = ("forward", rank, transposed, batch_invariant), _config.get_num_threads()
+    result = _CALLS.repeat(kind, arrays, parameters, threads)
     if result is not None:
         return result
     input, weight, bias, residual, out = arrays
@@ -73,7 +73,7 @@ def convolve(
     order = (y, w, x) if transposed else (x, w, y)
     plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, finish, batch_invariant)
     plan.execute(x, None, w, b, _args.laid_out(r, out), y, threads)
-    _CALLS.remember(arrays, call, plan)
+    _CALLS.remember(kind, arrays, parameters, plan)
     return _args.handed_over(y, out)
 
 
@@ -87,107 +87,71 @@ def _operand_of_grad(value: Any, shape: tuple[int, ...], other: np.ndarray, name
 
 def input_grad(
     rank: int,
+    transposed: bool,
     input_size: Any,
     weight: Any,
     grad_output: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    layout: str,
-    algorithm: str,
-    precision: str,
+    parameters: tuple[Any, ...],
     batch_invariant: bool,
 ) -> np.ndarray:
+    """Of any convolution. ``parameters`` are stride, padding, output_padding, dilation, groups, layout, algorithm and
+    precision.
+    """
+    if batch_invariant is not False:
+        _args.is_batch_invariant(batch_invariant)
+    arrays, call, threads = (
+        (grad_output, weight, None, None, None),
+        (input_size, *parameters),
+        _config.get_num_threads(),
+    )
+    kind = ("input", rank, transposed, batch_invariant)
+    result = _CALLS.repeat(kind, arrays, call, threads)
+    if result is not None:
+        return result
+    stride, padding, output_padding, dilation, groups, layout, algorithm, precision = parameters
     w = _args.as_operand(weight, "weight")
     shape = _args.sizes(input_size, "input_size", 0)
-    g = _args.geometry(rank, shape, w.shape, stride, padding, dilation, groups, layout, "input_size")
-    grad = _operand_of_grad(grad_output, g.result_shape, w, "weight")
+    g = _args.geometry_of(
+        rank, transposed, shape, w.shape, stride, padding, output_padding, dilation, groups, layout, "input_size"
+    )
+    grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
     result = np.empty(shape, w.dtype)
-    invariant = _args.is_batch_invariant(batch_invariant)
-    plan = _plan(g, "input", result, w, grad, algorithm, _args.is_strict(precision), batch_invariant=invariant)
-    plan.execute(grad, None, w, None, None, result, _config.get_num_threads())
-    return result.astype(dtype, copy=False)
-
-
-def _weight_grad_of(
-    g: _args.Geometry, x: np.ndarray, grad: np.ndarray, size: tuple[int, ...], algorithm: str, precision: str
-) -> np.ndarray:
-    """The weight gradient of the convolution that ``g`` describes, which read ``x`` and wrote what ``grad`` is of."""
-    dtype, x, grad = x.dtype, _args.computed(x), _args.computed(grad)
-    x, grad = (a if g.batched else a[None] for a in (x, grad))
-    result = np.empty(size, x.dtype)
-    plan = _plan(g, "weight", x, result, grad, algorithm, _args.is_strict(precision))
-    plan.execute(x, None, grad, None, None, result, _config.get_num_threads())
+    order = (grad, w, result) if transposed else (result, w, grad)
+    strict = _args.is_strict(precision)
+    direction = "forward" if transposed else "input"
+    plan = _plan(g, direction, *order, algorithm, strict, batch_invariant=batch_invariant)
+    plan.execute(grad, None, w, None, None, result, threads)
+    _CALLS.remember(kind, arrays, call, plan)
     return result.astype(dtype, copy=False)
 
 
 def weight_grad(
-    rank: int,
-    input: Any,
-    weight_size: Any,
-    grad_output: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    layout: str,
-    algorithm: str,
-    precision: str,
+    rank: int, transposed: bool, input: Any, weight_size: Any, grad_output: Any, parameters: tuple[Any, ...]
 ) -> np.ndarray:
-    x = _args.as_operand(input, "input")
-    size = _args.sizes(weight_size, "weight_size", 1)
-    g = _args.geometry(rank, x.shape, size, stride, padding, dilation, groups, layout)
-    grad = _operand_of_grad(grad_output, g.result_shape, x, "input")
-    return _weight_grad_of(g, x, grad, size, algorithm, precision)
-
-
-def transposed_input_grad(
-    rank: int,
-    input_size: Any,
-    weight: Any,
-    grad_output: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    layout: str,
-    algorithm: str,
-    precision: str,
-    batch_invariant: bool,
-) -> np.ndarray:
-    w = _args.as_operand(weight, "weight")
-    shape = _args.sizes(input_size, "input_size", 0)
-    g = _args.transposed_geometry(
-        rank, shape, w.shape, stride, padding, output_padding, dilation, groups, layout, "input_size"
+    """The same for the weight."""
+    arrays, call, threads = (
+        (input, grad_output, None, None, None),
+        (weight_size, *parameters),
+        _config.get_num_threads(),
     )
-    grad = _operand_of_grad(grad_output, g.input_result_shape, w, "weight")
-    dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
-    result = np.empty(shape, w.dtype)
-    invariant = _args.is_batch_invariant(batch_invariant)
-    plan = _plan(g, "forward", grad, w, result, algorithm, _args.is_strict(precision), batch_invariant=invariant)
-    plan.execute(grad, None, w, None, None, result, _config.get_num_threads())
-    return result.astype(dtype, copy=False)
-
-
-def transposed_weight_grad(
-    rank: int,
-    input: Any,
-    weight_size: Any,
-    grad_output: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    layout: str,
-    algorithm: str,
-    precision: str,
-) -> np.ndarray:
+    if transposed:  # the convolution whose input gradient this is reads what the transposed one writes
+        arrays = (grad_output, input, None, None, None)
+    kind = ("weight", rank, transposed)
+    result = _CALLS.repeat(kind, arrays, call, threads)
+    if result is not None:
+        return result
+    stride, padding, output_padding, dilation, groups, layout, algorithm, precision = parameters
     x = _args.as_operand(input, "input")
     size = _args.sizes(weight_size, "weight_size", 1)
-    g = _args.transposed_geometry(rank, x.shape, size, stride, padding, output_padding, dilation, groups, layout)
-    grad = _operand_of_grad(grad_output, g.input_result_shape, x, "input")
-    return _weight_grad_of(g, grad, x, size, algorithm, precision)
+    g = _args.geometry_of(
+        rank, transposed, x.shape, size, stride, padding, output_padding, dilation, groups, layout, "input"
+    )
+    grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, x, "input")
+    dtype, x, grad = x.dtype, _args.computed(x), _args.computed(grad)
+    read, written = (a if g.batched else a[None] for a in ((grad, x) if transposed else (x, grad)))
+    result = np.empty(size, read.dtype)
+    plan = _plan(g, "weight", read, result, written, algorithm, _args.is_strict(precision))
+    plan.execute(read, None, written, None, None, result, threads)
+    _CALLS.remember(kind, arrays, call, plan)
+    return result.astype(dtype, copy=False)

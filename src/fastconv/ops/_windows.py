@@ -198,9 +198,9 @@ def forward(
 
     `parameters` tell one pooling from another; a call like an earlier one is not understood anew.
     """
-    arrays, call = (input, None, None, None, out), (rank, layout, int(return_indices), *parameters)
+    kind, arrays, call = (rank, 1 if return_indices else 0), (input, None, None, None, out), (layout, *parameters)
     threads = _config.get_num_threads()
-    result = _CALLS.repeat(arrays, call, threads)
+    result = _CALLS.repeat(kind, arrays, call, threads)
     if result is not None:
         return result
     array, images = input_of(input, rank, layout)
@@ -216,7 +216,7 @@ def forward(
         where = None if indices is None else images.planes(indices)
         done = what.core.forward(images.planes(src), images.planes(dst), where, _config.ISA, threads)
         if src is array and usable is out:
-            _CALLS.remember(arrays, call, done.returns(shape, src.dtype))
+            _CALLS.remember(kind, arrays, call, done.returns(shape, src.dtype))
     if out is None:
         answer = dst.astype(array.dtype, copy=False)
     else:

@@ -226,20 +226,8 @@ def conv2d_input(
            [6., 9., 6.],
            [4., 6., 4.]], dtype=float32)
     """
-    arguments = (
-        input_size,
-        weight,
-        grad_output,
-        stride,
-        padding,
-        dilation,
-        groups,
-        layout,
-        algorithm,
-        precision,
-        batch_invariant,
-    )
-    return _convolution.input_grad(2, *arguments)
+    parameters = (stride, padding, 0, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(2, False, input_size, weight, grad_output, parameters, batch_invariant)
 
 
 def conv2d_weight(
@@ -284,8 +272,8 @@ def conv2d_weight(
     array([[ 8., 12.],
            [20., 24.]], dtype=float32)
     """
-    arguments = (input, weight_size, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
-    return _convolution.weight_grad(2, *arguments)
+    parameters = (stride, padding, 0, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(2, False, input, weight_size, grad_output, parameters)
 
 
 @of_rank(1, conv2d_input)
@@ -312,20 +300,8 @@ def conv1d_input(
     >>> fc.grad.conv1d_input(ones.shape, ones, fc.conv1d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3)
     """
-    arguments = (
-        input_size,
-        weight,
-        grad_output,
-        stride,
-        padding,
-        dilation,
-        groups,
-        layout,
-        algorithm,
-        precision,
-        batch_invariant,
-    )
-    return _convolution.input_grad(1, *arguments)
+    parameters = (stride, padding, 0, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(1, False, input_size, weight, grad_output, parameters, batch_invariant)
 
 
 @of_rank(1, conv2d_weight)
@@ -351,8 +327,8 @@ def conv1d_weight(
     >>> fc.grad.conv1d_weight(ones, ones.shape, fc.conv1d(ones, ones)).shape
     (1, 1, 3)
     """
-    arguments = (input, weight_size, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
-    return _convolution.weight_grad(1, *arguments)
+    parameters = (stride, padding, 0, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(1, False, input, weight_size, grad_output, parameters)
 
 
 @of_rank(3, conv2d_input)
@@ -379,20 +355,8 @@ def conv3d_input(
     >>> fc.grad.conv3d_input(ones.shape, ones, fc.conv3d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3, 3)
     """
-    arguments = (
-        input_size,
-        weight,
-        grad_output,
-        stride,
-        padding,
-        dilation,
-        groups,
-        layout,
-        algorithm,
-        precision,
-        batch_invariant,
-    )
-    return _convolution.input_grad(3, *arguments)
+    parameters = (stride, padding, 0, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(3, False, input_size, weight, grad_output, parameters, batch_invariant)
 
 
 @of_rank(3, conv2d_weight)
@@ -418,5 +382,5 @@ def conv3d_weight(
     >>> fc.grad.conv3d_weight(ones, ones.shape, fc.conv3d(ones, ones)).shape
     (1, 1, 3, 3, 3)
     """
-    arguments = (input, weight_size, grad_output, stride, padding, dilation, groups, layout, algorithm, precision)
-    return _convolution.weight_grad(3, *arguments)
+    parameters = (stride, padding, 0, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(3, False, input, weight_size, grad_output, parameters)

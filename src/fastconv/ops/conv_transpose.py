@@ -205,8 +205,8 @@ def conv_transpose2d_input(
     >>> fc.grad.conv_transpose2d_input(ones.shape, ones, fc.conv_transpose2d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant)
-    return _convolution.transposed_input_grad(2, input_size, weight, grad_output, *parameters)
+    parameters = (stride, padding, output_padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(2, True, input_size, weight, grad_output, parameters, batch_invariant)
 
 
 def conv_transpose2d_weight(
@@ -251,8 +251,8 @@ def conv_transpose2d_weight(
     >>> fc.grad.conv_transpose2d_weight(ones, ones.shape, fc.conv_transpose2d(ones, ones)).shape
     (1, 1, 3, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
-    return _convolution.transposed_weight_grad(2, input, weight_size, grad_output, *parameters)
+    parameters = (stride, padding, output_padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(2, True, input, weight_size, grad_output, parameters)
 
 
 @of_rank(1, conv_transpose2d_input)
@@ -280,8 +280,8 @@ def conv_transpose1d_input(
     >>> fc.grad.conv_transpose1d_input(ones.shape, ones, fc.conv_transpose1d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant)
-    return _convolution.transposed_input_grad(1, input_size, weight, grad_output, *parameters)
+    parameters = (stride, padding, output_padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(1, True, input_size, weight, grad_output, parameters, batch_invariant)
 
 
 @of_rank(1, conv_transpose2d_weight)
@@ -308,8 +308,8 @@ def conv_transpose1d_weight(
     >>> fc.grad.conv_transpose1d_weight(ones, ones.shape, fc.conv_transpose1d(ones, ones)).shape
     (1, 1, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
-    return _convolution.transposed_weight_grad(1, input, weight_size, grad_output, *parameters)
+    parameters = (stride, padding, output_padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(1, True, input, weight_size, grad_output, parameters)
 
 
 @of_rank(3, conv_transpose2d_input)
@@ -337,8 +337,8 @@ def conv_transpose3d_input(
     >>> fc.grad.conv_transpose3d_input(ones.shape, ones, fc.conv_transpose3d(ones, ones, padding=1), padding=1).shape
     (1, 1, 3, 3, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision, batch_invariant)
-    return _convolution.transposed_input_grad(3, input_size, weight, grad_output, *parameters)
+    parameters = (stride, padding, output_padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.input_grad(3, True, input_size, weight, grad_output, parameters, batch_invariant)
 
 
 @of_rank(3, conv_transpose2d_weight)
@@ -365,5 +365,5 @@ def conv_transpose3d_weight(
     >>> fc.grad.conv_transpose3d_weight(ones, ones.shape, fc.conv_transpose3d(ones, ones)).shape
     (1, 1, 3, 3, 3)
     """
-    parameters = (stride, padding, output_padding, groups, dilation, layout, algorithm, precision)
-    return _convolution.transposed_weight_grad(3, input, weight_size, grad_output, *parameters)
+    parameters = (stride, padding, output_padding, dilation, groups, layout, algorithm, precision)
+    return _convolution.weight_grad(3, True, input, weight_size, grad_output, parameters)
