@@ -103,6 +103,16 @@ int fc_process_cpus(void) {
 
 // -------------------------------------------------------------------------------------------------------------- tasks
 
+// Each thread begins with tasks of its own, which are neighbours, and the same part of every wave: what it wrote in one is
+// in its cache in the next. Who has none left takes those of others.
+enum { MOST_THREADS = 256, WAVE_BITS = 24 };
+
+// How many tasks of a share have been taken, behind the number of the wave that they belong to: a count of an earlier
+// wave is none of this one, and nobody has to set it back.
+typedef struct share {
+    _Alignas(64) _Atomic uint64_t taken;
+} share;
+
 typedef struct region {
     const int64_t *counts;
     int64_t waves, widest;
@@ -110,9 +120,7 @@ typedef struct region {
     fp_mode mode; // the caller's, and what the kind of region adds: the same in every thread
     fc_wave_fn task;
     void *context;
-    // The next task of this wave and of the one behind it, by turns: a counter is set back while the other one is in use,
-    // which all threads have left by then.
-    _Atomic int64_t next[2];
+    share *shares;      // one for each thread, where there are several
     atomic_int stopped; // nobody takes another task
 } region;
 
@@ -164,6 +172,22 @@ static int must_stop(watch *w) {
 
 int fc_must_stop(void) { return watching.within ? must_stop(&watching) : 0; }
 
+// The next task for a thread, of its own share or of the first behind that which has any left; none: the tasks' count.
+static int64_t next_task(region *r, int64_t wave, int thread, int *passed) {
+    const int64_t count = r->counts[wave];
+    const uint64_t begun = (uint64_t)(wave + 1) << (64 - WAVE_BITS);
+    for (; *passed < r->threads; ++*passed) {
+        const int whose = (thread + *passed) % r->threads;
+        const int64_t first = count * whose / r->threads, tasks = count * (whose + 1) / r->threads - first;
+        _Atomic uint64_t *taken = &r->shares[whose].taken;
+        uint64_t seen = atomic_load(taken), at;
+        do at = seen >= begun ? seen - begun : 0;
+        while (at < (uint64_t)tasks && !atomic_compare_exchange_weak(taken, &seen, begun + at + 1));
+        if (at < (uint64_t)tasks) return first + (int64_t)at;
+    }
+    return count;
+}
+
 // What one thread does in a region.  Its own mode is restored behind it: others share the threads.
 static void take_tasks(region *r, int thread) {
     watch *w = &watching;
@@ -176,14 +200,14 @@ static void take_tasks(region *r, int thread) {
     }
     if (differs) mode_set(r->mode);
     for (int64_t wave = 0; wave < r->waves; wave++) {
+        int passed = 0;
         for (int64_t i = 0; thread < r->threads; i++) {
-            if (shared) i = atomic_fetch_add(&r->next[wave & 1], 1);
+            if (shared) i = next_task(r, wave, thread, &passed);
             // Before the first task there is nothing to stop, unless it was stopped in an earlier wave.
             if (i >= r->counts[wave] || ((i || wave) && must_stop(w))) break;
             r->task(r->context, wave, i, thread);
         }
         if (!shared || wave + 1 == r->waves) continue;
-        if (thread == 0) atomic_store(&r->next[(wave + 1) & 1], 0);
 #pragma omp barrier
     }
     if (differs) mode_set(own);
@@ -360,6 +384,9 @@ static void run_team(region *r) {
         take_tasks(r, 0);
         return;
     }
+    share shares[MOST_THREADS];
+    for (int i = 0; i < r->threads; i++) atomic_init(&shares[i].taken, 0);
+    r->shares = shares;
 #pragma omp parallel num_threads(size)
     take_tasks(r, omp_get_thread_num());
 }
@@ -400,7 +427,7 @@ void fc_parallel_waves(const int64_t *counts, int64_t waves, int threads, int ex
     if (watching.stopped) return; // nor is anything left to do of what follows in the same call
     region r = {.counts = counts,
                 .waves = waves,
-                .threads = threads,
+                .threads = threads < MOST_THREADS ? threads : MOST_THREADS,
                 .mode = mode_get() | (exact ? 0 : FLUSH),
                 .task = task,
                 .context = context};

@@ -13,7 +13,7 @@ typedef void (*fc_task_fn)(void *context, int64_t task, int thread);
 // How many threads `seconds` of predicted work deserve: waking one costs about 10 us, so each gets no less.
 int fc_worthwhile_threads(double seconds, int threads);
 
-// Runs tasks 0 .. count - 1 on up to `threads` threads, handed out in order as threads become free.
+// Runs tasks 0 .. count - 1 on up to `threads` threads: each begins with a part of them, and helps others when it is done.
 // Numbers below the normal range count as zero.
 void fc_parallel(int64_t count, int threads, fc_task_fn task, void *context);
 
