@@ -523,6 +523,26 @@ def test_initialisers(name, args, mean, std, strided):
     assert abs(array.std() / std - 1) < 6 / np.sqrt(array.size)
 
 
+@pytest.mark.parametrize(("a", "b"), [(-2.0, 2.0), (0.5, 9.0), (3.0, np.inf), (-np.inf, -6.0), (0.1, 0.2), (8.0, 8.5)])
+def test_truncated_normal(a, b):
+    """The moments of the density that is left between the ends, wherever these are."""
+    mean, std = 1.0, 0.5
+    array = np.full((100, 500), np.nan)
+    assert nn.init.trunc_normal_(array, mean, std, mean + std * a, mean + std * b, rng=3) is array
+    z = np.linspace(max(a, -12), min(b, 12), 200_001)
+    density = np.exp((np.abs(z).min() ** 2 - z**2) / 2)
+    density /= density.sum()
+    expected = np.sum(density * z)
+    spread = np.sqrt(np.sum(density * (z - expected) ** 2))
+    found = (array - mean) / std
+    assert found.min() >= a - 1e-9
+    assert found.max() <= b + 1e-9
+    assert abs(found.mean() - expected) < 6 * spread / np.sqrt(array.size)
+    assert abs(found.std() / spread - 1) < 20 / np.sqrt(array.size)
+    again = nn.init.trunc_normal_(nn.Parameter.empty(7), mean, std, mean + std * a, mean + std * b, rng=3)
+    assert again.dtype == np.float32
+
+
 def test_constants_and_gains(torch):
     p = nn.Parameter.empty((2, 3))
     assert nn.init.ones_(p) is p
@@ -537,6 +557,8 @@ def test_constants_and_gains(torch):
         nn.init.kaiming_normal_(p, mode="fan")
     with pytest.raises(ValueError, match=r"tensor has shape \(3,\)"):
         nn.init.xavier_normal_(np.zeros(3))
+    with pytest.raises(ValueError, match=r"a is 2\.0 and b is 1\.0"):
+        nn.init.trunc_normal_(p, a=2.0, b=1.0)
 
 
 # --- losses ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ True
 """
 
 from fastconv._names import only
-from fastconv.nn import init
+from fastconv.nn import init, utils
 from fastconv.nn.activation import Dropout, Hardswish, LeakyReLU, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Tanh
 from fastconv.nn.container import Add, Concat, Sequential
 from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -115,5 +115,6 @@ __all__ = [
     "Tanh",
     "Upsample",
     "init",
+    "utils",
 ]
 __dir__ = only(__all__)

@@ -28,6 +28,7 @@ __all__ = [
     "kaiming_uniform_",
     "normal_",
     "ones_",
+    "trunc_normal_",
     "uniform_",
     "xavier_normal_",
     "xavier_uniform_",
@@ -64,6 +65,47 @@ def uniform_(tensor: Target, a: float = 0.0, b: float = 1.0, *, rng: RNG = None)
 def normal_(tensor: Target, mean: float = 0.0, std: float = 1.0, *, rng: RNG = None) -> Target:
     """Fill with normally distributed samples."""
     return _fill(tensor, "standard_normal", std, mean, rng)
+
+
+def trunc_normal_(
+    tensor: Target, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, *, rng: RNG = None
+) -> Target:
+    """Fill with normally distributed samples of which those outside of [a, b] are drawn again.
+
+    >>> import numpy as np
+    >>> from fastconv import nn
+    >>> weights = nn.init.trunc_normal_(np.empty(1000), std=0.5, a=-0.5, b=1.0, rng=0)
+    >>> bool(weights.min() >= -0.5), bool(weights.max() <= 1.0)
+    (True, True)
+    """
+    if not (std > 0 and a < b):
+        raise ValueError(f"std is {std}, a is {a} and b is {b}; std needs to be above 0, and a below b")
+    array, generator = _array(tensor), np.random.default_rng(rng)
+    low, high = (a - mean) / std, (b - mean) / std
+    values = np.empty(array.size)
+    wanted = np.arange(array.size)
+    while wanted.size:
+        drawn, kept = _tried(low, high, wanted.size, generator)
+        values[wanted[kept]] = drawn[kept]
+        wanted = wanted[~kept]
+    # Rounded to the array's dtype a sample may lie beyond the ends again.
+    array[...] = np.clip(mean + std * values, a, b).reshape(array.shape)
+    return tensor
+
+
+def _tried(low: float, high: float, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Samples, and which of them to keep so that they are of a standard normal distribution between two ends."""
+    below = math.erfc(-low / math.sqrt(2)) / 2
+    above = math.erfc(high / math.sqrt(2)) / 2
+    if 1 - below - above > 0.1:
+        drawn = rng.standard_normal(count)
+        return drawn, (drawn >= low) & (drawn <= high)
+    # Few of those would be kept: uniform ones, by how likely they are beside the likeliest. Further out than the ends
+    # below there is less than a share of e^-40.
+    top = min(max(0.0, low), high)
+    reach = math.sqrt(top * top + 80)
+    drawn = rng.uniform(max(low, -reach), min(high, reach), count)
+    return drawn, rng.random(count) < np.exp((top * top - drawn * drawn) / 2)
 
 
 def constant_(tensor: Target, val: float) -> Target:

@@ -13,7 +13,7 @@ import numpy as np
 from fastconv import _args, _config, _core
 
 #: The core's numbers: of reductions, and of what is spread.
-_SUM, _MOMENTS = 0, 9
+_SUM, _L1, _L2, _MOMENTS = 0, 6, 7, 9
 STANDARD, RMS, SOFTMAX, LOG_SOFTMAX = range(4)
 
 
@@ -69,6 +69,12 @@ def _reduced(kind: int, x: np.ndarray, axes: Iterable[int], results: tuple[int, 
 def total(x: np.ndarray, axes: Iterable[int]) -> np.ndarray:
     """The sum along `axes`, which stay with one element each, in x's dtype."""
     return _reduced(_SUM, x, axes)
+
+
+def length(x: np.ndarray, power: int) -> float:
+    """The 1-norm or the 2-norm of all elements, of any axes."""
+    flat = np.ravel(x, "K")
+    return float(_reduced({1: _L1, 2: _L2}[power], flat, (0,))[0])
 
 
 def moments(x: np.ndarray, axes: Iterable[int]) -> np.ndarray:

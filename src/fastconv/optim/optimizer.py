@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Optimisers and learning-rate schedules with the formulas, defaults and state of `torch.optim`.
+"""Optimisers with the formulas, defaults and state of `torch.optim`.
 
 An optimiser updates its parameters in place. It walks through large arrays in blocks that stay in
 the cache, so that an update reads and writes the memory of parameter, gradient and state once and
@@ -28,7 +28,7 @@ from fastconv._names import only
 from fastconv.nn.module import Module, Parameter, zero_gradients
 from fastconv.ops._operand import widened
 
-__all__ = ["SGD", "Adam", "AdamW", "CosineAnnealingLR", "Optimizer", "StepLR"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 __dir__ = only(__all__)
 
 _BLOCK = 1 << 14  # elements; a handful of float32 blocks fit in a level-2 cache
@@ -144,15 +144,32 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the settings and (as copies) the state of an optimiser of the same shape."""
+        """Take over the settings and (as copies) the state of an optimiser of the same kind and shape.
+
+        Raises
+        ------
+        ValueError
+            If groups, settings or shapes are others; nothing has changed then.
+        """
         groups = state_dict["param_groups"]
         sizes = [len(group["params"]) for group in groups]
         own = [len(group["params"]) for group in self.param_groups]
         if sizes != own:
             raise ValueError(f"state_dict has groups of {sizes} parameters; it needs {own}")
+        settings = []
+        for group, given in zip(self.param_groups, groups, strict=True):
+            missing = [name for name in self.defaults if name not in given]
+            if missing:
+                raise ValueError(f"state_dict has no {', '.join(missing)}; it is not of a {type(self).__name__}")
+            # A file may have made lists of tuples.
+            read = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "params"}
+            self._check({**group, **read})
+            settings.append(read)
         parameters = list(self._parameters())
         state = {}
         for number, entry in state_dict["state"].items():
+            if not 0 <= int(number) < len(parameters):
+                raise ValueError(f"state_dict has a state for parameter {number}; there are {len(parameters)}")
             parameter = parameters[int(number)]
             for name, value in entry.items():
                 if np.ndim(value) and np.shape(value) != parameter.shape:
@@ -164,8 +181,8 @@ class Optimizer:
                 name: np.array(value, _memory_dtype(parameter), order="C") if np.ndim(value) else value
                 for name, value in entry.items()
             }
-        for group, loaded in zip(self.param_groups, groups, strict=True):
-            group.update({k: v for k, v in loaded.items() if k != "params"})
+        for group, read in zip(self.param_groups, settings, strict=True):
+            group.update(read)
         self.state = state
 
     def _parameters(self) -> Iterator[Parameter]:
@@ -383,87 +400,3 @@ class AdamW(Adam):
         amsgrad: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
-
-
-# --- schedules ------------------------------------------------------------------------------------
-
-
-class _Schedule:
-    """Sets the learning rate of every group from its initial one and the number of epochs done."""
-
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        self.optimizer = optimizer
-        for group in optimizer.param_groups:
-            if last_epoch == -1:
-                group["initial_lr"] = group["lr"]
-            elif "initial_lr" not in group:
-                raise ValueError(
-                    f"last_epoch is {last_epoch}; to resume, every group of the optimizer must "
-                    "hold 'initial_lr' (load its state dict first)"
-                )
-        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = _args.integer(last_epoch, "last_epoch", -1)
-        self.step()
-
-    def _rate_at(self, base: float, epoch: int) -> float:
-        raise NotImplementedError
-
-    def step(self) -> None:
-        """Call after every epoch."""
-        self.last_epoch += 1
-        for group, lr in zip(self.optimizer.param_groups, self.get_last_lr(), strict=True):
-            group["lr"] = lr
-
-    def get_last_lr(self) -> list[float]:
-        """The learning rate of each group now."""
-        return [self._rate_at(base, self.last_epoch) for base in self.base_lrs]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on from here."""
-        return {k: v for k, v in vars(self).items() if k != "optimizer"}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where another schedule of the same kind was."""
-        vars(self).update(state_dict)
-
-
-class StepLR(_Schedule):
-    """Multiplies the learning rate by `gamma` every `step_size` epochs, as torch's `StepLR`.
-
-    >>> from fastconv import nn, optim
-    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-    >>> schedule = optim.StepLR(sgd, step_size=2, gamma=0.5)
-    >>> [(schedule.step(), sgd.param_groups[0]["lr"])[1] for _ in range(4)]
-    [1.0, 0.5, 0.5, 0.25]
-    """
-
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        self.step_size = _args.integer(step_size, "step_size", 1)
-        self.gamma = _args.real(gamma, "gamma")
-        super().__init__(optimizer, last_epoch)
-
-    def _rate_at(self, base: float, epoch: int) -> float:
-        with np.errstate(all="ignore"):  # rates may grow beyond all bounds
-            return base * float(np.float_power(self.gamma, epoch // self.step_size))
-
-
-class CosineAnnealingLR(_Schedule):
-    """Half a cosine from the initial learning rate to `eta_min` in `T_max` epochs, then back.
-
-    As torch's `CosineAnnealingLR`. Source: Loshchilov and Hutter (2016), arXiv:1608.03983.
-
-    >>> from fastconv import nn, optim
-    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-    >>> schedule = optim.CosineAnnealingLR(sgd, T_max=4)
-    >>> [(schedule.step(), round(sgd.param_groups[0]["lr"], 3))[1] for _ in range(4)]
-    [0.854, 0.5, 0.146, 0.0]
-    """
-
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
-        self.T_max = _at_least(T_max, "T_max", 1)
-        self.eta_min = _args.real(eta_min, "eta_min")
-        super().__init__(optimizer, last_epoch)
-
-    def _rate_at(self, base: float, epoch: int) -> float:
-        swing = (1 + math.cos(math.pi * epoch / self.T_max)) / 2
-        return self.eta_min + (base - self.eta_min) * swing
