@@ -185,6 +185,113 @@ def test_the_weights_say_how_many_classes(name, classes, folder, tmp_path, capsy
     assert sum(guess["probability"] for guess in entry["top"]) == pytest.approx(1)
 
 
+# --- files of networks ------------------------------------------------------------------------------------------------
+
+
+def network(folder, name="net.onnx", shape=("n", 3, "h", "w"), dtype=np.float32, softmax=False, outputs=("y",)):
+    """An ONNX model of means, maxima and minima of channels, in the order of its channels."""
+    pytest.importorskip("onnx")
+    from onnx_models import model_of, node
+
+    last = shape is not None and len(shape) == 4 and shape[-1] in (1, 3)
+    pixels = [1, 2] if last else [2, 3]
+    nodes = [
+        node("Cast", "x", "f", to=1),
+        *(node(f"Reduce{kind}", "f", kind, axes=pixels, keepdims=0) for kind in ("Mean", "Max", "Min")),
+        node("Concat", "Mean,Max,Min", "s" if softmax else "y", axis=1),
+    ]
+    if softmax:
+        nodes.append(node("Softmax", "s", "y", axis=1))
+    model = model_of(nodes, {"x": (dtype, shape)}, (), outputs)
+    (folder / name).write_bytes(model.SerializeToString())
+    return folder / name
+
+
+def seen_by(image, crop, mean=SEEN.mean, std=SEEN.std, resize=None, bgr=False):
+    """What the network above makes of an image."""
+    seen = models.Preprocessing(resize or round(crop * 8 / 7), crop, mean, std)
+    x = np.asarray(resized_and_cut(_images.read(image), seen)).astype(np.float64)[..., :: -1 if bgr else 1]
+    x = (x / 255 - mean) / std
+    return np.concatenate([x.mean(axis=(0, 1)), x.max(axis=(0, 1)), x.min(axis=(0, 1))])
+
+
+OPTIONS = {
+    "sizes that are open": ({}, [], {"crop": 224}),
+    "its own size": ({"shape": (1, 3, 64, 64)}, [], {"crop": 64}),
+    "its own height": ({"shape": (1, 3, 70, "w")}, [], {"crop": 70}),
+    "channels last": ({"shape": (1, 32, 32, 3)}, [], {"crop": 32}),
+    "float64": ({"shape": (1, 3, 32, 32), "dtype": np.float64}, [], {"crop": 32}),
+    "sizes as asked": ({}, ["--crop", "48", "--resize", "50"], {"crop": 48, "resize": 50}),
+    "numbers as asked": (
+        {"shape": (1, 3, 32, 32)}, ["--mean", "0.5", "--std", "0.25,0.5,1"],
+        {"crop": 32, "mean": (0.5,) * 3, "std": (0.25, 0.5, 1)},
+    ),
+    "blue first": ({"shape": (1, 3, 32, 32)}, ["--bgr"], {"crop": 32, "bgr": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", OPTIONS)
+def test_an_onnx_model(how, folder, tmp_path, capsys):
+    """Images as ImageNet's, but for what the file or an option says."""
+    given, options, seen = OPTIONS[how]
+    image = folder / "one.png"
+    command = ["classify", str(image), "--model", str(network(tmp_path, **given)), "--top", "9", "--json", *options]
+    assert main(command) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["images"]
+    found = {guess["class"]: guess["probability"] for guess in entry["top"]}
+    right = fc.softmax(seen_by(image, **seen), 0)
+    np.testing.assert_allclose([found[i] for i in range(9)], right, atol=2e-2)
+
+
+def test_pixels_as_they_are_and_probabilities(folder, tmp_path, capsys):
+    """uint8 is not normalised; what adds up to one already is shown as it is."""
+    path = str(network(tmp_path, shape=(1, 32, 32, 3), dtype=np.uint8, softmax=True))
+    (tmp_path / "labels.txt").write_text("".join(f"kind {i}\n" for i in range(9)))
+    command = ["classify", str(folder / "one.png"), "--model", path, "--json", "--top", "1"]
+    assert main([*command, "--labels", str(tmp_path / "labels.txt")]) == 0
+    ((guess,),) = (entry["top"] for entry in json.loads(capsys.readouterr().out)["images"])
+    assert guess["class"] in (3, 4, 5)
+    assert guess["label"] == f"kind {guess['class']}"
+    assert guess["probability"] > 0.3
+
+
+def test_a_network_that_was_saved(folder, tmp_path, capsys):
+    model = models.squeezenet(num_classes=CLASSES, rng=0).eval()
+    fc.compile(model, (1, 3, 224, 224)).save(tmp_path / "net.npz")
+    image = str(folder / "one.png")
+    assert main(["classify", image, "--model", str(tmp_path / "net.npz"), "--json"]) == 0
+    saved = json.loads(capsys.readouterr().out)["images"]
+    assert classify(folder, image, "--json") == 0
+    assert saved == json.loads(capsys.readouterr().out)["images"]
+
+
+MISFITS = [
+    ({"shape": (2, 3, 32, 32)}, [], "takes 2 images at a time"),
+    ({"shape": (1, 3, 32, 48)}, [], "takes images of 32×48; classifying cuts squares"),
+    ({"shape": (1, 5, 32, 32)}, [], "takes x of shape (1, 5, 32, 32); an image has four axes, and 1 or 3 channels"),
+    ({"shape": (1, 3, "d", 8, 8)}, [], "takes x of shape (1, 3, any, 8, 8); an image has four axes"),
+    ({"dtype": np.int64}, [], "takes x of int64; an image is of floating point or uint8"),
+    ({"outputs": ("y", "Max")}, [], "returns y, Max; classifying needs one input and one output"),
+    ({"outputs": ("f",)}, [], "the network returns an array of shape (1, 3, 224, 224); it needs scores of classes"),
+    ({"shape": (1, 3, 32, 32)}, ["--crop", "33"], "--crop is 33; "),
+    ({}, ["--resize", "99"], "--resize is 99; a square of 224 is cut from that"),
+    ({"shape": (1, 1, 32, 32)}, ["--mean", "1,2,3"], "--mean has 3 numbers; "),
+    ({}, ["--std", "0"], "nothing is divided by 0"),
+    ({}, ["--weights", "net.npz"], "--weights is net.npz; "),
+    ({}, ["--labels", "LABELS"], "has 7 lines; the weights are for 9 classes"),
+]
+
+
+@pytest.mark.parametrize(("how", "more", "message"), MISFITS)
+def test_files_that_do_not_fit(how, more, message, folder, tmp_path, capsys):
+    path = network(tmp_path, **how)
+    more = [str(folder / "labels.txt") if word == "LABELS" else word for word in more]
+    assert main(["classify", str(folder / "one.png"), "--model", str(path), *more]) == 1
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
 def broken(state, how):
     state = dict(state)
     if how == "missing":
@@ -229,6 +336,7 @@ def test_weights_of_another_network_are_told_in_brief(folder, capsys):
 
 WRONG = [
     ({"model": "vgg"}, [], "--model is 'vgg'; it needs one of lenet5, alexnet"),
+    ({}, ["--mean", "1,2,3", "--std", "0"], "--std is 0.0; nothing is divided by 0"),
     ({"weights": "nowhere.npz"}, [], "nowhere.npz"),
     ({"weights": "one.png"}, [], "its suffix needs to be '.safetensors' or '.npz'"),
     ({"weights": "damaged.npz"}, [], "damaged.npz is not an .npz file"),
@@ -249,6 +357,11 @@ def test_what_is_wrong_is_one_line(how, more, message, folder, capsys, monkeypat
     assert message in shown.err
     assert shown.err.startswith("fastconv: ")
     assert shown.err.count("\n") == 1
+
+
+def test_weights_have_to_be_given(folder, capsys):
+    assert main(["classify", str(folder / "one.png"), "--model", "lenet5"]) == 1
+    assert capsys.readouterr().err == "fastconv: --model is lenet5, whose --weights need to be given\n"
 
 
 @pytest.mark.parametrize(("absent", "advice"), [("PIL", "pillow"), ("safetensors", "safetensors")])

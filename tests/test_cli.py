@@ -218,7 +218,7 @@ def test_progress_in_a_file_is_a_line_for_each_stage(monkeypatch):
         (["profile", "lenet5", "--layout", "NCWH"], "invalid choice: 'NCWH'"),
         (["classify", "--model", "lenet5", "--weights", "x.npz"], "IMAGE"),
         (["classify", "cat.png", "--weights", "x.npz"], "--model"),
-        (["classify", "cat.png", "--model", "lenet5"], "--weights"),
+        (["classify", "cat.png", "--model", "net.onnx", "--mean", "0,x"], "it is '0,x'; it needs one number, or three"),
     ],
 )
 def test_wrong_arguments_are_status_2(arguments, message, capsys):

@@ -124,6 +124,18 @@ def test_fold_batch_norms_behind_transposed(groups):
     assert len(changed(graph, "fold_batch_norms")) == 1
 
 
+def test_fold_batch_norms_with_an_activation():
+    """As a norm has one whose weights were not known before, behind a convolution, and behind several."""
+    graph, x = start()
+    parts = [conv(graph, x), conv(graph, x, 3)]
+    both = norm(graph, graph.add("concat", parts, axis=1), 7)
+    graph.outputs = [norm(graph, conv(graph, x)), both]
+    for value in graph.outputs:
+        value.producer.attributes["finish"] = RELU
+    lines = changed(graph, "fold_batch_norms")
+    assert [line.endswith("finish=(('clamp', 0.0, inf),)") for line in lines] == [True, True, False, True]
+
+
 def test_fold_batch_norms_before():
     graph, x = start()
     y = graph.add("conv", [norm(graph, x), graph.constant(array(4, 2, 3, 3))], groups=2)

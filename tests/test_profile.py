@@ -3,6 +3,7 @@
 
 import itertools
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -69,6 +70,61 @@ def test_a_file(file, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["inputs"][0]["shape"] == [2, 3, 16, 16]
     assert [step["name"] for step in found["steps"]][:2] == ["0", "2"]
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory):
+    """Two inputs, one of them of any sizes, and a shape that is computed."""
+    pytest.importorskip("onnx")
+    from onnx_models import array, model_of, node
+
+    nodes = [
+        node("Conv", "x,w", "c"), node("Relu", "c", "r"), node("Shape", "r", "sizes"),
+        node("Reshape", "r,sizes", "s"), node("Gather", "v,k", "g"), node("Add", "s,g"),
+    ]  # fmt: skip
+    inputs = {"x": (np.float32, ("n", 3, "h", "w")), "k": (np.int64, (1,)), "v": (np.float32, None)}
+    path = tmp_path_factory.mktemp("nets") / "net.onnx"
+    path.write_bytes(model_of(nodes, inputs, {"w": array(4, 3, 3, 3)}).SerializeToString())
+    return str(path)
+
+
+def test_an_onnx_model(onnx_file, capsys):
+    arguments = ["--batch", "2", "--size", "16", "--shape", "v=5", "--repeats", "1"]
+    assert main(["profile", onnx_file, *arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [given["shape"] for given in found["inputs"]] == [[2, 3, 16, 16], [1], [5]]
+    assert [step["operator"] for step in found["steps"] if step["operator"] == "conv"] == ["conv"]
+    assert main(["profile", onnx_file, "--shape", "1,3,8,12", "--shape", "v=7", "--repeats", "1"]) == 0
+    assert f"{onnx_file}, 1×3×8×12, 1, 7, float32, int64" in capsys.readouterr().out
+
+
+def test_an_onnx_model_that_cannot_be_profiled(onnx_file, tmp_path, capsys):
+    from onnx_models import NEWEST, X, array, model_of, node
+
+    damaged, magic, late, wrong = (str(tmp_path / f"{name}.onnx") for name in ("damaged", "magic", "late", "wrong"))
+    Path(damaged).write_bytes(Path(onnx_file).read_bytes()[:90])
+    Path(magic).write_bytes(model_of([node("Magic")], {"x": X}).SerializeToString())
+    Path(late).write_bytes(model_of([node("Relu")], {"x": X}, opset=NEWEST + 1).SerializeToString())
+    Path(wrong).write_bytes(model_of([node("Add", "x,w")], {"x": X}, {"w": array(5)}).SerializeToString())
+    for arguments, message in (
+        (["nowhere.onnx"], "nowhere.onnx"),
+        ([damaged], "damaged.onnx is no ONNX model that can be read"),
+        ([magic], "magic.onnx: node 'the Magic' (Magic-17): "),
+        ([late], f"late.onnx: the model is of opset {NEWEST + 1}"),
+        ([wrong], "node 'the Add' "),
+        ([onnx_file, "--size", "9"], "takes v of any shape; --shape v=N,... says which to profile"),
+        ([onnx_file, "--shape", "v=3"], "takes x of any size; --size says which to profile"),
+        ([onnx_file, "--shape", "z=3"], "--shape is for 'z'; the inputs of"),
+        ([onnx_file, "--shape", "v=3", "--shape", "x=1,4,9,9"], "x has shape (1, 4, 9, 9); the network needs"),
+        (["lenet5", "--shape", "1,1,32,32"], "--shape is for files"),
+    ):
+        assert main(["profile", *arguments, "--repeats", "1"]) == 1
+        shown = capsys.readouterr()
+        assert message in shown.err
+        assert (shown.out, shown.err.count("\n")) == ("", 1)
+    for text in ("1,,3", "x=", "-1", "1,a"):
+        with pytest.raises(SystemExit):
+            main(["profile", onnx_file, "--shape", text])
 
 
 def test_peaks_of_float64_are_of_float64(monkeypatch):

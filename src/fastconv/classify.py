@@ -14,10 +14,13 @@ import numpy as np
 
 import fastconv as fc
 from fastconv import _images, io, models, nn
+from fastconv._files import NETWORKS, is_network, network_of
 from fastconv._names import only
 from fastconv.bench import terminal
 from fastconv.bench.terminal import Column, Table
 from fastconv.graph import CompiledNet
+from fastconv.graph.net import Tensor
+from fastconv.models._preprocessing import IMAGENET
 
 __all__ = ["main"]
 __dir__ = only(__all__)
@@ -48,15 +51,12 @@ def main(args: argparse.Namespace) -> int:
         terminal.stages(lasting=False) as stage,
     ):
         tick = stage(f"{args.model} gets its weights", 1)
-        model = _model(args.model, args.weights)
-        classes = _classes(model)
-        labels = None if args.labels is None else _labels(args.labels, classes)
-        seen = model.preprocessing
-        net = fc.compile(model, (1, len(seen.mean), seen.crop, seen.crop))
+        viewer = _of_file(args) if is_network(args.model) else _of_weights(args)
+        labels = None if args.labels is None else _labels(args.labels, viewer.classes)
         tick()
         tick = stage("images", len(args.images))
         for path in args.images:
-            found.append((path, _seen(path, seen, net, args.top)))
+            found.append((path, viewer.guesses(path, args.top)))
             tick()
     _tell(found, args, labels)
     failures = [error for _, error in found if isinstance(error, str)]
@@ -65,28 +65,132 @@ def main(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _seen(path: str, seen: models.Preprocessing, net: CompiledNet, top: int) -> list[Guess] | str:
-    """The likeliest classes of an image, or why it cannot be read."""
+class _Viewer:
+    """A network and how it sees images.
+
+    Attributes
+    ----------
+    net : CompiledNet
+    seen : Preprocessing
+    last, bgr : bool
+        Whether its input has channels last, and which comes first.
+    classes : int
+    """
+
+    def __init__(self, net: CompiledNet, seen: models.Preprocessing, last: bool = False, bgr: bool = False) -> None:
+        self.net, self.seen, self.last, self.bgr = net, seen, last, bgr
+        self.classes = len(self._scores(np.zeros((seen.crop, seen.crop, len(seen.mean)), np.uint8)))
+
+    def guesses(self, path: str, top: int) -> list[Guess] | str:
+        """The likeliest classes of an image, or why it cannot be read."""
+        try:
+            image = _images.cut(_images.read(path, len(self.seen.mean)), self.seen)
+        except (OSError, ValueError) as error:
+            return str(error)
+        scores = self._scores(image)
+        if not np.isfinite(scores).all():
+            raise ValueError(f"the scores of {path} are not finite; the weights may be damaged")
+        are_shares = scores.min() >= 0 and abs(scores.sum() - 1) < 1e-3  # the network ends in a softmax itself
+        probabilities = scores if are_shares else fc.softmax(scores, 0)
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return [Guess(int(i), float(probabilities[i])) for i in order]
+
+    def _scores(self, image: Any) -> np.ndarray:
+        dtype = self.net.inputs[0].dtype
+        values = np.atleast_3d(np.asarray(image))[:, :, :: -1 if self.bgr else 1]
+        if dtype.kind == "f":
+            x = _images.pixels(values, self.seen).astype(dtype, copy=False)
+        else:  # pixels as they are
+            x = np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype)
+        scores = self.net(np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if self.last else x)
+        if scores.size == 0 or scores.size != max(scores.shape, default=0):
+            raise ValueError(f"the network returns an array of shape {scores.shape}; it needs scores of classes")
+        return scores.reshape(-1).astype(np.float64)
+
+
+# --- from a file ------------------------------------------------------------------------------------------------------
+
+
+def _of_file(args: argparse.Namespace) -> _Viewer:
+    """Input and output as the file has them."""
+    if args.weights is not None:
+        raise ValueError(f"--weights is {args.weights}; {args.model} has its own")
+    net = network_of(args.model)
+    for what, tensors in (("takes", net.inputs), ("returns", net.outputs)):
+        if len(tensors) != 1:
+            names = ", ".join(t.name for t in tensors) or "nothing"
+            raise ValueError(f"{args.model} {what} {names}; classifying needs one input and one output")
+    (image,) = net.inputs
+    if image.dtype.kind != "f" and image.dtype != np.uint8:
+        raise ValueError(f"{args.model} takes {image.name} of {image.dtype}; an image is of floating point or uint8")
+    batch, channels, height, width, last = _axes(args.model, image)
+    if batch not in (None, 1):
+        raise ValueError(f"{args.model} takes {batch} images at a time; classifying needs one that takes 1")
+    if None not in (height, width) and height != width:
+        raise ValueError(f"{args.model} takes images of {height}×{width}; classifying cuts squares")
+    own = width if height is None else height
+    if args.crop is not None and own not in (None, args.crop):
+        raise ValueError(f"--crop is {args.crop}; {args.model} takes {image.name} of shape {image.shape}")
+    crop = own or args.crop or IMAGENET.crop
+    seen = IMAGENET._replace(crop=crop, resize=round(crop * IMAGENET.resize / IMAGENET.crop))
+    if channels == 1:
+        seen = seen._replace(mean=(sum(seen.mean) / 3,), std=(sum(seen.std) / 3,))
     try:
-        image = _images.cut(_images.read(path, len(seen.mean)), seen)
-    except (OSError, ValueError) as error:
-        return str(error)
-    scores = net(_images.pixels(image, seen))[0].astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError(f"the scores of {path} are not finite; the weights may be damaged")
-    probabilities = fc.softmax(scores, 0)
-    order = np.argsort(-probabilities, kind="stable")[:top]
-    return [Guess(int(i), float(probabilities[i])) for i in order]
+        return _Viewer(net, _asked(seen, args), last, args.bgr)
+    except (TypeError, NotImplementedError) as error:  # of its nodes, for this size
+        raise ValueError(f"{args.model}: {error}") from error
 
 
-# --- the network ------------------------------------------------------------------------------------------------------
+def _axes(model: str, image: Tensor) -> tuple[int | None, int, int | None, int | None, bool]:
+    """Images, channels, height and width, and whether the channels are last."""
+    shape = (None, 3, None, None) if image.shape is None else image.shape
+    if len(shape) == 4:
+        batch, *rest = shape
+        if rest[0] in (1, 3):
+            return batch, rest[0], rest[1], rest[2], False
+        if rest[2] in (1, 3):
+            return batch, rest[2], rest[0], rest[1], True
+        if rest[0] is None:
+            return batch, 3, rest[1], rest[2], False
+    sizes = ", ".join("any" if n is None else str(n) for n in shape)
+    raise ValueError(f"{model} takes {image.name} of shape ({sizes}); an image has four axes, and 1 or 3 channels")
+
+
+def _asked(seen: models.Preprocessing, args: argparse.Namespace) -> models.Preprocessing:
+    """With what the options say."""
+    changes: dict[str, Any] = {}
+    for name in ("mean", "std"):
+        numbers = getattr(args, name)
+        if numbers is not None:
+            if len(numbers) not in (1, len(seen.mean)):
+                raise ValueError(f"--{name} has {len(numbers)} numbers; {args.model} takes {len(seen.mean)} channels")
+            changes[name] = numbers * (len(seen.mean) // len(numbers))
+    if 0 in changes.get("std", ()):
+        raise ValueError(f"--std is {','.join(map(str, args.std))}; nothing is divided by 0")
+    crop = args.crop or seen.crop
+    resize = args.resize or (seen.resize if crop == seen.crop else round(crop * seen.resize / seen.crop))
+    if resize < crop:
+        raise ValueError(f"--resize is {resize}; a square of {crop} is cut from that")
+    return seen._replace(crop=crop, resize=resize, **changes)
+
+
+# --- a network of fastconv.models -------------------------------------------------------------------------------------
+
+
+def _of_weights(args: argparse.Namespace) -> _Viewer:
+    if args.model not in models.names():
+        known = ", ".join(models.names())
+        raise ValueError(f"--model is {args.model!r}; it needs one of {known}, or a file ({', '.join(NETWORKS)})")
+    if args.weights is None:
+        raise ValueError(f"--model is {args.model}, whose --weights need to be given")
+    model = _model(args.model, args.weights)
+    seen = _asked(model.preprocessing, args)
+    return _Viewer(fc.compile(model, (1, len(seen.mean), seen.crop, seen.crop)), seen, False, args.bgr)
 
 
 def _model(name: str, path: str) -> Any:
     """The model with the weights of a file, which also say how many classes it has, and for GoogLeNet, whether it has
     the heads that only training needs."""
-    if name not in models.names():
-        raise ValueError(f"--model is {name!r}; it needs one of {', '.join(models.names())}")
     given = io.load(path)
     build = models.get(name)
     model = build(rng=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ __dir__ = only(__all__)
 #: Packages that not everybody has, and what to install for them.
 INSTALL = {
     "matplotlib": "matplotlib",
+    "onnx": "onnx",
     "PIL": "pillow",
     "rich": "rich",
     "safetensors": "safetensors",
@@ -96,7 +98,9 @@ EXAMPLES = """examples:
   fastconv bench --help      what else there is to measure
   fastconv tune              let this machine choose its algorithms better
   fastconv profile resnet50  where the time of a whole network goes
+  fastconv profile model.onnx --size 320
   fastconv classify cat.jpg --model vgg16 --weights vgg16.safetensors
+  fastconv classify cat.jpg --model model.onnx --labels labels.txt
 
 Every command takes --help and --json. The environment variables
 FASTCONV_NUM_THREADS and FASTCONV_ISA (scalar, avx2, avx512, neon) limit what
@@ -164,11 +168,19 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     profile.add_argument(
         "model",
         metavar="MODEL",
-        help="a network of fastconv.models, with random weights (lenet5, vgg16, resnet50, ...), or a file that "
-        "CompiledNet.save wrote (.npz, .safetensors)",
+        help="a network of fastconv.models, with random weights (lenet5, vgg16, resnet50, ...), an ONNX model (.onnx), "
+        "or a file that CompiledNet.save wrote (.npz, .safetensors)",
     )
     profile.add_argument("--batch", type=_number(1024), metavar="N", help="images at a time (1)")
     profile.add_argument("--size", type=_number(8192), metavar="N", help="their height and width (as in training)")
+    profile.add_argument(
+        "--shape",
+        type=_shape,
+        action="append",
+        default=[],
+        metavar="[NAME=]N,...",
+        help="shape of an input of a file, the first by default; may be given again",
+    )
     profile.add_argument("--layout", choices=("NCHW", "NHWC"), help="of the images (NCHW, or as the file says)")
     profile.add_argument("--threads", type=_number(256), metavar="N", help="(as many as fastconv takes by itself)")
     profile.add_argument(
@@ -185,22 +197,40 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     classify = commands.add_parser(
         "classify",
-        usage="fastconv classify IMAGE ... --model NAME --weights FILE [options]",
+        usage="fastconv classify IMAGE ... --model MODEL [--weights FILE] [options]",
         help="say what a network sees in images",
         description="Prepare images as the network was trained to see them, run it, and print its likeliest classes. "
-        "What is transparent becomes white, and photographs are turned as their cameras say.",
+        "What is transparent becomes white, and photographs are turned as their cameras say. "
+        "A file does not say how its network was trained: on ImageNet as is usual, unless options say otherwise.",
     )
     classify.add_argument("images", metavar="IMAGE", nargs="+", help="any file that Pillow reads")
     classify.add_argument(
-        "--model", metavar="NAME", required=True, help="a network of fastconv.models: vgg16, resnet50, ..."
+        "--model",
+        metavar="MODEL",
+        required=True,
+        help="a network of fastconv.models (vgg16, resnet50, ...), an ONNX model (.onnx), or a file that "
+        "CompiledNet.save wrote (.npz, .safetensors)",
     )
     classify.add_argument(
         "--weights",
         metavar="FILE",
-        required=True,
-        help="its state dict, .safetensors or .npz, with torchvision's names",
+        help="state dict of a network of fastconv.models, .safetensors or .npz, with torchvision's names",
     )
     classify.add_argument("--labels", metavar="FILE", help="a line of text for each class, in their order")
+    classify.add_argument("--resize", type=_number(8192), metavar="N", help="length of the shorter side (crop × 8/7)")
+    classify.add_argument(
+        "--crop",
+        type=_number(8192),
+        metavar="N",
+        help="side of the square in the middle (what the network takes, or 224)",
+    )
+    classify.add_argument(
+        "--mean", type=_numbers, metavar="R,G,B", help="taken from pixels between 0 and 1 (0.485,0.456,0.406)"
+    )
+    classify.add_argument("--std", type=_numbers, metavar="R,G,B", help="what divides them then (0.229,0.224,0.225)")
+    classify.add_argument(
+        "--bgr", action="store_true", help="channels in the order blue, green, red; so are mean and std"
+    )
     classify.add_argument("--top", type=_number(100_000), default=5, metavar="N", help="classes to show (%(default)s)")
     classify.add_argument("--threads", type=_number(256), metavar="N", help="(as many as fastconv takes by itself)")
     classify.add_argument("--json", action="store_true", help="print JSON")
@@ -227,6 +257,26 @@ def _number(most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Of one channel, or of three."""
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it needs one number, or three with commas between them")
+    return numbers
+
+
+def _shape(text: str) -> tuple[str | None, tuple[int, ...]]:
+    """A name, if there is one, and sizes."""
+    name, _, sizes = text.rpartition("=")
+    words = sizes.split(",")
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        raise argparse.ArgumentTypeError(f"it is {text!r}; it needs sizes with commas between them, as x=1,3,320,320")
+    return name or None, tuple(map(int, words))
 
 
 def _info(args: argparse.Namespace) -> int:

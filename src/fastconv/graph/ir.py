@@ -12,11 +12,12 @@ import numpy as np
 from fastconv import _config, _core
 from fastconv._names import only
 
-__all__ = ["Constant", "Graph", "Node", "Value"]
+__all__ = ["Constant", "Graph", "Node", "Readers", "Value"]
 __dir__ = only(__all__)
 
 Size = int | None  # of an axis; None may vary
 Shape = tuple[Size, ...]
+_COMPUTED = 1 << 30  # bytes of what a graph computes of its constants before it runs
 
 
 class Constant:
@@ -114,6 +115,10 @@ class Node:
         return (value for value in self.inputs if value is not None)
 
 
+#: The nodes that read each value, once for each time that they do.
+Readers = dict[Value, list[Node]]
+
+
 class Graph:
     """Nodes in an order in which they can be computed.
 
@@ -145,6 +150,7 @@ class Graph:
         self.output_names: list[str] = []
         self.output_dtypes: list[np.dtype | None] = []
         self.nodes: list[Node] = []
+        self._computed = 0  # bytes of constants
 
     # --- making -----------------------------------------------------------------------------------
 
@@ -157,6 +163,19 @@ class Graph:
         """A value that is known; ``shared``: of an array that somebody else may change."""
         known = array if isinstance(array, Constant) else Constant(np.asarray(array), shared)
         return Value(name or "constant", constant=known)
+
+    def computed(self, array: np.ndarray, name: str) -> Value:
+        """A value that has become known.
+
+        Raises
+        ------
+        ValueError
+            If those of the graph take too much memory together.
+        """
+        self._computed += array.nbytes
+        if self._computed > _COMPUTED:
+            raise ValueError(f"what is computed of constants takes more than {_COMPUTED >> 20} MiB")
+        return self.constant(array, name)
 
     def add(self, op: str, inputs: Iterable[Value | None], name: str = "", **attributes: Any) -> Value:
         """A node with one output, at the end."""
@@ -191,9 +210,9 @@ class Graph:
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def readers(self) -> dict[Value, list[Node]]:
-        """The nodes that read each value, once for each time that they do."""
-        found: dict[Value, list[Node]] = {}
+    def readers(self) -> Readers:
+        """Of all values that are read."""
+        found: Readers = {}
         for node in self.nodes:
             for value in node.given():
                 found.setdefault(value, []).append(node)
@@ -209,16 +228,23 @@ class Graph:
 
     # --- changing ---------------------------------------------------------------------------------
 
-    def replace(self, old: Value, new: Value) -> None:
-        """Whoever reads ``old`` reads ``new``."""
-        for node in self.nodes:
+    def replace(self, old: Value, new: Value, readers: Readers | None = None) -> None:
+        """Whoever reads ``old`` reads ``new``; ``readers`` are kept up, and save looking for those."""
+        reading = self.nodes if readers is None else readers.pop(old, [])
+        for node in reading:
             node.inputs = [new if value is old else value for value in node.inputs]
-        self.outputs = [new if value is old else value for value in self.outputs]
+        if readers is not None:
+            readers.setdefault(new, []).extend(reading)
+        if old in self.outputs:
+            self.outputs = [new if value is old else value for value in self.outputs]
 
-    def remove(self, node: Node, instead: Value | None = None) -> None:
-        """Without a node, whose only output is replaced, if something is given instead."""
+    def remove(self, node: Node, instead: Value | None = None, readers: Readers | None = None) -> None:
+        """Without a node, whose only output is replaced, if something is given instead; ``readers`` are kept up."""
         if instead is not None:
-            self.replace(node.output, instead)
+            self.replace(node.output, instead, readers)
+        if readers is not None:
+            for value in dict.fromkeys(node.given()):
+                readers[value] = [reader for reader in readers.get(value, ()) if reader is not node]
         self.nodes.remove(node)
 
     def verify(self) -> None:

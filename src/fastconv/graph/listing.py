@@ -33,6 +33,7 @@ class Options:
     strict: bool = False
     batch_invariant: bool = False
     last: bool = False  # whether inputs and outputs have their channels last
+    without: tuple[str, ...] = ()  # passes to leave out
 
 
 @dataclass(eq=False, slots=True)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from fastconv import _args
 from fastconv._names import only
 from fastconv.graph import layout, memory
+from fastconv.graph.folding import folded
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import Listing, Options, Step
 from fastconv.graph.operators import OPERATORS
@@ -112,43 +111,14 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
                 inputs = [None if v is None else found.get(v, v) for v in other.inputs]
                 found.update(zip(other.outputs, _specialised(graph, other, inputs, types), strict=True))
             return [found.get(v, v) for v in others]
-    constants = _folded(node, given, types)
+    constants = [sizes(node, types[reads[0]].shape)] if node.op == "shape" else folded(node, given)
     if constants is not None:
-        return [graph.constant(array, value.name) for array, value in zip(constants, node.outputs, strict=True)]
+        return [graph.computed(array, value.name) for array, value in zip(constants, node.outputs, strict=True)]
     copy = graph.adopt(node, given)
     with suppress(DependsOnNumbers):
         found_types = OPERATORS[node.op].infer(copy, [None if v is None else types[v] for v in given])
         types.update(zip(copy.outputs, found_types, strict=True))
     return copy.outputs
-
-
-_LARGEST = 1 << 28  # bytes of what is kept so
-_FOLDED = 1 << 16  # bytes of constants that are computed with at once, as sizes are; weights wait until they are needed
-
-
-def _folded(node: Node, given: list[Value | None], types: dict[Value, Type]) -> Sequence[np.ndarray] | None:
-    """What a node computes, if that is known by now."""
-    reads = [v for v in given if v is not None]
-    if node.op == "shape":
-        return [sizes(node, types[reads[0]].shape)]
-    if any(v.constant is None for v in reads):
-        return None
-    call = node.attributes["call"] if node.op == "python" else None
-    small = sum(types[v].nbytes for v in reads) <= _FOLDED
-    if not (small if call is None else getattr(call, "is_pure", False)):
-        return None
-    try:
-        made = OPERATORS[node.op].infer(node, [None if v is None else types[v] for v in given])
-    except DependsOnNumbers:
-        made = []
-    if sum(t.nbytes for t in made) > _LARGEST:
-        return None
-    return OPERATORS[node.op].evaluate(node, [None if v is None else _array(v) for v in given])
-
-
-def _array(value: Value) -> np.ndarray:
-    assert value.constant is not None
-    return value.constant.array()
 
 
 def lower(graph: Graph, types: dict[Value, Type], options: Options, pack: Any) -> list[Step]:

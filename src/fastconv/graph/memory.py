@@ -60,24 +60,21 @@ def arrange(steps: Sequence[Step]) -> tuple[int, int]:
     for i, step in enumerate(steps):
         if step.in_place is not None:
             _join(life, i, step)
-    buffers = sorted(life, key=lambda b: (-b.nbytes, life[b]))
-    placed: list[Buffer] = []
+    alive: list[list[Buffer]] = [[] for _ in steps]  # of those that are placed, at each step
     size = 0
-    for buffer in buffers:
+    for buffer in sorted(life, key=lambda b: (-b.nbytes, life[b])):
         first, last = life[buffer]
         offset, nbytes = 0, _rounded(buffer.nbytes)
-        for other in sorted((b for b in placed if life[b][0] <= last and first <= life[b][1]), key=lambda b: b.offset):
+        beside = {other for i in range(first, last + 1) for other in alive[i]}
+        for other in sorted(beside, key=lambda b: b.offset):
             if offset + nbytes <= other.offset:
                 break
             offset = max(offset, other.offset + _rounded(other.nbytes))
         buffer.offset = offset
-        placed.append(buffer)
+        for i in range(first, last + 1):
+            alive[i].append(buffer)
         size = max(size, offset + nbytes)
-    least = max(
-        (sum(_rounded(b.nbytes) for b, (first, last) in life.items() if first <= i <= last) for i in range(len(steps))),
-        default=0,
-    )
-    return size, least
+    return size, max((sum(_rounded(b.nbytes) for b in living) for living in alive), default=0)
 
 
 def _rounded(nbytes: int) -> int:

@@ -356,7 +356,8 @@ class CompiledNet:
         Raises
         ------
         ValueError
-            If the ending is another, or a node calls Python, which a file cannot.
+            If the ending is another, or nodes call Python, which a file cannot; they are named. Nodes of ONNX's that
+            wait for the sizes of the inputs can be written, if they call nothing once those are known.
         """
         save_net(self.graph, self._settings(), path)
 
@@ -366,6 +367,7 @@ class CompiledNet:
             "strict": o.strict,
             "batch_invariant": o.batch_invariant,
             "last": o.last,
+            "without": list(o.without),
             "threads": self._threads,
             "keep_weights": self._keeps,
             "cache_size": self._room,
@@ -382,7 +384,8 @@ def _is_plain(x: Any) -> bool:
 
 def _rebuilt(graph: Graph, settings: dict[str, Any]) -> CompiledNet:
     """A network of a graph that has been through the passes."""
-    options = Options(settings["strict"], settings["batch_invariant"], settings["last"])
+    without = tuple(settings.get("without", ()))
+    options = Options(settings["strict"], settings["batch_invariant"], settings["last"], without)
     return CompiledNet(graph, options, settings["threads"], settings["keep_weights"], settings["cache_size"])
 
 
@@ -474,7 +477,8 @@ def compile(
     if known is not None:
         graph = specialise(graph, known)
     run_passes(graph, without)
-    return CompiledNet(graph, Options(strict, batch_invariant, last), threads, keep_weights, cache_size)
+    options = Options(strict, batch_invariant, last, tuple(without))
+    return CompiledNet(graph, options, threads, keep_weights, cache_size)
 
 
 def _is_last(layout: str | None) -> bool:

@@ -17,6 +17,7 @@ from fastconv.graph.ir import Graph
 from fastconv.graph.later import split
 from fastconv.graph.listing import Options, Step
 from fastconv.graph.lowering import infer, lower, specialise
+from fastconv.graph.passes import run_passes
 from fastconv.graph.views import Buffer, Type, View
 
 __all__ = ["Program"]
@@ -115,8 +116,10 @@ class Program:
 
     def __init__(self, graph: Graph, inputs: Sequence[Type], options: Options, pack: Any) -> None:
         self.inputs = list(inputs)
-        graph = specialise(graph, inputs)
-        types = infer(graph, inputs)
+        special = specialise(graph, inputs)
+        if special is not graph:  # nodes that have waited for the sizes want to be fused, too
+            run_passes(special, options.without)
+        graph, types = special, infer(special, inputs)
         graph, self.later = split(graph, types)
         if self.later is not None and options.last:
             name = self.later.nodes[0].name

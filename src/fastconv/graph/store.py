@@ -11,7 +11,9 @@ import numpy as np
 
 from fastconv import io
 from fastconv._names import only
+from fastconv.graph.doors.onnx.step import OnnxStep
 from fastconv.graph.ir import Graph, Node, Value
+from fastconv.graph.lowering import known_types
 from fastconv.graph.operators import OPERATORS
 
 __all__ = ["DAMAGE", "damaged", "read_net", "save_net"]
@@ -19,15 +21,19 @@ __dir__ = only(__all__)
 
 _GRAPH = "fastconv.graph"  # the entry of the file that is not a weight
 _VERSION = 1
+_WAITING = "onnx"  # in place of an operator: a node of ONNX's that waits for the sizes of the inputs
 #: What a description that makes no sense may raise.
 DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """See `CompiledNet.save`."""
-    foreign = [node.name for node in graph.nodes if node.op == "python"]
+    open_sizes = known_types(graph) is None
+    waiting = {node for node in graph.nodes if node.op == "python" and open_sizes and _waits(node)}
+    foreign = [repr(node.name) for node in graph.nodes if node.op == "python" and node not in waiting]
     if foreign:
-        raise ValueError(f"node {foreign[0]!r} calls Python, which cannot be saved")
+        said = f"nodes {', '.join(foreign)} call" if len(foreign) > 1 else f"node {foreign[0]} calls"
+        raise ValueError(f"{said} Python, which cannot be saved")
     numbers: dict[Value, int] = {}
     arrays: dict[str, np.ndarray] = {}
     constants = []
@@ -50,11 +56,11 @@ def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str
         "constants": constants,
         "nodes": [
             {
-                "op": node.op,
+                "op": _WAITING if node in waiting else node.op,
                 "name": node.name,
                 "inputs": [None if v is None else numbers[v] for v in node.inputs],
                 "outputs": [v.name for v in node.outputs],
-                "attributes": node.attributes,
+                "attributes": node.attributes["call"].record() if node in waiting else node.attributes,
             }
             for node in graph.nodes
         ],
@@ -64,6 +70,11 @@ def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str
     }
     text = np.frombuffer(json.dumps(described).encode(), np.uint8)
     io.save({_GRAPH: text, **arrays}, path)
+
+
+def _waits(node: Node) -> bool:
+    call = node.attributes["call"]
+    return isinstance(call, OnnxStep) and call.waits and call.is_pure
 
 
 def _key(name: str, taken: dict[str, np.ndarray]) -> str:
@@ -104,11 +115,15 @@ def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph
     for key in described["constants"]:
         values.append(graph.constant(arrays[key], key))
     for entry in described["nodes"]:
-        if entry["op"] not in OPERATORS or entry["op"] == "python":
-            raise ValueError(f"node {entry['name']!r} is of an unknown operator, {entry['op']!r}")
+        op, name = entry["op"], str(entry["name"])
+        if op != _WAITING and (op not in OPERATORS or op == "python"):
+            raise ValueError(f"node {name!r} is of an unknown operator, {op!r}")
         inputs = [None if i is None else values[_index(i, values)] for i in entry["inputs"]]
-        attributes = {str(key): _tuple(value) for key, value in entry["attributes"].items()}
-        node = Node(entry["op"], str(entry["name"]), inputs, attributes=attributes)
+        if op == _WAITING:
+            node = Node("python", name, inputs, attributes={"call": _waiting(entry["attributes"], inputs)})
+        else:
+            attributes = {str(key): _tuple(value) for key, value in entry["attributes"].items()}
+            node = Node(op, name, inputs, attributes=attributes)
         node.outputs = [Value(str(name), producer=node) for name in entry["outputs"]]
         graph.nodes.append(node)
         values.extend(node.outputs)
@@ -122,6 +137,13 @@ def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph
         raise ValueError(f"it names {len(graph.output_names)} of {len(graph.outputs)} outputs")
     graph.verify()
     return graph
+
+
+def _waiting(record: dict[str, Any], inputs: list[Value | None]) -> OnnxStep:
+    step = OnnxStep.of_record(record)
+    if len(step.names) != len(inputs) or None in inputs:
+        raise ValueError(f"node {step.node.name!r} has names for {len(step.names)} of {len(inputs)} inputs")
+    return step
 
 
 def _index(i: Any, values: list[Value]) -> int:

@@ -28,7 +28,7 @@ def read(model: Any, shapes: Any) -> Graph:
         return read_torch(model, shapes)
     if isinstance(model, (str, os.PathLike)) or type(model).__name__ == "ModelProto":
         try:
-            from fastconv.graph.doors.onnx import read_onnx
+            from fastconv.graph.doors.onnx.reading import read_onnx
         except ModuleNotFoundError as error:
             if error.name != "onnx":
                 raise

@@ -27,7 +27,6 @@ def fuse_activations(graph: Graph) -> int:
             if any(step[0] in COMBINING for step in program) or len(finish) + len(program) > LONGEST - 2:
                 break
             node.attributes["finish"] = (*finish, *program)
-            graph.remove(reader, node.output)
-            readers[node.output] = readers.pop(reader.output, [])
+            graph.remove(reader, node.output, readers)
             fused += 1
     return fused

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv._names import only
-from fastconv.graph.ir import Constant, Graph, Node
+from fastconv.graph.ir import Constant, Graph, Node, Readers
 from fastconv.graph.operators.elementwise import scale_and_shift
 from fastconv.graph.passes.convolutions import is_open, pairs_of
 
@@ -22,30 +22,30 @@ __dir__ = only(__all__)
 
 def fold_batch_norms(graph: Graph) -> int:
     """Weights that have the scale of a batch norm in them, instead of the norm."""
-    folded = 0
+    folded, readers = 0, graph.readers()
     for node in list(graph.nodes):
         if node.op != "batch_norm" or any(v is not None and v.constant is None for v in node.inputs[1:]):
             continue
-        folded += _fold_behind(graph, node) or _fold_into_parts(graph, node) or _fold_before(graph, node)
+        folded += any(fold(graph, node, readers) for fold in (_fold_behind, _fold_into_parts, _fold_before))
     return folded
 
 
-def _fold_behind(graph: Graph, norm: Node) -> bool:
+def _fold_behind(graph: Graph, norm: Node, readers: Readers) -> bool:
     source = norm.inputs[0]
-    if not is_open(source, graph, graph.readers()):
+    if not is_open(source, graph, readers):
         return False
     assert source is not None
     assert source.producer is not None
     _scale_outputs(graph, source.producer, *scale_and_shift(norm))
-    graph.remove(norm, source)
+    _hand_on(norm, source.producer)
+    graph.remove(norm, source, readers)
     return True
 
 
-def _fold_into_parts(graph: Graph, norm: Node) -> bool:
+def _fold_into_parts(graph: Graph, norm: Node, readers: Readers) -> bool:
     """Behind a concatenation of channels."""
     source = norm.inputs[0]
     concat = source.producer if source is not None else None
-    readers = graph.readers()
     if concat is None or concat.op != "concat" or concat.attributes["axis"] != 1 or len(readers[concat.output]) != 1:
         return False
     parts = list(concat.given())
@@ -57,9 +57,16 @@ def _fold_into_parts(graph: Graph, norm: Node) -> bool:
         assert part.producer is not None
         stop = start + _out_channels(part.producer)
         _scale_outputs(graph, part.producer, _part(scale, start, stop), _part(shift, start, stop))
+        _hand_on(norm, part.producer)
         start = stop
-    graph.remove(norm, concat.output)
+    graph.remove(norm, concat.output, readers)
     return True
+
+
+def _hand_on(norm: Node, node: Node) -> None:
+    """An activation that has been fused with the norm."""
+    if norm.attributes.get("finish"):
+        node.attributes["finish"] = norm.attributes["finish"]
 
 
 def _part(factor: Constant, start: int, stop: int) -> Constant:
@@ -118,12 +125,11 @@ def _scale_outputs(graph: Graph, node: Node, scale: Constant, shift: Constant) -
     _replace_weights(graph, node, made, Constant.derived(shifted, parts, shift.shape, weight.dtype))
 
 
-def _fold_before(graph: Graph, norm: Node) -> bool:
-    readers = graph.readers().get(norm.output, [])
-    source = norm.inputs[0]
-    if len(readers) != 1 or norm.output in graph.outputs or norm.attributes.get("finish") or source is None:
+def _fold_before(graph: Graph, norm: Node, readers: Readers) -> bool:
+    behind, source = readers.get(norm.output, []), norm.inputs[0]
+    if len(behind) != 1 or norm.output in graph.outputs or norm.attributes.get("finish") or source is None:
         return False
-    (node,) = readers
+    (node,) = behind
     if node.op not in ("conv", "linear") or node.inputs[0] is not norm.output or node.attributes.get("transposed"):
         return False
     if any(v is not None and v.constant is None for v in node.inputs[1:3]):
@@ -153,6 +159,6 @@ def _fold_before(graph: Graph, norm: Node) -> bool:
     parts = (weight, shift) if bias is None else (weight, shift, bias)
     extra = node.inputs[3:]
     _replace_weights(graph, node, made, Constant.derived(shifted, parts, (weight.shape[0],), weight.dtype))
-    node.inputs = [source, *node.inputs[1:], *extra]
-    graph.nodes.remove(norm)
+    node.inputs = [norm.output, *node.inputs[1:], *extra]
+    graph.remove(norm, source, readers)
     return True

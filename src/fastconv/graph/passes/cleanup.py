@@ -18,7 +18,7 @@ __dir__ = only(__all__)
 
 def fold_constants(graph: Graph) -> int:
     """What depends on constants alone is a constant, which is computed when somebody asks for it."""
-    folded = 0
+    folded, readers = 0, graph.readers()
     for node in list(graph.nodes):
         known = [value.constant for value in node.given() if value.constant is not None]
         if node.op == "python" or not known or len(known) != sum(1 for _ in node.given()) or len(node.outputs) != 1:
@@ -29,7 +29,7 @@ def fold_constants(graph: Graph) -> int:
         ]
         (made,) = operator.infer(node, types)
         constant = Constant.derived(_evaluation(node), known, made.shape, made.dtype)
-        graph.remove(node, graph.constant(constant, node.name))
+        graph.remove(node, graph.constant(constant, node.name), readers)
         folded += 1
     return folded
 
@@ -54,11 +54,11 @@ def _is_nothing(node: Node) -> bool:
 
 def remove_identities(graph: Graph) -> int:
     """Nodes whose output is their input: x instead of f(x) = x."""
-    nothing = [node for node in graph.nodes if _is_nothing(node)]
+    nothing, readers = [node for node in graph.nodes if _is_nothing(node)], graph.readers()
     for node in nothing:
         source = node.inputs[0]
         assert source is not None
-        graph.remove(node, source)
+        graph.remove(node, source, readers)
     return len(nothing)
 
 

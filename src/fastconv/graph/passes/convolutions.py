@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastconv._names import only
-from fastconv.graph.ir import Graph, Node, Value
+from fastconv.graph.ir import Graph, Readers, Value
 
 __all__ = ["is_open", "pairs_of"]
 __dir__ = only(__all__)
 
 
-def is_open(value: Value | None, graph: Graph, readers: dict[Value, list[Node]]) -> bool:
+def is_open(value: Value | None, graph: Graph, readers: Readers) -> bool:
     """Whether a convolution computes the value, with nothing behind it yet, and for one reader alone."""
     node = value.producer if value is not None else None
     if node is None or node.op not in ("conv", "linear") or node.attributes.get("finish") or len(node.inputs) > 3:

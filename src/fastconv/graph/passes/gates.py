@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from fastconv._names import only
-from fastconv.graph.ir import Graph, Node, Value
+from fastconv.graph.ir import Graph, Node, Readers, Value
 from fastconv.graph.programs import Program, clamp
 
 __all__ = ["find_gates"]
@@ -19,6 +19,8 @@ _GATES: dict[Program, Program] = {
     (*_RAMP, ("affine", _SIXTH, 0.0)): (("hardswish",),),
     _RAMP: (("hardswish",), ("affine", 6.0, 0.0)),
 }
+
+_LONGEST = max(map(len, _GATES))
 
 
 def find_gates(graph: Graph) -> int:
@@ -35,15 +37,16 @@ def find_gates(graph: Graph) -> int:
                 node.attributes["program"] = _without_sixes((*_GATES[program], *rest))
                 found += 1
                 break
+    readers = graph.readers()
     for node in list(graph.nodes):
-        found += _divide(graph, node)
+        found += _divide(graph, node, readers)
     return found
 
 
 def _program_of(value: Value | None, x: Value | None) -> Program:
     """The program by which a value comes from x, through nodes that read nothing else; empty if it does not."""
     program: Program = ()
-    while value is not None and value is not x:
+    while value is not None and value is not x and len(program) <= _LONGEST:
         node = value.producer
         if node is None or node.op != "map" or len(node.inputs) != 1:
             return ()
@@ -52,13 +55,13 @@ def _program_of(value: Value | None, x: Value | None) -> Program:
     return program
 
 
-def _divide(graph: Graph, node: Node) -> bool:
+def _divide(graph: Graph, node: Node, readers: Readers) -> bool:
     """hardswish(x) * 6 / 6: where the product is divided by six only afterwards."""
     source = node.inputs[0] if node.op == "map" and len(node.inputs) == 1 else None
     before = source.producer if source is not None else None
     if before is None or before.op != "map" or before.attributes["program"][-1:] != (("affine", 6.0, 0.0),):
         return False
-    if len(graph.readers()[before.output]) != 1 or before.output in graph.outputs:
+    if len(readers[before.output]) != 1 or before.output in graph.outputs:
         return False
     program = _without_sixes((*before.attributes["program"], *node.attributes["program"]))
     if len(program) >= len(before.attributes["program"]) + len(node.attributes["program"]):

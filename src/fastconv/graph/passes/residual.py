@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from fastconv._names import only
-from fastconv.graph.ir import Graph, Node, Value
+from fastconv.graph.ir import Graph, Node, Readers, Value
 from fastconv.graph.passes.convolutions import is_open
 
 __all__ = ["fuse_residuals"]
@@ -25,15 +25,14 @@ def fuse_residuals(graph: Graph) -> int:
                 found.append((order[value.producer], value, other))
         if found:
             _, value, other = max(found, key=lambda entry: entry[0])
-            conv = _fuse(graph, node, value, other)
+            conv = _fuse(graph, node, value, other, readers)
             order[conv] = order[node]
-            readers[value] = readers.pop(node.output, [])
             readers[other] = [conv if reader is node else reader for reader in readers[other]]
             fused += 1
     return fused
 
 
-def _fuse(graph: Graph, node: Node, value: Value, other: Value) -> Node:
+def _fuse(graph: Graph, node: Node, value: Value, other: Value, readers: Readers) -> Node:
     """The convolution that does both; its output takes the place of the sum."""
     conv = value.producer
     assert conv is not None
@@ -42,5 +41,6 @@ def _fuse(graph: Graph, node: Node, value: Value, other: Value) -> Node:
     # Where the sum stood, both terms are there.
     graph.nodes.remove(conv)
     graph.nodes[graph.nodes.index(node)] = conv
-    graph.replace(node.output, value)
+    readers[value] = []
+    graph.replace(node.output, value, readers)
     return conv

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """ONNX models, from files or in memory.
 
-`reading` goes through the nodes; `layers`, `functions` and `shapes` translate those that the graph has operators for,
-`reference` makes a step in Python of every other.
+`reading` goes through the nodes, after `limits`; `layers`, `functions` and `shapes` translate those that the graph has
+operators for, `sizes` computes what depends on sizes alone, `reference` makes a step in Python of every other. What
+`step` imports does without the package onnx, as a network from a file has to.
 """
 
 from __future__ import annotations
 
 from fastconv._names import only
-from fastconv.graph.doors.onnx import functions, layers, shapes  # noqa: F401 (they fill the table of translators)
-from fastconv.graph.doors.onnx.reading import read_onnx
 
-__all__ = ["read_onnx"]
+__all__: list[str] = []
 __dir__ = only(__all__)

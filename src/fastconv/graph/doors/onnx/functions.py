@@ -115,6 +115,6 @@ def _identity(site: Site) -> Translated:
         training = site.array(2)
         if site.writes(1) or training is None or training.any():
             return None
-    if site.known(0).dtype is None:
+    if site.dtype(0) is None:
         return None
     return site.add("identity", [site.input(0)])

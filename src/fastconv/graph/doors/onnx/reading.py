@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import os
-import sys
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, external_data_helper, helper, inliner, numpy_helper, version_converter
+from onnx import ModelProto, helper, inliner, version_converter
 
 from fastconv._names import only
-from fastconv.graph.doors.onnx.layers import modern
+from fastconv.graph.doors.onnx.limits import check_limits
+from fastconv.graph.doors.onnx.modern import modern
 from fastconv.graph.doors.onnx.reference import ReferenceStep, captured
 from fastconv.graph.doors.onnx.site import Known, dtype_of
+from fastconv.graph.doors.onnx.tensors import array_of, read_external
+from fastconv.graph.folding import folded
 from fastconv.graph.ir import Graph, Shape, Value
 
 __all__ = ["OLDEST", "read_onnx"]
@@ -40,6 +43,7 @@ def read_onnx(model: Any, shapes: Any) -> Graph:
     if not isinstance(model, ModelProto):
         path = Path(os.fspath(model))
         name, model = path.stem, _loaded(path)
+    check_limits(model)
     model = _converted(model)
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -47,14 +51,18 @@ def read_onnx(model: Any, shapes: Any) -> Graph:
 
 
 def _loaded(path: Path) -> ModelProto:
+    """The model of a file with all its weights, of which nothing outside of its folder is read."""
     try:
-        model = onnx.load(path)
-    except OSError:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():  # those say so themselves
+            raise ValueError("it is no file")
+        model = onnx.load(path, load_external_data=False)
+        if not model.HasField("graph") or not model.opset_import:
+            raise ValueError("there is no graph in it, or no opset")
+    except (OSError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # protobuf's own, too
         raise ValueError(f"{path} is no ONNX model that can be read: {error}") from error
-    if not model.HasField("graph") or not model.opset_import:
-        raise ValueError(f"{path} is no ONNX model that can be read: there is no graph in it, or no opset")
+    read_external(model, path.parent)
     return model
 
 
@@ -77,22 +85,6 @@ def _converted(model: ModelProto) -> ModelProto:
         raise NotImplementedError(
             f"the model is of opset {opset} and cannot be made one of {OLDEST}: {error}"
         ) from error
-
-
-def array_of(tensor: TensorProto) -> np.ndarray:
-    """The numbers of a tensor, in place where they lie as NumPy has them."""
-    said = f"tensor {tensor.name!r}"
-    if external_data_helper.uses_external_data(tensor):
-        raise ValueError(f"{said} is in a file of its own: load the model with onnx.load, or give its path")
-    dtype = dtype_of(tensor.data_type, said)
-    try:
-        plain = tensor.HasField("raw_data") and dtype.kind in "fiub" and dtype.isbuiltin == 1
-        if plain and sys.byteorder == "little":
-            return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))
-        array = np.asarray(numpy_helper.to_array(tensor))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{said} of shape {tuple(tensor.dims)} is damaged: {error}") from error
-    return array
 
 
 class _Reader:
@@ -193,24 +185,43 @@ class _Reader:
         _check(node, name, self.opsets)
         node, opsets = modern(node, self.opsets, lambda array: self._own(f"{name} scales", array))
         names = list(dict.fromkeys(n for n in (*node.input, *captured(node)) if n))
-        step = ReferenceStep(node, opsets, names)
-        if not step.outputs:
+        outputs = [out for out in node.output if out]
+        if not outputs:
             return
         inputs = [self.values[n] for n in names]
         try:
-            made = step.translated(self.graph, inputs, self.known)
-            if made is None:
-                step.prepare()
-                made = self.graph.add_node("python", inputs, len(step.outputs), name, call=step).outputs
+            step = ReferenceStep(node, opsets, names)
+            made = self._made(step, inputs, name)
         except (ValueError, TypeError, NotImplementedError) as error:
             kind = next(k for k in (NotImplementedError, TypeError, ValueError) if isinstance(error, k))
-            raise kind(f"node {name!r} ({step.said}): {error}") from error
-        for out, value in zip(step.outputs, made, strict=True):
+            raise kind(f"node {name!r} ({node.op_type}-{opsets.get(domain, 1)}): {error}") from error
+        depends = step.is_pure and all(v.constant is not None or self.known[v].of_sizes for v in inputs)
+        for out, value in zip(outputs, made, strict=True):
             if out in self.values:
                 raise ValueError(f"node {name!r} ({node.op_type}) writes {out!r}, which is there already")
             self.values[out] = value
             if value.constant is None and value not in self.known:
-                self.known[value] = self.types.get(out, Known())
+                of_sizes = depends or (value.producer is not None and value.producer.op == "shape")
+                self.known[value] = self.types.get(out, Known())._replace(of_sizes=of_sizes)
+
+    def _made(self, step: ReferenceStep, inputs: list[Value], name: str) -> list[Value]:
+        """The values of a node's outputs, as constants where its inputs are."""
+        start = len(self.graph.nodes)
+        made, step.waits = step.attempt(self.graph, inputs, self.known)
+        if made is None:
+            step.prepare()
+            made = self.graph.add_node("python", inputs, len(step.outputs), name, call=step).outputs
+        added, self.graph.nodes[start:] = self.graph.nodes[start:], []
+        found: dict[Value, Value] = {}
+        for node in added:
+            node.inputs = [None if v is None else found.get(v, v) for v in node.inputs]
+            arrays = folded(node, node.inputs)
+            if arrays is None:
+                self.graph.nodes.append(node)
+            else:
+                constants = (self.graph.computed(a, v.name) for a, v in zip(arrays, node.outputs, strict=True))
+                found.update(zip(node.outputs, constants, strict=True))
+        return [found.get(value, value) for value in made]
 
     def _own(self, name: str, array: np.ndarray) -> str:
         """A constant that the model has in another form."""

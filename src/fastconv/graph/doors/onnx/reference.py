@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Steps in Python, by `onnx.reference`: nodes that the graph has no operator for.
-
-Where the sizes of a graph are known, what such a node reads may be, too: then it may turn out to be one that the graph
-has an operator for after all.
-"""
+"""Steps in Python, by `onnx.reference`: nodes that the graph has no operator for."""
 
 from __future__ import annotations
 
@@ -19,15 +15,14 @@ from onnx.reference import ReferenceEvaluator
 
 from fastconv import _args
 from fastconv._names import only
-from fastconv.graph.doors.onnx.site import TRANSLATORS, Known, Site, dtype_of
-from fastconv.graph.ir import Graph, Value
+from fastconv.graph.doors.onnx.site import dtype_of
+from fastconv.graph.doors.onnx.step import OnnxStep
+from fastconv.graph.doors.onnx.tensors import plain
 from fastconv.graph.operators.foreign import DependsOnNumbers
 from fastconv.graph.views import Type
 
 __all__ = ["ReferenceStep", "captured"]
 __dir__ = only(__all__)
-
-_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 _SMALL = 4096  # elements of constants that say something about shapes
 _CHANGED = {"Softmax", "LogSoftmax", "Hardmax"}  # in opset 13; the reference has the later meaning
@@ -52,32 +47,21 @@ def _free(graph: onnx.GraphProto) -> list[str]:
     return free
 
 
-class ReferenceStep:
+class ReferenceStep(OnnxStep):
     """What a node does to arrays. It is called with those inputs that are given, and returns the outputs that are."""
 
     def __init__(self, node: NodeProto, opsets: dict[str, int], names: Sequence[str]) -> None:
-        self.node, self.opsets = node, opsets
-        self.names = list(names)  # of what it reads
-        self.outputs = [name for name in node.output if name]
+        super().__init__(plain(node), opsets.get(node.domain, 1), names)
+        self.proto, self.opsets = node, opsets
         self._evaluator: tuple[tuple[np.dtype, ...], ReferenceEvaluator] | None = None
 
     def __getstate__(self) -> Any:
-        return self.node.SerializeToString(), self.opsets, self.names
+        return self.proto.SerializeToString(), self.opsets, self.names, self.waits
 
     def __setstate__(self, state: Any) -> None:
-        text, opsets, names = state
+        text, opsets, names, waits = state
         self.__init__(NodeProto.FromString(text), opsets, names)  # type: ignore[misc]
-
-    @property
-    def is_pure(self) -> bool:
-        """Whether it always returns the same for the same arrays."""
-        return self.node.op_type not in _RANDOM and not any(a.HasField("g") or a.graphs for a in self.node.attribute)
-
-    @property
-    def said(self) -> str:
-        """The operator, with domain and version."""
-        domain = self.node.domain
-        return f"{domain + '.' if domain else ''}{self.node.op_type}-{self.opsets.get(domain, 1)}"
+        self.waits = waits
 
     def _model(
         self, types: Sequence[Type] | None, constants: Sequence[np.ndarray | None], ranks: bool = True
@@ -93,7 +77,7 @@ class ReferenceStep:
                 if constants[at] is not None:
                     initializers.append(numpy_helper.from_array(constants[at], name))
         outputs = [onnx.ValueInfoProto(name=name) for name in self.outputs]
-        graph = helper.make_graph([self.node], "node", inputs, outputs, initializers)
+        graph = helper.make_graph([self.proto], "node", inputs, outputs, initializers)
         opsets = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
         return helper.make_model(graph, opset_imports=opsets)
 
@@ -137,7 +121,7 @@ class ReferenceStep:
             If `onnx.reference` does not have the operator as it was in this opset.
         """
         if not self.node.domain and self.node.op_type in _CHANGED and self.opsets.get("", 0) < 13:
-            axis, rank = next((a.i for a in self.node.attribute if a.name == "axis"), 1), len(types[0].shape)
+            axis, rank = self.node.attributes.get("axis", 1), len(types[0].shape)
             if axis not in (-1, rank - 1):
                 raise NotImplementedError(f"{self.said} along axis {axis} of {rank}, which meant all from there on")
         found = self._inferred(types, [c if c is not None and c.size <= _SMALL else None for c in constants])
@@ -163,18 +147,6 @@ class ReferenceStep:
                 raise ValueError(f"it would return an array of shape {tuple(sizes)}")
             found.append(Type(tuple(sizes), dtype))
         return found
-
-    def translated(self, graph: Graph, inputs: list[Value], known: dict[Value, Known]) -> list[Value] | None:
-        """Nodes of the graph that do the same, if there are any, and the values of the outputs that are given."""
-        given = dict(zip(self.names, inputs, strict=True))
-        reads = [given[name] if name else None for name in self.node.input]
-        site = Site(graph, self.node, self.opsets.get(self.node.domain, 1), reads, known)
-        translator = TRANSLATORS.get((self.node.domain, self.node.op_type))
-        made = None if translator is None else translator(site)
-        if made is None:
-            return None
-        values = made if isinstance(made, list) else [made]
-        return [v for v, name in zip(values, self.node.output, strict=False) if name and v is not None]
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv._names import only
-from fastconv.graph.doors.onnx.reading import array_of
 from fastconv.graph.doors.onnx.site import Site, Translated, dtype_of, translates
 from fastconv.graph.ir import Value
 
@@ -18,19 +17,14 @@ _STEPS_OF_ONE = (None, (1,))
 
 @translates("Constant")
 def _constant(site: Site) -> Translated:
-    (attribute,) = site.node.attribute
-    value = site.attributes[attribute.name]
-    if attribute.name == "value":
-        array = array_of(value)
-    elif attribute.name in ("value_float", "value_floats"):
-        array = np.asarray(value, np.float32)
-    elif attribute.name in ("value_int", "value_ints"):
-        array = np.asarray(value, np.int64)
-    else:
-        raise NotImplementedError(f"its {attribute.name} is no array of numbers")
-    if array.dtype.hasobject or array.dtype.kind in "US":
-        raise NotImplementedError("it is of strings; a network needs numbers")
-    return site.graph.constant(array, site.node.output[0])
+    ((name, value),) = site.node.attributes.items()
+    if name in ("value_float", "value_floats"):
+        value = np.asarray(value, np.float32)
+    elif name in ("value_int", "value_ints"):
+        value = np.asarray(value, np.int64)
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError(f"its {name} is no array of numbers")
+    return site.graph.constant(value, site.node.output[0])
 
 
 @translates("Shape")
@@ -197,4 +191,4 @@ def _reduce(site: Site) -> Translated:
 @translates("Cast")
 def _cast(site: Site) -> Translated:
     target = dtype_of(site.attribute("to"), "to")
-    return site.add("identity", [site.input(0)]) if site.known(0).dtype == target else None
+    return site.add("identity", [site.input(0)]) if site.dtype(0) == target else None

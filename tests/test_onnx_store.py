@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Networks from ONNX models in files: whatever their sizes, they run where onnx is not installed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from support import max_error
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper  # noqa: E402
+
+from onnx_models import X, array, ints, model_of, node  # noqa: E402
+
+OPEN = (np.float32, ("n", 3, "h", "w"))
+ALONE = """
+import sys
+sys.modules["onnx"] = None
+import numpy as np
+import fastconv as fc
+net = fc.load_net("net.npz")
+np.savez("y.npz", *(net(x) for x in np.load("x.npz").values()))
+net.save("again.npz")
+"""
+
+
+def flat():
+    """As exporters write x.reshape(x.shape[0], -1)."""
+    nodes = [
+        node("Shape", "x", "sizes"), node("Gather", "sizes,zero", "batch"), node("Unsqueeze", "batch,axis", "first"),
+        node("Concat", "first,rest", "shape", axis=0), node("Reshape", "x,shape"),
+    ]  # fmt: skip
+    return nodes, {"zero": np.int64(0), "axis": ints([0]), "rest": ints([-1])}
+
+
+def enlarged():
+    """To the size of another value."""
+    nodes = [
+        node("MaxPool", "x", "small", kernel_shape=[2, 2], strides=[2, 2]), node("Shape", "x", "sizes"),
+        node("Slice", "sizes,b,c", "pixels"), node("Shape", "small", "own"), node("Slice", "own,a,b", "channels"),
+        node("Concat", "channels,pixels", "wanted", axis=0), node("Resize", "small,,,wanted", mode="linear"),
+    ]  # fmt: skip
+    return nodes, {"a": ints([0]), "b": ints([2]), "c": ints([4])}
+
+
+def same():
+    """Borders that depend on the size, and what is to be fused behind them."""
+    nodes = [
+        node("Conv", "x,w", "c", auto_pad="SAME_UPPER", strides=[2, 2]),
+        node("BatchNormalization", "c,s,b,m,v", "d"), node("Relu", "d"),
+    ]  # fmt: skip
+    rng = np.random.default_rng(1)
+    return nodes, {"w": array(8, 3, 3, 3), **{name: rng.random(8, np.float32) + 0.5 for name in "sbmv"}}
+
+
+def arithmetic():
+    """Numbers of all kinds of operators between the sizes and where they are wanted."""
+    nodes = [
+        node("Shape", "x", "sizes"), node("Split", "sizes,ones", "n,c,h,w"), node("Mul", "c,h", "ch"),
+        node("Div", "ch,minus", "less"), node("Neg", "less", "rows"), node("Mod", "w,two", "odd"),
+        node("Equal", "odd,zero", "even"), node("Where", "even,w,w", "width"), node("Sub", "w,two", "short"),
+        node("Cast", "w", "real", to=TensorProto.FLOAT), node("Sqrt", "real", "root"), node("Floor", "root", "floor"),
+        node("Cast", "floor", "side", to=TensorProto.INT64), node("Max", "side,two", "kept"),
+        node("Min", "kept,short", "stop"), node("Abs", "stop", "end"), node("Slice", "x,zero,end,three", "part"),
+        node("Shape", "part", "partial"), node("ConstantOfShape", "partial", "nothing"),
+        node("Add", "part,nothing", "same"), node("Expand", "half,partial", "halves"), node("Mul", "same,halves", "m"),
+        node("ReduceProd", "partial", "count", keepdims=1), node("Less", "count,zero", "no"), node("Not", "no", "yes"),
+        node("And", "yes,yes", "both"), node("Or", "both,no", "any"), node("Where", "any,all,zero", "shape"),
+        node("Squeeze", "short", "number"), node("Range", "none,number,step", "range"),
+        node("ReduceMax", "range", "most", keepdims=1), node("Tile", "most,two", "twice"),
+        node("Slice", "twice,zero,one,zero", "once"), node("GreaterOrEqual", "once,zero", "sure"),
+        node("Where", "sure,shape,zero", "final"), node("Reshape", "m,final"),
+    ]  # fmt: skip
+    numbers = {"ones": [1] * 4, "zero": [0], "one": [1], "two": [2], "three": [3], "minus": [-1], "all": [-1]}
+    constants = {name: ints(value) for name, value in numbers.items()}
+    return nodes, {**constants, "half": np.float32(0.5), "none": np.int64(0), "step": np.int64(1)}
+
+
+@pytest.mark.parametrize("model", [flat, enlarged, same, arithmetic])
+def test_open_sizes_without_onnx(model, tmp_path):
+    """The same bits as before, for one size after the other, and through a second file."""
+    nodes, constants = model()
+    net = fc.compile(model_of(nodes, {"x": OPEN}, constants))
+    net.save(tmp_path / "net.npz")
+    inputs = [array(*shape, seed=i) for i, shape in enumerate([(1, 3, 12, 16), (2, 3, 9, 14), (1, 3, 12, 16)])]
+    if model is enlarged:
+        inputs[1] = array(2, 3, 10, 14)
+    np.savez(tmp_path / "x.npz", *inputs)
+    subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, check=True)
+    for x, found in zip(inputs, np.load(tmp_path / "y.npz").values(), strict=True):
+        right = fc.compile(model_of(nodes, {"x": x}, constants))(x)
+        assert np.array_equal(found, net(x))
+        assert found.shape == right.shape
+        assert max_error(found, right) < 1e-6
+    assert np.array_equal(fc.load_net(tmp_path / "again.npz")(inputs[0]), net(inputs[0]))
+
+
+@pytest.mark.parametrize("model", [enlarged, arithmetic, same])
+def test_sizes_are_computed_as_onnx_says(model):
+    nodes, constants = model()
+    x = array(2, 3, 10, 14)
+    found = fc.compile(model_of(nodes, {"x": OPEN}, constants))(x)
+    runtime = pytest.importorskip("onnxruntime")
+    model = model_of(nodes, {"x": OPEN}, constants)
+    for i, made in enumerate(model.graph.node):
+        made.name = f"node {i}"  # ONNX Runtime wants each to be another
+    text = model.SerializeToString()
+    (right,) = runtime.InferenceSession(text, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    assert found.shape == right.shape
+    assert max_error(found, right) < 1e-5
+
+
+def test_what_has_waited_for_sizes_is_fused():
+    nodes, constants = same()
+    for shape in (None, (1, 3, 8, 8)):
+        net = fc.compile(model_of(nodes, {"x": OPEN}, constants), shape)
+        net(array(1, 3, 8, 8))
+        assert [row.operator for row in net.summary()] == ["conv"]
+    net = fc.compile(model_of(nodes, {"x": OPEN}, constants), without=["fold_batch_norms"])
+    net(array(1, 3, 8, 8))
+    assert [row.operator for row in net.summary()] == ["conv", "batch_norm"]
+
+
+def test_nodes_that_cannot_be_saved_are_named(tmp_path):
+    """They call onnx.reference whatever the sizes; what waits for those is none of them."""
+    branch = helper.make_graph([node("Neg", "s", "r")], "b", [], [helper.make_tensor_value_info("r", 1, None)])
+    nodes = [
+        *flat()[0][:-1], node("Reshape", "x,shape", "f"), node("CumSum", "f,one", "s"),
+        helper.make_node("If", ["yes"], ["t"], "the choice", then_branch=branch, else_branch=branch),
+        node("Det", "x", "det"),
+    ]  # fmt: skip
+    constants = {**flat()[1], "one": np.int64(1), "yes": np.array(True)}
+    net = fc.compile(model_of(nodes, {"x": OPEN}, constants, ("t", "det")))
+    with pytest.raises(ValueError, match=r"^nodes 'the CumSum', 'the choice', 'the Det' call Python, which cannot be"):
+        net.save(tmp_path / "net.npz")
+    assert not (tmp_path / "net.npz").exists()
+    known = fc.compile(model_of([node("CumSum", "x,one")], {"x": X}, {"one": np.int64(1)}))
+    with pytest.raises(ValueError, match=r"^node 'the CumSum' calls Python"):
+        known.save(tmp_path / "net.npz")
+
+
+def test_a_node_that_has_waited_in_vain(tmp_path):
+    """Its sizes turn out to be none that the core resizes to: the error names it, where onnx is not asked."""
+    nodes, constants = enlarged()
+    nodes[-1] = node("Resize", "small,,,wanted", mode="nearest", coordinate_transformation_mode="align_corners")
+    net = fc.compile(model_of(nodes, {"x": OPEN}, constants))
+    net.save(tmp_path / "net.npz")
+    x = array(1, 3, 8, 8)
+    net(x)
+    with pytest.raises(NotImplementedError, match=r"node 'the Resize' .*Resize-17 is no operator of fastconv"):
+        fc.load_net(tmp_path / "net.npz")(x)
+
+
+def test_a_spoilt_node_of_a_file(tmp_path):
+    import json
+
+    nodes, constants = flat()
+    fc.compile(model_of(nodes, {"x": OPEN}, constants)).save(tmp_path / "net.npz")
+    arrays = fc.load(tmp_path / "net.npz")
+    described = json.loads(arrays["fastconv.graph"].tobytes())
+    waiting = [i for i, entry in enumerate(described["nodes"]) if entry["op"] == "onnx"]
+    assert waiting
+    x = array(2, 3, 4, 5)
+    changes = (
+        {},
+        {"names": []},
+        {"opset": "x"},
+        {"input": ["no"]},
+        {"attributes": 3},
+        {"op_type": None},
+        {"domain": "d"},
+    )
+    for change in changes:
+        for i in waiting:
+            spoilt = json.loads(json.dumps(described))
+            entry = spoilt["nodes"][i]
+            entry["attributes"] = {**entry["attributes"], **change} if change else {}
+            arrays["fastconv.graph"] = np.frombuffer(json.dumps(spoilt).encode(), np.uint8)
+            fc.save(arrays, tmp_path / "spoilt.npz")
+            with pytest.raises((ValueError, NotImplementedError), match=r"holds no network|node '"):
+                fc.load_net(tmp_path / "spoilt.npz")(x)
