@@ -46,6 +46,7 @@ NEEDED = {
     "tune": [],
     "profile": ["lenet5"],
     "classify": ["cat.png", "--model", "lenet5", "--weights", "lenet5.npz"],
+    "train": ["--data", "photos", "--model", "lenet5"],
 }
 COMMANDS = tuple(NEEDED)
 
@@ -217,8 +218,12 @@ def test_progress_in_a_file_is_a_line_for_each_stage(monkeypatch):
         (["profile", "lenet5", "--size", "0"], "it is '0'; it needs a number from 1 to 8192"),
         (["profile", "lenet5", "--layout", "NCWH"], "invalid choice: 'NCWH'"),
         (["classify", "--model", "lenet5", "--weights", "x.npz"], "IMAGE"),
-        (["classify", "cat.png", "--weights", "x.npz"], "--model"),
         (["classify", "cat.png", "--model", "net.onnx", "--mean", "0,x"], "it is '0,x'; it needs one number, or three"),
+        (["train", "--model", "lenet5"], "--data"),
+        (
+            ["train", "--data", "photos", "--model", "lenet5", "--epochs", "0"],
+            "it is '0'; it needs a whole number from 1",
+        ),
     ],
 )
 def test_wrong_arguments_are_status_2(arguments, message, capsys):

@@ -95,28 +95,16 @@ def test_the_fully_connected_network_has_four_times_the_parameters():
     assert other >= 4 * ours
 
 
-def test_moved_digits_keep_their_ink():
-    images = np.random.default_rng(0).random((1000, 1, 8, 8), np.float32)
-    images = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)))
-    moved = digits._moved(images, np.random.default_rng(1))
-    places = set()
-    for before, after in zip(images[:, 0], moved[:, 0], strict=True):
-        steps = range(-digits.SHIFT, digits.SHIFT + 1)
-        [place] = [(d, r) for d in steps for r in steps if np.array_equal(np.roll(before, (d, r), (0, 1)), after)]
-        places.add(place)
-    assert len(places) == (2 * digits.SHIFT + 1) ** 2
-
-
 def test_the_network_learns(data):
     net = digits.convnet(0)
     before = digits.first_filters(net)
     seen = []
-    training = digits.train("convolutional", net, data, 6, 0, lambda: seen.append(net.training))
+    training = digits.train("convolutional", net, data, 10, 0, lambda: seen.append(net.training))
     assert training.accuracy > 0.85  # chance is 0.1
     assert training.losses[-1] < 0.5 * training.losses[0]
     assert training.accuracy == np.mean(training.predictions == data.held_out_labels)
-    assert seen == [False] * 6
-    assert training.images_per_second == pytest.approx(6 * 1347 / training.seconds)
+    assert seen == [False] * 10
+    assert training.images_per_second == pytest.approx(10 * 1347 / training.seconds)
     assert np.abs(digits.first_filters(net) - before).max() > 0.05
 
 

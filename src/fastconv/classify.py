@@ -21,6 +21,7 @@ from fastconv.bench.terminal import Column, Table
 from fastconv.graph import CompiledNet
 from fastconv.graph.net import Tensor
 from fastconv.models._preprocessing import IMAGENET
+from fastconv.training.trained import RECORD, SHIPPED, read_trained
 
 __all__ = ["main"]
 __dir__ = only(__all__)
@@ -50,15 +51,15 @@ def main(args: argparse.Namespace) -> int:
         fc.threads(fc.get_num_threads() if args.threads is None else args.threads),
         terminal.stages(lasting=False) as stage,
     ):
-        tick = stage(f"{args.model} gets its weights", 1)
-        viewer = _of_file(args) if is_network(args.model) else _of_weights(args)
-        labels = None if args.labels is None else _labels(args.labels, viewer.classes)
+        tick = stage(f"{args.model or 'LeNet-5'} gets its weights", 1)
+        viewer = _viewer(args)
+        labels = list(viewer.labels) if args.labels is None else _labels(args.labels, viewer.classes)
         tick()
         tick = stage("images", len(args.images))
         for path in args.images:
             found.append((path, viewer.guesses(path, args.top)))
             tick()
-    _tell(found, args, labels)
+    _tell(found, args, viewer.name, labels or None)
     failures = [error for _, error in found if isinstance(error, str)]
     for error in failures:
         print(f"fastconv: {error}", file=sys.stderr)
@@ -74,17 +75,34 @@ class _Viewer:
     seen : Preprocessing
     last, bgr : bool
         Whether its input has channels last, and which comes first.
+    drawing : bool
+        Whether images are drawings, to be framed and centred.
+    name : str
+    labels : sequence of str
+        Names of its classes, where it has some.
     classes : int
     """
 
-    def __init__(self, net: CompiledNet, seen: models.Preprocessing, last: bool = False, bgr: bool = False) -> None:
+    def __init__(
+        self,
+        net: CompiledNet,
+        seen: models.Preprocessing,
+        name: str,
+        *,
+        last: bool = False,
+        bgr: bool = False,
+        drawing: bool = False,
+        labels: Sequence[str] = (),
+    ) -> None:
         self.net, self.seen, self.last, self.bgr = net, seen, last, bgr
+        self.name, self.drawing, self.labels = name, drawing, labels
         self.classes = len(self._scores(np.zeros((seen.crop, seen.crop, len(seen.mean)), np.uint8)))
 
     def guesses(self, path: str, top: int) -> list[Guess] | str:
         """The likeliest classes of an image, or why it cannot be read."""
         try:
-            image = _images.cut(_images.read(path, len(self.seen.mean)), self.seen)
+            read = _images.read(path, len(self.seen.mean))
+            image = _images.drawing(read, self.seen.crop) if self.drawing else _images.cut(read, self.seen)
         except (OSError, ValueError) as error:
             return str(error)
         scores = self._scores(image)
@@ -106,6 +124,18 @@ class _Viewer:
         if scores.size == 0 or scores.size != max(scores.shape, default=0):
             raise ValueError(f"the network returns an array of shape {scores.shape}; it needs scores of classes")
         return scores.reshape(-1).astype(np.float64)
+
+
+def _viewer(args: argparse.Namespace) -> _Viewer:
+    if args.model is None:
+        if args.weights is not None:
+            raise ValueError(f"--weights is {args.weights} without --model; it needs the network that they are of")
+        return _of_training(args, SHIPPED)
+    if is_network(args.model):
+        return _of_file(args)
+    if (Path(args.model) / RECORD).is_file():
+        return _of_training(args, args.model)
+    return _of_weights(args)
 
 
 # --- from a file ------------------------------------------------------------------------------------------------------
@@ -136,7 +166,7 @@ def _of_file(args: argparse.Namespace) -> _Viewer:
     if channels == 1:
         seen = seen._replace(mean=(sum(seen.mean) / 3,), std=(sum(seen.std) / 3,))
     try:
-        return _Viewer(net, _asked(seen, args), last, args.bgr)
+        return _Viewer(net, _asked(seen, args), args.model, last=last, bgr=args.bgr)
     except (TypeError, NotImplementedError) as error:  # of its nodes, for this size
         raise ValueError(f"{args.model}: {error}") from error
 
@@ -163,7 +193,8 @@ def _asked(seen: models.Preprocessing, args: argparse.Namespace) -> models.Prepr
         numbers = getattr(args, name)
         if numbers is not None:
             if len(numbers) not in (1, len(seen.mean)):
-                raise ValueError(f"--{name} has {len(numbers)} numbers; {args.model} takes {len(seen.mean)} channels")
+                whose = args.model or "LeNet-5"
+                raise ValueError(f"--{name} has {len(numbers)} numbers; {whose} takes {len(seen.mean)} channels")
             changes[name] = numbers * (len(seen.mean) // len(numbers))
     if 0 in changes.get("std", ()):
         raise ValueError(f"--std is {','.join(map(str, args.std))}; nothing is divided by 0")
@@ -180,12 +211,27 @@ def _asked(seen: models.Preprocessing, args: argparse.Namespace) -> models.Prepr
 def _of_weights(args: argparse.Namespace) -> _Viewer:
     if args.model not in models.names():
         known = ", ".join(models.names())
-        raise ValueError(f"--model is {args.model!r}; it needs one of {known}, or a file ({', '.join(NETWORKS)})")
+        files = f"a file ({', '.join(NETWORKS)}), or a folder that fastconv train wrote"
+        raise ValueError(f"--model is {args.model!r}; it needs one of {known}, {files}")
     if args.weights is None:
         raise ValueError(f"--model is {args.model}, whose --weights need to be given")
     model = _model(args.model, args.weights)
     seen = _asked(model.preprocessing, args)
-    return _Viewer(fc.compile(model, (1, len(seen.mean), seen.crop, seen.crop)), seen, False, args.bgr)
+    net = fc.compile(model, (1, len(seen.mean), seen.crop, seen.crop))
+    return _Viewer(net, seen, args.model, bgr=args.bgr)
+
+
+# --- a network that was trained here ----------------------------------------------------------------------------------
+
+
+def _of_training(args: argparse.Namespace, folder: str | Path) -> _Viewer:
+    """With all that it takes."""
+    if args.weights is not None:
+        raise ValueError(f"--weights is {args.weights}; {folder} has its own")
+    trained = read_trained(folder)
+    seen = _asked(trained.preprocessing, args)
+    net = fc.compile(trained.model, (1, len(seen.mean), seen.crop, seen.crop))
+    return _Viewer(net, seen, trained.name, bgr=args.bgr, drawing=trained.drawing, labels=trained.classes)
 
 
 def _model(name: str, path: str) -> Any:
@@ -241,7 +287,9 @@ def _labels(path: str, classes: int) -> list[str]:
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
-def _tell(found: list[tuple[str, list[Guess] | str]], args: argparse.Namespace, labels: list[str] | None) -> None:
+def _tell(
+    found: list[tuple[str, list[Guess] | str]], args: argparse.Namespace, name: str, labels: list[str] | None
+) -> None:
     if args.json:
         images = [
             {"image": path, "error": guesses}
@@ -249,7 +297,7 @@ def _tell(found: list[tuple[str, list[Guess] | str]], args: argparse.Namespace, 
             else {"image": path, "top": [_entry(guess, labels) for guess in guesses]}
             for path, guesses in found
         ]
-        print(json.dumps({"model": args.model, "weights": args.weights, "images": images}, indent=1))
+        print(json.dumps({"model": name, "weights": args.weights, "images": images}, indent=1))
         return
     rows = [
         ["" if place else path, "" if labels is None else labels[i], str(i), f"{probability:.1%}"]
@@ -259,7 +307,7 @@ def _tell(found: list[tuple[str, list[Guess] | str]], args: argparse.Namespace, 
     ]
     heads = [Column("image", left=True), Column("label", left=True), Column("class"), Column("probability")]
     if rows:
-        terminal.show(Table(f"What {args.model} sees", heads, rows))
+        terminal.show(Table(f"What {name} sees", heads, rows))
 
 
 def _entry(guess: Guess, labels: list[str] | None) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command line: ``fastconv info``, ``demo``, ``bench``, ``tune``, ``profile`` and ``classify``.
+"""The command line: ``fastconv info``, ``demo``, ``bench``, ``tune``, ``profile``, ``classify`` and ``train``.
 
 A command is loaded only when it is called, and those that need more than NumPy say what to install.
 Nothing here needs the C core before that: ``--help`` and ``--version`` answer whatever the environment
@@ -30,6 +30,7 @@ INSTALL = {
     "rich": "rich",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
+    "tensorboard": "tensorboard",
 }
 
 
@@ -101,6 +102,7 @@ EXAMPLES = """examples:
   fastconv profile model.onnx --size 320
   fastconv classify cat.jpg --model vgg16 --weights vgg16.safetensors
   fastconv classify cat.jpg --model model.onnx --labels labels.txt
+  fastconv train --data photos --model resnet18
 
 Every command takes --help and --json. The environment variables
 FASTCONV_NUM_THREADS and FASTCONV_ISA (scalar, avx2, avx512, neon) limit what
@@ -197,19 +199,19 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     classify = commands.add_parser(
         "classify",
-        usage="fastconv classify IMAGE ... --model MODEL [--weights FILE] [options]",
+        usage="fastconv classify IMAGE ... [--model MODEL] [--weights FILE] [options]",
         help="say what a network sees in images",
         description="Prepare images as the network was trained to see them, run it, and print its likeliest classes. "
         "What is transparent becomes white, and photographs are turned as their cameras say. "
-        "A file does not say how its network was trained: on ImageNet as is usual, unless options say otherwise.",
+        "A file does not say how its network was trained: on ImageNet as is usual, unless options say otherwise. "
+        "Without a model, a LeNet-5 that comes with fastconv reads handwritten digits.",
     )
     classify.add_argument("images", metavar="IMAGE", nargs="+", help="any file that Pillow reads")
     classify.add_argument(
         "--model",
         metavar="MODEL",
-        required=True,
-        help="a network of fastconv.models (vgg16, resnet50, ...), an ONNX model (.onnx), or a file that "
-        "CompiledNet.save wrote (.npz, .safetensors)",
+        help="a network of fastconv.models (vgg16, resnet50, ...), an ONNX model (.onnx), a file that "
+        "CompiledNet.save wrote (.npz, .safetensors), or a folder that fastconv train wrote",
     )
     classify.add_argument(
         "--weights",
@@ -235,6 +237,13 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     classify.add_argument("--threads", type=_number(256), metavar="N", help="(as many as fastconv takes by itself)")
     classify.add_argument("--json", action="store_true", help="print JSON")
     classify.set_defaults(command=_classify)
+
+    train = commands.add_parser("train", help="let a network learn from images, a folder for each class")
+    if "train" in argv:
+        from fastconv._train import add_arguments as add_training_arguments
+
+        add_training_arguments(train)
+    train.set_defaults(command=_train)
     return parser
 
 
@@ -389,3 +398,9 @@ def _classify(args: argparse.Namespace) -> int:
     from fastconv import classify
 
     return classify.main(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from fastconv.training import command
+
+    return command.main(args)

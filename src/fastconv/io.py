@@ -65,6 +65,8 @@ def save(state: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     try:
         write(arrays, temporary)
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())  # or a machine that stops could have the new name and not the contents
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,8 +12,10 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import fastconv as fc
-from fastconv import nn, optim
+from fastconv import nn
 from fastconv._names import only
+from fastconv.models import Preprocessing
+from fastconv.training import Arrays, Augmentation, Data, Epoch, Settings, Trainer, Watch
 
 __all__ = ["Digits", "Training", "convnet", "dense_net", "first_filters", "load", "parameters", "stages", "train"]
 __dir__ = only(__all__)
@@ -136,7 +137,7 @@ def train(
     net: nn.Module,
     digits: Digits,
     epochs: int,
-    rng: np.random.Generator | int | None = None,
+    seed: int = 0,
     after_epoch: Callable[[], Any] = lambda: None,
 ) -> Training:
     """Train a network by stochastic gradient descent with momentum, its rate falling as half a cosine.
@@ -149,7 +150,7 @@ def train(
     digits : Digits
     epochs : int
         Times that every training image is seen, each time moved by up to two pixels either way.
-    rng : numpy.random.Generator or int
+    seed : int
         Of the order of the images and of their moves.
     after_epoch : callable
         Called after every epoch.
@@ -158,58 +159,40 @@ def train(
     -------
     Training
     """
+    data = Data(Arrays(digits.images, digits.labels), Arrays(digits.held_out_images, digits.held_out_labels))
+    settings = Settings(
+        epochs,
+        BATCH,
+        lr=LEARNING_RATE,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        smoothing=SMOOTHING,
+        augmentation=Augmentation(shift=SHIFT),
+        seed=seed,
+    )
+    side = digits.images.shape[-1]
+    as_they_are = Preprocessing(side, side, (0.0,), (1.0,))
     with fc.threads(1):  # waking a second thread takes longer than any of these small layers
-        return _train(name, net, digits, epochs, np.random.default_rng(rng), after_epoch)
+        trainer = Trainer(net, data, settings, preprocessing=as_they_are, watch=_After(after_epoch))
+        history = trainer.run()
+    seconds = sum(epoch.seconds for epoch in history)
+    return Training(
+        name,
+        parameters(net),
+        [epoch.loss for epoch in history],
+        [epoch.held_out_accuracy for epoch in history],
+        seconds,
+        epochs * len(digits.images) / seconds,
+        trainer.predictions,
+    )
 
 
-def _train(
-    name: str,
-    net: nn.Module,
-    digits: Digits,
-    epochs: int,
-    rng: np.random.Generator,
-    after_epoch: Callable[[], Any],
-) -> Training:
-    net.needs_input_grad = False
-    loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
-    optimizer = optim.SGD(net.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-    schedule = optim.CosineAnnealingLR(optimizer, T_max=epochs)
-    result = Training(name, parameters(net))
-    count = len(digits.images)
-    for _ in range(epochs):
-        net.train()
-        start, total = time.perf_counter(), 0.0
-        order = rng.permutation(count)
-        for first in range(0, count, BATCH):
-            chosen = order[first : first + BATCH]
-            images, labels = _moved(digits.images[chosen], rng), digits.labels[chosen]
-            scores = net(images)
-            loss(scores, labels)
-            net.zero_grad()
-            net.backward(loss.backward())
-            optimizer.step()
-            total += len(chosen) * float(fc.cross_entropy(scores, labels))
-        schedule.step()
-        result.seconds += time.perf_counter() - start
-        result.losses.append(total / count)
-        net.eval()
-        result.predictions = net(digits.held_out_images).argmax(axis=1)
-        result.accuracies.append(float(np.mean(result.predictions == digits.held_out_labels)))
-        after_epoch()
-    result.images_per_second = epochs * count / result.seconds
-    return result
+class _After(Watch):
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
 
-
-def _moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image moved by a random number of pixels down and to the right; what is uncovered is empty.
-
-    As many nudges as there may be pixels, each of one pixel or none: small moves are likelier than large ones.
-    """
-    count, side = len(images), images.shape[-1]
-    room = np.pad(images[:, 0], ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
-    down, right = SHIFT + rng.integers(-1, 2, (SHIFT, 2, count)).sum(axis=0)
-    rows, columns = down[:, None] + np.arange(side), right[:, None] + np.arange(side)
-    return room[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
+    def ended(self, epoch: Epoch) -> None:
+        self._call()
 
 
 def first_filters(net: nn.Sequential) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fastconv._names import only
+from fastconv._theme import DARK, LIGHT, Theme
+from fastconv._theme import figure as figure_of
 from fastconv.bench import terminal
 from fastconv.bench.report import OURS
 from fastconv.demo.digits import Training
@@ -39,84 +39,7 @@ __all__ = [
 ]
 __dir__ = only(__all__)
 
-WIDTH = 10.0  # inches of every picture; at 150 dots per inch it is sharp on a page of 1000 pixels
-DPI = 150
-
 SHOWN_ERRORS = 9  # misread digits that there is room for
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours: orange for what is ours, purple for its opposite, greys for all else.
-
-    The two hues differ in lightness and in blue against yellow, which no common colour blindness confuses.
-    """
-
-    surface: str
-    ink: str
-    muted: str
-    faint: str
-    accent: str
-    opposite: str
-    rivals: tuple[str, str]
-
-    @property
-    def settings(self) -> dict[Any, Any]:
-        """For matplotlib."""
-        return {
-            "figure.facecolor": self.surface,
-            "savefig.facecolor": self.surface,
-            "axes.facecolor": self.surface,
-            "axes.edgecolor": self.muted,
-            "axes.labelcolor": self.muted,
-            "axes.titlecolor": self.ink,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11,
-            "axes.titlepad": 8,
-            "axes.labelsize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": False,
-            "axes.axisbelow": True,
-            "grid.color": self.faint,
-            "grid.linewidth": 0.8,
-            "text.color": self.ink,
-            "xtick.color": self.muted,
-            "ytick.color": self.muted,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "xtick.major.size": 0,
-            "ytick.major.size": 0,
-            "xtick.minor.size": 0,
-            "ytick.minor.size": 0,
-            "font.family": "DejaVu Sans",
-            "font.size": 10,
-            "lines.solid_capstyle": "round",
-        }
-
-    @property
-    def paper(self) -> Colormap:
-        """From an empty page to ink."""
-        return LinearSegmentedColormap.from_list("paper", [self.surface, self.ink])
-
-    @property
-    def activity(self) -> Colormap:
-        """From silent to active."""
-        return LinearSegmentedColormap.from_list("activity", [self.surface, self.accent, self.ink])
-
-    @property
-    def signs(self) -> Colormap:
-        """From negative over nothing to positive."""
-        return LinearSegmentedColormap.from_list("signs", [self.opposite, self.surface, self.accent])
-
-
-LIGHT = Theme("#ffffff", "#1f2937", "#5b6472", "#e5e7eb", "#c2410c", "#5b3f9c", ("#cbd5e1", "#64748b"))
-DARK = Theme("#14181f", "#e8eaed", "#a3acb9", "#2b323d", "#fb923c", "#a78bfa", ("#465162", "#8694a8"))
-
-
-def _figure(height: float) -> Figure:
-    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
-    return Figure(figsize=(WIDTH, height), dpi=DPI, layout=engine)
 
 
 def write(pictures: Mapping[str, Callable[[Theme], Figure]], folder: Path, after_picture: Callable[[], Any]) -> None:
@@ -177,7 +100,7 @@ def _unlike(maps: np.ndarray, count: int) -> list[int]:
 
 def filters(theme: Theme, before: np.ndarray, after: np.ndarray) -> Figure:
     """The first layer's kernels (N, H, W) before and after training, side by side."""
-    figure = _figure(4.9)
+    figure = figure_of(4.9)
     columns = math.ceil(math.sqrt(len(after)))
     titles = ("before training: random numbers", "after training")
     for axes, kernels, title in zip(figure.subplots(1, 2), (before, after), titles, strict=True):
@@ -194,7 +117,7 @@ def feature_maps(theme: Theme, stages: Sequence[tuple[str, np.ndarray]], label: 
     *before, (_, probabilities) = stages
     columns = 4
     rows = -(-(len(before) + 2) // columns)
-    figure = _figure(2.75 * rows)
+    figure = figure_of(2.75 * rows)
     grid = figure.add_gridspec(rows, columns)
     for i, (name, values) in enumerate(before):
         axes = figure.add_subplot(grid[divmod(i, columns)])
@@ -224,7 +147,7 @@ def feature_maps(theme: Theme, stages: Sequence[tuple[str, np.ndarray]], label: 
 
 def confusion(theme: Theme, images: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> Figure:
     """How often each digit was read as which, and the images (N, 1, H, W) that were misread."""
-    figure = _figure(5.4)
+    figure = figure_of(5.4)
     ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.25, 1))
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, predictions), 1)
@@ -264,7 +187,7 @@ def confusion(theme: Theme, images: np.ndarray, labels: np.ndarray, predictions:
 
 def training(theme: Theme, trainings: Sequence[Training], bar: float) -> Figure:
     """Loss and held-out accuracy of the networks by epoch."""
-    figure = _figure(4.2)
+    figure = figure_of(4.2)
     losses, accuracies = figure.subplots(1, 2)
     styles = ((theme.accent, "-"), (theme.rivals[1], (0, (5, 2))))
     for one, (colour, style) in zip(trainings, styles, strict=True):
@@ -297,7 +220,7 @@ def training(theme: Theme, trainings: Sequence[Training], bar: float) -> Figure:
 
 def vgg_layers(theme: Theme, run: Run) -> Figure:
     """Milliseconds of every layer in NumPy's two forms and in fastconv."""
-    figure = _figure(1.4 + 0.42 * len(run.layers))
+    figure = figure_of(1.4 + 0.42 * len(run.layers))
     axes = figure.subplots()
     series = (
         ("NumPy, loops over pixels", "loops_milliseconds", theme.rivals[0]),
@@ -332,7 +255,7 @@ def vgg_layers(theme: Theme, run: Run) -> Figure:
 def vgg_maps(theme: Theme, run: Run) -> Figure:
     """The photographs, and four maps each of the first layer and after every pooling."""
     layers = list(next(iter(run.maps.values())))
-    figure = _figure(1.45 * len(run.photographs) + 0.55)
+    figure = figure_of(1.45 * len(run.photographs) + 0.55)
     grid = figure.subplots(len(run.photographs), 1 + len(layers), squeeze=False)
     first = next(iter(run.photographs))
     for row, (name, photograph) in zip(grid, run.photographs.items(), strict=True):
