@@ -82,6 +82,7 @@ static fc_split input_split(const fc_problem *p) {
         split.positions[i] = p->axis[i].in;
         split.step[i] = p->axis[i].stride;
         split.tap_step[i] = -phases.period;
+        split.src_step[i] = 1;
         split.kinds[i] = phases.kinds;
     }
     return split;
@@ -111,7 +112,7 @@ static fc_split weight_split(const fc_problem *p) {
         const fc_axis *a = &p->axis[i];
         whole->axis[i] = (fc_axis){a->in, a->kernel, a->out, a->dilation, a->stride, a->pad};
         split.positions[i] = a->kernel;
-        split.step[i] = split.tap_step[i] = 1;
+        split.step[i] = split.tap_step[i] = split.src_step[i] = 1;
         split.kinds[i] = p->batch > 0;
     }
     return split;
