@@ -370,6 +370,10 @@ class TestChoice:
             assert first((1, 64, 56, 56), (64, 64, 3, 3), layout, **options).startswith("winograd")
             assert first((1, 64, 56, 56), (64, 64, 3, 3), layout, **options, precision="strict") in ("direct", "im2col")
 
+    def test_a_column_is_as_good_as_a_row(self, layout):
+        for size in ((1000, 1), (56, 56)):
+            assert first((1, 64, *size), (128, 64, 3, 1), layout).startswith("winograd")
+
     def test_loops_are_for_what_nothing_else_is_worth(self, layout):
         for layer in LAYERS:
             shape = (1, layer.in_channels, layer.height, layer.width)

@@ -10,6 +10,10 @@
 
 typedef fc_status (*visit_fn)(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count);
 
+fc_series fc_whole_series(const fc_split *split, int axis, int64_t index) {
+    return (fc_series){.axis = split->whole.axis[axis], .count = index == 0};
+}
+
 // Parts along one axis that have the same weights, and so are the images of a batch.
 static void join_images(const fc_split *split, fc_problem *part, fc_series series[FC_AXES]) {
     int most = 0;

@@ -27,6 +27,9 @@ typedef struct fc_split {
     fc_series (*series)(const struct fc_split *split, int axis, int64_t index);
 } fc_split;
 
+// Of an axis that does not fall apart.
+fc_series fc_whole_series(const fc_split *split, int axis, int64_t index);
+
 static inline int64_t fc_gcd(int64_t a, int64_t b) {
     while (b) {
         const int64_t rest = a % b;

@@ -8,7 +8,7 @@
 // Of convolutions: one for each algorithm, and those that serve any of them by other problems.
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
-extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_views, fc_kind_convert, fc_kind_images;
+extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_views, fc_kind_convert, fc_kind_images;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
@@ -17,7 +17,8 @@ static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_POINTWISE] = &fc_kind_pointwise,     [FC_DEPTHWISE] = &fc_kind_depthwise,
     [FC_REFERENCE] = &fc_kind_reference,
 };
-static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_dilated, &fc_kind_views, &fc_kind_convert};
+static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_dilated, &fc_kind_turned, &fc_kind_views,
+                                         &fc_kind_convert};
 enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
 // ----------------------------------------------------------------------------------------------------------- choosing

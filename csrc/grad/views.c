@@ -88,13 +88,9 @@ static fc_split input_split(const fc_problem *p) {
     return split;
 }
 
-static fc_series whole_series(const fc_split *split, int axis, int64_t index) {
-    return (fc_series){.axis = split->whole.axis[axis], .count = index == 0};
-}
-
 // One part; none where there are no images to sum over.
 static fc_split weight_split(const fc_problem *p) {
-    fc_split split = {.whole = *p, .sample = 1, .series = whole_series};
+    fc_split split = {.whole = *p, .sample = 1, .series = fc_whole_series};
     fc_problem *whole = &split.whole;
     whole->batch = p->in_channels;
     whole->in_channels = p->batch;
