@@ -43,9 +43,7 @@ enum { FC_MESSAGE = 160 };
     X(REDUCE, fc_reduce, reduce, dtype)                                                                                \
     X(NORM, fc_norm, norm, dtype)                                                                                      \
     X(LRN, fc_lrn, lrn, dtype)                                                                                         \
-    X(RESIZE, fc_resize, resize, dtype)                                                                                \
-    X(PRODUCT, fc_product, product, dtype)                                                                             \
-    X(RECURRENT, fc_recurrent, recurrent, dtype)
+    X(RESIZE, fc_resize, resize, dtype)
 
 typedef enum fc_family {
 #define FC_FAMILY(id, ...) FC_##id,
@@ -132,11 +130,11 @@ void fc_plan_destroy(fc_plan *plan);
 void fc_plan_explain(const fc_problem *problem, const fc_options *options, fc_verdict verdicts[FC_ALGOS]);
 
 fc_algo_id fc_plan_algorithm(const fc_plan *plan);
-const char *fc_plan_form(const fc_plan *plan); // which of its forms, in words; "" where it has but one
-size_t fc_plan_packed_bytes(const fc_plan *plan);
-uint64_t fc_plan_tag(const fc_plan *plan);   // plans with the same one pack the same weights to the same bytes
-double fc_plan_flops(const fc_plan *plan);   // of direct sums of products, a multiply-add counting two; 0 without such
-double fc_plan_seconds(const fc_plan *plan); // predicted, on one thread
+const char *fc_plan_form(const fc_plan *plan);    // which of its forms, in words; "" where it has but one
+size_t fc_plan_packed_bytes(const fc_plan *plan); // 0: weights are read where they lie
+uint64_t fc_plan_tag(const fc_plan *plan);        // plans with the same one pack the same weights to the same bytes
+double fc_plan_flops(const fc_plan *plan);        // of direct convolution, a multiply-add counting two; 0 of others
+double fc_plan_seconds(const fc_plan *plan);      // predicted, on one thread
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
 // must be 64-byte aligned.  FC_BACKWARD_INPUT is a transposed convolution: its bias is [groups * in_channels].  For
@@ -149,7 +147,7 @@ size_t fc_schedule_scratch_bytes(const fc_schedule *schedule);
 
 // The arrays of a call; those that the problem does not have are NULL.
 typedef struct fc_operands {
-    const void *src, *wei;        // wei: packed
+    const void *src, *wei;        // wei: packed, or as they are where a plan packs nothing
     const void *residual;         // NULL, or laid out exactly as dst
     const void *other[FC_OTHERS]; // what src is combined with, in the order and layout that the family says
     void *dst;

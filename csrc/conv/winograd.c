@@ -30,10 +30,11 @@
 // What is not finite in a tile's input, or overflows on its way, would spoil the whole tile.  The output kernel sums such
 // tiles directly, for which the weights are packed a second time as they are: a quarter more for F(4 x 4, 3 x 3).
 // (Solving U for them, or a bit per weight for those that are zero, would not give back weights that are not finite.)
+#include "conv/winograd.h"
 #include "conv/activate.h"
 #include "kernels/winograd_points.h"
 
-enum { FC_WINOGRAD_BLOCK_K = 512, FC_INPUT_CHANNELS = 64 };
+enum { FC_WINOGRAD_BLOCK_K = 512 };
 enum { FC_LINE = 16 }; // floats of a cache line
 
 // The state of a plan.
@@ -50,16 +51,14 @@ typedef struct winograd {
 
 static const winograd *winograd_of(const fc_plan *plan) { return plan->state; }
 
-// Whole cache lines, an odd number of them: planes at such distances spread over the sets of a cache.
-static int64_t odd_lines(int64_t elements) {
+int64_t fc_odd_lines(int64_t elements) {
     const int64_t rounded = fc_round_up(elements, FC_LINE);
     return rounded / FC_LINE % 2 ? rounded : rounded + FC_LINE;
 }
 
 static int steps_by_one(const fc_axis *a) { return a->kernel > 1 && a->stride == 1 && a->dilation == 1; }
 
-// r is 3, but where a kernel of two or four taps to a side is made of 2, or one of five is 5.
-static fc_winograd_form form_of(const fc_problem *p, int64_t m) {
+fc_winograd_form fc_winograd_form_of(const fc_problem *p, int64_t m) {
     const int two = steps_by_one(&p->axis[1]);
     const int64_t columns = p->axis[2].kernel, rows = two ? p->axis[1].kernel : columns;
     const int even = (rows == 2 || rows == 4) && (columns == 2 || columns == 4), five = rows == 5 && columns == 5;
@@ -75,8 +74,6 @@ static fc_winograd_form form_of(const fc_problem *p, int64_t m) {
     };
 }
 
-static int64_t blocks_of(const fc_winograd_form *form) { return form->blocks[0] * form->blocks[1] * form->blocks[2]; }
-
 // A tile on its way through the stages: V, and M of all output channels.
 static int64_t tile_bytes(const winograd *w, const fc_kernels *k) {
     return w->form.points * (w->pitch + w->parts * w->gemm->nr) * k->element;
@@ -87,12 +84,12 @@ static int64_t fused_bytes(const fc_machine *machine) { return machine->l2 / 8 *
 static int64_t staged_bytes(const fc_machine *machine) { return machine->l3 / 8 * 3; }
 
 static winograd shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine, int64_t m) {
-    winograd w = {.form = form_of(p, m), .gemm = &k->gemm_channels};
-    w.depth = blocks_of(&w.form) * p->in_channels;
+    winograd w = {.form = fc_winograd_form_of(p, m), .gemm = &k->gemm_channels};
+    w.depth = fc_winograd_blocks(&w.form) * p->in_channels;
     w.tiles_h = fc_ceil_div(p->axis[1].out, w.form.sides == 2 ? m : 1);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
-    w.pitch = odd_lines(w.depth);
+    w.pitch = fc_odd_lines(w.depth);
     w.parts = fc_ceil_div(p->out_channels, w.gemm->nr);
     const int64_t fused = fused_bytes(machine) / (w.form.points * (w.pitch + w.gemm->nr) * k->element);
     w.fused = fused >= w.gemm->mr;
@@ -107,12 +104,17 @@ static int64_t chunk_of(const winograd *w, int64_t groups, int threads) {
     return fc_max(1, fc_ceil_div(w->tiles, chunks));
 }
 
-static const char *refuse(const fc_request *r, int64_t m) {
-    const fc_problem *p = r->op->problem;
+const char *fc_winograd_refuses(const fc_problem *p) {
     if (p->types.accumulator != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
     if (p->axis[2].stride != 1) return "only stride 1 along rows";
     if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
-    if (p->axis[2].kernel == 1) return "only kernels of two columns or more";
+    return p->axis[2].kernel == 1 ? "only kernels of two columns or more" : NULL;
+}
+
+static const char *refuse(const fc_request *r, int64_t m) {
+    const fc_problem *p = r->op->problem;
+    const char *const refusal = fc_winograd_refuses(p);
+    if (refusal) return refusal;
     const winograd w = shape_of(p, r->kernels, &r->options->machine, m);
     if (!w.fused && tile_bytes(&w, r->kernels) > staged_bytes(&r->options->machine))
         return "one tile of so many taps and channels exceeds its share of the third-level cache";
@@ -129,7 +131,8 @@ static double cost(const fc_request *r, int64_t m) {
     const double rows = (double)fc_min(w.most, w.gemm->mr), short_rows = rows / fmax(rows, 4.0);
     // A vector of input channels that is not whole takes about twice the time.
     const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl != 0);
-    const double vectors = points * tiles * (double)(blocks_of(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
+    const double vectors =
+        points * tiles * (double)(fc_winograd_blocks(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
@@ -142,9 +145,9 @@ static double cost(const fc_request *r, int64_t m) {
 // Each pair of an input and an output channel, in all points of a tile.
 static double packing(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
-    const fc_winograd_form form = form_of(p, m);
+    const fc_winograd_form form = fc_winograd_form_of(p, m);
     const double pairs = (double)p->groups * (double)p->in_channels * (double)p->out_channels;
-    return pairs * (double)(form.points * blocks_of(&form)) * r->options->costs.pack_point;
+    return pairs * (double)(form.points * fc_winograd_blocks(&form)) * r->options->costs.pack_point;
 }
 
 static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
@@ -161,8 +164,8 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
 }
 
 // Elements between points of V and of M.
-static int64_t v_point(const winograd *w, int64_t count) { return odd_lines(count * w->pitch); }
-static int64_t m_point(const fc_plan *plan, int64_t count) { return odd_lines(count * winograd_of(plan)->gemm->nr); }
+static int64_t v_point(const winograd *w, int64_t count) { return fc_odd_lines(count * w->pitch); }
+static int64_t m_point(const fc_plan *plan, int64_t count) { return fc_odd_lines(count * winograd_of(plan)->gemm->nr); }
 
 static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
     const winograd *w = winograd_of(plan);
@@ -183,7 +186,7 @@ typedef struct pack_job {
     float *taps;    // [group][block of nr channels][in channel][tap][nr]
 } pack_job;
 
-static const double *weight_transform(const fc_winograd_form *form) {
+const double *fc_winograd_g(const fc_winograd_form *form) {
     static const double g23[] = FC_F2_3_G, g33[] = FC_F3_3_G, g43[] = FC_F4_3_G, g63[] = FC_F6_3_G;
     static const double g25[] = FC_F2_5_G, g32[] = FC_F3_2_G;
     if (form->r == 5) return g25;
@@ -202,10 +205,10 @@ static void pack_task(void *context, int64_t task, int thread) {
         .problem = p,
         .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
         .channels = fc_min(nr, p->out_channels - part * nr),
-        .whole = blocks_of(&w->form) == 1 && fc_taps(p) == (w->form.sides == 2 ? w->form.r * w->form.r : w->form.r) &&
-                 fc_weights_adjoin(p),
+        .whole = fc_winograd_blocks(&w->form) == 1 &&
+                 fc_taps(p) == (w->form.sides == 2 ? w->form.r * w->form.r : w->form.r) && fc_weights_adjoin(p),
         .form = w->form,
-        .g = weight_transform(&w->form),
+        .g = fc_winograd_g(&w->form),
         .points = job->weights + task * w->form.points * w->depth * nr,
         .point = w->depth * nr,
         .taps = job->taps + task * p->in_channels * fc_taps(p) * nr,
@@ -255,14 +258,13 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
     const fc_kernels *k = c->plan->kernels;
     const fc_problem *p = &c->plan->problem;
     const winograd *w = winograd_of(c->plan);
-    const int64_t across = block % w->form.blocks[2], down = block / w->form.blocks[2] % w->form.blocks[1];
     fc_winograd_tiles work = stage_of(c, tile0, tile1);
+    int64_t taps[FC_AXES];
+    fc_winograd_block_at(&w->form, block, taps);
+    for (int i = 0; i < FC_AXES; i++) work.shift[i] = taps[i] * p->axis[i].dilation;
     work.src = c->src;
     work.channel = channel0;
     work.channels = channel1 - channel0;
-    work.shift[0] = block / w->form.blocks[2] / w->form.blocks[1] * p->axis[0].dilation;
-    work.shift[1] = down * (w->form.sides == 2 ? w->form.r : p->axis[1].dilation);
-    work.shift[2] = across * w->form.r;
     work.points = c->v + (tile0 * w->pitch + block * p->in_channels) * k->element;
     work.point = v_point(w, c->count);
     work.pitch = w->pitch;
@@ -369,7 +371,7 @@ static void fused_task(const fc_stage *stage, fc_call *call, int64_t task, int t
     winograd_chunk c = chunk_at(stage, call, task / chunks, first, fc_min(share->count, w->tiles - first));
     c.v = fc_own_scratch(call, thread);
     c.m = c.v + v_bytes(plan, share->count);
-    for (int64_t block = 0; block < blocks_of(&w->form); block++)
+    for (int64_t block = 0; block < fc_winograd_blocks(&w->form); block++)
         input_stage(&c, 0, c.count, block, 0, plan->problem.in_channels);
     for (int64_t part = 0; part < w->parts; part++) {
         for (int64_t point = 0; point < w->form.points; point++) multiply_stage(&c, point, part, c.m);
@@ -421,7 +423,7 @@ static void output_task(const fc_stage *stage, fc_call *call, int64_t task, int 
 static void shared_stages(const fc_plan *plan, int64_t most, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
     const winograd *w = winograd_of(plan);
-    const int64_t inputs = blocks_of(&w->form) * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
+    const int64_t inputs = fc_winograd_blocks(&w->form) * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
     for (int64_t group = 0; group < p->groups; group++)
         for (int64_t first = 0; first < w->tiles; first += most) {
             winograd_share share = {.group = group, .first = first, .count = fc_min(most, w->tiles - first)};

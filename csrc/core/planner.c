@@ -5,10 +5,12 @@
 #include "core/family.h"
 #include "core/plan.h"
 
-// Of convolutions: one for each algorithm, and those that serve any of them by other problems.
+// Of convolutions: one for each algorithm, those of weight gradients, and those that serve any of them by other problems.
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
-extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_views, fc_kind_convert, fc_kind_images;
+extern const fc_kind fc_kind_weight_product, fc_kind_weight_winograd_f2, fc_kind_weight_winograd_f3,
+    fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6;
+extern const fc_kind fc_kind_bands, fc_kind_views, fc_kind_convert, fc_kind_images;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
@@ -17,8 +19,12 @@ static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_POINTWISE] = &fc_kind_pointwise,     [FC_DEPTHWISE] = &fc_kind_depthwise,
     [FC_REFERENCE] = &fc_kind_reference,
 };
-static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_dilated, &fc_kind_turned, &fc_kind_views,
-                                         &fc_kind_convert};
+static const fc_kind *const weight_gradients[FC_ALGOS] = {
+    [FC_DIRECT] = &fc_kind_weight_product,          [FC_WINOGRAD_F2] = &fc_kind_weight_winograd_f2,
+    [FC_WINOGRAD_F3] = &fc_kind_weight_winograd_f3, [FC_WINOGRAD_F4] = &fc_kind_weight_winograd_f4,
+    [FC_WINOGRAD_F6] = &fc_kind_weight_winograd_f6,
+};
+static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_views, &fc_kind_convert};
 enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
 // ----------------------------------------------------------------------------------------------------------- choosing
@@ -53,12 +59,19 @@ static fc_problem in_long_rows(fc_problem p) {
 static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
     fc_verdict v = {.cost = INFINITY};
     if (kind->traits & FC_INEXACT && r->options->strict)
-        v.refusal = "precision='strict' and weight gradients keep the error bound of direct summation";
+        v.refusal = "precision='strict' keeps the error bound of direct summation";
     else if (kind->ask) return kind->ask(r);
     else v.refusal = kind->refuse(r);
     if (!v.refusal) v.cost = kind->cost(r);
     if (!v.refusal) v.packing = kind->packing(r);
     return v;
+}
+
+// The kind of an algorithm that needs no other problems.
+static const fc_kind *own_kind(fc_algo_id algorithm, const fc_problem *p) {
+    if (algorithm == FC_AUTO) return NULL;
+    const fc_kind *gradient = p->direction == FC_BACKWARD_WEIGHT ? weight_gradients[algorithm] : NULL;
+    return gradient ? gradient : algorithms[algorithm];
 }
 
 static int serves(const fc_kind *kind, const fc_problem *p) {
@@ -67,11 +80,12 @@ static int serves(const fc_kind *kind, const fc_problem *p) {
 
 // The kind by which the algorithm in question serves best.
 static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
-    const fc_kind *own = r->options->algorithm == FC_AUTO ? NULL : algorithms[r->options->algorithm];
+    const fc_kind *own = own_kind(r->options->algorithm, r->op->problem);
     fc_verdict found = {.name = own ? own->name : NULL, .cost = INFINITY};
     *best = NULL;
     for (int i = -1; i < FC_DERIVED; i++) {
         const fc_kind *kind = i < 0 ? own : derived[i];
+        if (kind == &fc_kind_views && *best) continue; // a gradient with a kind of its own
         if (!kind || !serves(kind, r->op->problem) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
         const fc_verdict v = ask_kind(kind, r);
         if (*best && (v.refusal || fc_total(&v, r->options) >= fc_total(&found, r->options))) continue;
@@ -89,7 +103,7 @@ static fc_request request_of(const fc_op *op, const fc_options *options) {
 }
 
 static fc_problem simplified(const fc_problem *p) {
-    return p->direction == FC_FORWARD && fc_is_plain(p) ? in_long_rows(*p) : *p;
+    return p->direction != FC_BACKWARD_INPUT && fc_is_plain(p) ? in_long_rows(*p) : *p;
 }
 
 // What the choice looks at: with batch_invariant one image of several.
@@ -229,7 +243,7 @@ static fc_status make(const fc_op *op, const fc_options *options, fc_plan **out,
 static fc_verdict ask_own(const fc_op *op, const fc_options *options) {
     const fc_problem p = simplified(op->problem);
     const fc_request r = request_of(&(fc_op){FC_CONV, &p}, options);
-    return ask_kind(algorithms[options->algorithm], &r);
+    return ask_kind(own_kind(options->algorithm, &p), &r);
 }
 
 static const fc_kind *kind_of(fc_algo_id algorithm) { return algorithms[algorithm]; }

@@ -82,15 +82,18 @@ static fc_split input_split(const fc_problem *p) {
         split.positions[i] = p->axis[i].in;
         split.step[i] = p->axis[i].stride;
         split.tap_step[i] = -phases.period;
-        split.src_step[i] = 1;
         split.kinds[i] = phases.kinds;
     }
     return split;
 }
 
+static fc_series whole_series(const fc_split *split, int axis, int64_t index) {
+    return (fc_series){.axis = split->whole.axis[axis], .count = index == 0};
+}
+
 // One part; none where there are no images to sum over.
 static fc_split weight_split(const fc_problem *p) {
-    fc_split split = {.whole = *p, .sample = 1, .series = fc_whole_series};
+    fc_split split = {.whole = *p, .sample = 1, .series = whole_series};
     fc_problem *whole = &split.whole;
     whole->batch = p->in_channels;
     whole->in_channels = p->batch;
@@ -108,7 +111,7 @@ static fc_split weight_split(const fc_problem *p) {
         const fc_axis *a = &p->axis[i];
         whole->axis[i] = (fc_axis){a->in, a->kernel, a->out, a->dilation, a->stride, a->pad};
         split.positions[i] = a->kernel;
-        split.step[i] = split.tap_step[i] = split.src_step[i] = 1;
+        split.step[i] = split.tap_step[i] = 1;
         split.kinds[i] = p->batch > 0;
     }
     return split;
@@ -120,7 +123,8 @@ static fc_split split_of(const fc_problem *p) {
     return split;
 }
 
-// Where the kernel is as large as the image, Winograd's transforms of it cost more than they save.
+// Weight gradients have kinds of their own (product.c, winograd.c), the second for those that Winograd serves; here they
+// are as exact as can be.
 static fc_options part_options(const fc_problem *p, const fc_options *options) {
     fc_options part = *options;
     if (p->direction == FC_BACKWARD_WEIGHT) {
@@ -131,9 +135,13 @@ static fc_options part_options(const fc_problem *p, const fc_options *options) {
 }
 
 static fc_verdict ask(const fc_request *r) {
-    const fc_split split = split_of(r->op->problem);
-    const fc_options options = part_options(r->op->problem, r->options);
-    return fc_parts_ask(&split, r->planner->ask, &options);
+    const fc_problem *p = r->op->problem;
+    const fc_split split = split_of(p);
+    const fc_options options = part_options(p, r->options);
+    fc_verdict v = fc_parts_ask(&split, r->planner->ask, &options);
+    // d_dst as weights, whose taps are rows of an image: packed one by one, or across pages.
+    if (p->direction == FC_BACKWARD_WEIGHT) v.packing *= 8;
+    return v;
 }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {

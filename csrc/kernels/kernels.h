@@ -115,7 +115,7 @@ typedef struct fc_winograd_form {
 typedef struct fc_winograd_tiles {
     const fc_problem *problem;
     fc_winograd_form form;
-    const void *src; // of the group
+    const void *src; // of the group; of the weight gradient's output side: the gradient of dst
     void *dst;
     const void *residual, *bias;
     int64_t tiles_h, tiles_w;  // per plane
@@ -139,6 +139,17 @@ typedef struct fc_winograd_weights {
     int64_t point; // from point to point
     void *taps;    // and as they are: [in channels][tap][nr]
 } fc_winograd_weights;
+
+// The end of a weight gradient: r taps to a side of the pairs of `rows` output channels and `columns` input channels, from
+// the sums over tiles of each point, [rows][nr], `point` apart, to taps [tap][rows][nr].
+typedef struct fc_winograd_taps {
+    fc_winograd_form form;
+    int64_t rows, columns;
+    const double *g; // [alpha][r]
+    const void *points;
+    int64_t point;
+    void *taps;
+} fc_winograd_taps;
 
 // Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and over pixels to the channel.
 typedef struct fc_depthwise_rows {
@@ -182,15 +193,6 @@ typedef struct fc_map_rows {
     fc_map_operand x, y, z;
 } fc_map_rows;
 
-// One step of a recurrent layer (problem.h has its equations) of `count` sequences: input and product are [count][gates]
-// [hidden], the others [count][hidden]; memory, of LSTM, is c before and after.
-typedef struct fc_cells {
-    fc_recurrence kind;
-    int64_t count, hidden;
-    const void *input, *product, *last;
-    void *memory, *dst;
-} fc_cells;
-
 // A rectangle of elements copied from anywhere to anywhere, which do not overlap.  All strides are elements.
 typedef struct fc_rectangle {
     const void *src;
@@ -200,7 +202,6 @@ typedef struct fc_rectangle {
 } fc_rectangle;
 
 typedef void fc_map_rows_fn(const fc_map_rows *work);
-typedef void fc_cells_fn(const fc_cells *work);
 typedef void fc_rectangle_fn(const fc_rectangle *work);
 // An activation other than a clamp, in place: `count` elements, `step` apart.
 typedef void fc_map_fn(fc_activation activation, void *data, int64_t count, int64_t step);
@@ -211,6 +212,8 @@ typedef void fc_im2col_fn(const fc_im2col *work);
 typedef void fc_pad_copy_fn(const fc_pad_copy *work);
 typedef void fc_winograd_fn(const fc_winograd_tiles *work);
 typedef void fc_winograd_weights_fn(const fc_winograd_weights *work);
+// Whether all sums are finite, and not near to overflowing.
+typedef int fc_winograd_taps_fn(const fc_winograd_taps *work);
 typedef void fc_depthwise_fn(const fc_depthwise_rows *work);
 typedef void fc_stencil_fn(const fc_stencil_rows *work);
 typedef void fc_widen_fn(const uint16_t *in, float *out, int64_t count);

@@ -60,6 +60,7 @@ cdef class Plan(Planned):
     """A planned problem. ``fields`` are those of fc_problem; src, wei and dst the arrays' layouts."""
     cdef Layout src, wei, dst
     cdef object dtype
+    cdef readonly double flops
     cdef readonly uint64_t tag
     cdef readonly int algorithm
 
@@ -70,6 +71,7 @@ cdef class Plan(Planned):
         cdef fc_options options = options_of(isa, None, algorithm, strict, once, batch_invariant, costs)
         self.hold(planned(FC_CONV, &problem, &options))
         self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
+        self.flops = fc_plan_flops(self.plan)
         self.tag = fc_plan_tag(self.plan)
         self.algorithm = fc_plan_algorithm(self.plan)
 
@@ -90,7 +92,10 @@ cdef class Plan(Planned):
 
     cdef int run_once(self, const void *src, const void *wei, const void *bias, const void *residual, void *dst,
                       int threads) except -1:
-        """As run, with weights that are packed in scratch memory."""
+        """As run, with weights that are packed in scratch memory, or as they are where the plan packs nothing."""
+        if self.packed_bytes == 0:
+            self.run(src, wei, residual, dst, threads)
+            return 0
         cdef void *packed = acquire(self.packed_bytes)
         try:
             self.pack_into(wei, bias, packed, threads)

@@ -39,7 +39,7 @@ static inline int run_op(const fc_op *op, fc_isa isa, fc_algo_id algorithm, cons
     const int served = fc_plan_algorithm(plan);
     void *packed = poisoned(fc_plan_packed_bytes(plan)), *scratch = poisoned(fc_schedule_scratch_bytes(schedule));
     if (fc_plan_packed_bytes(plan) && fc_plan_pack(plan, wei, bias, packed, threads) != FC_OK) exit(2);
-    operands.wei = packed;
+    operands.wei = fc_plan_packed_bytes(plan) ? packed : wei;
     *status = fc_schedule_run(schedule, &operands, scratch);
     fc_memory_release(packed);
     fc_memory_release(scratch);

@@ -89,8 +89,9 @@ static fc_status plan_and_run(const fc_problem *problem, const fc_options *optio
     void *packed = fc_memory_acquire(fc_plan_packed_bytes(plan)), *scratch = NULL;
     if (status == FC_OK) scratch = fc_memory_acquire(fc_schedule_scratch_bytes(schedule));
     if (status == FC_OK) status = packed && scratch ? fc_plan_pack(plan, wei, bias, packed, 1) : FC_NO_MEMORY;
+    const void *weights = fc_plan_packed_bytes(plan) ? packed : wei;
     if (status == FC_OK)
-        status = fc_schedule_run(schedule, &(fc_operands){.src = src, .wei = packed, .dst = dst}, scratch);
+        status = fc_schedule_run(schedule, &(fc_operands){.src = src, .wei = weights, .dst = dst}, scratch);
     fc_memory_release(scratch);
     fc_memory_release(packed);
     fc_plan_destroy(plan);

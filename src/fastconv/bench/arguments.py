@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   fastconv bench --network resnet50 --reference none --batch 1 8
   fastconv bench --network table --layers "r50*" --algorithm all
   fastconv bench --peers --network table --html peers.html
+  fastconv bench --training --peers torch --network table --batch 8
   fastconv bench --networks --peers                 whole networks
   fastconv bench --networks resnet50 --peers ncnn onnxruntime --quick
   fastconv bench --json before.json                 and after a change:
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to measure")
     _by_name(what, "--network", "networks whose layers to run (vgg16)", (*NETWORKS, "all"), default=["vgg16"])
     _by_name(what, "--networks", "whole networks instead, compiled and layer by layer (all)", (*MODELS, "all"), "*")
+    what.add_argument("--training", action="store_true", help="the gradients of convolutions instead")
     what.add_argument("--layers", nargs="+", metavar="GLOB", default=["*"], help='only layers of such names, as "c*"')
     what.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"], help="(both)")
     what.add_argument(

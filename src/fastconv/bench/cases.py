@@ -22,7 +22,7 @@ from fastconv.graph.operators.conv import geometry
 from fastconv.graph.passes import PASSES
 from fastconv.graph.views import Type
 
-__all__ = ["Case", "ConvCase", "NetworkCase", "PoolCase", "case_of"]
+__all__ = ["Case", "ConvCase", "GradientCase", "NetworkCase", "PoolCase", "case_of"]
 __dir__ = only(__all__)
 
 
@@ -57,6 +57,10 @@ class Case:
             images = self._inputs["NCHW"]
             self._inputs[layout] = np.ascontiguousarray(np.moveaxis(images, 1, -1))
         return self._inputs[layout]
+
+    def judge(self, result: Any, array: Callable[[Any], np.ndarray], layout: str) -> float:
+        """:meth:`error` of what a contender returned; ``array`` makes an array of it."""
+        return self.error(array(result), layout)
 
     def error(self, result: np.ndarray, layout: str) -> float:
         """max|result - expected| / max|expected|, expected being the float64 reference."""
@@ -121,6 +125,49 @@ class ConvCase(Case):
     @property
     def aim(self) -> float | None:
         return self.layer.aim
+
+
+class GradientCase(ConvCase):
+    """The gradients of a convolution by input, weight and bias, from a normal gradient of its output."""
+
+    kind = "gradients"
+
+    def __init__(self, layer: ConvLayer, batch: int = 1, dtype: str = "float32", seed: int = 0) -> None:
+        super().__init__(layer, batch, dtype, seed)
+        grad = self.rng.standard_normal(layer.output_shape(batch), np.float32).astype(dtype)
+        self._grads = {"NCHW": grad, "NHWC": np.ascontiguousarray(np.moveaxis(grad, 1, -1))}
+
+    def grad_output(self, layout: str) -> np.ndarray:
+        """The gradient of the output, C-contiguous in the layout."""
+        return self._grads[layout]
+
+    @cached_property
+    def gradients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By input, weight and bias, in float64, NCHW."""
+        x, grad, arguments = self.input("NCHW"), self.grad_output("NCHW"), self.layer.arguments
+        by_input, by_weight = [], np.zeros(self.weight.shape)
+        for image, of_image in zip(x, grad, strict=True):
+            by_input.append(reference.conv2d_input(image.shape, self.weight, of_image, **arguments, dtype=np.float64))
+            by_weight += reference.conv2d_weight(image, self.weight.shape, of_image, **arguments, dtype=np.float64)
+        return np.stack(by_input), by_weight, grad.sum((0, 2, 3), dtype=np.float64)
+
+    def judge(self, result: Any, array: Callable[[Any], np.ndarray], layout: str) -> float:
+        """The largest error of the three, which is NaN if any is."""
+        by_input, by_weight, by_bias = result
+        images, weights = array(by_input), np.asarray(by_weight)
+        if layout == "NHWC":
+            images = np.moveaxis(images, -1, 1)
+        pairs = zip((images, weights, np.asarray(by_bias)), self.gradients, strict=True)
+        return float(np.max([np.abs(got - wanted).max() / np.abs(wanted).max() for got, wanted in pairs]))
+
+    @property
+    def work(self) -> float:
+        """GFLOP of the direct sums of the gradients by input and by weight."""
+        return 2 * super().work
+
+    @property
+    def aim(self) -> None:
+        return None
 
 
 class PoolCase(Case):
@@ -223,10 +270,12 @@ class NetworkCase(Case):
         return self.layer.aims.get(self.batch)
 
 
-def case_of(layer: Layer | Network, batch: int = 1, dtype: str = "float32", seed: int = 0) -> Case:
-    """The case of a layer of either kind, or of a network."""
+def case_of(
+    layer: Layer | Network, batch: int = 1, dtype: str = "float32", seed: int = 0, *, training: bool = False
+) -> Case:
+    """The case of a layer of either kind, or of a network; with ``training`` of a convolution's gradients."""
     if isinstance(layer, Network):
         return NetworkCase(layer, batch, dtype, seed)
     if isinstance(layer, ConvLayer):
-        return ConvCase(layer, batch, dtype, seed)
+        return (GradientCase if training else ConvCase)(layer, batch, dtype, seed)
     return PoolCase(layer, batch, dtype, seed)

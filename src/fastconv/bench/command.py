@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench import network_table, peak, report, terminal, versus
+from fastconv.bench import network_table, peak, report, terminal, training_table, versus
 from fastconv.bench.cases import case_of
 from fastconv.bench.contenders import (
     OURS,
@@ -40,7 +40,7 @@ from fastconv.bench.contenders import (
 from fastconv.bench.environment import fair_environment, unheld
 from fastconv.bench.layers import Refusal, Row, measure_case
 from fastconv.bench.memory import PeakMemory
-from fastconv.bench.names import MODELS
+from fastconv.bench.names import MODELS, TRAINERS
 from fastconv.bench.networks import LIST, Network, network
 from fastconv.bench.shapes import NETWORKS, Layer, layers
 from fastconv.bench.timing import Effort
@@ -111,12 +111,15 @@ class _Field:
     against_peers : bool
     networks : bool
         Whether whole networks are measured, and no layers.
+    training : bool
+        Whether gradients are measured, of convolutions alone.
     """
 
     contenders: list[Contender]
     missing: dict[str, str]
     against_peers: bool
     networks: bool = False
+    training: bool = False
 
     @property
     def foreign(self) -> bool:
@@ -126,12 +129,16 @@ class _Field:
     @property
     def section(self) -> str:
         """Which part of a page its tables are."""
+        if self.training:
+            return "fastconv bench --training"
         return "fastconv bench --networks" if self.networks else report.SECTION
 
     def tables(self, rows: Sequence[Row], refusals: Sequence[Refusal]) -> list[terminal.Table]:
         """The tables that show them."""
         if self.networks:
             return network_table.tables(rows, refusals, self.missing, unheld() if self.against_peers else [])
+        if self.training:
+            return training_table.tables(rows, refusals, self.missing, unheld() if self.against_peers else [])
         if not self.against_peers:
             return report.tables(rows)
         return versus.tables(rows, refusals, self.missing, unheld())
@@ -159,7 +166,7 @@ def _measure(
             start, refused = len(rows), len(refusals)
             for layer in terminal.track(members, report.title(name)):
                 outcome = measure_case(
-                    case_of(layer, batch, args.dtype),
+                    case_of(layer, batch, args.dtype, training=field.training),
                     field.contenders,
                     ceiling=arithmetic if layer.arithmetic else memory.bandwidth,
                     effort=effort,
@@ -170,7 +177,7 @@ def _measure(
                 refusals += outcome.refusals
             if tables:
                 terminal.show(*field.tables(rows[start:], refusals[refused:]))
-    for kind, name in (("conv", "fma"), ("network", "fma"), ("pool", "bandwidth")):
+    for kind, name in (("conv", "fma"), ("gradients", "fma"), ("network", "fma"), ("pool", "bandwidth")):
         limits = limits.joined(name, [row.ceiling for row in rows if row.kind == kind])
     run = report.document(rows, limits, command, peers=peers, missing=field.missing, refusals=refusals)
     return run, rows, refusals
@@ -191,6 +198,7 @@ _OF_LAYERS = {
     "layout": ["NCHW", "NHWC"],
     "algorithm": ["auto"],
     "dtype": "float32",
+    "training": False,
     "reference": None,
     "plot": None,
     "html": None,
@@ -223,7 +231,11 @@ def _whole(args: argparse.Namespace) -> list[_Group]:
 def _chosen_layers(args: argparse.Namespace) -> dict[str, list[Layer]]:
     networks = NETWORKS if "all" in args.network else args.network
     chosen = {
-        network: [layer for layer in layers(network) if any(fnmatchcase(layer.name, glob) for glob in args.layers)]
+        network: [
+            layer
+            for layer in layers(network)
+            if any(fnmatchcase(layer.name, glob) for glob in args.layers) and (layer.arithmetic or not args.training)
+        ]
         for network in networks
     }
     return {network: members for network, members in chosen.items() if members}
@@ -232,6 +244,8 @@ def _chosen_layers(args: argparse.Namespace) -> dict[str, list[Layer]]:
 def _field(args: argparse.Namespace) -> _Field:
     if args.networks is not None:
         return _field_of_networks(args)
+    if args.training:
+        return _field_of_training(args)
     algorithms = list(args.algorithm)
     if "all" in algorithms:
         algorithms = ["auto", *(name for name in fc.ALGORITHMS if name != "reference")]
@@ -259,6 +273,17 @@ def _field_of_networks(args: argparse.Namespace) -> _Field:
         raise ValueError("--peers names numpy, which runs layers alone; it cannot go with --networks")
     peers, missing = find_peers(_peers(args))
     return _Field([*(peer for peer in peers if peer.networks), *ours], missing, against_peers=True, networks=True)
+
+
+def _field_of_training(args: argparse.Namespace) -> _Field:
+    for option in ("reference", "plot", "html"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is about forward passes; it cannot go with --training")
+    ours: list[Contender] = [FastConv(layout, name) for name in dict.fromkeys(args.algorithm) for layout in args.layout]
+    if args.peers is None:
+        return _Field(ours, {}, against_peers=False, training=True)
+    peers, missing = find_peers(name for name in _peers(args) if name in TRAINERS)
+    return _Field([*(peer for peer in peers if peer.trains), *ours], missing, against_peers=True, training=True)
 
 
 def _write(target: str | None, text: str) -> None:

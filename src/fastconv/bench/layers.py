@@ -33,7 +33,7 @@ class Row:
     ----------
     network, layer, shape : str
         Names as in the shapes file, and the layer's label.
-    kind : {"conv", "pool", "network"}
+    kind : {"conv", "gradients", "pool", "network"}
     count : int
         How often the network has the layer.
     contender, layout, variant : str
@@ -231,7 +231,7 @@ def measure_case(
             slices[contender] = [only]
         else:
             result = ready.run()
-        errors[contender] = case.error(contender.array(result), contender.layout)
+        errors[contender] = case.judge(result, contender.array, contender.layout)
     quick = [(contender, ready) for contender, ready in prepared if not contender.slow]
     turns = timing.interleaved([ready.run for _, ready in quick], ceiling, effort or Effort(), flush)
     slices.update(zip((contender for contender, _ in quick), turns, strict=True))

@@ -53,7 +53,7 @@ class PeakMemory:
 
         The process has run a tiny layer before: what the library takes for itself is not the layer's.
         """
-        task = contender, case.layer, case.batch, case.dtype.name, fc.get_num_threads()
+        task = contender, case.layer, case.batch, case.dtype.name, fc.get_num_threads(), case.kind == "gradients"
         return self._pool.submit(_growth, *task).result()
 
     def __enter__(self) -> PeakMemory:
@@ -63,10 +63,10 @@ class PeakMemory:
         self._pool.shutdown()
 
 
-def _growth(contender: Contender, layer: Layer | Network, batch: int, dtype: str, threads: int) -> int:
+def _growth(contender: Contender, layer: Layer | Network, batch: int, dtype: str, threads: int, training: bool) -> int:
     with fc.threads(threads):
-        contender.prepare(case_of(_tiny(layer), 1, dtype)).run()
-        case = case_of(layer, batch, dtype)
+        contender.prepare(case_of(_tiny(layer), 1, dtype, training=training)).run()
+        case = case_of(layer, batch, dtype, training=training)
         case.input("NCHW" if isinstance(layer, Network) else contender.layout)
         contender.translate(case)
         (_SELF / "clear_refs").write_text("5")  # resets VmHWM to VmRSS

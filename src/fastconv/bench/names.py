@@ -3,7 +3,7 @@
 
 from fastconv._names import only
 
-__all__ = ["MODELS", "PEERS", "REFERENCES"]
+__all__ = ["MODELS", "PEERS", "REFERENCES", "TRAINERS"]
 __dir__ = only(__all__)
 
 #: By the name of the package that has to be there, the module in ``contenders`` whose ``contenders`` makes them.
@@ -14,6 +14,9 @@ PEERS = {
     "ncnn": "ncnn",
     "numpy": "plain_numpy",
 }
+
+#: Peers that have gradients.
+TRAINERS = ("torch",)
 
 #: Forms of the NumPy reference, and their classes in ``contenders.plain_numpy``.
 REFERENCES = {"loops": "NumpyLoops", "im2col": "NumpyIm2col"}

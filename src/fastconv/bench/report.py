@@ -58,9 +58,14 @@ _TITLES = {
     "densenet121": "DenseNet-121",
     "unet": "U-Net, 32 to 512 channels",
 }
-_KINDS = {"conv": "convolutions", "pool": "pooling", "network": "inference"}
+_KINDS = {
+    "conv": "convolutions",
+    "gradients": "gradients by input, weight and bias",
+    "pool": "pooling",
+    "network": "inference",
+}
 _ARITHMETIC = ("GFLOP", "GFLOP/s", "÷ peak")
-_UNITS = {"conv": _ARITHMETIC, "pool": ("MB", "GB/s", "÷ memory"), "network": _ARITHMETIC}
+_UNITS = {"conv": _ARITHMETIC, "gradients": _ARITHMETIC, "pool": ("MB", "GB/s", "÷ memory"), "network": _ARITHMETIC}
 _NOTES = {
     "conv": (
         "GFLOP: of the direct sum, which Winograd's algorithms undercut. ÷ peak: share of the "
@@ -71,7 +76,7 @@ _NOTES = {
         "what fits into caches may exceed."
     ),
 }
-_NOTES["network"] = _NOTES["conv"]
+_NOTES["network"] = _NOTES["gradients"] = _NOTES["conv"]
 
 
 # ------------------------------------------------------------------------------------------ tables

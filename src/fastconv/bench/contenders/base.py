@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._names import only
-from fastconv.bench.cases import Case, ConvCase, NetworkCase, PoolCase
+from fastconv.bench.cases import Case, ConvCase, GradientCase, NetworkCase, PoolCase
 
 __all__ = ["Contender", "Prepared"]
 __dir__ = only(__all__)
@@ -44,9 +44,9 @@ class Prepared:
 class Contender:
     """Somebody who computes layers, or networks.
 
-    A subclass overrides :meth:`conv`, :meth:`pool`, :meth:`network` or several of them. They do all that needs
-    doing only once (weights are constant), take as many threads as :func:`fastconv.get_num_threads` says, and
-    raise NotImplementedError for what they cannot serve; the layer then goes without them.
+    A subclass overrides :meth:`conv`, :meth:`gradients`, :meth:`pool`, :meth:`network` or several of them. They do
+    all that needs doing only once (weights are constant), take as many threads as :func:`fastconv.get_num_threads`
+    says, and raise NotImplementedError for what they cannot serve; the layer then goes without them.
 
     Attributes
     ----------
@@ -58,8 +58,8 @@ class Contender:
         Tells apart contenders of one name and layout.
     slow : bool
         One timed call has to do.
-    networks : bool
-        Takes part where whole networks are measured.
+    networks, trains : bool
+        Takes part where whole networks are measured, and where gradients are.
     package : str
         Whose version a report is to name, if it is not fastconv's or NumPy's.
     """
@@ -69,10 +69,13 @@ class Contender:
     variant: str = ""
     slow: bool = False
     networks: bool = False
+    trains: bool = False
     package: str = ""
 
     def prepare(self, case: Case) -> Prepared:
-        """:meth:`conv`, :meth:`pool` or :meth:`network`, as the case may be."""
+        """:meth:`conv`, :meth:`gradients`, :meth:`pool` or :meth:`network`, as the case may be."""
+        if isinstance(case, GradientCase):
+            return self.gradients(case)
         if isinstance(case, ConvCase):
             return self.conv(case)
         if isinstance(case, NetworkCase):
@@ -83,6 +86,10 @@ class Contender:
     def conv(self, case: ConvCase) -> Prepared:
         """Prepare a convolution."""
         raise NotImplementedError(f"{self.name} has no convolution")
+
+    def gradients(self, case: GradientCase) -> Prepared:
+        """Prepare the gradients of a convolution: a run returns those by input, weight and bias."""
+        raise NotImplementedError(f"{self.name} has no gradients")
 
     def pool(self, case: PoolCase) -> Prepared:
         """Prepare a pooling layer."""

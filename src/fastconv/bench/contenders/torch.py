@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 import fastconv as fc
 from fastconv._names import only
-from fastconv.bench.cases import ConvCase, NetworkCase, PoolCase
+from fastconv.bench.cases import ConvCase, GradientCase, NetworkCase, PoolCase
 from fastconv.bench.contenders._torch_graph import torch_module
 from fastconv.bench.contenders.base import Contender, Prepared
 
@@ -36,6 +36,7 @@ class Torch(Contender):
     """
 
     package = "torch"
+    trains = True
 
     def __init__(self, layout: str = "NCHW") -> None:
         self.name = {"NCHW": "torch NCHW", "NHWC": "torch channels_last"}[layout]
@@ -49,6 +50,17 @@ class Torch(Contender):
             return self._prepared(lambda: F.conv2d(x, *arguments))
         top, bottom, left, right = layer.sides
         return self._prepared(lambda: F.conv2d(F.pad(x, (left, right, top, bottom)), *arguments), "pad + conv2d")
+
+    def gradients(self, case: GradientCase) -> Prepared:
+        layer, images = case.layer, (case.input("NCHW"), case.weight, case.grad_output("NCHW"))
+        x, weight, grad = map(self._tensor, images)
+        padding = layer.symmetric_padding
+        if padding is None:
+            raise NotImplementedError("padding differs before and after an axis")
+        where = (layer.stride, padding, layer.dilation, False, [0, 0], layer.groups, [True, True, True])
+        return self._prepared(
+            lambda: torch.ops.aten.convolution_backward(grad, x, weight, [layer.out_channels], *where)
+        )
 
     def pool(self, case: PoolCase) -> Prepared:
         x, arguments = self._tensor(case.input("NCHW")), case.layer.arguments

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// taps.h - where weight gradients are written.
+#ifndef FC_GRAD_TAPS_H
+#define FC_GRAD_TAPS_H
+
+#include "core/plan.h"
+
+// Some taps of some input channels of one output channel: the channels lie side by side, `step` from tap to tap.
+typedef struct fc_tap_box {
+    const void *sums;
+    int64_t channel, channels;
+    int64_t first[FC_AXES], count[FC_AXES], step[FC_AXES];
+} fc_tap_box;
+
+// d_wei: of the output channel.
+void fc_store_taps(const fc_kernels *kernels, const fc_problem *problem, const fc_tap_box *box, void *d_wei);
+
+#endif
