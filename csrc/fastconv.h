@@ -43,7 +43,9 @@ enum { FC_MESSAGE = 160 };
     X(REDUCE, fc_reduce, reduce, dtype)                                                                                \
     X(NORM, fc_norm, norm, dtype)                                                                                      \
     X(LRN, fc_lrn, lrn, dtype)                                                                                         \
-    X(RESIZE, fc_resize, resize, dtype)
+    X(RESIZE, fc_resize, resize, dtype)                                                                                \
+    X(PRODUCT, fc_product, product, dtype)                                                                             \
+    X(RECURRENT, fc_recurrent, recurrent, dtype)
 
 typedef enum fc_family {
 #define FC_FAMILY(id, ...) FC_##id,
@@ -133,8 +135,8 @@ fc_algo_id fc_plan_algorithm(const fc_plan *plan);
 const char *fc_plan_form(const fc_plan *plan);    // which of its forms, in words; "" where it has but one
 size_t fc_plan_packed_bytes(const fc_plan *plan); // 0: weights are read where they lie
 uint64_t fc_plan_tag(const fc_plan *plan);        // plans with the same one pack the same weights to the same bytes
-double fc_plan_flops(const fc_plan *plan);        // of direct convolution, a multiply-add counting two; 0 of others
-double fc_plan_seconds(const fc_plan *plan);      // predicted, on one thread
+double fc_plan_flops(const fc_plan *plan);   // of direct sums of products, a multiply-add counting two; 0 without such
+double fc_plan_seconds(const fc_plan *plan); // predicted, on one thread
 
 // Packs weights (laid out by problem.wei) and bias ([groups * out_channels], or NULL) into memory of the caller, which
 // must be 64-byte aligned.  FC_BACKWARD_INPUT is a transposed convolution: its bias is [groups * in_channels].  For

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// problem.h - what can be asked for: convolutions, pooling, stencils, elementwise maps, reductions, norms and resizing, as
-// plain numbers.
+// problem.h - what can be asked for: convolutions, pooling, stencils, elementwise maps, reductions, norms, resizing, matrix
+// products and recurrent layers, as plain numbers.
 //
 // One equation covers every direction and every layout.  For each group g, image n, output channel o and output
 // position (d, h, w):
@@ -289,5 +289,33 @@ typedef struct fc_resize {
     fc_view src, dst; // group unused
     fc_resize_axis axis[FC_AXES];
 } fc_resize;
+
+// Matrix products (product/product.c) of pairs of matrices that a call hands over, src and other[0]:
+//
+//   dst[b, i, j] = sum over k of  src[b, i, k] * other[0][b, k, j]
+//
+// Strides are those of the pairs, the rows and the columns of each.  dst must not overlap what is read.
+typedef struct fc_product {
+    int32_t dtype;
+    int64_t pairs, rows, depth, columns;
+    int64_t src[3], other[3], dst[3];
+} fc_product;
+
+// Recurrent layers (recurrent/recurrent.c): with h and c the state of each of `batch` sequences, from step to step, x[t] of
+// src and r = the packed weights times h plus their bias,
+//
+//   FC_LSTM  i, o, f = sigmoid(x + r) and g = tanh(x + r), the four gates;  c = f * c + i * g;  h = o * tanh(c)
+//   FC_GRU   z, s = sigmoid(x + r) and n = tanh(x + s * r), the three gates;  h = (1 - z) * n + z * h
+//
+// All arrays are without gaps: src [directions][steps][batch][gates][hidden], weights [directions][gates * hidden][hidden],
+// other[0] the h before the first step and other[1] the c, [directions][batch][hidden]; and dst, the h of all steps,
+// [steps][directions][batch][hidden], of LSTM with the last c behind it, [directions][batch][hidden].
+typedef enum fc_recurrence { FC_LSTM = 0, FC_GRU, FC_RECURRENCES } fc_recurrence;
+
+typedef struct fc_recurrent {
+    int32_t dtype, kind;
+    int64_t steps, directions, batch, hidden;
+    int64_t backward; // of the bits of this number, those of the directions that go from the last step to the first
+} fc_recurrent;
 
 #endif

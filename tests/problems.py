@@ -433,6 +433,28 @@ def _kernel_rows() -> Iterator[Problem]:
             yield Problem((kernel + stride, width), 3, dice.one((17, 33)), (kernel, kernel), stride=(stride, stride))
 
 
+def _dilated() -> Iterator[Problem]:
+    """Phases of a dilation: ends of image and output between them, paddings that shift them, strides of whole steps."""
+    dice = _Dice(10)
+    for dilation in (2, 3, 5, 12):
+        for size in (1, dilation - 1, dilation, dilation + 1, 2 * dilation, 3 * dilation + 1, 26):
+            for kernel in ((3, 3), (2, 3), (1, 3), (3, 1), (5, 4)):
+                reach = dilation * (max(kernel) - 1)
+                groups = dice.one((1, 1, 2))
+                yield Problem(
+                    (size, dice.one((size, 25))),
+                    groups * dice.one((1, 3, 17)),
+                    groups * dice.one((1, 5, 33)),
+                    kernel,
+                    dice.one((1, 1, 2, 3)),
+                    dice.pair((1, 1, 1, 2, dilation, 2 * dilation)),
+                    tuple((dice.upto(reach), dice.upto(reach)) for _ in range(2)),
+                    (dilation, dice.one((dilation, dilation, 1, 4))),
+                    groups,
+                    **dice.epilogue(),
+                )
+
+
 def _winograd_chunks() -> Iterator[Problem]:
     """Channels on both sides of where Winograd's stages are fused on some machine; one chunk of tiles, and several."""
     dice = _Dice(9)
@@ -512,6 +534,7 @@ _FAMILIES = {
     "few_channels": (_few_channels, LARGEST, None),
     "kernel_rows": (_kernel_rows, 4 * LARGEST, None),
     "winograd_chunks": (_winograd_chunks, None, None),
+    "dilated": (_dilated, LARGEST, None),
     "general": (_general, LARGEST // 2, 500),
     "large": (_large, None, None),
     "layers": (_layers, None, None),

@@ -222,6 +222,59 @@ def test_control_flow_and_functions():
     assert "python" not in algorithms(net)
 
 
+def body(*nodes, out="r"):
+    return helper.make_graph(list(nodes), "body", [], [helper.make_empty_tensor_value_info(out)])
+
+
+def test_a_choice_by_sizes_is_none():
+    """What is chosen is fused; the other graph need not fit."""
+    w = array(4, 3, 1, 1)
+    fitting = body(node("Conv", "x,w", "c"), node("Relu", "c", "r"))
+    other = body(node("Reshape", "x,five", "f"), node("Neg", "f", "r"))
+    nodes = [
+        node("Shape", "x", "sizes"), node("Gather", "sizes,one", "channels"), node("Equal", "channels,three", "fits"),
+        helper.make_node("If", ["fits"], ["y"], "choice", then_branch=fitting, else_branch=other),
+    ]  # fmt: skip
+    constants = {"w": w, "one": np.int64(1), "three": np.int64(3), "five": ints([5, -1])}
+    net = fc.compile(model_of(nodes, {"x": (np.float32, ("n", "c", 4, 5))}, constants))
+    for n in (2, 1):
+        x = array(n, 3, 4, 5)
+        assert max_error(net(x), np.maximum(fc.conv2d(x, w), 0)) < 1e-5
+        assert [row.operator for row in net.summary()] == ["conv"]
+    x = array(1, 2, 4, 5)
+    assert np.array_equal(net(x), -x.reshape(5, -1))
+
+
+def test_choices_by_numbers():
+    """Of a condition that is computed, and of one within one; each answer has a network of its own."""
+    inner = helper.make_node(
+        "If",
+        ["high"],
+        ["r"],
+        "inner",
+        then_branch=body(node("Exp", "y", "q"), out="q"),
+        else_branch=body(node("Neg", "y", "q"), out="q"),
+    )
+    outer = helper.make_node(
+        "If", ["low"], ["z"], "outer", then_branch=body(node("Abs", "x", "r")), else_branch=body(inner)
+    )
+    nodes = [
+        node("Relu", "x", "y"), node("ReduceMax", "x", "most", keepdims=0),
+        node("Less", "most,one", "low"), node("Greater", "most,two", "high"), outer, node("Add", "z,x", "sum"),
+    ]  # fmt: skip
+    net = fc.compile(
+        model_of(nodes, {"x": (np.float32, (2, "n"))}, {"one": np.float32(1), "two": np.float32(2)}, ("sum", "y"))
+    )
+    again = pickle.loads(pickle.dumps(net))
+    for most, function in ((0.5, np.abs), (3, lambda x: np.exp(np.maximum(x, 0))), (1.5, lambda x: -np.maximum(x, 0))):
+        for n in (3, 5):
+            x = np.minimum(array(2, n), 0)
+            x[1, 2] = most
+            for found in (net(x), again(x)):
+                assert max_error(found[0], function(x) + x) < 1e-6
+                assert np.array_equal(found[1], np.maximum(x, 0))
+
+
 # --- errors -----------------------------------------------------------------------------------------
 
 

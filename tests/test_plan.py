@@ -361,9 +361,18 @@ class TestChoice:
             ((1, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
             ((1, 128, 56, 56), (128, 128, 3, 3), {"stride": 2, "padding": 1}),
             ((1, 3, 227, 227), (96, 3, 11, 11), {"stride": 4}),
-            ((1, 64, 56, 56), (64, 64, 3, 3), {"padding": 2, "dilation": 2}),
         ):
             assert first(shape, kernels, layout, **options) in ("direct", "im2col")
+
+    def test_a_dilation_is_as_good_as_none(self, layout):
+        for dilation in (2, 4):
+            options = {"padding": dilation, "dilation": dilation}
+            assert first((1, 64, 56, 56), (64, 64, 3, 3), layout, **options).startswith("winograd")
+            assert first((1, 64, 56, 56), (64, 64, 3, 3), layout, **options, precision="strict") in ("direct", "im2col")
+
+    def test_a_column_is_as_good_as_a_row(self, layout):
+        for size in ((1000, 1), (56, 56)):
+            assert first((1, 64, *size), (128, 64, 3, 1), layout).startswith("winograd")
 
     def test_loops_are_for_what_nothing_else_is_worth(self, layout):
         for layer in LAYERS:

@@ -77,7 +77,7 @@ static fc_split split_of(const fc_problem *p, int64_t tile, int scale) {
         const int whole = tile > 1 || live(a) == 1 || image >= a->out >> scale;
         split.length[i] = whole ? a->out : image << scale;
         split.positions[i] = a->out;
-        split.step[i] = split.tap_step[i] = 1;
+        split.step[i] = split.tap_step[i] = split.src_step[i] = 1;
         const bands b = bands_of(a, split.length[i], tile);
         split.kinds[i] = kinds_of(&b);
     }

@@ -231,9 +231,12 @@ static int64_t divisor_from(int64_t all, int64_t wanted) {
 // strips are wide; all rows where bands would be too few, or would read more weights than pixels.
 static int64_t band_rows(const fc_problem *p, const blocks *b, const fc_kind *kind) {
     const fc_axis *a = &p->axis[b->axis];
-    const int64_t tile = kind->rows, wide = kind->traits & FC_WIDE_TASKS ? 2 : 1;
+    // Tiles of a dilated convolution are tiles of its phases (conv/dilated.c).
+    const int64_t phases = a->kernel > 1 && kind->rows > 1 ? a->dilation : 1;
+    const int64_t tile = phases > a->out ? a->out : kind->rows * phases, wide = kind->traits & FC_WIDE_TASKS ? 2 : 1;
     const int64_t per_row = b->src_planes * b->src_row * a->stride + b->dst_planes * b->dst_row;
-    const int64_t weights = p->groups * fc_weights(p) * (tile > 1 ? (tile + 2) * (tile + 2) : 9) / 9;
+    const int64_t points = kind->rows > 1 ? kind->rows + 2 : 3;
+    const int64_t weights = p->groups * fc_weights(p) * points * points / 9;
     const int64_t wanted = fc_max(wide * FC_BLOCK_ELEMENTS, weights / 4);
     const int64_t rows = tile * fc_max(1, (wanted + per_row * tile / 2) / (per_row * tile));
     const int64_t in_rows = (rows - 1) * a->stride + (a->kernel - 1) * a->dilation + 1;

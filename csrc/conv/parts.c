@@ -10,6 +10,21 @@
 
 typedef fc_status (*visit_fn)(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count);
 
+fc_series fc_whole_series(const fc_split *split, int axis, int64_t index) {
+    return (fc_series){.axis = split->whole.axis[axis], .count = index == 0};
+}
+
+// Parts along one axis that have the same weights, and so are the images of a batch.
+static void join_images(const fc_split *split, fc_problem *part, fc_series series[FC_AXES]) {
+    int most = 0;
+    for (int i = 1; i < FC_AXES; i++)
+        if (series[i].count > series[most].count) most = i;
+    part->batch = series[most].count;
+    part->src.outer = series[most].from_step * split->whole.src.axis[most];
+    part->dst.outer = series[most].at_step * split->whole.dst.axis[most];
+    series[most].count = 1;
+}
+
 // Visits the different problems, each with how many parts it stands for.  Of an axis with more than `sample` kinds of
 // series those visited stand for their neighbours too.
 static fc_status visit(const fc_split *split, int64_t sample, visit_fn fn, void *context) {
@@ -26,9 +41,14 @@ static fc_status visit(const fc_split *split, int64_t sample, visit_fn fn, void 
         for (int i = 0; i < FC_AXES && count > 0; i++) {
             series[i] = split->series(split, i, index[i] / 4 * skip[i] * 4 + index[i] % 4);
             part.axis[i] = series[i].axis;
+            part.src.axis[i] *= split->src_step[i];
             part.wei.axis[i] *= split->tap_step[i];
             part.dst.axis[i] *= split->step[i];
             count *= (double)(series[i].count * skip[i]);
+        }
+        if (count > 0 && split->one_kernel && part.batch == 1) {
+            join_images(split, &part, series);
+            count /= (double)part.batch;
         }
         const fc_status status = count > 0 ? fn(context, &part, series, count) : FC_OK;
         if (status != FC_OK) return status;
@@ -39,11 +59,17 @@ static fc_status visit(const fc_split *split, int64_t sample, visit_fn fn, void 
 // ------------------------------------------------------------------------------------------------------------ asking
 
 typedef struct asking {
+    const fc_split *split;
     fc_ask_fn ask;
     const fc_options *options;
     fc_verdict sum;
     double written; // positions
 } asking;
+
+// Of one image of the whole.
+static double written_by(const fc_problem *part, const fc_problem *whole) {
+    return (double)fc_positions(part) * (double)part->batch / (double)fc_max(1, whole->batch);
+}
 
 static fc_status ask_part(void *context, const fc_problem *part, const fc_series series[FC_AXES], double count) {
     (void)series;
@@ -54,8 +80,8 @@ static fc_status ask_part(void *context, const fc_problem *part, const fc_series
         return FC_UNSUPPORTED;
     }
     a->sum.cost += count * v.cost;
-    a->sum.packing += count * v.packing;
-    a->written += count * (double)fc_positions(part);
+    a->sum.packing = a->split->one_kernel ? fmax(a->sum.packing, v.packing) : a->sum.packing + count * v.packing;
+    a->written += count * written_by(part, &a->split->whole);
     return FC_OK;
 }
 
@@ -64,7 +90,7 @@ static double positions_of(const fc_split *split) {
 }
 
 fc_verdict fc_parts_ask(const fc_split *split, fc_ask_fn ask, const fc_options *options) {
-    asking a = {.ask = ask, .options = options};
+    asking a = {.split = split, .ask = ask, .options = options};
     if (visit(split, split->sample, ask_part, &a) != FC_OK) return a.sum;
     const fc_problem *p = &split->whole;
     const double channels = (double)p->batch * (double)p->groups * (double)p->out_channels;
@@ -75,10 +101,11 @@ fc_verdict fc_parts_ask(const fc_split *split, fc_ask_fn ask, const fc_options *
 
 // ------------------------------------------------------------------------------------------------------------ layout
 
-// The parts that share plan->parts[i].plan, and the first of their packed weights.
+// The parts that share plan->parts[i].plan, and how many times its weights are packed for them: for each part, once for
+// all, or not at all, where they lie as an earlier plan's.
 typedef struct group {
     fc_series series[FC_AXES];
-    int64_t first, count;
+    int64_t first, count, packs;
 } group;
 
 // The state of a plan.  Behind the groups, where not all is covered, a byte for each position along each axis tells
@@ -107,6 +134,7 @@ static size_t part_bytes(const fc_plan *part) {
 
 typedef struct making {
     fc_plan *plan;
+    const fc_split *split;
     const fc_request *request;
     const fc_options *options;
     char *message;
@@ -117,7 +145,7 @@ static fc_status count_part(void *context, const fc_problem *part, const fc_seri
     (void)series;
     making *m = context;
     m->plan->part_count++;
-    m->written += count * (double)fc_positions(part);
+    m->written += count * written_by(part, &m->split->whole);
     return FC_OK;
 }
 
@@ -134,8 +162,14 @@ static fc_status make_part(void *context, const fc_problem *part, const fc_serie
     g->first = s->count;
     g->count = series[0].count * series[1].count * series[2].count;
     s->count += g->count;
+    g->packs = m->split->one_kernel ? 1 : g->count;
     made->packed = plan->packed_bytes;
-    plan->packed_bytes += (size_t)g->count * part_bytes(made->plan);
+    for (int64_t i = 0; m->split->one_kernel && i + 1 < plan->part_count; i++)
+        if (plan->parts[i].plan->tag == made->plan->tag) {
+            made->packed = plan->parts[i].packed;
+            g->packs = 0;
+        }
+    plan->packed_bytes += (size_t)g->packs * part_bytes(made->plan);
     if (count * made->plan->seconds > m->longest) {
         m->longest = count * made->plan->seconds;
         plan->id = made->plan->id;
@@ -168,7 +202,7 @@ static uint64_t weights_tag(const fc_plan *plan) {
 fc_status fc_parts_layout(fc_plan *plan, const fc_split *split, const fc_request *r, const fc_options *options,
                           char message[FC_MESSAGE]) {
     const int64_t all = INT64_MAX / 2;
-    making m = {.plan = plan, .request = r, .options = options, .message = message};
+    making m = {.plan = plan, .split = split, .request = r, .options = options, .message = message};
     (void)visit(split, all, count_part, &m);
     const int64_t groups = plan->part_count;
     const int filled = m.written < positions_of(split);
@@ -193,17 +227,19 @@ fc_status fc_parts_layout(fc_plan *plan, const fc_split *split, const fc_request
 
 // Where one of the parts that share a plan lies: elements, and bytes of its packed weights.
 typedef struct place {
-    int64_t wei, dst, packed;
+    int64_t src, wei, dst, packed;
 } place;
 
 static place place_of(const fc_plan *plan, int64_t group_index, int64_t index) {
     const parts *s = parts_of(plan);
     const group *g = &s->groups[group_index];
     const fc_part *part = &plan->parts[group_index];
-    place at = {.packed = (int64_t)(part->packed + (size_t)index * part_bytes(part->plan))};
+    place at = {.packed = (int64_t)part->packed};
+    if (g->packs > 1) at.packed += index * (int64_t)part_bytes(part->plan);
     for (int i = FC_AXES - 1; i >= 0; index /= g->series[i].count, i--) {
         const fc_series *series = &g->series[i];
         const int64_t j = index % series->count;
+        at.src += (series->from + j * series->from_step) * s->whole.src.axis[i];
         at.wei += (series->tap + j * series->tap_step) * s->whole.wei.axis[i];
         at.dst += (series->at + j * series->at_step) * s->whole.dst.axis[i];
     }
@@ -216,7 +252,7 @@ fc_status fc_parts_pack(const fc_plan *plan, const void *wei, const void *bias, 
         else memset(packed, 0, bias_bytes(plan));
     }
     for (int64_t i = 0; i < plan->part_count; i++)
-        for (int64_t j = 0; j < parts_of(plan)->groups[i].count; j++) {
+        for (int64_t j = 0; j < parts_of(plan)->groups[i].packs; j++) {
             const fc_plan *part = plan->parts[i].plan;
             const place at = place_of(plan, i, j);
             const void *first = fc_at(wei, at.wei, part->problem.types.weight);
@@ -289,11 +325,13 @@ enum { FC_FEW = 16, FC_SHARES = 16 };
 // Parts write disjoint elements, and so run side by side.  Where they need no scratch, tasks of the same number run
 // together: the phases of a stride write the same lines of dst, and read the same rows of src.
 static void side_by_side(const fc_plan *plan, int threads, fc_list *list) {
-    const int64_t element = fc_bytes(parts_of(plan)->whole.types.destination);
+    const fc_types types = parts_of(plan)->whole.types;
+    const int64_t source = fc_bytes(types.source), element = fc_bytes(types.destination);
     const fc_places at = list->at;
     for (int64_t i = 0; i < plan->part_count; i++)
         for (int64_t j = 0; j < parts_of(plan)->groups[i].count; j++) {
             const place part = place_of(plan, i, j);
+            list->at.src = fc_behind(at.src, part.src * source);
             list->at.wei = fc_behind(at.wei, part.packed);
             list->at.dst = fc_behind(at.dst, part.dst * element);
             list->at.residual = fc_behind(at.residual, part.dst * element);
@@ -313,11 +351,12 @@ static void share_task(const fc_stage *stage, fc_call *call, int64_t task, int t
     const fc_plan *plan = stage->plan;
     const parts *s = parts_of(plan);
     const shares *shares = stage->context;
-    const int64_t element = fc_bytes(s->whole.types.destination), end = (task + 1) * s->count / shares->count;
+    const int64_t source = fc_bytes(s->whole.types.source), element = fc_bytes(s->whole.types.destination);
+    const int64_t end = (task + 1) * s->count / shares->count;
     for (int64_t at = task * s->count / shares->count, i = 0; at < end && !fc_must_stop(); at++) {
         while (at >= s->groups[i].first + s->groups[i].count) i++;
         const place part = place_of(plan, i, at - s->groups[i].first);
-        const fc_operands operands = {.src = fc_operand(call, stage->at.src),
+        const fc_operands operands = {.src = fc_operand(call, fc_behind(stage->at.src, part.src * source)),
                                       .wei = fc_operand(call, fc_behind(stage->at.wei, part.packed)),
                                       .residual = fc_operand(call, fc_behind(stage->at.residual, part.dst * element)),
                                       .dst = fc_operand(call, fc_behind(stage->at.dst, part.dst * element))};

@@ -6,11 +6,11 @@
 
 #include "core/plan.h"
 
-// Parts along one axis that are the same problem: of each the first tap and the first position of dst.
+// Parts along one axis that are the same problem: of each the first tap, and the first positions of src and of dst.
 typedef struct fc_series {
     fc_axis axis;
     int64_t count; // may be 0
-    int64_t tap, tap_step, at, at_step;
+    int64_t tap, tap_step, from, from_step, at, at_step;
 } fc_series;
 
 // How a problem falls apart.  One series along each axis makes count * count * count parts, which have taps and write
@@ -19,11 +19,16 @@ typedef struct fc_split {
     fc_problem whole; // a forward problem; of its axes only what `series` goes by
     int64_t positions[FC_AXES];
     int64_t step[FC_AXES], tap_step[FC_AXES]; // of a part: from output to output, and from tap to tap
+    int64_t src_step[FC_AXES];                // and from input to input
+    int one_kernel;                           // every part has all the weights: they are packed but once
     int64_t kinds[FC_AXES];                   // fours of series
     int64_t sample;                           // of an axis' kinds, as many as an estimate looks at
     int64_t length[FC_AXES], tile;            // of bands (conv/bands.c)
     fc_series (*series)(const struct fc_split *split, int axis, int64_t index);
 } fc_split;
+
+// Of an axis that does not fall apart.
+fc_series fc_whole_series(const fc_split *split, int axis, int64_t index);
 
 static inline int64_t fc_gcd(int64_t a, int64_t b) {
     while (b) {

@@ -24,7 +24,14 @@ size_t fc_plan_packed_bytes(const fc_plan *plan) { return plan->packed_bytes; }
 
 uint64_t fc_plan_tag(const fc_plan *plan) { return plan->tag; }
 
-double fc_plan_flops(const fc_plan *plan) { return plan->family == FC_CONV ? 2 * fc_macs(&plan->problem) : 0; }
+double fc_plan_flops(const fc_plan *plan) {
+    if (plan->family == FC_CONV) return 2 * fc_macs(&plan->problem);
+    const fc_recurrent *r = &plan->recurrent;
+    const double times = plan->family == FC_PRODUCT     ? 1
+                         : plan->family == FC_RECURRENT ? (double)r->steps * (double)r->directions
+                                                        : 0;
+    return times > 0 ? times * fc_plan_flops(plan->parts->plan) : 0;
+}
 
 double fc_plan_seconds(const fc_plan *plan) { return plan->seconds; }
 

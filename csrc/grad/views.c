@@ -82,18 +82,15 @@ static fc_split input_split(const fc_problem *p) {
         split.positions[i] = p->axis[i].in;
         split.step[i] = p->axis[i].stride;
         split.tap_step[i] = -phases.period;
+        split.src_step[i] = 1;
         split.kinds[i] = phases.kinds;
     }
     return split;
 }
 
-static fc_series whole_series(const fc_split *split, int axis, int64_t index) {
-    return (fc_series){.axis = split->whole.axis[axis], .count = index == 0};
-}
-
 // One part; none where there are no images to sum over.
 static fc_split weight_split(const fc_problem *p) {
-    fc_split split = {.whole = *p, .sample = 1, .series = whole_series};
+    fc_split split = {.whole = *p, .sample = 1, .series = fc_whole_series};
     fc_problem *whole = &split.whole;
     whole->batch = p->in_channels;
     whole->in_channels = p->batch;
@@ -111,7 +108,7 @@ static fc_split weight_split(const fc_problem *p) {
         const fc_axis *a = &p->axis[i];
         whole->axis[i] = (fc_axis){a->in, a->kernel, a->out, a->dilation, a->stride, a->pad};
         split.positions[i] = a->kernel;
-        split.step[i] = split.tap_step[i] = 1;
+        split.step[i] = split.tap_step[i] = split.src_step[i] = 1;
         split.kinds[i] = p->batch > 0;
     }
     return split;

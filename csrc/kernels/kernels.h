@@ -193,6 +193,15 @@ typedef struct fc_map_rows {
     fc_map_operand x, y, z;
 } fc_map_rows;
 
+// One step of a recurrent layer (problem.h has its equations) of `count` sequences: input and product are [count][gates]
+// [hidden], the others [count][hidden]; memory, of LSTM, is c before and after.
+typedef struct fc_cells {
+    fc_recurrence kind;
+    int64_t count, hidden;
+    const void *input, *product, *last;
+    void *memory, *dst;
+} fc_cells;
+
 // A rectangle of elements copied from anywhere to anywhere, which do not overlap.  All strides are elements.
 typedef struct fc_rectangle {
     const void *src;
@@ -202,6 +211,7 @@ typedef struct fc_rectangle {
 } fc_rectangle;
 
 typedef void fc_map_rows_fn(const fc_map_rows *work);
+typedef void fc_cells_fn(const fc_cells *work);
 typedef void fc_rectangle_fn(const fc_rectangle *work);
 // An activation other than a clamp, in place: `count` elements, `step` apart.
 typedef void fc_map_fn(fc_activation activation, void *data, int64_t count, int64_t step);

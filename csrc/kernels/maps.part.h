@@ -8,4 +8,5 @@
 #include "kernels/map.tmpl.c"
 #include "kernels/map_rows.tmpl.c"
 #include "kernels/rectangle.tmpl.c"
+#include "kernels/recurrent.tmpl.c"
 #include "kernels/resize.tmpl.c"

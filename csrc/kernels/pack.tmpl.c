@@ -17,6 +17,14 @@ void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *
         else FC_NAME(transposed)(out, pitch, NULL, in, o->view.outer, rows, k1 - k0); // a loop of its own
         return;
     }
+    if (o->view.outer == 1 && per_channel == 1) { // each k lies in memory as it is wanted
+        const T *in = (const T *)weights + first + k0 * o->view.channel;
+        for (int64_t k = k0; k < k1; k++, in += o->view.channel, out += pitch) {
+            for (int64_t i = 0; i < rows; i++) out[i] = in[i];
+            for (int64_t i = rows; i < pitch; i++) out[i] = 0;
+        }
+        return;
+    }
     int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
     for (int64_t k = k0; k < k1; block++, rest = 0) {
         const int64_t c0 = block * o->block, size = o->channels - c0 < o->block ? o->channels - c0 : o->block;

@@ -122,6 +122,15 @@ cdef extern from "fastconv.h" nogil:
         int64_t batch, channels
         fc_view src, dst
         fc_resize_axis axis[3]
+    ctypedef struct fc_product:
+        int32_t dtype
+        int64_t pairs, rows, depth, columns
+        int64_t src[3]
+        int64_t other[3]
+        int64_t dst[3]
+    ctypedef struct fc_recurrent:
+        int32_t dtype, kind
+        int64_t steps, directions, batch, hidden, backward
     ctypedef enum fc_family:
         FC_CONV
         FC_POOL
@@ -131,6 +140,8 @@ cdef extern from "fastconv.h" nogil:
         FC_NORM
         FC_LRN
         FC_RESIZE
+        FC_PRODUCT
+        FC_RECURRENT
     ctypedef struct fc_op:
         fc_family family
         const void *problem

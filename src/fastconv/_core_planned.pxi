@@ -65,6 +65,7 @@ cdef class Planned(Prepared):
     cdef fc_plan *plan
     cdef readonly double seconds  #: predicted, on one thread of a nominal machine
     cdef readonly size_t packed_bytes
+    cdef readonly double flops  #: of sums of products
 
     def __dealloc__(self):
         fc_plan_destroy(self.plan)
@@ -73,6 +74,7 @@ cdef class Planned(Prepared):
         """Takes over a plan."""
         self.plan = plan
         self.seconds, self.packed_bytes = fc_plan_seconds(plan), fc_plan_packed_bytes(plan)
+        self.flops = fc_plan_flops(plan)
         return 0
 
     def workspace_bytes(self, int threads):

@@ -60,7 +60,6 @@ cdef class Plan(Planned):
     """A planned problem. ``fields`` are those of fc_problem; src, wei and dst the arrays' layouts."""
     cdef Layout src, wei, dst
     cdef object dtype
-    cdef readonly double flops
     cdef readonly uint64_t tag
     cdef readonly int algorithm
 
@@ -71,7 +70,6 @@ cdef class Plan(Planned):
         cdef fc_options options = options_of(isa, None, algorithm, strict, once, batch_invariant, costs)
         self.hold(planned(FC_CONV, &problem, &options))
         self.src, self.wei, self.dst, self.dtype = src, wei, dst, dtype
-        self.flops = fc_plan_flops(self.plan)
         self.tag = fc_plan_tag(self.plan)
         self.algorithm = fc_plan_algorithm(self.plan)
 

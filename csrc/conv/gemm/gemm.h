@@ -110,8 +110,10 @@ size_t fc_gemm_bias_bytes(const fc_plan *plan);
 // ------------------------------------------------------------------------------------------------- verbs of the kinds
 
 fc_status fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads); // pack.c
-void fc_gemm_stages(const fc_plan *plan, int threads, fc_list *list);                                      // loop.c
-const char *fc_gemm_form(const fc_plan *plan);                                                             // layout.c
+// Within a call instead: a stage that packs the weights at list->at.other[0], without a bias, to list->at.wei.
+void fc_gemm_pack_stage(const fc_plan *plan, fc_list *list);          // pack.c
+void fc_gemm_stages(const fc_plan *plan, int threads, fc_list *list); // loop.c
+const char *fc_gemm_form(const fc_plan *plan);                        // layout.c
 
 // ------------------------------------------------------------------------------------------------------------- split.c
 

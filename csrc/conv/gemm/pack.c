@@ -93,3 +93,16 @@ fc_status fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, v
     } else fc_parallel(p->groups * g->blocks * g->out_tiles, worthwhile, pack_task, &job);
     return FC_OK;
 }
+
+static void stage_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    char *packed = fc_operand(call, stage->at.wei);
+    const size_t bias = fc_gemm_bias_bytes(stage->plan);
+    const pack_job job = {.plan = stage->plan, .wei = fc_operand(call, stage->at.other[0]), .weights = packed + bias};
+    if (task == 0) memset(packed, 0, bias);
+    pack_task((void *)&job, task, thread);
+}
+
+void fc_gemm_pack_stage(const fc_plan *plan, fc_list *list) {
+    const fc_gemm *g = fc_gemm_of(plan);
+    fc_list_stage(list, plan, stage_task, plan->problem.groups * g->blocks * g->out_tiles, NULL);
+}

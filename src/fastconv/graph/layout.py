@@ -90,10 +90,12 @@ class _Assignment:
 
     def cost(self, node: Node, orders: dict[Value, bool]) -> float:
         """Predicted seconds of what depends on an order."""
+        if node.op == "transpose":
+            return self.transposed(node, orders)
         if node.op != "conv":  # in order, or a copy
             return sum(
                 _COPY * self.types[v].nbytes
-                for v in node.given()
+                for v in (*node.given(), *node.outputs)
                 if v in self.parent and orders[self.find(v)] and _has_order(self.types[v].shape)
             )
         x, y = node.inputs[0], node.output
@@ -104,6 +106,16 @@ class _Assignment:
         if key not in self.costs:
             self.costs[key] = self.convolution(node, read, written)
         return self.costs[key]
+
+    def transposed(self, node: Node, orders: dict[Value, bool]) -> float:
+        """Nothing is moved; who takes the result to lie otherwise than it does has to copy it."""
+        x, y = node.inputs[0], node.output
+        if y not in self.parent or not _has_order(self.types[y].shape):
+            return 0.0
+        rank, order = len(self.types[y].shape), tuple(node.attributes["order"])
+        read = x in self.parent and orders[self.find(x)]
+        is_last = not read and order == (0, rank - 1, *range(1, rank - 1))
+        return _COPY * self.types[y].nbytes if orders[self.find(y)] != is_last else 0.0
 
     def convolution(self, node: Node, read: bool, written: bool) -> float:
         x, weight = self.types[node.inputs[0]], self.types[node.inputs[1]]  # type: ignore[index]

@@ -96,7 +96,7 @@ class Listing:
         last: dict[Value, bool],
         places: dict[Value, tuple[Value, int, int]],
         options: Options,
-        pack: Callable[[_core.Plan, Constant, tuple[int, ...], Constant | None], _core.Packed],
+        pack: Callable[[_core.Plan | _core.Recurrent, Constant, tuple[int, ...], Constant | None], _core.Packed],
     ) -> None:
         self.graph, self.types, self.options = graph, types, options
         self.steps: list[Step] = []
@@ -199,9 +199,8 @@ class Listing:
         """A plan that the core runs. ``in_place``: an operand that ``dst`` may be written over."""
         reads = [src, *([] if residual is None else [residual]), *others]
         operands = {"src": src, "wei": wei, "residual": residual, "dst": dst, "others": tuple(others)}
-        flops = plan.flops if isinstance(plan, _core.Plan) else 0.0
         over = None if in_place is None else (in_place, dst)
-        self._append(Step(node.name, node.op, plan, reads, [dst], operands, None, over, flops), node)
+        self._append(Step(node.name, node.op, plan, reads, [dst], operands, None, over, plan.flops), node)
 
     def _append(self, step: Step, node: Node) -> None:
         """A step that computes a node, or a part of it."""
@@ -219,7 +218,17 @@ class Listing:
             fields, "auto", o.strict, False, o.batch_invariant, read, (weight, steps), written, x.dtype
         )
 
-    def packed(self, plan: _core.Plan, weight: Constant, shape: tuple[int, ...], bias: Constant | None) -> Buffer:
+    def without_gaps(self, node: Node, view: View) -> View:
+        """The view, or a copy of it, without gaps."""
+        if view.strides == dense(view.shape):
+            return view
+        copy = self.scratch(view.type, dense(view.shape), node.name)
+        self.elementwise(node, (), view, (), copy)
+        return copy
+
+    def packed(
+        self, plan: _core.Plan | _core.Recurrent, weight: Constant, shape: tuple[int, ...], bias: Constant | None
+    ) -> Buffer:
         packed = self._pack(plan, weight, shape, bias)
         return Buffer(packed.nbytes, "weights", array=packed)
 

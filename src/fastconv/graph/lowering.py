@@ -15,6 +15,7 @@ from fastconv.graph.folding import folded
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import Listing, Options, Step
 from fastconv.graph.operators import OPERATORS
+from fastconv.graph.operators.choice import branch_of
 from fastconv.graph.operators.foreign import DependsOnNumbers
 from fastconv.graph.operators.shape import sizes
 from fastconv.graph.views import Type
@@ -65,9 +66,10 @@ def specialise(graph: Graph, inputs: Sequence[Type]) -> Graph:
     """The graph as it is for inputs of these types: sizes are numbers, and what is computed from those is, too.
 
     A step in Python whose inputs have become constants is asked whether it is a node of the graph by now
-    (``call.translated``). A graph that asks for no sizes and has no such step is returned as it is.
+    (``call.translated``), and of a choice whose condition has become one the chosen graph remains. A graph that asks
+    for no sizes and has no such nodes is returned as it is.
     """
-    if not any(node.op == "shape" or _may_be_another(node) for node in graph.nodes):
+    if not any(node.op in ("shape", "choice") or _may_be_another(node) for node in graph.nodes):
         return graph
     made = Graph(graph.name)
     made.output_names, made.output_dtypes = list(graph.output_names), list(graph.output_dtypes)
@@ -98,6 +100,9 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
     for value in reads:
         if value.constant is not None:
             types[value] = Type(value.constant.shape, value.constant.dtype)
+    condition = given[0] if node.op == "choice" else None
+    if condition is not None and condition.constant is not None:
+        return _chosen(graph, branch_of(node, condition.constant.array()), given[1:], types)
     if any(value not in types for value in reads):
         return graph.adopt(node, given).outputs  # of something that has to run first
     if _may_be_another(node):
@@ -106,11 +111,7 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
         others = node.attributes["call"].translated(graph, reads, known)
         if others is not None:
             added, graph.nodes[start:] = graph.nodes[start:], []
-            found: dict[Value, Value] = {}
-            for other in added:
-                inputs = [None if v is None else found.get(v, v) for v in other.inputs]
-                found.update(zip(other.outputs, _specialised(graph, other, inputs, types), strict=True))
-            return [found.get(v, v) for v in others]
+            return _all_of(graph, added, {}, others, types)
     constants = [sizes(node, types[reads[0]].shape)] if node.op == "shape" else folded(node, given)
     if constants is not None:
         return [graph.computed(array, value.name) for array, value in zip(constants, node.outputs, strict=True)]
@@ -119,6 +120,21 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
         found_types = OPERATORS[node.op].infer(copy, [None if v is None else types[v] for v in given])
         types.update(zip(copy.outputs, found_types, strict=True))
     return copy.outputs
+
+
+def _chosen(graph: Graph, branch: Graph, given: Sequence[Value | None], types: dict[Value, Type]) -> Sequence[Value]:
+    found = {inner: outer for inner, outer in zip(branch.inputs, given, strict=True) if outer is not None}
+    return _all_of(graph, branch.nodes, found, branch.outputs, types)
+
+
+def _all_of(
+    graph: Graph, nodes: Sequence[Node], found: dict[Value, Value], wanted: Sequence[Value], types: dict[Value, Type]
+) -> Sequence[Value]:
+    """Nodes of elsewhere, where ``found`` says what some values are here; those that are wanted."""
+    for node in nodes:
+        inputs = [None if v is None else found.get(v, v) for v in node.inputs]
+        found.update(zip(node.outputs, _specialised(graph, node, inputs, types), strict=True))
+    return [found.get(v, v) for v in wanted]
 
 
 def lower(graph: Graph, types: dict[Value, Type], options: Options, pack: Any) -> list[Step]:

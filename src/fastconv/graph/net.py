@@ -241,8 +241,7 @@ class CompiledNet:
             if program is None:
                 program = Program(self.graph, types, self._options, self._pack)
                 if program.later is not None:
-                    rest = CompiledNet(program.later.graph, self._options, self._threads, False, self._room)
-                    program.later.run = rest._run_any
+                    program.later.compiled = self._rest
                 self._programs[types] = program
                 while len(self._programs) > self._room:
                     self._programs.popitem(last=False)
@@ -251,7 +250,13 @@ class CompiledNet:
                 self._programs.move_to_end(types)
             return program
 
-    def _pack(self, plan: _core.Plan, weight: Constant, shape: tuple[int, ...], bias: Constant | None) -> _core.Packed:
+    def _rest(self, graph: Graph) -> Any:
+        """What runs a graph that comes later."""
+        return CompiledNet(graph, self._options, self._threads, False, self._room)._run_any
+
+    def _pack(
+        self, plan: _core.Plan | _core.Recurrent, weight: Constant, shape: tuple[int, ...], bias: Constant | None
+    ) -> _core.Packed:
         """Packed weights, which all plans that read them in one order share."""
         key = (id(weight), id(bias), plan.tag)
         packed = self._packed.get(key)

@@ -122,7 +122,7 @@ class Program:
         graph, types = special, infer(special, inputs)
         graph, self.later = split(graph, types)
         if self.later is not None and options.last:
-            name = self.later.nodes[0].name
+            name = self.later.name
             raise NotImplementedError(
                 f"the shape of what node {name!r} returns depends on numbers; such a network has its channels first"
             )
@@ -140,8 +140,7 @@ class Program:
         for step in self.steps:
             for view in (*step.reads, *step.writes):
                 root = view.buffer.root()
-                within = view.byte_offset >= 0 and view.reaches() <= view.buffer.nbytes
-                within = within and min(view.strides, default=0) >= 0
+                within = view.begins() >= 0 and view.reaches() <= view.buffer.nbytes
                 if not within or not (root.is_external or root.offset + root.nbytes <= self.arena_bytes):
                     raise RuntimeError(f"node {step.name!r} ({step.op}) would reach beyond its memory: {view}")
 

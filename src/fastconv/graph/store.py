@@ -34,6 +34,9 @@ def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str
     if foreign:
         said = f"nodes {', '.join(foreign)} call" if len(foreign) > 1 else f"node {foreign[0]} calls"
         raise ValueError(f"{said} Python, which cannot be saved")
+    for node in graph.nodes:
+        if node.op == "choice":
+            raise ValueError(f"node {node.name!r} chooses between two graphs, which cannot be saved")
     numbers: dict[Value, int] = {}
     arrays: dict[str, np.ndarray] = {}
     constants = []
@@ -116,7 +119,7 @@ def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph
         values.append(graph.constant(arrays[key], key))
     for entry in described["nodes"]:
         op, name = entry["op"], str(entry["name"])
-        if op != _WAITING and (op not in OPERATORS or op == "python"):
+        if op != _WAITING and (op not in OPERATORS or op in ("python", "choice")):
             raise ValueError(f"node {name!r} is of an unknown operator, {op!r}")
         inputs = [None if i is None else values[_index(i, values)] for i in entry["inputs"]]
         if op == _WAITING:

@@ -81,6 +81,13 @@ class View(NamedTuple):
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         return self._replace(offset=self.offset + start * self.strides[axis], shape=shape)
 
+    def stepped(self, axis: int, part: range) -> View:
+        """These elements of an axis."""
+        shape = (*self.shape[:axis], len(part), *self.shape[axis + 1 :])
+        strides = (*self.strides[:axis], part.step * self.strides[axis], *self.strides[axis + 1 :])
+        start = part.start * self.strides[axis] if len(part) else 0
+        return self._replace(offset=self.offset + start, shape=shape, strides=strides)
+
     def transposed(self, order: tuple[int, ...]) -> View:
         return self._replace(shape=tuple(self.shape[i] for i in order), strides=tuple(self.strides[i] for i in order))
 
@@ -88,8 +95,15 @@ class View(NamedTuple):
         """Bytes from the buffer's start to behind the last element."""
         if 0 in self.shape:
             return 0
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        last = self.offset + sum((n - 1) * max(s, 0) for n, s in zip(self.shape, self.strides, strict=True))
         return (last + 1) * self.dtype.itemsize
+
+    def begins(self) -> int:
+        """Bytes from the buffer's start to the first element in memory."""
+        if 0 in self.shape:
+            return self.byte_offset
+        first = self.offset + sum((n - 1) * min(s, 0) for n, s in zip(self.shape, self.strides, strict=True))
+        return first * self.dtype.itemsize
 
     def on(self, memory: Any) -> np.ndarray:
         """As an array over the memory of its buffer."""
@@ -150,9 +164,9 @@ def overlap(a: View, b: View) -> bool:
     """Whether two views of one buffer have elements in common; views in other strides are taken to have."""
     if a.type.nbytes == 0 or b.type.nbytes == 0:
         return False
-    if a.strides != b.strides or 0 in a.strides:
-        first, last = (a, b) if a.byte_offset <= b.byte_offset else (b, a)
-        return first.reaches() > last.byte_offset
+    if a.strides != b.strides or min(a.strides, default=0) <= 0:
+        first, last = (a, b) if a.begins() <= b.begins() else (b, a)
+        return first.reaches() > last.begins()
     left, right = a.offset, b.offset  # parts of one whole: each axis has its share of the offset
     for stride, n, m in sorted(zip(a.strides, a.shape, b.shape, strict=True), reverse=True):
         i, left = divmod(left, stride)

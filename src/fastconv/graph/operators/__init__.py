@@ -7,7 +7,18 @@ A record says what shapes and dtypes come out, what the operator means in NumPy,
 from __future__ import annotations
 
 from fastconv._names import only
-from fastconv.graph.operators import conv, elementwise, foreign, normalize, pool, resize, shape
+from fastconv.graph.operators import (
+    choice,
+    conv,
+    elementwise,
+    foreign,
+    normalize,
+    numeric,
+    pool,
+    product,
+    resize,
+    shape,
+)
 from fastconv.graph.operators.record import Operator
 
 __all__ = ["OPERATORS", "Operator"]
@@ -16,6 +27,6 @@ __dir__ = only(__all__)
 #: By name.
 OPERATORS: dict[str, Operator] = {
     operator.name: operator
-    for family in (conv, elementwise, foreign, normalize, pool, resize, shape)
+    for family in (choice, conv, elementwise, foreign, normalize, numeric, pool, product, resize, shape)
     for operator in family.OPERATORS
 }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,13 +21,26 @@ __all__ = ["OPERATORS", "REDUCTIONS"]
 __dir__ = only(__all__)
 
 _STANDARD = _folds.STANDARD
+
+
+def _log_sum_exp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
+    most = np.max(x, axis=axis, keepdims=True, initial=-np.inf)
+    finite = np.where(np.isfinite(most), most, 0)
+    total = np.log(np.sum(np.exp(x - finite), axis=axis, keepdims=True)) + finite
+    return total if keepdims else total.squeeze(axis)
+
+
 #: Reductions by name, in the order of the core's numbers, and what they mean.
-REDUCTIONS = {
+REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "sum": np.sum,
     "mean": np.mean,
     "max": np.max,
     "min": np.min,
     "prod": np.prod,
+    "squares": lambda x, **axes: np.sum(np.square(x), **axes),
+    "l1": lambda x, **axes: np.sum(np.abs(x), **axes),
+    "l2": lambda x, **axes: np.sqrt(np.sum(np.square(x), **axes)),
+    "log_sum_exp": _log_sum_exp,
 }
 
 
@@ -187,7 +200,7 @@ def _evaluate_reduce(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np
     x = first(arrays)
     function, keep = REDUCTIONS[node.attributes["kind"]], node.attributes.get("keep", False)
     with np.errstate(all="ignore"):
-        result = function(x, axis=_folded(node, x.ndim), keepdims=keep)  # type: ignore[operator]
+        result = function(x, axis=_folded(node, x.ndim), keepdims=keep)
     return [np.asarray(result, x.dtype)]
 
 

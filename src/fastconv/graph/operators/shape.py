@@ -169,27 +169,48 @@ def _axis(node: Node, rank: int) -> int:
     return axis % rank
 
 
-def _part(node: Node, shapes: Shapes) -> tuple[int, int, int]:
-    """The axis, where the part starts, and where it stops."""
+def _part(node: Node, shapes: Shapes) -> tuple[int, range]:
+    """The axis, and which elements along it."""
     axis = _axis(node, len(shapes[0]))
-    bounds = slice(*(_number(node.attributes[which], shapes) for which in ("start", "stop")))
-    start, stop, _ = bounds.indices(shapes[0][axis])
-    return axis, start, max(stop, start)
+    start, stop = (_number(node.attributes[which], shapes) for which in ("start", "stop"))
+    bounds = slice(start, stop, node.attributes.get("step", 1))
+    return axis, range(*bounds.indices(shapes[0][axis]))
 
 
 def _infer_slice(node: Node, types: Sequence[Type | None]) -> list[Type]:
     x = first(types)
-    axis, start, stop = _part(node, _shapes(types))
-    return [Type((*x.shape[:axis], stop - start, *x.shape[axis + 1 :]), x.dtype)]
+    axis, part = _part(node, _shapes(types))
+    return [Type((*x.shape[:axis], len(part), *x.shape[axis + 1 :]), x.dtype)]
 
 
 def _evaluate_slice(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    axis, start, stop = _part(node, _shapes(arrays))
-    return [first(arrays)[(slice(None),) * axis + (slice(start, stop),)]]
+    axis, part = _part(node, _shapes(arrays))
+    end = part.stop if part.stop >= 0 else None  # backwards beyond the first
+    return [first(arrays)[(slice(None),) * axis + (slice(part.start, end, part.step),)]]
 
 
 def _lower_slice(to: Listing, node: Node) -> None:
-    to.alias(node, to.view(node.inputs[0]).sliced(*_part(node, _known_shapes(to, node))))
+    """A part that goes backwards is copied: nobody else takes such a view."""
+    axis, part = _part(node, _known_shapes(to, node))
+    view = to.view(node.inputs[0]).stepped(axis, part)
+    if part.step > 0:
+        to.alias(node, view)
+    else:
+        to.elementwise(node, (), view, (), to.result(node))
+
+
+def _infer_expand(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    x = first(types)
+    return [Type(np.broadcast_shapes(x.shape, node.attributes["shape"]), x.dtype)]
+
+
+def _evaluate_expand(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    x = first(arrays)
+    return [np.broadcast_to(x, np.broadcast_shapes(x.shape, node.attributes["shape"]))]
+
+
+def _lower_expand(to: Listing, node: Node) -> None:
+    to.elementwise(node, (), to.view(node.inputs[0]), (), to.result(node))
 
 
 def _infer_concat(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -244,10 +265,55 @@ def _evaluate_pad(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.nd
     x, pairs = first(arrays), node.attributes["pairs"]
     kept = tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, pairs, strict=True))
     added = [(max(before, 0), max(after, 0)) for before, after in pairs]
+    if node.attributes.get("mode", "constant") != "constant":
+        return [np.pad(x[kept], added, mode=node.attributes["mode"])]
     return [np.pad(x[kept], added, constant_values=node.attributes.get("value", 0))]
 
 
+def _mirrored(mode: str, length: int, before: int, after: int) -> tuple[range, range] | None:
+    """Which elements of an axis stand before and behind it; None where some would be there twice."""
+    if mode == "reflect" and max(before, after) < length:
+        return range(before, 0, -1), range(length - 2, length - 2 - after, -1)
+    if mode == "wrap" and max(before, after) <= length:
+        return range(length - before, length), range(after)
+    return None
+
+
+def _lower_continued(to: Listing, node: Node) -> None:
+    """Borders that the image continues into: axis by axis, each of what the ones before have made."""
+    x, pairs, mode = to.view(node.inputs[0]), node.attributes["pairs"], node.attributes["mode"]
+    sides = []
+    for axis, (before, after) in enumerate(pairs):
+        x = x.sliced(axis, max(-before, 0), x.shape[axis] - max(-after, 0))
+        n = x.shape[axis]
+        sides.append((range(0), range(0)) if mode == "edge" else _mirrored(mode, n, max(before, 0), max(after, 0)))
+    if 0 in x.shape or None in sides:
+        to.foreign(node, _evaluate_pad)
+        return
+    y = to.result(node)
+    inner = y
+    for axis, (before, after) in enumerate(pairs):
+        inner = inner.sliced(axis, max(before, 0), inner.shape[axis] - max(after, 0))
+    to.elementwise(node, (), x, (), inner)
+    for axis, (pair, side) in enumerate(zip(pairs, sides, strict=True)):
+        assert side is not None
+        before, after = (max(n, 0) for n in pair)
+        n, step = inner.shape[axis], inner.strides[axis]
+        whole = inner._replace(
+            offset=inner.offset - before * step,
+            shape=(*inner.shape[:axis], before + n + after, *inner.shape[axis + 1 :]),
+        )
+        for count, start, edge, part in ((before, 0, 0, side[0]), (after, before + n, n - 1, side[1])):
+            if count:
+                source = inner.sliced(axis, edge, edge + 1) if mode == "edge" else inner.stepped(axis, part)
+                to.elementwise(node, (), source, (), whole.sliced(axis, start, start + count))
+        inner = whole
+
+
 def _lower_pad(to: Listing, node: Node) -> None:
+    if node.attributes.get("mode", "constant") != "constant":
+        _lower_continued(to, node)
+        return
     x, y, pairs = to.view(node.inputs[0]), to.result(node), node.attributes["pairs"]
     value = np.full((1,) * len(x.shape), node.attributes.get("value", 0), x.dtype)
     rest = y
@@ -286,6 +352,7 @@ OPERATORS = (
     Operator("shape", _infer_sizes, _evaluate_sizes, _lower_sizes),
     Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first", is_view=True),
     Operator("slice", _infer_slice, _evaluate_slice, _lower_slice, is_view=True),
+    Operator("expand", _infer_expand, _evaluate_expand, _lower_expand),
     Operator("concat", _infer_concat, _evaluate_concat, _lower_concat),
     Operator("pad", _infer_pad, _evaluate_pad, _lower_pad),
     Operator("identity", _infer_identity, _evaluate_identity, _lower_identity, is_view=True),

@@ -21,7 +21,12 @@ def fold_constants(graph: Graph) -> int:
     folded, readers = 0, graph.readers()
     for node in list(graph.nodes):
         known = [value.constant for value in node.given() if value.constant is not None]
-        if node.op == "python" or not known or len(known) != sum(1 for _ in node.given()) or len(node.outputs) != 1:
+        if (
+            node.op in ("python", "choice")
+            or not known
+            or len(known) != sum(1 for _ in node.given())
+            or len(node.outputs) != 1
+        ):
             continue
         operator = OPERATORS[node.op]
         types = [

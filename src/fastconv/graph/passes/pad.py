@@ -14,6 +14,8 @@ __dir__ = only(__all__)
 def _is_zero_border(node: Node | None) -> bool:
     if node is None or node.op != "pad" or node.attributes.get("value", 0) != 0:
         return False
+    if node.attributes.get("mode", "constant") != "constant":
+        return False
     pairs = node.attributes["pairs"]
     return not any(any(pair) for pair in pairs[:2]) and all(min(pair) >= 0 for pair in pairs)
 

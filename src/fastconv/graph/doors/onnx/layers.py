@@ -13,7 +13,7 @@ from fastconv.graph.doors.onnx.site import Site, Translated, translates
 from fastconv.graph.ir import Value
 from fastconv.graph.operators.record import needs
 
-__all__: list[str] = []
+__all__ = ["window_of"]
 __dir__ = only(__all__)
 
 Pairs = tuple[tuple[int, int], ...]
@@ -69,26 +69,24 @@ def _padding(site: Site, kernel: tuple[int, ...], strides: tuple[int, ...], dila
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
-@translates("Conv")
-def _conv(site: Site) -> Translated:
-    rank, weight = _spatial(site), site.shape(1)
-    if rank is None or weight is None or len(weight) != rank + 2 or not site.is_float(0, 1, 2):
-        return None
-    kernel = weight[2:]
-    if None in kernel:
+def window_of(site: Site, which: int) -> dict[str, Any] | None:
+    """Attributes of a convolution whose weights are the input of that number."""
+    rank, weight = _spatial(site), site.shape(which)
+    if rank is None or weight is None or len(weight) != rank + 2 or None in weight[2:]:
         return None
     strides, dilations = _per_axis(site, "strides", rank), _per_axis(site, "dilations", rank)
-    padding = _padding(site, kernel, strides, dilations)  # type: ignore[arg-type]
+    padding = _padding(site, weight[2:], strides, dilations)  # type: ignore[arg-type]
     if padding is None or min(min(pair) for pair in padding) < 0:
         return None
-    return site.add(
-        "conv",
-        [site.input(0), site.input(1), site.input(2)],
-        stride=strides,
-        padding=padding,
-        dilation=dilations,
-        groups=site.attribute("group", 1),
-    )
+    return {"stride": strides, "padding": padding, "dilation": dilations, "groups": site.attribute("group", 1)}
+
+
+@translates("Conv")
+def _conv(site: Site) -> Translated:
+    window = window_of(site, 1)
+    if window is None or not site.is_float(0, 1, 2):
+        return None
+    return site.add("conv", [site.input(0), site.input(1), site.input(2)], **window)
 
 
 @translates("ConvTranspose")
@@ -167,13 +165,13 @@ def _pool(site: Site) -> Translated:
         return None
     attributes: dict[str, Any] = {"kernel_size": kernel, "stride": strides}
     ceil, is_max = bool(site.attribute("ceil_mode", 0)), site.node.op_type == "MaxPool"
-    if is_max:
+    is_dilated = any(d != 1 for d in dilations)
+    if is_max or is_dilated:
         attributes["dilation"] = dilations
-    elif any(d != 1 for d in dilations):
-        return None
-    else:
+    if not is_max:
         attributes["count_include_pad"] = bool(site.attribute("count_include_pad", 0))
     is_plain = all(before == after <= k // 2 for (before, after), k in zip(pads, kernel, strict=True))
+    is_plain = is_plain and (is_max or not is_dilated)  # torch has no averages of windows with holes
     padding = tuple(before for before, _ in pads) if is_plain else pads
     op = "max_pool" if is_max else "avg_pool"
     return site.add(op, [site.input(0)], padding=padding, ceil_mode=ceil, **attributes)
@@ -207,6 +205,19 @@ def _instance_norm(site: Site) -> Translated:
         return None
     eps = float(site.attribute("epsilon", 1e-5))
     return site.add("group_norm", list(site.inputs), groups=scale[0], eps=eps)
+
+
+@translates("LayerNormalization")
+def _layer_norm(site: Site) -> Translated:
+    shape, axis = site.shape(0), site.attribute("axis", -1)
+    if shape is None or site.writes(1) or site.writes(2) or not site.is_float(0, 1, 2):
+        return None
+    needs(-len(shape) <= axis < len(shape), "axis is {}; its input has {} axes", axis, len(shape))
+    own = shape[axis % len(shape) :]
+    if None in own or any(site.input(i) is not None and site.shape(i) != own for i in (1, 2)):
+        return None
+    eps = float(site.attribute("epsilon", 1e-5))
+    return site.add("layer_norm", [site.input(0), site.input(1), site.input(2)], shape=own, eps=eps)
 
 
 @translates("LRN")
@@ -247,11 +258,12 @@ def _softmax(site: Site) -> Translated:
 
 @translates("Gemm")
 def _gemm(site: Site) -> Translated:
-    """alpha A' B' + beta C, where B and C do not depend on the input."""
+    """alpha A' B' + beta C."""
     weight, added = site.array(1), site.array(2)
-    flat = weight is not None and weight.ndim == 2 and site.rank(0) == 2
-    if weight is None or not flat or not site.is_float(0, 1, 2) or (site.input(2) is not None and added is None):
+    if site.rank(0) != 2 or site.rank(1) != 2 or not site.is_float(0, 1, 2):
         return None
+    if weight is None or (site.input(2) is not None and added is None):
+        return _computed_gemm(site)
     alpha, beta = site.attribute("alpha", 1.0), site.attribute("beta", 1.0)
     weight = weight if site.attribute("transB", 0) else weight.T
     if alpha != 1:
@@ -274,6 +286,26 @@ def _gemm(site: Site) -> Translated:
     return site.add("map", [product, graph.constant(rest, f"{site.name}.C")], program=(("add", 1),))
 
 
+def _computed_gemm(site: Site) -> Translated:
+    """Where B or C depend on the input."""
+    given = [site.input(0), site.input(1)]
+    for i, name in enumerate(("transA", "transB")):
+        if site.attribute(name, 0):
+            given[i] = site.add("transpose", [given[i]], name, order=(1, 0))
+    factors = [float(site.attribute(name, 1.0)) for name in ("alpha", "beta")]
+    added, is_scaled = site.input(2), factors[0] != 1
+    product = site.add("matmul", given, "product" if is_scaled or added is not None else "")
+    if is_scaled:
+        product = site.add(
+            "map", [product], "scaled" if added is not None else "", program=(("affine", factors[0], 0.0),)
+        )
+    if added is None:
+        return product
+    if factors[1] != 1:
+        added = site.add("map", [added], "beta C", program=(("affine", factors[1], 0.0),))
+    return site.add("map", [product, added], program=(("add", 1),))
+
+
 def _constant(site: Site, which: int, array: np.ndarray) -> Value:
     value = site.input(which)
     assert value is not None
@@ -283,8 +315,10 @@ def _constant(site: Site, which: int, array: np.ndarray) -> Value:
 @translates("MatMul")
 def _matmul(site: Site) -> Translated:
     weight, rank = site.array(1), site.rank(0)
-    if weight is None or weight.ndim != 2 or not rank or not site.is_float(0, 1):
+    if not rank or not site.is_float(0, 1):
         return None
+    if weight is None or weight.ndim != 2 or site.array(0) is not None:
+        return site.add("matmul", [site.input(0), site.input(1)]) if site.rank(1) else None
     return site.add("linear", [site.input(0), _constant(site, 1, weight.T)])
 
 

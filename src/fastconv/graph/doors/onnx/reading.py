@@ -88,9 +88,13 @@ def _converted(model: ModelProto) -> ModelProto:
 
 
 class _Reader:
-    def __init__(self, model: ModelProto, name: str) -> None:
-        self.model, self.proto = model, model.graph
-        self.graph = Graph(model.graph.name or name)
+    """Of a model, or of the body of a node of it, which sees what stands ``around`` it."""
+
+    def __init__(
+        self, model: ModelProto, name: str, body: onnx.GraphProto | None = None, around: _Reader | None = None
+    ) -> None:
+        self.model, self.proto = model, model.graph if body is None else body
+        self.graph = Graph(model.graph.name or name if body is None else name)
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         if "ai.onnx" in self.opsets:
             self.opsets.setdefault("", self.opsets.pop("ai.onnx"))
@@ -101,15 +105,29 @@ class _Reader:
             )
         self.values: dict[str, Value] = {}
         self.known: dict[Value, Known] = {}
+        self.types: dict[str, Known] = {}
+        if around is not None:
+            self.values = {name: value for name, value in around.values.items() if value.constant is not None}
 
     def read(self, shapes: Any) -> Graph:
+        self._constants()
+        self._inputs(shapes)
+        self.types = self._types()
+        return self._nodes()
+
+    def _constants(self) -> None:
         for tensor in self.proto.initializer:
             self.values[tensor.name] = self.graph.constant(array_of(tensor), tensor.name)
         for sparse in self.proto.sparse_initializer:
             name = sparse.values.name
             raise NotImplementedError(f"tensor {name!r} is sparse; a network needs dense ones")
-        self._inputs(shapes)
-        self.types = self._types()
+
+    def body(self) -> Graph:
+        """Of a body, whose inputs are there already."""
+        self._constants()
+        return self._nodes()
+
+    def _nodes(self) -> Graph:
         for number, node in enumerate(self.proto.node):
             self._node(node, number)
         for output in self.proto.output:
@@ -207,7 +225,9 @@ class _Reader:
     def _made(self, step: ReferenceStep, inputs: list[Value], name: str) -> list[Value]:
         """The values of a node's outputs, as constants where its inputs are."""
         start = len(self.graph.nodes)
-        made, step.waits = step.attempt(self.graph, inputs, self.known)
+        made = self._choice(step.proto, name)
+        if made is None:
+            made, step.waits = step.attempt(self.graph, inputs, self.known)
         if made is None:
             step.prepare()
             made = self.graph.add_node("python", inputs, len(step.outputs), name, call=step).outputs
@@ -222,6 +242,26 @@ class _Reader:
                 constants = (self.graph.computed(a, v.name) for a, v in zip(arrays, node.outputs, strict=True))
                 found.update(zip(node.outputs, constants, strict=True))
         return [found.get(value, value) for value in made]
+
+    def _choice(self, node: onnx.NodeProto, name: str) -> list[Value] | None:
+        """An If as a choice between two graphs, if the graph has operators for all that is in them."""
+        if node.domain or node.op_type != "If":
+            return None
+        bodies = {a.name: a.g for a in node.attribute}
+        reads = {n: self.values[n] for n in captured(node) if self.values[n].constant is None}
+        branches = []
+        for which in ("then_branch", "else_branch"):
+            inner = _Reader(self.model, f"{name}.{which}", bodies[which], self)
+            for n, value in reads.items():
+                known = self.known.get(value, Known())
+                inner.values[n] = inner.graph.input(n, known.shape, known.dtype or np.float32)
+                inner.known[inner.values[n]] = known
+            try:
+                branches.append(inner.body())
+            except NotImplementedError:
+                return None
+        inputs = [self.values[node.input[0]], *reads.values()]
+        return self.graph.add_node("choice", inputs, len(node.output), name, branches=branches).outputs
 
     def _own(self, name: str, array: np.ndarray) -> str:
         """A constant that the model has in another form."""

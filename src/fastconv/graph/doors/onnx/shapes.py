@@ -6,13 +6,11 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv._names import only
-from fastconv.graph.doors.onnx.site import Site, Translated, dtype_of, translates
+from fastconv.graph.doors.onnx.site import Site, Translated, is_plain, translates
 from fastconv.graph.ir import Value
 
 __all__: list[str] = []
 __dir__ = only(__all__)
-
-_STEPS_OF_ONE = (None, (1,))
 
 
 @translates("Constant")
@@ -95,9 +93,16 @@ def _transpose(site: Site) -> Translated:
 
 @translates("Concat")
 def _concat(site: Site) -> Translated:
-    if not site.is_float(*range(len(site.inputs))):
+    dtypes = {site.dtype(i) for i in range(len(site.inputs))}
+    if len(dtypes) != 1 or not is_plain(next(iter(dtypes))):
         return None
     return site.add("concat", list(site.inputs), axis=site.attribute("axis"))
+
+
+@translates("Expand")
+def _expand(site: Site) -> Translated:
+    shape = site.ints(1)
+    return None if shape is None or site.rank(0) is None else site.add("expand", [site.input(0)], shape=shape)
 
 
 @translates("Split")
@@ -124,7 +129,7 @@ def _split(site: Site) -> Translated:
 
 @translates("Slice")
 def _slice(site: Site) -> Translated:
-    rank = site.rank(0)
+    rank, steps = site.rank(0), None
     if site.opset < 10:
         starts, ends, axes = (site.attribute(name) for name in ("starts", "ends", "axes"))
     else:
@@ -132,23 +137,25 @@ def _slice(site: Site) -> Translated:
         given = [site.input(i) is not None for i in range(1, 5)]
         if any(there and v is None for there, v in zip(given, (starts, ends, axes, steps), strict=True)):
             return None
-        if steps is not None and any(step != 1 for step in steps):
-            return None
     if starts is None or ends is None or len(starts) != len(ends) or rank is None:
         return None
     axes = tuple(range(len(starts))) if axes is None else axes
-    if len(axes) != len(starts) or not axes:
+    steps = (1,) * len(starts) if steps is None else steps
+    if not len(axes) == len(starts) == len(steps) or not axes:
         return None
+    if 0 in steps:
+        raise ValueError(f"its steps are {steps}; none of them can be 0")
     y = site.input(0)
-    for i, (axis, start, stop) in enumerate(zip(axes, starts, ends, strict=True)):
-        y = site.add("slice", [y], "" if i == len(axes) - 1 else str(i), axis=axis, start=start, stop=stop)
+    for i, (axis, start, stop, step) in enumerate(zip(axes, starts, ends, steps, strict=True)):
+        more = {} if step == 1 else {"step": step}
+        y = site.add("slice", [y], "" if i == len(axes) - 1 else str(i), axis=axis, start=start, stop=stop, **more)
     return y
 
 
 @translates("Pad")
 def _pad(site: Site) -> Translated:
-    rank, value = site.rank(0), 0.0
-    if site.attribute("mode", "constant") != "constant" or rank is None or not site.is_float(0):
+    rank, value, mode = site.rank(0), 0.0, site.attribute("mode", "constant")
+    if mode not in ("constant", "reflect", "edge", "wrap") or rank is None or not site.is_float(0):
         return None
     if site.opset < 11:
         pads, value = site.attribute("pads"), float(site.attribute("value", 0.0))
@@ -168,10 +175,22 @@ def _pad(site: Site) -> Translated:
     pairs = [(0, 0)] * rank
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         pairs[axis] = (before, after)
+    if mode != "constant":
+        return site.add("pad", [site.input(0)], pairs=tuple(pairs), mode=mode)
     return site.add("pad", [site.input(0)], pairs=tuple(pairs), value=value)
 
 
-_REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod"}
+_REDUCTIONS = {
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "max",
+    "ReduceMin": "min",
+    "ReduceProd": "prod",
+    "ReduceSumSquare": "squares",
+    "ReduceL1": "l1",
+    "ReduceL2": "l2",
+    "ReduceLogSumExp": "log_sum_exp",
+}
 
 
 @translates(*_REDUCTIONS)
@@ -186,9 +205,3 @@ def _reduce(site: Site) -> Translated:
         axes = None
     keep = bool(site.attribute("keepdims", 1))
     return site.add("reduce", [site.input(0)], kind=_REDUCTIONS[name], axes=axes, keep=keep)
-
-
-@translates("Cast")
-def _cast(site: Site) -> Translated:
-    target = dtype_of(site.attribute("to"), "to")
-    return site.add("identity", [site.input(0)]) if site.dtype(0) == target else None

@@ -15,7 +15,7 @@ import numpy as np
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Shape, Value
 
-__all__ = ["TRANSLATORS", "Known", "PlainNode", "Site", "Translated", "dtype_of", "translates"]
+__all__ = ["TRANSLATORS", "Known", "PlainNode", "Site", "Translated", "dtype_of", "is_plain", "translates"]
 __dir__ = only(__all__)
 
 Translated = Value | list[Value | None] | None
@@ -61,6 +61,11 @@ class PlainNode:
     input: tuple[str, ...]
     output: tuple[str, ...]
     attributes: dict[str, Any]
+
+
+def is_plain(dtype: np.dtype | None) -> bool:
+    """Whether it is a type of NumPy's own for numbers or truth values, of which all functions of NumPy know."""
+    return dtype is not None and dtype.kind in "fiub" and dtype.isbuiltin == 1
 
 
 class Known(NamedTuple):

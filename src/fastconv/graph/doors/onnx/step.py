@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv._names import only
-from fastconv.graph.doors.onnx import functions, layers, shapes  # noqa: F401 (they fill the table of translators)
+from fastconv.graph.doors.onnx import functions, layers, numeric, recurrent, shapes  # noqa: F401 (they fill the table of translators)
 from fastconv.graph.doors.onnx.site import TRANSLATORS, PlainNode, Site
 from fastconv.graph.doors.onnx.sizes import computed, has_meaning
 from fastconv.graph.ir import Graph, Value

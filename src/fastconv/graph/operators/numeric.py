@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Numbers of any type, by NumPy's functions: integers and truth values, which the core does not compute with.
+
+What is said by two functions of NumPy is one of these as well, so that a step in Python is one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fastconv._names import only
+from fastconv.graph.ir import Node
+from fastconv.graph.listing import Listing
+from fastconv.graph.operators.record import Operator, first
+from fastconv.graph.views import Type
+
+__all__ = ["FUNCTIONS", "OPERATORS"]
+__dir__ = only(__all__)
+
+
+def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """As C divides: integers towards zero."""
+    if x.dtype.kind not in "iu":
+        return np.divide(x, y)
+    away = np.equal(np.signbit(x.astype(np.float64)), np.signbit(y.astype(np.float64)))
+    found = np.floor_divide(x, y)
+    return np.where(away | (np.multiply(found, y) == x), found, found + 1).astype(x.dtype)
+
+
+def _saturated(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """To the nearest integer, of two the even one, or the end of the type's range."""
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(x), limits.min, limits.max).astype(dtype)
+
+
+def _along(array: np.ndarray, rank: int, axis: int) -> np.ndarray:
+    """One number for each element of an axis, or one for all."""
+    return array.reshape(-1, *(1,) * (rank - 1 - axis % rank)) if array.ndim == 1 and array.size > 1 else array
+
+
+def _quantized(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, *, axis: int) -> np.ndarray:
+    """x / scale + zero, of the type of zero."""
+    scale, offset = _along(scale, x.ndim, axis), _along(zero, x.ndim, axis)
+    return _saturated(np.rint(x / scale) + offset.astype(x.dtype), zero.dtype)
+
+
+def _dequantized(x: np.ndarray, scale: np.ndarray, *zero: np.ndarray, axis: int) -> np.ndarray:
+    """(x - zero) * scale, of the type of scale."""
+    wide = x.astype(np.int32) - _along(zero[0], x.ndim, axis).astype(np.int32) if zero else x
+    return wide.astype(scale.dtype) * _along(scale, x.ndim, axis)
+
+
+#: By name: of arrays, and of attributes of these names.
+FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _quotient,
+    "pow": lambda x, y: np.power(x, y).astype(x.dtype, copy=False),
+    "min": np.minimum,
+    "max": np.maximum,
+    "abs": np.abs,
+    "neg": np.negative,
+    "sign": np.sign,
+    "equal": np.equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "not": np.logical_not,
+    "where": np.where,
+    "clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    "cast": lambda x, *, to: x.astype(to),
+    "take": lambda x, indices, *, axis: np.take(x, indices, axis),
+    "quantize": _quantized,
+    "dequantize": _dequantized,
+}
+
+
+def _called(node: Node, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    others = {key: value for key, value in node.attributes.items() if key != "function"}
+    with np.errstate(all="ignore"):
+        return np.asarray(FUNCTIONS[node.attributes["function"]](*arrays, **others))
+
+
+def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
+    """The type is that of a single number; of several axes they broadcast, but for those of indices and of scales."""
+    known = [t for t in types if t is not None]
+    name, shape = node.attributes["function"], first(types).shape
+    few = np.dtype(node.attributes["to"]) if name == "cast" else None
+    if name == "take":
+        axis, rank = node.attributes["axis"], len(shape)
+        if not -rank <= axis < rank:
+            raise ValueError(f"its input has {rank} axes; there is no axis {axis}")
+        axis %= rank
+        return [Type((*shape[:axis], *known[1].shape, *shape[axis + 1 :]), known[0].dtype)]
+    if name in ("quantize", "dequantize"):
+        return [Type(shape, known[2].dtype if name == "quantize" else known[1].dtype)]
+    if few is None:
+        few = _called(node, [np.ones((), t.dtype) for t in known]).dtype
+    return [Type(np.broadcast_shapes(*(t.shape for t in known)), few)]
+
+
+def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    return [_called(node, [a for a in arrays if a is not None])]
+
+
+def _lower(to: Listing, node: Node) -> None:
+    to.foreign(node, _evaluate)
+
+
+OPERATORS = (Operator("numpy", _infer, _evaluate, _lower, order="first"),)
