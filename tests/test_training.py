@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Training: that it learns, stops and goes on to the same bits, survives being killed, and names what is wrong."""
 
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import models, nn, training
+from fastconv.training import progress
 
 SIDE = 12
 
@@ -161,6 +163,34 @@ def test_averages_are_what_is_judged_and_kept():
     twin.load_state_dict(best)
     images = next(training.Loader(one.data.held_out, one.preprocessing, 24).epoch(0)).images
     np.testing.assert_array_equal(twin.eval()(images).argmax(axis=1), one.predictions)
+
+
+class Screen(io.StringIO):
+    """What a terminal is given."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("with_rich", [False, True])
+def test_progress_on_a_terminal(with_rich, monkeypatch):
+    if with_rich:
+        pytest.importorskip("rich")
+        monkeypatch.setenv("COLUMNS", "150")
+        monkeypatch.setenv("TERM", "xterm")
+    else:
+        monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress.Terminal() as watch:
+        trainer(training.Settings(epochs=2, batch=16), watch=watch).run()
+        watch.said("a word in between")
+    text = screen.getvalue()
+    assert "epoch 2/2" in text
+    for what in ("loss ", "accuracy ", "images/s", " left", "of the time waiting for images", "a word in between"):
+        assert what in text
+    assert ("\r" in text and "\x1b" not in text) or with_rich
+    assert text.rstrip(" \r")[-1] in "\nlh" or with_rich  # nothing half-written stays
 
 
 # --- the same again ---------------------------------------------------------------------------------------------------
