@@ -23,7 +23,7 @@ def lenet(num_classes):
 
 
 #: Network, side and channels of its images, dtype, and how far apart losses may be. Rounding errors of one step grow in
-#: the next ones: those of LeNet-5 hardly, those of ResNet-18, by batch norm over few pixels, by ten orders in 200 steps.
+#: the next ones: those of LeNet-5 hardly, those of ResNet-18, by norms over few pixels, by ten orders in 200 steps.
 CASES = [
     ("lenet5", lenet, 32, 1, np.float32, 1e-4),
     pytest.param("resnet18", BUILD.resnet18, 16, 3, np.float64, 1e-4, marks=pytest.mark.slow),
