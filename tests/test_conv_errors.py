@@ -178,7 +178,11 @@ CASES = {
     "depthwise": (conv(algorithm="depthwise"), NotImplementedError, r"algorithm='depthwise'.*more than one input"),
     "winograd 1x1": (conv(w=W[..., :1, :1], algorithm="winograd"), NotImplementedError, r"'winograd'.*two columns"),
     "winograd strided": (conv(stride=2, algorithm="winograd_f4"), NotImplementedError, r"'winograd_f4'.*stride 1"),
-    "winograd dilated": (conv(dilation=9, padding=9, algorithm="winograd_f2"), NotImplementedError, r"'winograd_f2'.*dilation 1"),
+    "winograd dilated": (
+        conv(dilation=9, padding=9, algorithm="winograd_f2"),
+        NotImplementedError,
+        r"'winograd_f2'.*dilation 1",
+    ),
     "winograd far too deep": (
         conv(
             np.broadcast_to(X[:, :1], (2, 1 << 20, 9, 8)),

@@ -156,8 +156,10 @@ def test_an_empty_class_is_named_or_left_out(tmp_path):
     pictures(tmp_path, {"ant": 2, "bee": 0, "cow": 2})
     with pytest.raises(ValueError, match=r"bee holds no images; each class needs some"):
         training.open_data(tmp_path)
-    data = training.open_data(tmp_path, share=0.5, skip_empty=True)
+    told = []
+    data = training.open_data(tmp_path, share=0.5, skipped=told.append)
     assert data.learn.classes == ("ant", "cow")
+    assert "bee holds no images" in told[0]
 
 
 IMAGES = np.zeros((4, 5, 5), np.uint8)
@@ -179,6 +181,20 @@ WRONG = [
 def test_arrays_that_do_not_fit(arguments, error, message):
     with pytest.raises(error, match=message):
         training.Arrays(*arguments)
+
+
+def test_images_whose_labels_are_out_of_range_can_be_left_out(tmp_path):
+    images = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((4, 5, 5), np.uint8)
+    state = {"x_train": images, "y_train": NUMBERS % 2, "x_test": images, "y_test": np.array([0, 2, 1, -1])}
+    fc.save(state, tmp_path / "data.npz")
+    with pytest.raises(ValueError, match=r"data\.npz: x_test: the label of image 1 is 2; .* 0 to 1 \(and 1 more\)"):
+        training.open_data(tmp_path / "data.npz")
+    told = []
+    held_out = training.open_data(tmp_path / "data.npz", skipped=told.append).held_out
+    assert held_out.labels.tolist() == [0, 1]
+    assert held_out.image(1)[0, 0, 0] == 2
+    assert held_out.name(1).endswith("x_test[2]")
+    assert len(told) == 1
 
 
 def test_files_that_are_damaged(rng, tmp_path):

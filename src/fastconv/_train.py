@@ -93,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-bad",
         choices=("stop", "skip"),
         default="stop",
-        help="images that cannot be read, classes without any, losses that are not finite (%(default)s)",
+        help="images that cannot be read, classes without any, labels out of range, losses that are not finite "
+        "(%(default)s)",
     )
     run.add_argument(
         "--save-seconds", type=_seconds, default=60.0, metavar="S", help="between checkpoints (%(default)s)"

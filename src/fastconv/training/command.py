@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         args.data,
         share=args.held_out,
         channels=1 if args.drawings and args.channels is None else args.channels,
-        skip_empty=args.on_bad == "skip",
+        skipped=_complain if args.on_bad == "skip" else None,
         seed=settings.seed,
     )
     trained, data = _begin(args, data, settings)
@@ -83,6 +83,10 @@ def main(args: argparse.Namespace) -> int:
     written = _write(folder, trainer, trained)
     _tell(args, trainer, trained, written)
     return 0
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _settings(args: argparse.Namespace) -> Settings:

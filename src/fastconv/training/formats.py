@@ -7,7 +7,7 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ from fastconv.training.sources import Arrays, Data, Folder, Source, split
 
 __all__ = ["open_data"]
 __dir__ = only(__all__)
+
+#: Takes what to say of what is left out; None where it is an error.
+Skipped = Callable[[str], object] | None
 
 #: Names of images and labels in an .npz file, and of those that are held out.
 LEARN = (("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"), ("data", "target"))
@@ -32,7 +35,7 @@ def open_data(
     *,
     share: float = 0.2,
     channels: int | None = None,
-    skip_empty: bool = False,
+    skipped: Skipped = None,
     seed: int = 0,
 ) -> Data:
     """Find labelled images, in whatever form they lie there.
@@ -52,8 +55,9 @@ def open_data(
         Of each class, to be held out where the data have no such part.
     channels : int, optional
         Of images in files: 1 or 3 (the default).
-    skip_empty : bool
-        Leave out classes without images, which are an error otherwise.
+    skipped : callable, optional
+        Takes what to say of classes without images, and of images whose label is out of range, which are then left out;
+        without it they are an error.
     seed : int
         Of the choice of what is held out.
 
@@ -86,9 +90,9 @@ def open_data(
     if path.is_file():
         if path.suffix != ".npz":
             raise ValueError(f"{path} is a file; data are an .npz file, or a folder")
-        learn, held_out = _npz(path)
+        learn, held_out = _npz(path, skipped)
     elif path.is_dir():
-        learn, held_out = _folder(path, channels or 3, skip_empty)
+        learn, held_out = _folder(path, channels or 3, skipped)
     else:
         raise FileNotFoundError(f"{path} does not exist; data are an .npz file, a folder, or the word digits")
     if held_out is None:
@@ -98,18 +102,18 @@ def open_data(
     return Data(learn, held_out)
 
 
-def _folder(path: Path, channels: int, skip_empty: bool) -> tuple[Source, Source | None]:
+def _folder(path: Path, channels: int, skipped: Skipped) -> tuple[Source, Source | None]:
     for known in (_idx, _cifar10, _cifar100):
-        if (found := known(path)) is not None:
+        if (found := known(path, skipped)) is not None:
             return found
     inside = {folder.name.lower(): folder for folder in sorted(path.iterdir()) if folder.is_dir()}
     train, test = ([inside[name] for name in names if name in inside] for names in (TRAIN, TEST))
     if not train:
-        return Folder(path, channels=channels, skip_empty=skip_empty), None
-    learn = Folder(train[0], channels=channels, skip_empty=skip_empty)
+        return Folder(path, channels=channels, skipped=skipped), None
+    learn = Folder(train[0], channels=channels, skipped=skipped)
     if not test:
         return learn, None
-    return learn, Folder(test[0], learn.classes, channels=channels, skip_empty=skip_empty)
+    return learn, Folder(test[0], learn.classes, channels=channels, skipped=skipped)
 
 
 def _digits() -> Arrays:
@@ -122,7 +126,7 @@ def _digits() -> Arrays:
 # --- .npz -------------------------------------------------------------------------------------------------------------
 
 
-def _npz(path: Path) -> tuple[Source, Source | None]:
+def _npz(path: Path, skipped: Skipped) -> tuple[Source, Source | None]:
     arrays = io.load(path)
     learn = _pair(arrays.keys(), LEARN)
     if learn is None:
@@ -130,11 +134,12 @@ def _npz(path: Path) -> tuple[Source, Source | None]:
             f"{path} holds {', '.join(arrays) or 'nothing'}; it needs images and labels, under these names or as "
             f"{' or '.join(' and '.join(pair) for pair in LEARN[1:])}"
         )
-    source = Arrays(arrays[learn[0]], arrays[learn[1]], name=f"{path}: {learn[0]}")
+    source = Arrays(arrays[learn[0]], arrays[learn[1]], name=f"{path}: {learn[0]}", skipped=skipped)
     held_out = _pair(arrays.keys(), HELD_OUT)
     if held_out is None:
         return source, None
-    return source, Arrays(arrays[held_out[0]], arrays[held_out[1]], source.classes, name=f"{path}: {held_out[0]}")
+    name = f"{path}: {held_out[0]}"
+    return source, Arrays(arrays[held_out[0]], arrays[held_out[1]], source.classes, name=name, skipped=skipped)
 
 
 def _pair(names: Collection[str], pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
@@ -144,7 +149,7 @@ def _pair(names: Collection[str], pairs: Sequence[tuple[str, str]]) -> tuple[str
 # --- IDX --------------------------------------------------------------------------------------------------------------
 
 
-def _idx(path: Path) -> tuple[Source, Source | None] | None:
+def _idx(path: Path, skipped: Skipped) -> tuple[Source, Source | None] | None:
     """MNIST and its kin: ``train-images-idx3-ubyte``, ``t10k-labels-idx1-ubyte.gz``, ..."""
 
     def pair(part: str) -> tuple[Path, Path] | None:
@@ -154,12 +159,12 @@ def _idx(path: Path) -> tuple[Source, Source | None] | None:
     learn, held_out = pair("train"), pair("t10k") or pair("test")
     if learn is None:
         return None
-    source = _of_idx(*learn, None)
-    return source, None if held_out is None else _of_idx(*held_out, source.classes)
+    source = _of_idx(*learn, None, skipped)
+    return source, None if held_out is None else _of_idx(*held_out, source.classes, skipped)
 
 
-def _of_idx(images: Path, labels: Path, classes: Sequence[str] | None) -> Arrays:
-    return Arrays(_read_idx(images, 3), _read_idx(labels, 1), classes, name=str(images))
+def _of_idx(images: Path, labels: Path, classes: Sequence[str] | None, skipped: Skipped) -> Arrays:
+    return Arrays(_read_idx(images, 3), _read_idx(labels, 1), classes, name=str(images), skipped=skipped)
 
 
 def _read_idx(path: Path, rank: int) -> np.ndarray:
@@ -185,20 +190,24 @@ def _read_idx(path: Path, rank: int) -> np.ndarray:
 # --- CIFAR ------------------------------------------------------------------------------------------------------------
 
 
-def _cifar10(path: Path) -> tuple[Source, Source | None] | None:
+def _cifar10(path: Path, skipped: Skipped) -> tuple[Source, Source | None] | None:
     batches = sorted(path.glob("data_batch_*.bin"))
-    return _of_cifar(batches, path / "test_batch.bin", path / "batches.meta.txt", 1, 10) if batches else None
+    return _of_cifar(batches, path / "test_batch.bin", path / "batches.meta.txt", 1, 10, skipped) if batches else None
 
 
-def _cifar100(path: Path) -> tuple[Source, Source | None] | None:
+def _cifar100(path: Path, skipped: Skipped) -> tuple[Source, Source | None] | None:
     train, names = path / "train.bin", path / "fine_label_names.txt"
-    return _of_cifar([train], path / "test.bin", names, 2, 100) if train.exists() else None
+    return _of_cifar([train], path / "test.bin", names, 2, 100, skipped) if train.exists() else None
 
 
-def _of_cifar(train: Sequence[Path], test: Path, names: Path, labels: int, count: int) -> tuple[Source, Source | None]:
+def _of_cifar(
+    train: Sequence[Path], test: Path, names: Path, labels: int, count: int, skipped: Skipped
+) -> tuple[Source, Source | None]:
     classes = names.read_text(encoding="utf-8").split() if names.exists() else list(map(str, range(count)))
-    learn = Arrays(*_read_cifar(train, labels), classes, name=str(train[0].parent))
-    return learn, Arrays(*_read_cifar([test], labels), classes, name=str(test)) if test.exists() else None
+    learn = Arrays(*_read_cifar(train, labels), classes, name=str(train[0].parent), skipped=skipped)
+    return learn, Arrays(
+        *_read_cifar([test], labels), classes, name=str(test), skipped=skipped
+    ) if test.exists() else None
 
 
 def _read_cifar(paths: Sequence[Path], labels: int) -> tuple[np.ndarray, np.ndarray]:

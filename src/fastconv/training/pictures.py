@@ -22,6 +22,7 @@ __dir__ = only(__all__)
 
 NAMED = 40  # classes whose names there is room for
 COUNTED = 20  # classes whose counts there is room for
+SEEN = 0.1  # share of a class from which on its colour is told from none
 
 
 def write(
@@ -85,10 +86,10 @@ def confusion(theme: Theme, labels: np.ndarray, predictions: np.ndarray, classes
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(len(classes), dtype=bool)
-    greens = LinearSegmentedColormap.from_list("right", [theme.surface, theme.rivals[0]])
-    reds = LinearSegmentedColormap.from_list("wrong", [theme.surface, theme.accent])
-    axes.imshow(np.ma.array(shares, mask=~right), cmap=greens, vmin=0, vmax=1)
-    axes.imshow(np.ma.array(shares, mask=right), cmap=reds, vmin=0, vmax=0.5)
+    hits = LinearSegmentedColormap.from_list("hits", [theme.surface, theme.rivals[0]])
+    misses = LinearSegmentedColormap.from_list("misses", [theme.surface, theme.accent])
+    axes.imshow(np.ma.array(shares, mask=~right), cmap=hits, vmin=0, vmax=1)
+    axes.imshow(np.ma.array(np.maximum(shares, SEEN), mask=right | (counts == 0)), cmap=misses, vmin=0, vmax=0.5)
     if len(classes) <= COUNTED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
@@ -99,5 +100,5 @@ def confusion(theme: Theme, labels: np.ndarray, predictions: np.ndarray, classes
         axes.set_yticks(range(len(classes)), classes)
     axes.spines[:].set_visible(False)
     seen = int(counts.sum())
-    axes.set_title(f"{int(np.trace(counts))} of {seen} images that were held out")
+    axes.set_title(f"{int(np.trace(counts))} of {seen} images held out are taken for what they are")
     return figure

@@ -85,6 +85,8 @@ class Arrays(Source):
         Names of the classes; numbers by default.
     name : str
         What errors call the images.
+    skipped : callable, optional
+        Takes what to say of images whose label is out of range, which are then left out; without it they are an error.
 
     Raises
     ------
@@ -103,19 +105,31 @@ class Arrays(Source):
     """
 
     def __init__(
-        self, images: ArrayLike, labels: ArrayLike, classes: Sequence[str] | None = None, *, name: str = "images"
+        self,
+        images: ArrayLike,
+        labels: ArrayLike,
+        classes: Sequence[str] | None = None,
+        *,
+        name: str = "images",
+        skipped: Callable[[str], object] | None = None,
     ) -> None:
         self.images, self.channels = _channels_last(np.asarray(images), name)
         self.labels = _labels(labels, len(self.images), name)
         most = int(self.labels.max(initial=-1))
         self.classes = tuple(map(str, range(most + 1))) if classes is None else tuple(classes)
         wrong = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
+        self._numbers = np.arange(len(self.labels))  # where the images were in what was given
         if wrong.size:
             first = int(wrong[0])
-            raise ValueError(
+            text = (
                 f"{name}: the label of image {first} is {self.labels[first]}; it needs to be from 0 to "
                 f"{len(self.classes) - 1}{_more(wrong.size)}"
             )
+            if skipped is None or wrong.size == len(self.labels):
+                raise ValueError(text)
+            skipped(text)
+            self._numbers = np.delete(self._numbers, wrong)
+            self.images, self.labels = self.images[self._numbers], self.labels[self._numbers]
         self._name = name
 
     def size(self) -> int | None:
@@ -123,7 +137,7 @@ class Arrays(Source):
         return height if height == width else None
 
     def name(self, index: int) -> str:
-        return f"{self._name}[{index}]"
+        return f"{self._name}[{self._numbers[index]}]"
 
     def image(self, index: int) -> Any:
         return self.images[index]
@@ -140,8 +154,8 @@ class Folder(Source):
         The classes, where they are known already; a folder of another name is then an error.
     channels : int
         Of the images as the network sees them: 1 or 3.
-    skip_empty : bool
-        Leave out classes without images, which are an error otherwise.
+    skipped : callable, optional
+        Takes what to say of classes without images, which are then left out; without it they are an error.
 
     Raises
     ------
@@ -160,7 +174,7 @@ class Folder(Source):
         classes: Sequence[str] | None = None,
         *,
         channels: int = 3,
-        skip_empty: bool = False,
+        skipped: Callable[[str], object] | None = None,
     ) -> None:
         root = Path(path)
         found = {folder.name: self._files(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
@@ -170,11 +184,14 @@ class Folder(Source):
         if classes is not None and (unknown := [name for name in found if name not in classes]):
             raise ValueError(f"{root} has a folder {unknown[0]!r}, which is none of the classes: {', '.join(classes)}")
         empty = [name for name, files in found.items() if not files]
-        if empty and not skip_empty:
-            raise ValueError(
+        if empty:
+            text = (
                 f"{root / empty[0]} holds no images{_more(len(empty))}; each class needs some (files of "
                 f"{', '.join(self.SUFFIXES)})"
             )
+            if skipped is None:
+                raise ValueError(text)
+            skipped(text)
         self.classes = tuple(classes) if classes is not None else tuple(name for name, files in found.items() if files)
         self.files = [file for name in self.classes for file in found.get(name, ())]
         if not self.files:
