@@ -14,7 +14,7 @@ from fastconv import _args, _config, _core, _plans
 from fastconv._names import only
 from fastconv.graph import programs
 from fastconv.graph.ir import Constant, Graph, Node, Value
-from fastconv.graph.views import Buffer, Type, View, dense, spread
+from fastconv.graph.views import Buffer, Type, View, broadcast, dense, spread
 
 __all__ = ["FLOATS", "Evaluate", "Listing", "Options", "Step"]
 __dir__ = only(__all__)
@@ -50,10 +50,11 @@ class Step:
     reads: list[View]
     writes: list[View]
     operands: dict[str, Any] = field(default_factory=dict)
-    call: Callable[..., Sequence[np.ndarray]] | None = None
+    call: Callable[..., Any] | None = None
     in_place: tuple[View, View] | None = None  # what may lie in the memory of what, if nobody else wants that
     flops: float = 0.0
     shape: tuple[int, ...] = ()  # of what it computes, as the node has it
+    fills: bool = False  # whether the function is handed where it writes, behind what it reads, and returns nothing
 
     @property
     def algorithm(self) -> str:
@@ -220,7 +221,7 @@ class Listing:
 
     def without_gaps(self, node: Node, view: View) -> View:
         """The view, or a copy of it, without gaps."""
-        if view.strides == dense(view.shape):
+        if view.is_dense():
             return view
         copy = self.scratch(view.type, dense(view.shape), node.name)
         self.elementwise(node, (), view, (), copy)
@@ -236,7 +237,7 @@ class Listing:
         """``dst = program(src, others)``, all of them broadcast to ``dst``; without a program a copy."""
         if 0 in dst.shape:
             return
-        src, *wide = (_broadcast(view, dst.shape) for view in (src, *others))
+        src, *wide = (broadcast(view, dst.shape) for view in (src, *others))
         op, operations = node.op if program else "copy", programs.operations(program)
         if (
             operations is not None
@@ -256,6 +257,11 @@ class Listing:
 
         self._append(Step(node.name, op, None, [src, *wide], [dst], call=call), node)
 
+    def filling(self, node: Node, fill: Callable[..., None]) -> None:
+        """A step in Python, by a function that is handed all inputs and the array that it is to fill."""
+        reads = [self.view(value) for value in node.given()]
+        self._append(Step(node.name, node.op, None, reads, [self.result(node)], call=fill, fills=True), node)
+
     def foreign(self, node: Node, evaluate: Evaluate) -> None:
         """A step in Python, by what the operator means."""
         reads = [self.view(value) for value in node.given()]
@@ -269,13 +275,3 @@ class Listing:
             return evaluate(node, given)
 
         self._append(Step(node.name, node.op, None, reads, writes, call=call), node)
-
-
-def _broadcast(view: View, shape: tuple[int, ...]) -> View:
-    """The view as an array of this shape, as NumPy broadcasts."""
-    missing = len(shape) - len(view.shape)
-    strides = (0,) * missing + tuple(
-        0 if n == 1 and wanted != 1 else stride
-        for n, wanted, stride in zip(view.shape, shape[missing:], view.strides, strict=True)
-    )
-    return view._replace(shape=shape, strides=strides)

@@ -11,7 +11,7 @@ from typing import Any
 from fastconv import _args
 from fastconv._names import only
 from fastconv.graph import layout, memory
-from fastconv.graph.folding import folded
+from fastconv.graph.folding import derived, folded
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import Listing, Options, Step
 from fastconv.graph.operators import OPERATORS
@@ -115,6 +115,9 @@ def _specialised(graph: Graph, node: Node, given: list[Value | None], types: dic
     constants = [sizes(node, types[reads[0]].shape)] if node.op == "shape" else folded(node, given)
     if constants is not None:
         return [graph.computed(array, value.name) for array, value in zip(constants, node.outputs, strict=True)]
+    weights = derived(node, given)
+    if weights is not None:
+        return [graph.constant(weights, node.output.name)]
     copy = graph.adopt(node, given)
     with suppress(DependsOnNumbers):
         found_types = OPERATORS[node.op].infer(copy, [None if v is None else types[v] for v in given])

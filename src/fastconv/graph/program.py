@@ -68,13 +68,13 @@ class _Called:
         started = time.perf_counter()
         step = self.step
         assert step.call is not None
+        reads, targets = ([self._array(view, arrays) for view in views] for views in (step.reads, step.writes))
         try:
-            results = step.call(*(self._array(view, arrays) for view in step.reads))
+            results = step.call(*reads, *targets) if step.fills else step.call(*reads)
         except Exception as error:
             error.add_note(f"in node {step.name!r} ({step.op}) of a compiled network")
             raise
-        for view, result in zip(step.writes, results, strict=True):
-            target = self._array(view, arrays)
+        for target, result in zip(targets, [] if step.fills else results, strict=not step.fills):
             if result.shape != target.shape:
                 raise ValueError(
                     f"node {step.name!r} ({step.op}) returned an array of shape {result.shape}; on zeros it had been "

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv._names import only
 
-__all__ = ["Buffer", "Type", "View", "dense", "overlap", "reshaped", "spread"]
+__all__ = ["Buffer", "Type", "View", "broadcast", "dense", "overlap", "reshaped", "spread"]
 __dir__ = only(__all__)
 
 
@@ -91,6 +91,10 @@ class View(NamedTuple):
     def transposed(self, order: tuple[int, ...]) -> View:
         return self._replace(shape=tuple(self.shape[i] for i in order), strides=tuple(self.strides[i] for i in order))
 
+    def is_dense(self) -> bool:
+        """Whether its elements lie in the order of its axes, without gaps."""
+        return all(n == 1 or s == d for n, s, d in zip(self.shape, self.strides, dense(self.shape), strict=True))
+
     def reaches(self) -> int:
         """Bytes from the buffer's start to behind the last element."""
         if 0 in self.shape:
@@ -158,6 +162,16 @@ def reshaped(view: View, shape: tuple[int, ...]) -> View | None:
         if shape[axis] == 1:
             strides[axis] = shape[axis + 1] * strides[axis + 1] if axis + 1 < len(shape) else 1
     return view._replace(shape=shape, strides=tuple(strides))
+
+
+def broadcast(view: View, shape: tuple[int, ...]) -> View:
+    """The view as an array of this shape, as NumPy broadcasts."""
+    missing = len(shape) - len(view.shape)
+    strides = (0,) * missing + tuple(
+        0 if n == 1 and wanted != 1 else stride
+        for n, wanted, stride in zip(view.shape, shape[missing:], view.strides, strict=True)
+    )
+    return view._replace(shape=shape, strides=strides)
 
 
 def overlap(a: View, b: View) -> bool:

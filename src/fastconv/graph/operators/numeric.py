@@ -111,7 +111,23 @@ def _evaluate(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarra
 
 
 def _lower(to: Listing, node: Node) -> None:
-    to.foreign(node, _evaluate)
+    """NumPy's own functions, and conversions, write where the result lies."""
+    function, attributes = FUNCTIONS[node.attributes["function"]], node.attributes
+
+    def fill(*arrays: np.ndarray) -> None:
+        *given, y = arrays
+        with np.errstate(all="ignore"):
+            if isinstance(function, np.ufunc):
+                function(*given, out=y)
+            elif attributes["function"] == "cast":
+                np.copyto(y, given[0], casting="unsafe")
+            elif attributes["function"] == "where":
+                np.copyto(y, given[2])
+                np.copyto(y, given[1], where=given[0])
+            else:
+                y[...] = _called(node, given)
+
+    to.filling(node, fill)
 
 
 OPERATORS = (Operator("numpy", _infer, _evaluate, _lower, order="first"),)

@@ -212,7 +212,7 @@ def _lower_recurrent(to: Listing, node: Node) -> None:
     packed = to.packed(plan, weight.constant, weight.constant.shape, None if bias is None else bias.constant)
     states = [to.without_gaps(node, to.view(value)) for value in node.inputs[3:]]
     y = to.result(node)
-    written = y if y.strides == dense(shape) else to.scratch(y.type, dense(shape), node.name)
+    written = y if y.is_dense() else to.scratch(y.type, dense(shape), node.name)
     to.step(node, plan, src=to.without_gaps(node, x), wei=packed, dst=written, others=states)
     if written is not y:
         to.elementwise(node, (), written, (), y)

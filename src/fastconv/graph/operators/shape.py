@@ -19,7 +19,7 @@ from fastconv._names import only
 from fastconv.graph.ir import Node
 from fastconv.graph.listing import Listing
 from fastconv.graph.operators.record import Operator, first, needs
-from fastconv.graph.views import Type, dense, reshaped
+from fastconv.graph.views import Type, broadcast, dense, reshaped
 
 __all__ = ["OPERATORS", "sizes"]
 __dir__ = only(__all__)
@@ -210,7 +210,8 @@ def _evaluate_expand(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np
 
 
 def _lower_expand(to: Listing, node: Node) -> None:
-    to.elementwise(node, (), to.view(node.inputs[0]), (), to.result(node))
+    """Repeated elements are not copied: they have strides of 0."""
+    to.alias(node, broadcast(to.view(node.inputs[0]), to.type(node.output).shape))
 
 
 def _infer_concat(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -352,7 +353,7 @@ OPERATORS = (
     Operator("shape", _infer_sizes, _evaluate_sizes, _lower_sizes),
     Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first", is_view=True),
     Operator("slice", _infer_slice, _evaluate_slice, _lower_slice, is_view=True),
-    Operator("expand", _infer_expand, _evaluate_expand, _lower_expand),
+    Operator("expand", _infer_expand, _evaluate_expand, _lower_expand, is_view=True),
     Operator("concat", _infer_concat, _evaluate_concat, _lower_concat),
     Operator("pad", _infer_pad, _evaluate_pad, _lower_pad),
     Operator("identity", _infer_identity, _evaluate_identity, _lower_identity, is_view=True),

@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from fastconv._names import only
-from fastconv.graph.ir import Constant, Graph, Node, Value
-from fastconv.graph.operators import OPERATORS
-from fastconv.graph.views import Type
+from fastconv.graph.folding import derived
+from fastconv.graph.ir import Graph, Node, Value
 
 __all__ = ["fold_constants", "remove_dead_nodes", "remove_identities"]
 __dir__ = only(__all__)
@@ -20,31 +15,11 @@ def fold_constants(graph: Graph) -> int:
     """What depends on constants alone is a constant, which is computed when somebody asks for it."""
     folded, readers = 0, graph.readers()
     for node in list(graph.nodes):
-        known = [value.constant for value in node.given() if value.constant is not None]
-        if (
-            node.op in ("python", "choice")
-            or not known
-            or len(known) != sum(1 for _ in node.given())
-            or len(node.outputs) != 1
-        ):
-            continue
-        operator = OPERATORS[node.op]
-        types = [
-            None if v is None or v.constant is None else Type(v.constant.shape, v.constant.dtype) for v in node.inputs
-        ]
-        (made,) = operator.infer(node, types)
-        constant = Constant.derived(_evaluation(node), known, made.shape, made.dtype)
-        graph.remove(node, graph.constant(constant, node.name), readers)
-        folded += 1
+        constant = derived(node, node.inputs)
+        if constant is not None:
+            graph.remove(node, graph.constant(constant, node.name), readers)
+            folded += 1
     return folded
-
-
-def _evaluation(node: Node) -> Any:
-    def make(*arrays: np.ndarray) -> np.ndarray:
-        left = iter(arrays)
-        return OPERATORS[node.op].evaluate(node, [None if v is None else next(left) for v in node.inputs])[0]
-
-    return make
 
 
 def _is_nothing(node: Node) -> bool:

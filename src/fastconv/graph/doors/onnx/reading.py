@@ -19,7 +19,7 @@ from fastconv.graph.doors.onnx.modern import modern
 from fastconv.graph.doors.onnx.reference import ReferenceStep, captured
 from fastconv.graph.doors.onnx.site import Known, dtype_of
 from fastconv.graph.doors.onnx.tensors import array_of, read_external
-from fastconv.graph.folding import folded
+from fastconv.graph.folding import derived, folded
 from fastconv.graph.ir import Graph, Shape, Value
 
 __all__ = ["OLDEST", "read_onnx"]
@@ -237,7 +237,11 @@ class _Reader:
             node.inputs = [None if v is None else found.get(v, v) for v in node.inputs]
             arrays = folded(node, node.inputs)
             if arrays is None:
-                self.graph.nodes.append(node)
+                weights = derived(node, node.inputs)
+                if weights is None:
+                    self.graph.nodes.append(node)
+                else:
+                    found[node.output] = self.graph.constant(weights, node.output.name)
             else:
                 constants = (self.graph.computed(a, v.name) for a, v in zip(arrays, node.outputs, strict=True))
                 found.update(zip(node.outputs, constants, strict=True))
