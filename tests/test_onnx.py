@@ -100,6 +100,7 @@ def test_shapes_that_depend_on_numbers():
     assert [t.name for t in net.outputs] == list(outputs)
     assert [t.dtype for t in net.outputs] == [np.float32, np.int64, *[np.float32] * 3]
     assert net.summary()[0].operator == "conv"
+    assert re.search(r"then, in Python: the Compress, the NonZero; what follows", str(net.summary()))
     assert net.profile(x)[0].operator == "conv"
     with pytest.raises(NotImplementedError, match="node 'the Compress' returns depends on numbers"):
         fc.compile(model, (6, 8, 8, 3), layout="NHWC")
@@ -117,6 +118,40 @@ def test_a_shape_is_an_input(n):
     with pytest.raises(ValueError, match="reshape") as caught:
         net(X, ints([5] * n))
     assert "in node 'the Reshape' (python) of a compiled network" in str(caught.value.__notes__)
+
+
+# --- values that are no arrays ----------------------------------------------------------------------
+
+
+def test_nodes_that_hand_sequences_to_each_other():
+    """They are one step, with what lies between them, whatever the others do."""
+    nodes = [
+        node("Relu", "x", "r"), node("SplitToSequence", "r,two", "s", axis=1), node("SequenceAt", "s,one", "a"),
+        node("Conv", "a,w", "c"), node("Neg", "a", "b"), node("SequenceInsert", "s,b", "t"),
+        node("ConcatFromSequence", "t", "u", axis=1), node("SequenceLength", "t", "n"), node("Abs", "u", "y"),
+    ]  # fmt: skip
+    constants = {"two": ints(2), "one": ints(1), "w": array(4, 2, 3, 3)}
+    model = model_of(nodes, {"x": X}, constants, ("y", "c", "n"))
+    rights = ReferenceEvaluator(model).run(None, {"x": X})
+    net = fc.compile(model)
+    for found in (net(X), pickle.loads(pickle.dumps(net))(X)):
+        assert all(max_error(y, right) < 1e-5 for y, right in zip(found, rights, strict=True))
+    with pytest.raises(ValueError, match="calls Python, which cannot be saved"):
+        net.save("nowhere.npz")
+    for wanted in ("s", "t"):
+        with pytest.raises(NotImplementedError, match=f"the model returns '{wanted}', which is no array of numbers"):
+            fc.compile(model_of(nodes, {"x": X}, constants, ("y", wanted)))
+    with pytest.raises(ValueError, match=r"node 'the SequenceAt' \(SequenceAt\) reads 'z', which nothing before it"):
+        fc.compile(model_of([*nodes, node("SequenceAt", "s,z", "v")], {"x": X}, constants, ("v",)))
+
+
+def test_strings_within_a_model():
+    texts = helper.make_tensor("texts", TensorProto.STRING, (3,), [b"cat", b"dog", b"cat"])
+    same = [node("Equal", "texts,wanted", "e"), node("Cast", "e", "f", to=1), node("Mul", "x,f")]
+    model = model_of(same, {"x": np.ones(3, np.float32)}, opset=19)
+    wanted = helper.make_tensor("wanted", TensorProto.STRING, (1,), [b"cat"])
+    model.graph.initializer.extend([texts, wanted])
+    assert fc.compile(model)(np.full(3, 2, np.float32)).tolist() == [2, 0, 2]
 
 
 # --- whole models -----------------------------------------------------------------------------------
@@ -296,10 +331,6 @@ def test_errors_name_the_node():
         fc.compile(model_of([node("PRelu", "x,s")], {"x": X}, {"s": array(6)}, opset=6))
     with pytest.raises(NotImplementedError, match=f"opset {NEWEST + 1}; it needs 1 to {NEWEST}"):
         fc.compile(model_of([node("Relu")], {"x": X}, opset=NEWEST + 1))
-    with pytest.raises(NotImplementedError, match=r"node 's' .*SequenceConstruct-17 returns 's', which is no array"):
-        fc.compile(
-            model_of([helper.make_node("SequenceConstruct", ["x"], ["s"]), node("SequenceLength", "s")], {"x": X})
-        )
     with pytest.raises(ValueError, match="input_shape names 'z'; the inputs are x"):
         fc.compile(model_of([node("Relu")], {"x": X}), {"z": (1, 2)})
     with pytest.raises(ValueError, match=r"input_shape is \(1, 2\) for 'x'; the model says 4 axes"):
@@ -332,9 +363,10 @@ EXCLUDED = {
     r"^test_bernoulli": "random numbers",
     r"^test_range_.*_expanded": "onnx.reference stacks scalars of a Loop as rows",
     r"^test_scan_sum_cpu": "onnx.reference cannot run Scan of opset 8",
-    r"sequence|_seq_|^test_if_seq|^test_sequence_model": "sequences",
-    r"_opt_|^test_optional_": "values that may be missing",
-    r"string|strnorm|regex_full_match|label_encoder_tensor": "strings",
+    r"^test_(identity_sequence|if_seq|loop\d+_seq|sequence_insert|sequence_map|split_to_sequence)": "sequences",
+    r"^test_(identity|if)_opt_": "values that may be missing, in or out",
+    r"^test_optional_(get_element_(optional|seq)|has_element_(empty_opt|opt|tensor))": "the same",
+    r"string|^test_strnorm|regex_full_match|label_encoder_tensor": "strings in or out",
     r"^test_gradient_of": "training",
     r"^test_PReLU_.d_multiparam": "opset 6, whose slopes the version converter leaves as they are",
 }

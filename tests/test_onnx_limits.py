@@ -14,7 +14,7 @@ import fastconv as fc
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
-from onnx_models import X, array, ints, model_of, node  # noqa: E402
+from onnx_models import X, array, ints, model_of, node, single  # noqa: E402
 
 TOOL = Path(__file__).parent.parent / "tools" / "fuzz_onnx.py"
 
@@ -208,6 +208,27 @@ def test_an_order_in_which_nothing_can_be_computed():
     circle = [node("Add", "x,b", "a"), node("Relu", "a", "b"), node("Neg", "b")]
     with pytest.raises(ValueError, match=r"node 'the Add' \(Add\) reads 'b', which nothing before it computes"):
         fc.compile(model_of(circle, {"x": X}))
+
+
+def test_fields_that_make_no_sense():
+    """Found by spoiling models: an element type that nobody knows, sizes beyond all arrays, bytes that are no text."""
+    model = convolution()
+    model.graph.node[0].op_type = "Cast"
+    model.graph.node[0].input.pop()
+    model.graph.node[0].attribute.append(helper.make_attribute("to", 255))
+    with pytest.raises(ValueError, match=r"node 'the Conv' \(Cast-17\): to has elements of type 255, which"):
+        fc.compile(model)
+    for shape in ((0, (1 << 63) - 1), (1 << 40, 1 << 40)):
+        with pytest.raises(ValueError, match=r"input 'x' would be an array of shape \(\d+, \d+\)"):
+            fc.compile(model_of([node("Identity")], {"x": (np.float32, shape)}))
+    for text in (b"the Conv", b"Conv", b"w"):
+        spoilt = convolution().SerializeToString().replace(text, text[:-1] + b"\xff")
+        with pytest.raises(ValueError, match=r"the model has the name b'.*\\xff', which is no text in UTF-8"):
+            fc.compile(onnx.ModelProto.FromString(spoilt))
+    norm = single("BatchNormalization", {}, X, [*[array(6)] * 3, np.full(6, -2, np.float32)], 15)
+    assert np.isnan(fc.compile(norm)(X)).all()  # and no warning
+    with pytest.raises(NotImplementedError, match="the model is of opset 6 and cannot be made one of 7"):
+        fc.compile(model_of([helper.make_node("PRelu", ["x"], [])], {"x": X}, opset=6))
 
 
 # --- anything ---------------------------------------------------------------------------------------------------------

@@ -83,7 +83,10 @@ def test_operators_of_python(name):
         assert found.dtype == right.dtype
         assert np.array_equal(found, right) if right.dtype.kind != "f" else max_error(found, right) < 1e-5
     assert algorithms(net) == ["python"]
-    assert f"the {op}" in [row.name for row in net.summary()]
+    (row,) = net.summary()
+    assert row.name == f"the {op}"
+    assert row.milliseconds > 0
+    assert f"in Python: the {op} {row.milliseconds:.3f} ms" in " ".join(str(net.summary()).split())
     again = pickle.loads(pickle.dumps(net))
     assert np.array_equal(results(again, {"x": x})[0], results(net, {"x": x})[0])
     with pytest.raises(ValueError, match=f"node 'the {op}' calls Python"):

@@ -240,11 +240,17 @@ def main() -> int:
         return 0
 
     outcomes: Counter[str] = Counter()
-    faults, slowest, peak, number = [], 0.0, 0, args.first
+    faults, slowest, peak, number = 0, 0.0, 0, args.first
+
+    def fault(number: int, what: str) -> None:
+        nonlocal faults
+        faults += 1
+        print(f"--seed {args.seed} --first {number}: {what}", flush=True)
+
     while number < args.count:
         for answer in _answers(args, number):
             if isinstance(answer, str):
-                faults.append((number, answer))
+                fault(number, answer)
                 outcomes["FAULT"] += 1
                 number += 1
                 continue
@@ -254,14 +260,12 @@ def main() -> int:
             wrong = outcome.startswith("UNEXPECTED")
             outcomes["UNEXPECTED" if wrong else outcome] += 1
             if wrong or spent > args.seconds or used > args.memory:
-                faults.append((at, f"{source}: {outcome}, {spent} s, {used} MiB"))
+                fault(at, f"{source}: {outcome}, {spent} s, {used} MiB")
             if number % 1000 == 0:
-                print(f"{number}: {len(faults)} faults", file=sys.stderr, flush=True)
+                print(f"{number}: {faults} faults", file=sys.stderr, flush=True)
     for outcome, count in outcomes.most_common():
         print(f"{count:7}  {outcome}")
     print(f"the slowest took {slowest:.2f} s, the largest process {peak} MiB")
-    for at, fault in faults:
-        print(f"--seed {args.seed} --first {at}: {fault}")
     return 1 if faults else 0
 
 

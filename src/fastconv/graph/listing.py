@@ -55,6 +55,7 @@ class Step:
     flops: float = 0.0
     shape: tuple[int, ...] = ()  # of what it computes, as the node has it
     fills: bool = False  # whether the function is handed where it writes, behind what it reads, and returns nothing
+    seconds: float | None = None  # that a function has taken last
 
     @property
     def algorithm(self) -> str:

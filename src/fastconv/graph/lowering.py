@@ -33,6 +33,9 @@ def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
         Where the inputs of a node do not fit each other; its name is said.
     """
     types = dict(zip(graph.inputs, inputs, strict=True))
+    for value, t in types.items():
+        if _elements(t) > _args.LIMIT:
+            raise ValueError(f"input {value.name!r} would be an array of shape {t.shape}")
     for value in graph.constants():
         assert value.constant is not None
         types[value] = Type(value.constant.shape, value.constant.dtype)
@@ -42,7 +45,7 @@ def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
         try:
             found = OPERATORS[node.op].infer(node, [None if v is None else types[v] for v in node.inputs])
             for t in found:
-                if math.prod(t.shape) > _args.LIMIT:
+                if _elements(t) > _args.LIMIT:
                     raise ValueError(f"it would return an array of shape {t.shape}")
         except DependsOnNumbers:
             continue
@@ -50,6 +53,11 @@ def infer(graph: Graph, inputs: Sequence[Type]) -> dict[Value, Type]:
             raise _named(node, error) from error
         types.update(zip(node.outputs, found, strict=True))
     return types
+
+
+def _elements(t: Type) -> int:
+    """Of an array, as many as it would have without its empty axes: strides are counted in those."""
+    return math.prod(n for n in t.shape if n)
 
 
 def known_types(graph: Graph) -> tuple[Type, ...] | None:

@@ -158,15 +158,16 @@ def _box(row: Row, inputs: int) -> picture.Box:
     if row.gflop:
         full.append(f"{figure(row.gflop)} GFLOP")
     if row.milliseconds is not None:
-        figures = (_cell(row.of_time, ".1%"), f"{row.milliseconds:.3f} ms")
-        full.append(f"{row.milliseconds:.3f} ms, {_cell(row.of_time, '.1%')} of the time")
+        spent, share = f"{row.milliseconds:.3f} ms", _cell(row.of_time, ".1%")
+        figures = (share, spent) if share else (spent,)
+        full.append(f"{spent}, {share} of the time" if share else spent)
     if row.gflops is not None:
         full.append(f"{row.gflops:.0f} GFLOP/s, {_cell(row.of_peak, '.2f')} of the peak")
     return picture.Box(_places(row.reads, inputs), row.name, lines, figures, row.of_time, "\n".join(full))
 
 
 class Summary(_Rows):
-    """The steps of a network."""
+    """The steps of a network. Those in Python have the ``milliseconds`` that they took in the last call."""
 
     columns = (
         ("step", "name", "s", 0),
@@ -177,16 +178,25 @@ class Summary(_Rows):
         ("GFLOP", "gflop", ".3f", 0),
     )
 
-    def __init__(self, *parts: Any, memory: Any) -> None:
+    def __init__(self, *parts: Any, memory: Any, later: Sequence[str]) -> None:
         super().__init__(*parts)
-        self.memory = memory
+        self.memory, self.later = memory, tuple(later)
 
     def _notes(self) -> list[str]:
         m, total = self.memory, sum(row.gflop for row in self.rows)
-        return [
+        notes = [
             f"{len(self.rows)} steps, {figure(total)} GFLOP; weights {_mib(m.weights)}, packed {_mib(m.packed)}, "
             f"arena {_mib(m.arena)} (at least {_mib(m.least)})"
         ]
+        called = [row for row in self.rows if row.algorithm == "python"]
+        if called:
+            spent = ", ".join(
+                row.name if row.milliseconds is None else f"{row.name} {row.milliseconds:.3f} ms" for row in called
+            )
+            notes.append(f"in Python: {spent}")
+        if self.later:
+            notes.append(f"then, in Python: {', '.join(self.later)}; what follows depends on the numbers there")
+        return notes
 
     def to_json(self) -> str:
         """The rows as JSON."""
@@ -272,8 +282,11 @@ class Profile(_Rows):
 
 
 def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[End]]:
-    """Rows without times, inputs and outputs. Who reads what is seen from where it lies: parts of one buffer that were
-    written before, where they overlap with what is read."""
+    """Rows without times but those of Python in the last call, inputs and outputs.
+
+    Who reads what is seen from where it lies: parts of one buffer that were written before, where they overlap with
+    what is read.
+    """
     written: dict[Hashable, list[tuple[int, View]]] = {}
     rows = []
 
@@ -291,7 +304,8 @@ def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[E
             before = [entry for entry in written.get(place(view), ()) if entry[1] != view]  # or it is written over
             written[place(view)] = [*before, (number, view)]
         row = Row(step.name, step.op, step.algorithm, step.layout, step.shape, step.flops / 1e9)
-        rows.append(replace(row, reads=tuple(sorted(reads))))
+        spent = None if step.seconds is None else step.seconds * 1e3
+        rows.append(replace(row, reads=tuple(sorted(reads)), milliseconds=spent))
     inputs = [End(value.name, t.shape) for value, t in zip(graph.inputs, program.inputs, strict=True)]
     outputs = [
         End(value.name, t.shape, tuple(i for i, _ in written.get(len(inputs) + n, ())))
@@ -301,7 +315,8 @@ def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[E
 
 
 def summary_of(title: str, graph: Graph, program: Program, memory: Any) -> Summary:
-    return Summary(title, *_parts(graph, program), memory=memory)
+    later = () if program.later is None else [node.name for node in program.later.nodes]
+    return Summary(title, *_parts(graph, program), memory=memory, later=later)
 
 
 def profile_of(

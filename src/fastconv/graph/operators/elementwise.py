@@ -62,7 +62,8 @@ def _factors(
     eps: float, weight: np.ndarray | None, bias: np.ndarray | None, mean: np.ndarray, var: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Batch norm as ``x * scale + shift``, in float64."""
-    scale = 1 / np.sqrt(var.astype(np.float64) + eps)
+    with np.errstate(all="ignore"):
+        scale = 1 / np.sqrt(var.astype(np.float64) + eps)
     if weight is not None:
         scale = scale * weight
     shift = -mean.astype(np.float64) * scale

@@ -23,7 +23,7 @@ def merge_shapes(graph: Graph) -> int:
     for node in list(graph.nodes):
         source = node.inputs[0] if node.inputs else None
         before = source.producer if source is not None else None
-        if before is None or before.inputs[0] is None:
+        if before is None or not before.inputs or before.inputs[0] is None:
             continue
         if node.op == "reshape" and before.op in ("reshape", "flatten") and _is_fixed(node.attributes["shape"]):
             node.inputs[0] = before.inputs[0]

@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, helper, inliner, version_converter
+from onnx import ModelProto, TensorProto, helper, inliner, version_converter
 
 from fastconv._names import only
-from fastconv.graph.doors.onnx.limits import check_limits
+from fastconv.graph.doors.onnx.limits import check_limits, name_of
 from fastconv.graph.doors.onnx.modern import modern
-from fastconv.graph.doors.onnx.reference import ReferenceStep, captured
+from fastconv.graph.doors.onnx.reference import ReferenceStep, ReferenceSteps, captured
 from fastconv.graph.doors.onnx.site import Known, dtype_of
 from fastconv.graph.doors.onnx.tensors import array_of, read_external
+from fastconv.graph.doors.onnx.together import reads_of, together
 from fastconv.graph.folding import derived, folded
 from fastconv.graph.ir import Graph, Shape, Value
 
@@ -76,9 +79,10 @@ def _converted(model: ModelProto) -> ModelProto:
         return model
     single = {tensor.name for tensor in model.graph.initializer if np.prod(tensor.dims) == 1}
     for node in model.graph.node:
-        if node.op_type == "PRelu" and node.input[1] not in single:  # one for each channel: the converter leaves them
-            name = node.name or node.output[0]
-            raise NotImplementedError(f"node {name!r} is PRelu of opset {opset} with several slopes; it needs {OLDEST}")
+        if node.op_type == "PRelu" and not single.issuperset(node.input[1:]):  # the converter leaves those of channels
+            raise NotImplementedError(
+                f"node {name_of(node)!r} is PRelu of opset {opset} with several slopes; it needs {OLDEST}"
+            )
     try:
         return version_converter.convert_version(model, OLDEST)
     except Exception as error:
@@ -106,6 +110,8 @@ class _Reader:
         self.values: dict[str, Value] = {}
         self.known: dict[Value, Known] = {}
         self.types: dict[str, Known] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.opaque: set[str] = set()  # values that are no arrays of numbers
         if around is not None:
             self.values = {name: value for name, value in around.values.items() if value.constant is not None}
 
@@ -113,24 +119,36 @@ class _Reader:
         self._constants()
         self._inputs(shapes)
         self.types = self._types()
-        return self._nodes()
-
-    def _constants(self) -> None:
-        for tensor in self.proto.initializer:
-            self.values[tensor.name] = self.graph.constant(array_of(tensor), tensor.name)
-        for sparse in self.proto.sparse_initializer:
-            name = sparse.values.name
-            raise NotImplementedError(f"tensor {name!r} is sparse; a network needs dense ones")
+        return self._whole()
 
     def body(self) -> Graph:
         """Of a body, whose inputs are there already."""
         self._constants()
-        return self._nodes()
+        for node in self.nodes:
+            if _makes_others(node, self.opsets):
+                raise NotImplementedError(
+                    f"node {name_of(node)!r} ({node.op_type}) returns what is no array of numbers"
+                )
+        return self._whole()
 
-    def _nodes(self) -> Graph:
-        for number, node in enumerate(self.proto.node):
-            self._node(node, number)
+    def _constants(self) -> None:
+        _check_names(value.name for value in (*self.proto.initializer, *self.proto.input, *self.proto.output))
+        for tensor in self.proto.initializer:
+            if tensor.data_type == TensorProto.STRING:
+                self.opaque.add(tensor.name)
+                self.nodes.append(helper.make_node("Constant", [], [tensor.name], value=tensor))
+            else:
+                self.values[tensor.name] = self.graph.constant(array_of(tensor), tensor.name)
+        for sparse in self.proto.sparse_initializer:
+            name = sparse.values.name
+            raise NotImplementedError(f"tensor {name!r} is sparse; a network needs dense ones")
+        self.nodes.extend(self.proto.node)
+
+    def _whole(self) -> Graph:
+        self._read_nodes()
         for output in self.proto.output:
+            if output.name in self.opaque:
+                raise NotImplementedError(f"the model returns {output.name!r}, which is no array of numbers")
             if output.name not in self.values:
                 raise ValueError(f"the model returns {output.name!r}, which nothing computes")
             value = self.values[output.name]
@@ -144,7 +162,7 @@ class _Reader:
     # --- what is known before ---------------------------------------------------------------------
 
     def _inputs(self, shapes: Any) -> None:
-        given = [value for value in self.proto.input if value.name not in self.values]
+        given = [value for value in self.proto.input if value.name not in {*self.values, *self.opaque}]
         names = [value.name for value in given]
         if shapes is not None and not isinstance(shapes, Mapping):
             if not names:
@@ -183,26 +201,43 @@ class _Reader:
             return {}
         found = {}
         for info in (*inferred.value_info, *inferred.output):
-            element = info.type.tensor_type.elem_type
-            if info.type.HasField("tensor_type") and element:
-                found[info.name] = Known(np.dtype(helper.tensor_dtype_to_np_dtype(element)), _sizes(info))
+            kind, element = info.type.WhichOneof("value"), info.type.tensor_type.elem_type
+            if kind is not None and (kind != "tensor_type" or element == TensorProto.STRING):
+                self.opaque.add(info.name)
+            elif kind is not None:
+                with suppress(ValueError, NotImplementedError):  # of no type, or one that nobody here computes with
+                    dtype = dtype_of(element, f"{info.name!r}")
+                    found[info.name] = Known(dtype, _sizes(info))
         return found
 
     # --- nodes ------------------------------------------------------------------------------------
 
+    def _read_nodes(self) -> None:
+        """One after the other, but for those that go together."""
+        units = together(self.nodes, self.opaque)
+        readers: defaultdict[str, set[int]] = defaultdict(set)
+        for number, unit in enumerate(units):
+            for name in (name for node in unit for name in reads_of(node)):
+                readers[name].add(number)
+        for number, unit in enumerate(units):
+            if len(unit) == 1:
+                self._node(unit[0], number)
+            else:
+                self._several(unit, {out for node in unit for out in node.output if readers[out] - {number}})
+
     def _node(self, node: onnx.NodeProto, number: int) -> None:
+        _check_names((node.name, node.op_type, node.domain, *node.input, *node.output))
         name = node.name or next((out for out in node.output if out), f"number {number}")
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain != node.domain:
             node = _copied(node, domain=domain)
-        for read in (*node.input, *captured(node)):
-            if read and read not in self.values:
-                raise ValueError(f"node {name!r} ({node.op_type}) reads {read!r}, which nothing before it computes")
+        for read in reads_of(node):
+            self._check_read(node, name, read)
         if domain not in self.opsets:
             raise ValueError(f"node {name!r} is of {domain!r}, of which the model does not say the version")
         _check(node, name, self.opsets)
         node, opsets = modern(node, self.opsets, lambda array: self._own(f"{name} scales", array))
-        names = list(dict.fromkeys(n for n in (*node.input, *captured(node)) if n))
+        names = reads_of(node)
         outputs = [out for out in node.output if out]
         if not outputs:
             return
@@ -222,10 +257,40 @@ class _Reader:
                 of_sizes = depends or (value.producer is not None and value.producer.op == "shape")
                 self.known[value] = self.types.get(out, Known())._replace(of_sizes=of_sizes)
 
+    def _several(self, nodes: list[onnx.NodeProto], wanted: set[str]) -> None:
+        """Several as one step, of which these values are wanted elsewhere."""
+        names: dict[str, None] = {}
+        written: dict[str, None] = {}
+        for node in nodes:
+            _check_names((node.name, node.op_type, node.domain, *node.input, *node.output))
+            for read in reads_of(node):
+                if read not in written:
+                    self._check_read(node, name_of(node), read)
+                    names[read] = None
+            _check(node, name_of(node), self.opsets)
+            written.update(dict.fromkeys(node.output))
+        wanted = wanted | {value.name for value in self.proto.output}
+        outputs = [out for out in written if out and out in wanted and out not in self.opaque]
+        if not outputs:
+            return
+        step, name = ReferenceSteps(nodes, self.opsets, list(names), outputs), name_of(nodes[-1])
+        try:
+            step.prepare()
+        except NotImplementedError as error:
+            raise NotImplementedError(f"node {name!r} ({step.said}): {error}") from error
+        inputs = [self.values[n] for n in names]
+        made = self.graph.add_node("python", inputs, len(outputs), name, call=step).outputs
+        for out, value in zip(outputs, made, strict=True):
+            self.values[out], self.known[value] = value, self.types.get(out, Known())
+
+    def _check_read(self, node: onnx.NodeProto, name: str, read: str) -> None:
+        if read not in self.values:
+            raise ValueError(f"node {name!r} ({node.op_type}) reads {read!r}, which nothing before it computes")
+
     def _made(self, step: ReferenceStep, inputs: list[Value], name: str) -> list[Value]:
         """The values of a node's outputs, as constants where its inputs are."""
         start = len(self.graph.nodes)
-        made = self._choice(step.proto, name)
+        made = self._choice(step.protos[0], name)
         if made is None:
             made, step.waits = step.attempt(self.graph, inputs, self.known)
         if made is None:
@@ -273,6 +338,13 @@ class _Reader:
         return name
 
 
+def _check_names(names: Iterable[str | bytes]) -> None:
+    """A ValueError if one is not in UTF-8, which protobuf then has as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"the model has the name {name!r}, which is no text in UTF-8")
+
+
 def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
     """A ValueError if a node has not the inputs or attributes that its operator needs.
 
@@ -286,6 +358,15 @@ def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
         onnx.checker.check_node(node, context)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"node {name!r} ({node.op_type}): {str(error).splitlines()[0]}") from error
+
+
+def _makes_others(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
+    """Whether the operator returns sequences or optional values, whatever it reads."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError:
+        return False
+    return any(all(not kind.startswith("tensor") for kind in output.types) for output in schema.outputs)
 
 
 def _copied(node: onnx.NodeProto, **changes: Any) -> onnx.NodeProto:

@@ -21,10 +21,11 @@ from fastconv.graph.doors.onnx.tensors import plain
 from fastconv.graph.operators.foreign import DependsOnNumbers
 from fastconv.graph.views import Type
 
-__all__ = ["ReferenceStep", "captured"]
+__all__ = ["ReferenceStep", "ReferenceSteps", "captured"]
 __dir__ = only(__all__)
 
 _SMALL = 4096  # elements of constants that say something about shapes
+_SEVERAL = "fastconv.several"  # a domain in which there is no operator
 _CHANGED = {"Softmax", "LogSoftmax", "Hardmax"}  # in opset 13; the reference has the later meaning
 
 
@@ -52,11 +53,11 @@ class ReferenceStep(OnnxStep):
 
     def __init__(self, node: NodeProto, opsets: dict[str, int], names: Sequence[str]) -> None:
         super().__init__(plain(node), opsets.get(node.domain, 1), names)
-        self.proto, self.opsets = node, opsets
+        self.protos, self.opsets = [node], opsets
         self._evaluator: tuple[tuple[np.dtype, ...], ReferenceEvaluator] | None = None
 
     def __getstate__(self) -> Any:
-        return self.proto.SerializeToString(), self.opsets, self.names, self.waits
+        return self.protos[0].SerializeToString(), self.opsets, self.names, self.waits
 
     def __setstate__(self, state: Any) -> None:
         text, opsets, names, waits = state
@@ -77,7 +78,7 @@ class ReferenceStep(OnnxStep):
                 if constants[at] is not None:
                     initializers.append(numpy_helper.from_array(constants[at], name))
         outputs = [onnx.ValueInfoProto(name=name) for name in self.outputs]
-        graph = helper.make_graph([self.proto], "node", inputs, outputs, initializers)
+        graph = helper.make_graph(self.protos, "node", inputs, outputs, initializers)
         opsets = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
         return helper.make_model(graph, opset_imports=opsets)
 
@@ -147,6 +148,33 @@ class ReferenceStep(OnnxStep):
                 raise ValueError(f"it would return an array of shape {tuple(sizes)}")
             found.append(Type(tuple(sizes), dtype))
         return found
+
+
+class ReferenceSteps(ReferenceStep):
+    """The same of several nodes that hand each other what is no array of numbers."""
+
+    def __init__(
+        self, nodes: Sequence[NodeProto], opsets: dict[str, int], names: Sequence[str], outputs: Sequence[str]
+    ) -> None:
+        kinds = dict.fromkeys(node.op_type for node in nodes)
+        whole = helper.make_node(" and ".join(kinds), names, outputs, domain=_SEVERAL)
+        super().__init__(whole, opsets, names)
+        self.protos = list(nodes)
+
+    def __getstate__(self) -> Any:
+        return [node.SerializeToString() for node in self.protos], self.opsets, self.names, self.outputs
+
+    def __setstate__(self, state: Any) -> None:
+        texts, opsets, names, outputs = state
+        self.__init__([NodeProto.FromString(t) for t in texts], opsets, names, outputs)  # type: ignore[misc]
+
+    @property
+    def is_pure(self) -> bool:
+        return False
+
+    @property
+    def said(self) -> str:
+        return self.node.op_type
 
 
 def _first_line(error: Exception) -> str:
