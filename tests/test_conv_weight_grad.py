@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv import _args
+from fastconv.ops import _convolution
 from support import MANY_THREADS, every_thread, max_error, poison, spoil_scratch, tolerance
 
 WINOGRAD = {"winograd_f2": 1e-6, "winograd_f3": 5e-6, "winograd_f4": 5e-6, "winograd_f6": 3e-5}
@@ -206,6 +208,25 @@ def test_what_is_not_finite_harms_what_it_should(algorithm, value):
             np.testing.assert_array_equal(np.isinf(result), np.isinf(direct))
             unseen = np.abs(truth) < 1e20  # nor NaN
             assert np.abs(result[unseen] - truth[unseen]).max() < 1e-4
+
+
+def chosen(form, precision="default"):
+    """The algorithm that serves when none is asked for."""
+    x, grad = (np.empty(a.shape, np.float32) for a in form.arrays())
+    g = _args.geometry(2, x.shape, form.weight_shape, **form.options, layout="NCHW")
+    wei = np.empty(form.weight_shape, np.float32)
+    plan = _convolution._plan(g, "weight", x, wei, grad, "auto", _args.is_strict(precision))
+    return fc.ALGORITHMS[plan.algorithm]
+
+
+def test_the_choice():
+    """Winograd where many channels meet many tiles; products where a transform would serve few of either."""
+    deep = Form((28, 28), (3, 3), 64, 64, batch=2)
+    assert chosen(deep).startswith("winograd")
+    assert chosen(deep, "strict") == "direct"
+    assert chosen(Form((28, 28), (3, 3), 3, 64, batch=2)) == "direct"
+    assert chosen(Form((28, 28), (1, 1), 64, 64, batch=2, padding=0)) == "direct"
+    assert chosen(Form((28, 28), (3, 3), 64, 64, batch=2, stride=2)) == "direct"
 
 
 def test_precision_strict_keeps_to_direct_sums():

@@ -99,6 +99,7 @@ static product shape_of(const fc_problem *problem, const fc_kernels *k, const fc
     s.down = fc_ceil_div(h->out, s.rows);
     s.units = p->batch * p->axis[0].out * s.down * s.across;
     s.block = fc_max(1, fc_min(FC_DEPTH / (s.rows * s.columns), (int64_t)(most / (double)unit_pixels(&s))));
+    s.block = fc_max(1, fc_even(s.units, s.block)); // slices and blocks of even size
     s.blocks = fc_ceil_div(s.units, s.block);
     s.joined = w->dilation == 1 ? w->kernel : 1;
     const int64_t fit = fc_max(s.gemm->nr, room / (s.block * unit_pixels(&s)) / s.gemm->nr * s.gemm->nr);
