@@ -410,6 +410,27 @@ def _few_channels() -> Iterator[Problem]:
                 )
 
 
+def _few_outputs() -> Iterator[Problem]:
+    """A few outputs of many channels: vectors over pixels whose channels are neighbours, turned as they are read."""
+    dice = _Dice(11)
+    for channels in (4, 7, 8, 15, 16, 17, 33, 70):
+        for outputs in (1, 2, 3, 5):
+            for width in (1, 7, 8, 9, 15, 16, 17, 31, 34):
+                kernel = dice.pair((1, 3, 3, 5, 9))
+                dilation = dice.pair((1, 1, 1, 2))
+                yield Problem(
+                    (dice.upto(9), width),
+                    channels,
+                    outputs,
+                    kernel,
+                    dice.one((1, 1, 2)),
+                    dice.pair((1, 1, 2, 3)),
+                    dice.padding(kernel, dilation),
+                    dilation,
+                    **dice.epilogue(),
+                )
+
+
 def _kernel_rows() -> Iterator[Problem]:
     """Kernel rows that are one segment of k, or several, or parts of one; images read where they lie, or a copy."""
     dice = _Dice(8)
@@ -532,6 +553,7 @@ _FAMILIES = {
     "depthwise": (_depthwise, LARGEST, None),
     "grouped": (_grouped, LARGEST, None),
     "few_channels": (_few_channels, LARGEST, None),
+    "few_outputs": (_few_outputs, LARGEST, None),
     "kernel_rows": (_kernel_rows, 4 * LARGEST, None),
     "winograd_chunks": (_winograd_chunks, None, None),
     "dilated": (_dilated, LARGEST, None),

@@ -51,27 +51,27 @@ static double pixels_cost(const fc_request *r) {
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
-    const double copy = w->stride <= 2 && p->src.axis[2] == 1 ? fc_cost_runs(copied, s.padded.width, k, c)
-                                                              : fc_cost_elements(copied, c);
+    double copy = w->stride <= 2 && p->src.axis[2] == 1 ? fc_cost_runs(copied, s.padded.width, k, c)
+                                                        : fc_cost_elements(copied, c);
+    if (p->dst.axis[2] != 1) copy += fc_cost_elements(fc_macs(p) / (double)(p->in_channels * fc_taps(p)), c);
     const double gemm = fc_cost_gemm(p, k, r->options, 0, copy);
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 
-// Whether rows of pixels may go over channels all the same, transposed.
+// Whether it may go over channels: what the strides suggest, or rows of pixels transposed.
 static int turns(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    return p->src.axis[2] == 1 && p->out_channels * 4 >= r->kernels->gemm_channels.nr && !fc_direct_channels_refuse(r);
+    const int suggested = fc_gemm_over_channels(p, r->kernels);
+    const int worth = p->src.axis[2] == 1 && p->out_channels * 4 >= r->kernels->gemm_channels.nr;
+    return (suggested || worth) && !fc_direct_channels_refuse(r);
 }
 
-static const char *refuse(const fc_request *r) {
-    if (fc_gemm_over_channels(r->op->problem, r->kernels)) return fc_direct_channels_refuse(r);
-    return turns(r) ? NULL : pixels_refuse(r);
-}
+static const char *refuse(const fc_request *r) { return turns(r) ? NULL : pixels_refuse(r); }
 
-// What the strides suggest, or for rows of pixels the cheaper way: going over channels transposes the input as it is
-// copied and the output as it is stored, which costs less than short rows and phases of a stride often do.
+// The cheaper way.  Going over channels transposes rows of pixels as they are copied and the output as it is stored, which
+// costs less than short rows and phases of a stride often do; and so does, the other way round, going over pixels where
+// few output channels would leave most of a vector empty.
 static int over_channels(const fc_request *r) {
-    if (fc_gemm_over_channels(r->op->problem, r->kernels)) return 1;
     if (!turns(r)) return 0;
     return pixels_refuse(r) || fc_direct_channels_cost(r) < pixels_cost(r);
 }

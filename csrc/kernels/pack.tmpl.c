@@ -68,17 +68,27 @@ FC_INLINE void FC_NAME(zero_run)(T *out, int64_t count) {
     if (j < count) v_store_part(out + j, v_set1(0), count - j);
 }
 
-// A run of outputs along w reads in[x + j * stride]: copies those inside [0, size), zeroes the rest unless `bordered`.
-FC_INLINE void FC_NAME(bordered_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
-                                     int64_t count, int bordered) {
+// Those of `count` outputs along w that read inside [0, size), the first of them at x.
+typedef struct FC_NAME(span) {
+    int64_t low, high;
+} FC_NAME(span);
+
+FC_INLINE FC_NAME(span) FC_NAME(span_inside)(int64_t x, int64_t stride, int64_t size, int64_t count) {
     int64_t low = 0, high = count;
     if (x < 0) low = stride == 1 ? -x : (-x + stride - 1) / stride;
     if (x + (count - 1) * stride >= size) high = x >= size ? 0 : (size - x + stride - 1) / stride;
     if (low > count) low = count;
     if (high < low) high = low;
-    if (low > 0 && !bordered) FC_NAME(zero_run)(out, low);
-    FC_NAME(copy_run)(out + low, row + (x + low * stride) * step, step * stride, high - low);
-    if (high < count && !bordered) FC_NAME(zero_run)(out + high, count - high);
+    return (FC_NAME(span)){low, high};
+}
+
+// A run of outputs along w reads in[x + j * stride]: copies those inside [0, size), zeroes the rest unless `bordered`.
+FC_INLINE void FC_NAME(bordered_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
+                                     int64_t count, int bordered) {
+    const FC_NAME(span) in = FC_NAME(span_inside)(x, stride, size, count);
+    if (in.low > 0 && !bordered) FC_NAME(zero_run)(out, in.low);
+    FC_NAME(copy_run)(out + in.low, row + (x + in.low * stride) * step, step * stride, in.high - in.low);
+    if (in.high < count && !bordered) FC_NAME(zero_run)(out + in.high, count - in.high);
 }
 
 FC_INLINE void FC_NAME(clipped_run)(T *out, const T *row, int64_t x, int64_t stride, int64_t size, int64_t step,
@@ -204,31 +214,57 @@ FC_INLINE int FC_NAME(phase_used)(const fc_axis *a, int64_t phase) {
     return 0;
 }
 
+// The same run of `channels` planes, which lie `plane` apart, of pixels whose channels are neighbours.
+static void FC_NAME(bordered_runs)(T *out, int64_t plane, const T *row, int64_t x, const fc_axis *w, int64_t step,
+                                   int64_t count, int bordered, int64_t channels) {
+    const FC_NAME(span) in = FC_NAME(span_inside)(x, w->stride, w->in, count);
+    int64_t places[FC_VL];
+    for (int64_t c = 0; c < channels; c++) {
+        places[c] = c * plane;
+        if (bordered) continue;
+        FC_NAME(zero_run)(out + places[c], in.low);
+        FC_NAME(zero_run)(out + places[c] + in.high, count - in.high);
+    }
+    const T *from = row + (x + in.low * w->stride) * step;
+    FC_NAME(transposed)(out + in.low, in.high - in.low, places, from, w->stride * step, in.high - in.low, channels);
+}
+
 // planes [channel][kd][phase h][phase w][rows][width]: element (r, j) of a phase plane is the input at row
 // (h + r) * stride - pad + phase, column j * stride - pad + phase.
 void FC_NAME(pad_copy_pixels)(const fc_pad_copy *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    T *out = work->planes;
-    for (int64_t c = 0; c < work->channels; c++)
+    const int64_t area = work->rows * work->width, plane = d->kernel * h->stride * w->stride * area;
+    // Where channels are neighbours, and pixels are not, a vector of channels is read at once.
+    const int64_t most = p->src.channel == 1 && p->src.axis[2] != 1 ? FC_VL : 1;
+    for (int64_t c = 0; c < work->channels; c += most) {
+        const int64_t channels = work->channels - c < most ? work->channels - c : most;
+        T *out = (T *)work->planes + c * plane;
         for (int64_t kd = 0; kd < d->kernel; kd++) {
             const int64_t z = work->d * d->stride - d->pad + kd * d->dilation;
-            const T *plane = (const T *)work->src + (work->c0 + c) * p->src.channel + z * p->src.axis[0];
+            const T *in = (const T *)work->src + (work->c0 + c) * p->src.channel + z * p->src.axis[0];
             for (int64_t ph = 0; ph < h->stride; ph++)
                 for (int64_t pw = 0; pw < w->stride; pw++) {
                     if (!FC_NAME(phase_used)(h, ph) || !FC_NAME(phase_used)(w, pw)) {
-                        out += work->rows * work->width;
+                        out += area;
                         continue;
                     }
                     for (int64_t r = 0; r < work->rows; r++, out += work->width) {
                         const int64_t y = (work->h + r) * h->stride - h->pad + ph;
-                        if (z >= 0 && z < d->in && y >= 0 && y < h->in)
-                            FC_NAME(bordered_run)(out, plane + y * p->src.axis[1], pw - w->pad, w->stride, w->in,
-                                                  p->src.axis[2], work->width, work->bordered);
-                        else if (!work->bordered) FC_NAME(zero_run)(out, work->width);
+                        const T *row = in + y * p->src.axis[1];
+                        if (z < 0 || z >= d->in || y < 0 || y >= h->in)
+                            for (int64_t i = 0; i < channels && !work->bordered; i++)
+                                FC_NAME(zero_run)(out + i * plane, work->width);
+                        else if (channels > 1)
+                            FC_NAME(bordered_runs)(out, plane, row, pw - w->pad, w, p->src.axis[2], work->width,
+                                                   work->bordered, channels);
+                        else
+                            FC_NAME(bordered_run)(out, row, pw - w->pad, w->stride, w->in, p->src.axis[2], work->width,
+                                                  work->bordered);
                     }
                 }
         }
+    }
 }
 
 FC_INLINE void FC_NAME(turn_few)(T *out, const T *in, int64_t apart, int64_t pixels, const int channels) {
