@@ -42,6 +42,7 @@ enum { FC_MESSAGE = 160 };
     X(MAP, fc_map, map, dtype)                                                                                         \
     X(REDUCE, fc_reduce, reduce, dtype)                                                                                \
     X(NORM, fc_norm, norm, dtype)                                                                                      \
+    X(BATCH_NORM, fc_batch_norm, batch_norm, dtype)                                                                    \
     X(LRN, fc_lrn, lrn, dtype)                                                                                         \
     X(RESIZE, fc_resize, resize, dtype)                                                                                \
     X(PRODUCT, fc_product, product, dtype)                                                                             \
@@ -211,6 +212,13 @@ int fc_process_cpus(void); // that the calling thread may run on, as of a moment
 // other than 0, what is left to do is left undone.
 void fc_process_interrupt(int (*ask)(void));
 int fc_process_interrupted(void); // whether that has befallen the calling thread since it last asked
+
+// Losses and their gradients (loss/).  Returns the number of the first row whose index is out of range, and then does
+// nothing, or else -1.
+int64_t fc_cross_entropy_run(fc_cross_entropy *work, fc_isa isa, int threads);
+
+// A step of an optimiser on all of these arrays (update.c), in one parallel region.
+void fc_update(fc_update_arrays *arrays, int64_t count, fc_isa isa, int threads);
 
 // Seconds that `threads` threads took for `rounds` rounds of independent multiply-adds; *flops gets their number.
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);

@@ -264,6 +264,33 @@ typedef struct fc_norm {
     fc_fold_axis axis[FC_RANK];
 } fc_norm;
 
+// Batch norm in training (fold/batch_norm.c): one axis is kept, the channels, the others are folded.  With d = x - mean and
+// n = d * scale + shift of each channel,
+//
+//   FC_BATCH_MOMENTS  dst[0], dst[1] = the mean of x, and that of d^2
+//   FC_BATCH_FORWARD  dst = clamp(n + r)
+//   FC_BATCH_SUMS     dst[0], dst[1] = the sum of m, and that of m * d, where m is g where the clamp left n as it was, else 0
+//   FC_BATCH_BACKWARD dst = a * m + b * d + c
+//
+// where src is x, other[0] is r (or NULL) or g, laid out by `wei`, and other[1] is [6][channels]: mean, scale, shift, a, b, c.
+// Of dst, which may be other[0] if it is laid out alike, the first two kinds of results lie `second` elements apart.
+typedef enum fc_batch_kind {
+    FC_BATCH_MOMENTS = 0,
+    FC_BATCH_FORWARD,
+    FC_BATCH_SUMS,
+    FC_BATCH_BACKWARD,
+    FC_BATCH_KINDS
+} fc_batch_kind;
+
+enum { FC_BATCH_VECTORS = 6 };
+
+typedef struct fc_batch_norm {
+    int32_t rank, dtype, kind;
+    int64_t second;
+    double low, high; // of the clamp; infinite: none
+    fc_fold_axis axis[FC_RANK];
+} fc_batch_norm;
+
 // Local response normalisation (lrn/lrn.c) along the one axis that is folded, the channels:
 // dst[c] = src[c] / (k + share * sum of src[j]^2)^beta, over c - before <= j <= c + after where there are such channels.
 // dst must not overlap src.
@@ -317,5 +344,54 @@ typedef struct fc_recurrent {
     int64_t steps, directions, batch, hidden;
     int64_t backward; // of the bits of this number, those of the directions that go from the last step to the first
 } fc_recurrent;
+
+// Softmax cross-entropy with indices of classes (loss/cross_entropy.c) of rows (n, i) of numbers src[n][c][i], with the
+// weight w of each class, or 1, the smoothing s, and t the index of a row:
+//
+//   W[c] = w[c] * ((c == t ? 1 - s : 0) + s / classes);  loss = sum of W[c] * (log of the sum of exp(src) - src[c])
+//   d[c] = g * (softmax(src)[c] * (sum of W) - W[c])
+//
+// where classes of which W is 0 count for nothing, whatever their numbers are.  Rows whose index is `ignore` have W = 0.
+typedef struct fc_cross_entropy {
+    int32_t dtype;
+    int64_t outer, classes, inner, step[3]; // the strides of src
+    const void *src;
+    const int64_t *target; // [outer][inner]
+    const void *weight;    // [classes], or NULL
+    int64_t ignore;
+    double smoothing;
+    double *loss;       // [outer][inner], or NULL
+    void *d;            // [outer][classes][inner], or NULL
+    const double *grad; // g: of each row, or if not `each` of all
+    int each, mean;     // mean: g is divided by `divisor`; of nothing it is 0
+    // Filled in: the sum of losses, and that of w over the rows that count.
+    double total, divisor;
+} fc_cross_entropy;
+
+// A step of an optimiser (update/update.c) on parameters p with gradient g and what is remembered of each, in `state`.
+//
+//   FC_UPDATE_SGD   d = g + decay * p;  v = momentum * v + keep * d, or d where it is fresh;
+//                   p -= rate * v, or rate * (d + momentum * v) if nesterov; without v, rate * d
+//   FC_UPDATE_ADAM  p *= shrink;  d = g + decay * p;  m = momentum * m + (1 - momentum) * d;
+//                   v = square * v + (1 - square) * d^2;  w = max(w, v), or v without w;  p -= rate * m / (sqrt(w) * root + eps)
+typedef enum fc_update_kind { FC_UPDATE_SGD = 0, FC_UPDATE_ADAM, FC_UPDATES } fc_update_kind;
+
+typedef struct fc_update_rule {
+    int32_t kind, nesterov;
+    double rate, decay, momentum, keep, shrink, square, root, eps;
+} fc_update_rule;
+
+enum { FC_UPDATE_STATES = 3 };
+
+// Arrays of as many elements without gaps, in one order, none of which overlaps another.
+typedef struct fc_update_arrays {
+    const fc_update_rule *rule;
+    int32_t dtype, fresh;
+    int64_t count; // elements
+    void *p;
+    const void *g;
+    void *state[FC_UPDATE_STATES]; // v; m, v, w; or NULL
+    int64_t task;                  // of fc_update: its first
+} fc_update_arrays;
 
 #endif

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+import fastconv as fc
 from fastconv.ops import loss as L
 from support import max_error, numerical_gradient, tolerance
 
@@ -172,6 +173,35 @@ def test_cross_entropy_errors(change, error, message):
     arguments = {"input": np.zeros((2, 3)), "target": np.array([0, 2])} | change
     with pytest.raises(error, match=message):
         L.cross_entropy(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(130, 7), (65, 1000), (3, 5, 129), (2, 17, 8, 9), (70, 3, 1), (1, 4000)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_of_many(rng, shape, dtype, smoothing):
+    """Around the rows of a task and vectors, of arrays in any order; and bits do not depend on threads."""
+    x = (5 * rng.standard_normal(shape)).astype(dtype)
+    target = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    weight = rng.uniform(0.5, 2, shape[1]).astype(dtype)
+    wide = np.moveaxis(x.astype(np.float64), 1, -1)
+    logarithms = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    spread = np.full(wide.shape, smoothing / shape[1])
+    np.put_along_axis(spread, target[..., None], 1 - smoothing + smoothing / shape[1], -1)
+    spread *= weight
+    divisor = weight.astype(np.float64)[target].sum()
+    expected = -(spread * logarithms).sum() / divisor
+    d = np.moveaxis(np.exp(logarithms) * spread.sum(-1, keepdims=True) - spread, -1, 1) / divisor
+    found = []
+    for threads, array in ((1, x), (2, x), (3, x), (2, np.asfortranarray(x))):
+        with fc.threads(threads):
+            loss = L.cross_entropy(array, target, weight, label_smoothing=smoothing)
+            found.append((loss, L.cross_entropy_grad(1.0, array, target, weight, label_smoothing=smoothing)))
+    for loss, gradient in found:
+        assert max_error(loss, expected) < tolerance(dtype, shape[1])
+        assert max_error(gradient, d) < tolerance(dtype, shape[1])
+    for others in found[1:3]:
+        np.testing.assert_array_equal(others[0], found[0][0])
+        np.testing.assert_array_equal(others[1], found[0][1])
 
 
 def test_grad_output_must_fit_the_reduction():

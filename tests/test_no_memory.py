@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import _core, _plans
+from fastconv import _config, _core, _plans
 from fastconv.ops import _convolution, _windows
 from support import poison
 
@@ -38,7 +38,7 @@ G1, G2, G3, G4, T2 = (
     normal(2, 4, 13, 15),
 )
 LAST, HALVES = X2.transpose(0, 2, 3, 1).copy(), (X2.astype(np.float16), W2.astype(np.float16))
-MATRIX, G5 = normal(5, 7), normal(2, 4, 6, 5)
+MATRIX, G5, LABELS = normal(5, 7), normal(2, 4, 6, 5), np.arange(5)
 POOLED, WHERE = fc.max_pool2d(X2, 2, return_indices=True)
 PLAN, TRANSPOSED = fc.ConvPlan(X2.shape, W2, B), fc.ConvPlan(X2.shape, W2, stride=2, transposed=True)
 OUT = {shape: poison(shape) for shape in (G2.shape, T2.shape, POOLED.shape)}
@@ -53,6 +53,15 @@ def layer(module: fc.nn.Module) -> Callable[[], Any]:
         return y, module.backward(y), *(p.grad.copy() for p in module.parameters())
 
     return run
+
+
+def stepped(kind: int) -> list[np.ndarray]:
+    """A step by itself: how a parameter lends its values goes through NumPy, which takes a MemoryError for another."""
+    rule = (kind, False, 0.1, 0.0, 0.9, 1.0, 1.0, 0.9, 1.0, 1e-8)
+    parameters = [W2.copy(), B.copy()]
+    arrays: list[Any] = [(0, False, p, np.ones_like(p), (np.zeros_like(p), np.zeros_like(p))) for p in parameters]
+    _core.update([rule], arrays, _config.ISA, 1)
+    return parameters
 
 
 def scipy_calls() -> Calls:
@@ -97,8 +106,8 @@ PLANS: Calls = {
     "explain": lambda: PLAN.explain(measure=False),
     "algorithms": lambda: fc.algorithms(X2.shape, W2.shape),
 }
-# Neither unpooling nor cross entropy, nor the gradient of interpolation: NumPy's indexing by arrays ends the process
-# where it cannot have an iterator.
+# Neither unpooling nor the gradient of interpolation: NumPy's indexing by arrays ends the process where it cannot have
+# an iterator.
 POOLING: Calls = {
     "max_pool1d": lambda: fc.max_pool1d(X1, 2),
     "max_pool2d": lambda: fc.max_pool2d(X2, 2),
@@ -123,12 +132,15 @@ OTHERS: Calls = {
     "instance_norm": lambda: fc.instance_norm(X2, B.copy(), abs(B)),
     "interpolate": lambda: fc.interpolate(X2, 9, mode="bilinear"),
     "silu": lambda: fc.silu(X2),
+    "cross_entropy": lambda: fc.cross_entropy(MATRIX, LABELS, label_smoothing=0.1),
     "mse_loss": lambda: fc.mse_loss(X2, X2),
     "pad": lambda: fc.pad(X2, (1, 2), "reflect"),
     "nn.Conv2d": layer(fc.nn.Conv2d(4, 4, 3, padding=1)),
     "nn.ConvTranspose2d": layer(fc.nn.ConvTranspose2d(4, 4, 3, stride=2)),
     "nn.MaxPool2d": layer(fc.nn.MaxPool2d(2)),
     "nn.BatchNorm2d": layer(fc.nn.BatchNorm2d(4)),
+    "a step of SGD": lambda: stepped(0),
+    "a step of Adam": lambda: stepped(1),
 }
 GRADIENTS: Calls = {
     "conv1d_input": lambda: fc.grad.conv1d_input(X1.shape, W1, G1),
@@ -143,6 +155,7 @@ GRADIENTS: Calls = {
     "lp_pool2d": lambda: fc.grad.lp_pool2d(G4, X2, 2, 2),
     "linear": lambda: fc.grad.linear(X2, MATRIX, G5),
     "batch_norm": lambda: fc.grad.batch_norm(X2, X2, training=True),
+    "cross_entropy": lambda: fc.grad.cross_entropy(1.0, MATRIX, LABELS),
     "group_norm": lambda: fc.grad.group_norm(X2, X2, 2),
 }
 GROUPS: dict[str, Callable[[], Calls]] = {

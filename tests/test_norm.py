@@ -119,6 +119,73 @@ def test_batch_norm_in_float16(rng):
     assert max_error(y, expected) < tolerance(np.float16)
 
 
+# Around vectors, pairs of them, chunks and blocks: few channels of many numbers, and the other way round.
+LARGE = [(5, 3, 31, 33), (2, 3, 130, 140), (3, 70, 9, 9), (40, 129, 2, 3), (17, 1025), (3, 33, 1, 700), (2, 1, 40000)]
+BOUNDS = [(-np.inf, np.inf), (0.0, np.inf), (0.0, 6.0)]
+
+
+def placed(rng, shape, last, dtype):
+    """Numbers with channels behind or before the rest, axes in torch's order."""
+    x = (5 + 2 * rng.standard_normal(shape)).astype(dtype)
+    return np.moveaxis(channels_last(x), -1, 1) if last else x
+
+
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("last", [(False, False), (True, True), (True, False), (False, True)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_norm_with_a_clamp_behind_it(rng, shape, bounds, last, dtype):
+    """Against the formulas in float64, the clamp's own gradient taken from the result."""
+    x, g = (placed(rng, shape, behind, dtype) for behind in last)
+    _, _, weight, bias = statistics(rng, shape[1], dtype)
+    y, kept = N.batch_norm_training(x, None, None, weight, bias, 0.1, 1e-5, "NCHW", bounds)
+    assert y.dtype == dtype
+    wide, axes, to = x.astype(np.float64), (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    rsigma = 1 / np.sqrt(wide.var(axes) + 1e-5)
+    h = (wide - wide.mean(axes, keepdims=True)) * rsigma.reshape(to)
+    plain = h * weight.reshape(to) + bias.reshape(to)
+    count = x.size // shape[1]
+    bound = tolerance(dtype, 4 * count + 20)  # of numbers up to five deviations from zero
+    assert max_error(y, np.clip(plain, *bounds)) < bound
+    through = g * ((y > bounds[0]) & (y < bounds[1]))  # rounding may have moved a number to the bound
+    d_bias, d_weight = through.sum(axes, dtype=np.float64), (through * h).sum(axes)
+    share = (d_bias.reshape(to) + h * d_weight.reshape(to)) / count
+    d_input = (weight * rsigma).reshape(to) * (through - share)
+    actual = N.batch_norm_back(g, kept)
+    scale = np.abs(g * h).sum(axes, dtype=np.float64)
+    assert max_error(actual[0], d_input) < bound
+    assert max_error(actual[1], d_weight, scale) < bound
+    assert max_error(actual[2], d_bias, scale) < bound
+
+
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_the_bits_of_batch_norm_do_not_depend_on_threads(rng, shape, last):
+    x, g = (placed(rng, shape, last, np.float32) for _ in range(2))
+    results = []
+    for threads in (1, 2, 3):
+        with fc.threads(threads):
+            y, kept = N.batch_norm_training(x, None, None, None, None, 0.1, 1e-5, "NCHW", (0.0, np.inf))
+            results.append((y, *N.batch_norm_back(g, kept)))
+    for others in results[1:]:
+        for ours, theirs in zip(results[0], others, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_moments_do_not_cancel(rng, last, dtype):
+    """Where deviations are a millionth of the mean, sums of squares have lost all digits that tell of them."""
+    deviation = 1e2 * np.finfo(dtype).eps
+    x = placed(rng, (3, 5, 90, 95), last, np.float64)
+    x = (1 + deviation * (x - 5)).astype(dtype)
+    mean, var = N._statistics(x, 1, x.size // 5)
+    wide = x.astype(np.float64).transpose(1, 0, 2, 3).reshape(5, -1)
+    np.testing.assert_allclose(mean, wide.mean(1), rtol=4 * np.finfo(dtype).eps)
+    exact = (wide - wide.mean(1, keepdims=True)) ** 2
+    np.testing.assert_allclose(var, exact.mean(1), rtol=1e-3)
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0)])
 def test_batch_norm_of_nothing(rng, shape, training):

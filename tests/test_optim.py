@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import fastconv as fc
 from fastconv import nn, optim
 from support import max_error, tolerance
 
@@ -273,6 +274,54 @@ def test_updates_are_in_place_and_leave_the_gradient(rng, name, options):
         assert p.version != version
         assert not p.is_lent
         np.testing.assert_array_equal(p.grad, grad)
+
+
+@settings
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_bits_do_not_depend_on_threads_nor_on_the_company(rng, name, options, dtype):
+    """Sizes around vectors and tasks; each parameter in a step of all, and in a step of its own."""
+    sizes = (0, 1, 7, 8, 15, 16, 17, 31, 33, 16383, 16384, 16385, 50_000)
+    values = [rng.standard_normal(n).astype(dtype) for n in sizes]
+    gradients = [[rng.standard_normal(n).astype(dtype) for n in sizes] for _ in range(3)]
+
+    def trained(groups, threads):
+        parameters = [nn.Parameter(v) for v in values]
+        optimisers = [getattr(optim, name)([parameters[i] for i in group], **options) for group in groups]
+        with fc.threads(threads):
+            for step in gradients:
+                for p, g in zip(parameters, step, strict=True):
+                    p.grad = g
+                for optimiser in optimisers:
+                    optimiser.step()
+        return [p.value for p in parameters]
+
+    expected = trained([range(len(sizes))], 1)
+    for threads, groups in ((3, [range(len(sizes))]), (2, [[i] for i in range(len(sizes))])):
+        for ours, theirs in zip(trained(groups, threads), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@settings
+def test_a_gradient_that_does_not_fit_leaves_all_as_it_was(rng, name, options):
+    parameters = start(rng)
+    give_gradients(rng, parameters)
+    before = [p.value.copy() for p in parameters]
+    parameters[1].grad = np.ones((5, 1))
+    optimiser = getattr(optim, name)(parameters, **options)
+    with pytest.raises(ValueError, match=r"grad has shape \(5, 1\); the parameter's is \(5,\)"):
+        optimiser.step()
+    for p, old in zip(parameters, before, strict=True):
+        np.testing.assert_array_equal(p.value, old)
+    assert not optimiser.state
+
+
+@settings
+def test_infinite_parameters_stay(name, options):
+    p = nn.Parameter(np.array([np.inf, -np.inf]))
+    p.grad = np.ones(2)
+    if not options.get("weight_decay"):
+        getattr(optim, name)([p], **options).step()
+        np.testing.assert_array_equal(p.value, [np.inf, -np.inf])
 
 
 @settings

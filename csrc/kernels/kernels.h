@@ -241,6 +241,7 @@ typedef struct fc_gemm_kernel {
 
 #include "kernels/fold.h"
 #include "kernels/pool.h"
+#include "kernels/train.h"
 
 typedef struct fc_kernels {
     fc_isa isa;

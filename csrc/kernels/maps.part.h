@@ -4,9 +4,12 @@
 #include "kernels/map_functions.tmpl.c"
 
 #include "kernels/fold.tmpl.c"
+
+#include "kernels/batch_norm.tmpl.c" // which uses what stands in both
 #include "kernels/lrn.tmpl.c"
 #include "kernels/map.tmpl.c"
 #include "kernels/map_rows.tmpl.c"
 #include "kernels/rectangle.tmpl.c"
 #include "kernels/recurrent.tmpl.c"
 #include "kernels/resize.tmpl.c"
+#include "kernels/update.tmpl.c"

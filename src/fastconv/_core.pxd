@@ -107,6 +107,17 @@ cdef extern from "fastconv.h" nogil:
         int32_t rank, dtype, kind
         double eps
         fc_fold_axis axis[8]
+    enum:
+        FC_BATCH_MOMENTS
+        FC_BATCH_FORWARD
+        FC_BATCH_SUMS
+        FC_BATCH_BACKWARD
+        FC_BATCH_VECTORS
+    ctypedef struct fc_batch_norm:
+        int32_t rank, dtype, kind
+        int64_t second
+        double low, high
+        fc_fold_axis axis[8]
     ctypedef struct fc_lrn:
         int32_t rank, dtype
         int64_t before, after
@@ -138,6 +149,7 @@ cdef extern from "fastconv.h" nogil:
         FC_MAP
         FC_REDUCE
         FC_NORM
+        FC_BATCH_NORM
         FC_LRN
         FC_RESIZE
         FC_PRODUCT
@@ -199,6 +211,34 @@ cdef extern from "fastconv.h" nogil:
     int fc_process_interrupted()
     size_t fc_scratch_kept()
     size_t FC_SCRATCH_KEPT
+    ctypedef struct fc_cross_entropy:
+        int32_t dtype
+        int64_t outer, classes, inner
+        int64_t step[3]
+        const void *src
+        const int64_t *target
+        const void *weight
+        int64_t ignore
+        double smoothing
+        double *loss
+        void *d
+        const double *grad
+        int each, mean
+        double total, divisor
+    int64_t fc_cross_entropy_run(fc_cross_entropy *, fc_isa, int)
+    enum:
+        FC_UPDATE_STATES
+    ctypedef struct fc_update_rule:
+        int32_t kind, nesterov
+        double rate, decay, momentum, keep, shrink, square, root, eps
+    ctypedef struct fc_update_arrays:
+        const fc_update_rule *rule
+        int32_t dtype, fresh
+        int64_t count
+        void *p
+        const void *g
+        void *state[3]
+    void fc_update(fc_update_arrays *, int64_t, fc_isa, int)
     double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
     void *fc_memory_acquire(size_t)
     void fc_memory_release(void *)

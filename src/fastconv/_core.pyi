@@ -15,6 +15,10 @@ Arrays = tuple[Any, Any, Any, Any, Any]  # input, weight, bias, residual, out
 
 Operations = tuple[tuple[str, int, int, float, float], ...]  # name, y and z of the others, a and b
 
+# fc_update_rule, number by number; that of the rule, whether fresh, the parameters, their gradient, what is remembered
+Rule = tuple[int, bool, float, float, float, float, float, float, float, float]
+UpdateArrays = tuple[int, bool, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]
+
 MAP_NAMES: tuple[str, ...]
 COST_NAMES: tuple[str, ...]
 CACHE_NAMES: tuple[str, ...]
@@ -211,6 +215,32 @@ def lrn(
     isa: int,
     threads: int,
 ) -> None: ...
+def batch_norm(
+    src: np.ndarray,
+    other: np.ndarray | None,
+    vectors: np.ndarray | None,
+    dst: np.ndarray,
+    axis: int,
+    kind: int,
+    low: float,
+    high: float,
+    isa: int,
+    threads: int,
+) -> None: ...
+def cross_entropy(
+    src: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    ignore: int,
+    smoothing: float,
+    loss: np.ndarray | None,
+    d: np.ndarray | None,
+    grad: np.ndarray | None,
+    mean: bool,
+    isa: int,
+    threads: int,
+) -> tuple[float, float, int]: ...
+def update(rules: list[Rule], arrays: list[UpdateArrays], isa: int, threads: int) -> None: ...
 def resize(src: np.ndarray, dst: np.ndarray, axes: tuple[ResizeAxis, ...], isa: int, threads: int) -> None: ...
 def fingerprint(array: np.ndarray, threads: int) -> int: ...
 def default_costs(isa: int) -> tuple[float, ...]: ...

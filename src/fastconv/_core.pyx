@@ -7,12 +7,15 @@ One module, of parts by subject. `_core.pxd` is what they see of the core, `_cor
 
 from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS,
+    PyBUF_C_CONTIGUOUS,
+    PyBUF_FORMAT,
     PyBUF_RECORDS_RO,
     PyBUF_STRIDED_RO,
     PyBUF_WRITABLE,
     PyBuffer_Release,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcmp
 
 from numpy import dtype as numpy_dtype, empty, empty_like, int64 as INT64, ndarray
@@ -41,4 +44,5 @@ include "_core_maps.pxi"
 include "_core_folds.pxi"
 include "_core_resize.pxi"
 include "_core_products.pxi"
+include "_core_train.pxi"
 include "_core_nets.pxi"

@@ -107,7 +107,7 @@ class Branched(nn.Module):
     def forward(self, input: Any) -> Any:
         input = through(self.before(), input)
         results = [through(branch, input) for branch in self.branches()]
-        return through(self.after(), self.join(*results) if len(results) > 1 else results[0])
+        return through((self.join, *self.after()) if len(results) > 1 else self.after(), *results)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         """The branches' gradients add up, since all of them read the same input."""

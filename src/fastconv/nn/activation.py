@@ -51,7 +51,19 @@ class _InplaceActivation(_Activation):
         return "inplace=True" if self.inplace else ""
 
 
-class ReLU(_InplaceActivation):
+class _Clamp(_InplaceActivation):
+    """One that the module before it can apply to its result, which then has no gradient of its own."""
+
+    _bounds: tuple[float, float] | None = None
+
+    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
+        (y,) = self.saved()
+        if y is None:
+            return grad_output
+        return type(self)._gradient(grad_output, y) if self.needs_input_grad else None
+
+
+class ReLU(_Clamp):
     """``max(x, 0)``, as `torch.nn.ReLU`; ``inplace=True`` overwrites the input in eval mode.
 
     >>> import numpy as np, fastconv.nn as nn
@@ -60,9 +72,10 @@ class ReLU(_InplaceActivation):
     """
 
     _function, _gradient = A.relu, A.relu_grad
+    _bounds = (0.0, np.inf)
 
 
-class ReLU6(_InplaceActivation):
+class ReLU6(_Clamp):
     """``min(max(x, 0), 6)``, as `torch.nn.ReLU6`; `inplace` as for `ReLU`.
 
     >>> import numpy as np, fastconv.nn as nn
@@ -71,6 +84,7 @@ class ReLU6(_InplaceActivation):
     """
 
     _function, _gradient = A.relu6, A.relu6_grad
+    _bounds = (0.0, 6.0)
 
 
 class _OfInput(_InplaceActivation):

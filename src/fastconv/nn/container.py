@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ import numpy as np
 from fastconv import _args
 from fastconv._maps import Map, op
 from fastconv._names import only
-from fastconv.nn.module import Module
+from fastconv.nn.module import Module, Symbol
 from fastconv.ops._operand import axis_index, widened
+from fastconv.ops.activation import UNBOUNDED, clamp_grad
 
 __all__ = ["Add", "Concat", "Sequential"]
 __dir__ = only(__all__)
 
-# Of two to four arrays of one dtype, in one pass.
-_SUMS = [Map(*(op("add", i) for i in range(others)), others=others) for others in (1, 2, 3)]
+
+@lru_cache
+def _sum(others: int, bounds: tuple[float, float]) -> Map:
+    """Of up to four arrays of one dtype, in one pass, and clamped."""
+    clamp = [] if bounds == UNBOUNDED else [op("clamp", a=bounds[0], b=bounds[1])]
+    return Map(*(op("add", i) for i in range(others)), *clamp, others=others)
 
 
 class Sequential(Module):
@@ -99,11 +105,33 @@ class Sequential(Module):
         return back_through(list(self.children()), grad_output, self.needs_input_grad)
 
 
-def through(chain: Iterable[Module], input: Any) -> Any:
-    """The result of modules that are applied one after the other."""
-    for module in chain:
-        input = module(input)
-    return input
+def through(chain: Iterable[Module], *inputs: Any) -> Any:
+    """The result of modules that are applied one after the other.
+
+    In training a clamp is applied by the module before it, if that can: it costs no pass of its own, and the gradient
+    goes back through both in one.
+    """
+    modules = list(chain)
+    for i, module in enumerate(modules):
+        if i > 0 and _is_applied(modules[i - 1], module, *inputs):
+            module.save_for_backward(None)
+        elif i + 1 < len(modules) and _is_applied(module, modules[i + 1], *inputs):
+            inputs = (module._called(module._clamped, modules[i + 1]._bounds, *inputs),)
+        else:
+            inputs = (module(*inputs),)
+    return inputs[0]
+
+
+def _is_applied(module: Module, clamp: Module, *inputs: Any) -> bool:
+    """Whether `module` applies the clamp behind it, rather than that itself."""
+    return (
+        module._takes_bounds
+        and clamp._bounds is not None
+        and module.training
+        and clamp.training
+        and not any(isinstance(x, Symbol) for x in inputs)
+        and not {"forward", "backward"} & (vars(module).keys() | vars(clamp).keys())
+    )
 
 
 def back_through(chain: Sequence[Module], grad_output: Any, needs_input_grad: bool = True) -> Any:
@@ -121,16 +149,17 @@ def back_through(chain: Sequence[Module], grad_output: Any, needs_input_grad: bo
     return grad_output if needs_input_grad else None
 
 
-def summed(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of arrays of one shape, in a new array if there are several; float16 is added in float32."""
+def summed(arrays: Sequence[np.ndarray], bounds: tuple[float, float] = UNBOUNDED) -> np.ndarray:
+    """The clamped sum of arrays of one shape, in a new array if there are several; float16 is added in float32."""
     if len(arrays) == 1:
         return arrays[0]
     dtype = arrays[0].dtype
     if len(arrays) <= 4 and dtype in _args.FLOATS and all(array.dtype == dtype for array in arrays):
-        return _SUMS[len(arrays) - 2](*arrays)
+        return _sum(len(arrays) - 1, bounds)(*arrays)
     total = widened(arrays[0]) + arrays[1]
     for array in arrays[2:]:
         total += array
+    total = total if bounds == UNBOUNDED else np.clip(total, *bounds)
     return total.astype(np.result_type(*arrays), copy=False)
 
 
@@ -142,18 +171,24 @@ class Add(Module):
     array([2., 2.])
     """
 
+    _takes_bounds = True
+
     def forward(self, *inputs: Any) -> np.ndarray:
+        return self._clamped(UNBOUNDED, *inputs)
+
+    def _clamped(self, bounds: tuple[float, float], *inputs: Any) -> np.ndarray:
         arrays = _arrays(inputs)
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
                 raise ValueError(f"input {i} has shape {array.shape}; it needs that of input 0, {arrays[0].shape}")
-        self.save_for_backward(len(arrays))
-        return summed(arrays)
+        y = summed(arrays, bounds)
+        self.save_for_backward(len(arrays), bounds, None if bounds == UNBOUNDED else y)
+        return y
 
     def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
         """One gradient per input; they are the same array, so do not write into them."""
-        (count,) = self.saved()
-        return (grad_output,) * count
+        count, bounds, y = self.saved()
+        return (clamp_grad(grad_output, y, bounds),) * count
 
 
 class Concat(Module):

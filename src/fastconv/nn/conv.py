@@ -17,6 +17,7 @@ from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
 from fastconv.ops._operand import channel_sum, like, widened
+from fastconv.ops.activation import UNBOUNDED, activation_of, clamp_grad
 from fastconv.ops.pad import pad_grad
 from fastconv.plan import ConvPlan
 
@@ -33,6 +34,7 @@ class _Conv(Module):
 
     rank: ClassVar[int]
     transposed: ClassVar[bool] = False
+    _takes_bounds = True
 
     def __init__(
         self,
@@ -112,7 +114,13 @@ class _Conv(Module):
         name = f"conv{'_transpose' if self.transposed else ''}{self.rank}d"
         return getattr(G, f"{name}_{what}") if what else getattr(F, name)
 
-    def _forward(self, x: Any, arguments: dict[str, Any], plan_arguments: dict[str, Any]) -> np.ndarray:
+    def _forward(
+        self,
+        x: Any,
+        arguments: dict[str, Any],
+        plan_arguments: dict[str, Any],
+        bounds: tuple[float, float] = UNBOUNDED,
+    ) -> np.ndarray:
         x = _args.as_array(x, "input")
         shape, border = x.shape, self._border(x.shape)
         if border is not None:
@@ -126,14 +134,22 @@ class _Conv(Module):
             )
             if plan is not None:
                 return plan(x)
-        self.save_for_backward(x, shape, border, arguments)
-        return self._function()(x, weight, bias, batch_invariant=self.batch_invariant, **arguments)
+        further: dict[str, Any] = {"batch_invariant": self.batch_invariant}
+        if bounds != UNBOUNDED:
+            further["activation"] = activation_of(bounds)
+        y = self._function()(x, weight, bias, **further, **arguments)
+        self.save_for_backward(x, shape, border, arguments, bounds, None if bounds == UNBOUNDED else y)
+        return y
 
     def forward(self, input: ArrayLike) -> np.ndarray:
         return self._forward(input, self._arguments(), self._arguments())
 
+    def _clamped(self, bounds: tuple[float, float], *inputs: Any) -> np.ndarray:
+        return self._forward(inputs[0], self._arguments(), self._arguments(), bounds)
+
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        x, shape, border, arguments = self.saved()
+        x, shape, border, arguments, bounds, y = self.saved()
+        grad_output = clamp_grad(grad_output, y, bounds)
         self.weight.accumulate(self._function("weight")(x, self.weight.shape, grad_output, **arguments))
         if self.bias is not None:
             images = grad_output.reshape(-1, *grad_output.shape[-self.rank - 1 :])

@@ -16,6 +16,7 @@ from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
 from fastconv.ops._operand import axis_index
+from fastconv.ops.activation import UNBOUNDED, activation_of, clamp_grad
 from fastconv.ops.linear import linear_grad
 from fastconv.plan import ConvPlan
 
@@ -52,6 +53,8 @@ class Linear(Module):
     (5, 2)
     """
 
+    _takes_bounds = True
+
     def __init__(
         self,
         in_features: int,
@@ -74,7 +77,10 @@ class Linear(Module):
         init.default_(self.weight, self.bias, rng=rng)
 
     def forward(self, input: ArrayLike) -> np.ndarray:
-        input = _args.as_array(input, "input")
+        return self._clamped(UNBOUNDED, input)
+
+    def _clamped(self, bounds: tuple[float, float], *inputs: Any) -> np.ndarray:
+        input = _args.as_array(inputs[0], "input")
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
         if not self.training and input.shape[-1:] == (self.in_features,):
             # The rows as images of one pixel.
@@ -86,11 +92,13 @@ class Linear(Module):
             )
             if plan is not None:
                 return plan(input.reshape(images)).reshape(*input.shape[:-1], self.out_features)
-        self.save_for_backward(input)
-        return F.linear(input, weight, bias)
+        y = F.linear(input, weight, bias, activation=activation_of(bounds))
+        self.save_for_backward(input, bounds, None if bounds == UNBOUNDED else y)
+        return y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (x,) = self.saved()
+        x, bounds, y = self.saved()
+        grad_output = clamp_grad(grad_output, y, bounds)
         d_input, d_weight, d_bias = linear_grad(
             x,
             self.weight.value,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import update_wrapper
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -307,9 +307,14 @@ class Module:
     training: bool = True
     needs_input_grad: bool = True
     _saved: tuple[Any, ...] | None = None
+    #: Of a clamp: what it clamps to. Of another: whether in training mode it can do so itself, by `_clamped`.
+    _bounds: tuple[float, float] | None = None
+    _takes_bounds: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if {"forward", "backward"} & vars(cls).keys():  # whoever redefines them, does not have to know of this
+            cls._bounds, cls._takes_bounds = vars(cls).get("_bounds"), vars(cls).get("_takes_bounds", False)
         call_by_own_name(cls)
 
     # --- computing --------------------------------------------------------------------------------
@@ -335,11 +340,18 @@ class Module:
         for x in inputs:
             if isinstance(x, Symbol):
                 return x.enter(self, inputs, named)
+        return self._called(self.forward, *inputs, **named)
+
+    def _called(self, function: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         try:
-            return self.forward(*inputs, **named)
+            return function(*inputs, **named)
         except (TypeError, ValueError, NotImplementedError) as error:
             self._say_where(error)
             raise
+
+    def _clamped(self, bounds: tuple[float, float], *inputs: Any) -> Any:
+        """What `forward` gives, clamped; `backward` then goes back through both."""
+        raise NotImplementedError(f"{type(self).__name__} cannot clamp its result")
 
     def _say_where(self, error: Any) -> None:
         """Begin the message with the name that the layer has here in which the error arose.

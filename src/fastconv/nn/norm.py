@@ -14,6 +14,7 @@ from fastconv.nn import init
 from fastconv.nn.module import Buffer, Module, Parameter
 from fastconv.ops import norm as N
 from fastconv.ops._operand import channel_axis
+from fastconv.ops.activation import UNBOUNDED
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LocalResponseNorm"]
 __dir__ = only(__all__)
@@ -48,6 +49,7 @@ class _BatchNorm(Module):
     num_batches_tracked : Buffer () of int64, or None
     """
 
+    _takes_bounds = True
     _ranks: tuple[int, ...]
 
     def __init__(
@@ -82,38 +84,32 @@ class _BatchNorm(Module):
         return (None if weight is None else weight.value, None if bias is None else bias.value)
 
     def forward(self, input: ArrayLike) -> np.ndarray:
+        return self._clamped(UNBOUNDED, input)
+
+    def _clamped(self, bounds: tuple[float, float], *inputs: Any) -> np.ndarray:
+        (input,) = inputs
         if np.ndim(input) not in self._ranks:
             ranks = " or ".join(map(str, self._ranks))
             raise ValueError(f"input has shape {np.shape(input)}; it needs {ranks} axes")
         tracked, count = self.track_running_stats, self.num_batches_tracked
-        mean, var = self.running_mean, self.running_var
+        mean = self.running_mean.data if self.running_mean is not None and tracked else None
+        var = self.running_var.data if self.running_var is not None and tracked else None
+        if not self.training and tracked:
+            self.save_for_backward()
+            return N.batch_norm(input, mean, var, *self._affine(), eps=self.eps, layout=self.layout)
         momentum = 0.0
-        if self.training and tracked and count is not None:
+        if not self.training:
+            mean = var = None
+        elif tracked and count is not None:
             count.data += 1
             momentum = 1 / int(count.data) if self.momentum is None else self.momentum
-        self.save_for_backward(input)
-        return N.batch_norm(
-            input,
-            mean.data if mean is not None and tracked else None,
-            var.data if var is not None and tracked else None,
-            *self._affine(),
-            training=self.training or not tracked,
-            momentum=momentum,
-            eps=self.eps,
-            layout=self.layout,
-        )
+        y, kept = N.batch_norm_training(input, mean, var, *self._affine(), momentum, self.eps, self.layout, bounds)
+        self.save_for_backward(kept)
+        return y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (x,) = self.saved()
-        d_input, d_weight, d_bias = N.batch_norm_grad(
-            grad_output,
-            x,
-            self._affine()[0],
-            training=True,
-            eps=self.eps,
-            layout=self.layout,
-            need_input=self.needs_input_grad,
-        )
+        (kept,) = self.saved()
+        d_input, d_weight, d_bias = N.batch_norm_back(grad_output, kept, self.needs_input_grad)
         for parameter, gradient in ((self.weight, d_weight), (self.bias, d_bias)):
             if parameter is not None:
                 parameter.accumulate(gradient)

@@ -56,6 +56,22 @@ def _leaky(slope: float) -> tuple[Map, Map]:
     return Map(op("leaky_relu", a=slope)), Map(op("leaky_slope", 0, a=slope), others=1)
 
 
+UNBOUNDED = (-np.inf, np.inf)
+
+
+def activation_of(bounds: tuple[float, float]) -> str | None:
+    """The name that convolutions have for a clamp."""
+    return {UNBOUNDED: None, (0.0, np.inf): "relu", (0.0, 6.0): "relu6"}[bounds]
+
+
+def clamp_grad(grad_output: np.ndarray, output: np.ndarray | None, bounds: tuple[float, float]) -> np.ndarray:
+    """The gradient below a clamp by `bounds` of which `output` is the result; without one there is nothing to do."""
+    name = activation_of(bounds)
+    if name is None or output is None:
+        return grad_output
+    return relu_grad(grad_output, output) if name == "relu" else relu6_grad(grad_output, output)
+
+
 def _applied(function: Map, input: ArrayLike, inplace: bool = False) -> np.ndarray:
     result = None if inplace else function.at_once(input)
     if result is not None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv.ops._operand import channel_sum
 from fastconv.ops.conv import conv2d, conv2d_input, conv2d_weight
 
 __all__ = ["linear", "linear_grad"]
@@ -102,5 +103,5 @@ def linear_grad(
     grad = _rows(grad_output, "grad_output", kernels.shape[0])
     d_weight = conv2d_weight(rows, kernels.shape, grad)[:, :, 0, 0]
     d_input = conv2d_input(rows.shape, kernels, grad).reshape(np.shape(input)) if need_input else None
-    d_bias = grad.sum(axis=(0, 2, 3), dtype=np.float64).astype(grad.dtype) if bias else None
+    d_bias = channel_sum(grad, 1).astype(grad.dtype) if bias else None
     return d_input, d_weight, d_bias

@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _config, _core
+from fastconv._maps import Map, op
 from fastconv._names import only
-from fastconv.ops._operand import like, matching, operand
+from fastconv.ops._operand import channel_sum, like, matching, operand
 from fastconv.ops.softmax import log_softmax
 
 __all__ = ["cross_entropy", "cross_entropy_grad", "mse_loss", "mse_loss_grad"]
 __dir__ = only(__all__)
+
+
+_SQUARES = Map(op("sub", 0), op("square"), others=1)
+_DIFFERENCE_TIMES = Map(op("sub", 0), op("mul", 1), others=2)
 
 
 def _check_reduction(reduction: str) -> None:
@@ -22,17 +29,16 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction is {reduction!r}; it needs to be 'mean', 'sum' or 'none'")
 
 
-def _reduced(losses: np.ndarray, reduction: str, divisor: float, dtype: Any) -> Any:
+def _reduced(losses: np.ndarray, total: float, reduction: str, divisor: float, dtype: np.dtype) -> Any:
     """The losses as they are, their sum, or their sum over `divisor` (NaN when that is 0)."""
     if reduction == "none":
         return losses.astype(dtype, copy=False)
-    total = losses.sum(dtype=np.float64)
     if reduction == "mean":
-        total = total / divisor if divisor else np.float64(np.nan)
-    return total.astype(dtype)
+        total = total / divisor if divisor else math.nan
+    return np.float64(total).astype(dtype)
 
 
-def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tuple[int, ...]) -> Any:
+def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tuple[int, ...]) -> np.ndarray:
     """What each single loss is worth: the transpose of `_reduced`."""
     given = _args.real(grad_output, "grad_output") if np.ndim(grad_output) == 0 else grad_output
     g = np.asarray(given, np.float64)
@@ -40,74 +46,102 @@ def _spread_gradient(grad_output: Any, reduction: str, divisor: float, shape: tu
     if g.shape != wanted:
         raise ValueError(f"grad_output has shape {g.shape}; with reduction={reduction!r} it needs {wanted}")
     if reduction == "mean":
-        return g / divisor if divisor else np.zeros_like(g)  # a mean of nothing is NaN, and moves nothing
+        return np.asarray(g / divisor) if divisor else np.zeros_like(g)  # a mean of nothing is NaN, and moves nothing
     return g
 
 
 # --- cross-entropy --------------------------------------------------------------------------------
 
 
-def _target_weights(
-    x: np.ndarray,
-    target: Any,
-    weight: Any,
-    ignore_index: int,
-    label_smoothing: float,
-) -> tuple[np.ndarray, float]:
-    """W with loss = −Σ_c W·log_softmax(x), of the shape of x, and the divisor of the mean.
-
-    W is the target's distribution, smoothed, times the weight of each class; rows to be ignored
-    are zero.
-    """
+def _checked(x: np.ndarray, weight: Any, label_smoothing: float) -> tuple[int, np.ndarray | None]:
+    """The axis of the classes, and the weight of each."""
     if x.ndim == 0:
         raise ValueError("input is a scalar; it needs shape (C,), (N, C) or (N, C, d1, ...)")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing!r}; it needs to be from 0 to 1")
     axis = min(1, x.ndim - 1)
-    classes = x.shape[axis]
     if weight is not None:
         weight = operand(weight, "weight")
-        if weight.shape != (classes,):
-            raise ValueError(f"weight has shape {weight.shape}; it needs one entry per class, ({classes},)")
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
-    target = np.asarray(target)
-    if np.issubdtype(target.dtype, np.floating):  # probabilities of every class
+        if weight.shape != (x.shape[axis],):
+            raise ValueError(f"weight has shape {weight.shape}; it needs one entry per class, ({x.shape[axis]},)")
+        weight = np.ascontiguousarray(weight, x.dtype)
+    return axis, weight
+
+
+def _rows_of(x: np.ndarray, axis: int) -> tuple[int, ...]:
+    return x.shape[:axis] + x.shape[axis + 1 :]
+
+
+def _are_probabilities(x: np.ndarray, target: np.ndarray, axis: int) -> bool:
+    """Whether the target is not of class indices; that it is one of both."""
+    rows = _rows_of(x, axis)
+    if np.issubdtype(target.dtype, np.floating):
         if target.shape == rows and rows != x.shape:
             raise TypeError(
                 f"target has dtype {target.dtype} and one number for each row, as class indices have, which need to be "
                 "integers: target.astype(numpy.int64)"
             )
-        target = matching(target, "target", x, "input")
-        divisor = float(np.prod(rows))
-        spread = target * (1 - label_smoothing) + label_smoothing / classes
-    else:
-        if not np.issubdtype(target.dtype, np.integer):
-            raise TypeError(
-                f"target has dtype {target.dtype}; it needs an integer dtype for class indices, or "
-                f"input's {x.dtype} for the probabilities of the classes"
-            )
-        if target.shape != rows:
-            hint = ""
-            if target.shape == x.shape:
-                hint = f": class indices are target.argmax({axis}), probabilities target.astype(numpy.{x.dtype})"
-            raise ValueError(f"target has shape {target.shape}; it needs {rows} for an input {x.shape}{hint}")
-        kept = target != ignore_index
-        label = np.where(kept, target, 0)
-        wrong = (label < 0) | (label >= classes)
-        if wrong.any():
-            raise ValueError(
-                f"target holds {label[wrong][0]}; class indices go from 0 to {classes - 1} "
-                f"(or ignore_index, {ignore_index})"
-            )
-        divisor = float(kept.sum() if weight is None else weight[label].sum(dtype=np.float64, where=kept))
-        spread = np.full_like(x, label_smoothing / classes)
-        chosen = np.expand_dims(label, axis)
-        top = 1 - label_smoothing + label_smoothing / classes
-        np.put_along_axis(spread, chosen, top, axis)
-        spread *= np.expand_dims(kept, axis)
+        return True
+    if not np.issubdtype(target.dtype, np.integer):
+        raise TypeError(
+            f"target has dtype {target.dtype}; it needs an integer dtype for class indices, or "
+            f"input's {x.dtype} for the probabilities of the classes"
+        )
+    if target.shape != rows:
+        hint = ""
+        if target.shape == x.shape:
+            hint = f": class indices are target.argmax({axis}), probabilities target.astype(numpy.{x.dtype})"
+        raise ValueError(f"target has shape {target.shape}; it needs {rows} for an input {x.shape}{hint}")
+    return False
+
+
+def _of_indices(
+    x: np.ndarray,
+    target: np.ndarray,
+    axis: int,
+    weight: np.ndarray | None,
+    ignore_index: int,
+    label_smoothing: float,
+    *,
+    losses: np.ndarray | None = None,
+    d: np.ndarray | None = None,
+    g: np.ndarray | None = None,
+    mean: bool = False,
+) -> tuple[float, float]:
+    """Fills `losses` or `d`; the sum of losses, and that of the weights of the classes."""
+    shape = x.shape[0] if axis else 1, x.shape[axis], math.prod(x.shape[2:])
+    labels = np.ascontiguousarray(target, np.int64).reshape(shape[0], shape[2])
+    ignored = operator.index(ignore_index)
+    total, divisor, wrong = _core.cross_entropy(
+        _args.addressable(x).reshape(shape),
+        labels,
+        weight,
+        ignored,
+        label_smoothing,
+        losses,
+        d,
+        g,
+        mean,
+        _config.ISA,
+        _config.get_num_threads(),
+    )
+    if wrong >= 0:
+        raise ValueError(
+            f"target holds {target.ravel()[wrong]}; class indices go from 0 to {shape[1] - 1} "
+            f"(or ignore_index, {ignore_index})"
+        )
+    return total, divisor
+
+
+def _spread(
+    x: np.ndarray, target: np.ndarray, axis: int, weight: np.ndarray | None, label_smoothing: float
+) -> np.ndarray:
+    """W with loss = −Σ_c W·log_softmax(x): the target's distribution, smoothed, times the weight of each class."""
+    target = matching(target, "target", x, "input")
+    spread = target * (1 - label_smoothing) + label_smoothing / x.shape[axis]
     if weight is not None:
-        spread *= weight.reshape([classes] + [1] * (x.ndim - axis - 1))
-    return spread, divisor
+        spread *= weight.reshape([-1] + [1] * (x.ndim - axis - 1))
+    return spread
 
 
 @overload
@@ -188,14 +222,20 @@ def cross_entropy(
     """
     _check_reduction(reduction)
     x = operand(input)
-    spread, divisor = _target_weights(x, target, weight, ignore_index, label_smoothing)
-    axis = min(1, x.ndim - 1)
-    losses = log_softmax(x, axis)
-    # A class without weight counts for nothing, even with a score of −∞: 0·∞ is not wanted here.
-    np.multiply(losses, spread, out=losses, where=spread != 0)
-    losses[spread == 0] = 0
-    np.negative(losses, out=losses)
-    return _reduced(losses.sum(axis=axis), reduction, divisor, np.asarray(input).dtype)
+    axis, weight = _checked(x, weight, label_smoothing)
+    target, rows, dtype = np.asarray(target), _rows_of(x, axis), np.asarray(input).dtype
+    if _are_probabilities(x, target, axis):
+        spread = _spread(x, target, axis, weight, label_smoothing)
+        losses = log_softmax(x, axis)
+        # A class without weight counts for nothing, even with a score of −∞: 0·∞ is not wanted here.
+        np.multiply(losses, spread, out=losses, where=spread != 0)
+        losses[spread == 0] = 0
+        np.negative(losses, out=losses)
+        losses = losses.sum(axis=axis)
+        return _reduced(losses, losses.sum(dtype=np.float64), reduction, math.prod(rows), dtype)
+    losses = np.empty(rows)
+    total, divisor = _of_indices(x, target, axis, weight, ignore_index, label_smoothing, losses=losses)
+    return _reduced(losses, total, reduction, divisor, dtype)
 
 
 def cross_entropy_grad(
@@ -228,17 +268,20 @@ def cross_entropy_grad(
     """
     _check_reduction(reduction)
     x = operand(input)
-    spread, divisor = _target_weights(x, target, weight, ignore_index, label_smoothing)
-    axis = min(1, x.ndim - 1)
-    rows = x.shape[:axis] + x.shape[axis + 1 :]
-    g = np.asarray(_spread_gradient(grad_output, reduction, divisor, rows), x.dtype)
+    axis, weight = _checked(x, weight, label_smoothing)
+    target, rows = np.asarray(target), _rows_of(x, axis)
+    if not _are_probabilities(x, target, axis):
+        d, g = np.empty(x.shape, x.dtype), _spread_gradient(grad_output, reduction, 1, rows)
+        mean = reduction == "mean"
+        _of_indices(x, target, axis, weight, ignore_index, label_smoothing, d=d, g=g, mean=mean)
+        return like(d, input)
+    spread = _spread(x, target, axis, weight, label_smoothing)
+    g = _spread_gradient(grad_output, reduction, math.prod(rows), rows).astype(x.dtype)
     d = log_softmax(x, axis)
     np.exp(d, out=d)
     d *= spread.sum(axis=axis, keepdims=True)
     d -= spread
     counts = np.asarray(spread.any(axis=axis, keepdims=True))
-    if reduction == "mean" and not divisor:
-        counts[...] = False
     np.multiply(d, np.expand_dims(g, axis) if g.ndim else g, out=d, where=counts)
     np.copyto(d, 0, where=~counts)
     return like(d, input)
@@ -279,8 +322,9 @@ def mse_loss(input: ArrayLike, target: ArrayLike, *, reduction: str = "mean") ->
     """
     _check_reduction(reduction)
     x = operand(input)
-    difference = x - matching(target, "target", x, "input")
-    return _reduced(np.square(difference), reduction, x.size, np.asarray(input).dtype)
+    squares = _SQUARES(x, matching(target, "target", x, "input"))
+    total = 0.0 if reduction == "none" else float(channel_sum(squares.reshape(1, -1), 0)[0])
+    return _reduced(squares, total, reduction, x.size, np.asarray(input).dtype)
 
 
 def mse_loss_grad(
@@ -301,7 +345,5 @@ def mse_loss_grad(
     """
     _check_reduction(reduction)
     x = operand(input)
-    d = x - matching(target, "target", x, "input")
-    g = np.asarray(_spread_gradient(grad_output, reduction, x.size, x.shape), x.dtype)
-    d *= 2 * g
-    return like(d, input)
+    g = _spread_gradient(grad_output, reduction, x.size, x.shape).astype(x.dtype)
+    return like(_DIFFERENCE_TIMES(x, matching(target, "target", x, "input"), 2 * g), input)

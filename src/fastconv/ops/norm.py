@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,16 +12,13 @@ from numpy.typing import ArrayLike
 from fastconv import _args, _config, _core
 from fastconv._maps import Map, op
 from fastconv._names import only
-from fastconv.ops import _folds
-from fastconv.ops._operand import channel_axis, channel_sum, like, matching, operand, per_channel
+from fastconv.ops._operand import channel_axis, like, matching, operand, per_channel
+from fastconv.ops.activation import UNBOUNDED
 
 __all__ = ["batch_norm", "batch_norm_grad", "local_response_norm", "local_response_norm_grad"]
 __dir__ = only(__all__)
 
 
-# The mean goes first: where it is large, x and it differ by digits that a sum of products would lose.
-_NORMALISE = Map(op("sub", 0), op("fma", 1, 2), others=3)
-_CENTRE = Map(op("sub", 0), op("mul", 1), others=2)
 SCALE_AND_SHIFT = Map(op("fma", 0, 1), others=2)
 
 
@@ -44,6 +41,13 @@ def _vector(value: Any, name: str, channels: int) -> np.ndarray:
     return array
 
 
+def _affine(weight: Any, bias: Any, channels: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    return (
+        None if weight is None else _vector(weight, "weight", channels),
+        None if bias is None else _vector(bias, "bias", channels),
+    )
+
+
 def _statistic(value: Any, name: str, channels: int) -> np.ndarray:
     if value is None:
         raise ValueError(f"{name} is None; training=False needs an array ({channels},)")
@@ -56,12 +60,107 @@ def _statistics(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.n
         raise ValueError(f"input has shape {x.shape}; with training=True each channel needs at least two values")
     if values == 0:  # there is nothing to centre
         return np.zeros(x.shape[axis]), np.zeros(x.shape[axis])
-    mean, var = _folds.moments(x, _others(x, axis)).reshape(2, -1).astype(np.float64)
+    mean, var = _found(_MOMENTS, x, None, None, axis)
     return mean, var
 
 
-def _others(x: np.ndarray, axis: int) -> tuple[int, ...]:
-    return tuple(i for i in range(x.ndim) if i != axis)
+#: What the core does to large arrays, `fc_batch_kind`; what is of channels alone is computed here, in float64.
+_MOMENTS, _FORWARD, _SUMS, _BACKWARD = range(4)
+
+Bounds = tuple[float, float]
+
+
+def _found(
+    kind: int, x: np.ndarray, g: np.ndarray | None, vectors: np.ndarray | None, axis: int, bounds: Bounds = UNBOUNDED
+) -> np.ndarray:
+    """Two numbers of each channel, in float64."""
+    found = np.empty((2, x.shape[axis]), x.dtype)
+    _core.batch_norm(x, g, vectors, found, axis, kind, *bounds, _config.ISA, _config.get_num_threads())
+    return found.astype(np.float64)
+
+
+def _spread(
+    kind: int, x: np.ndarray, g: np.ndarray | None, vectors: np.ndarray, axis: int, bounds: Bounds
+) -> np.ndarray:
+    y = np.empty_like(x)
+    _core.batch_norm(x, g, vectors, y, axis, kind, *bounds, _config.ISA, _config.get_num_threads())
+    return y
+
+
+class Normalised(NamedTuple):
+    """What the gradient of a batch norm needs: `vectors` are the core's, mean, scale and shift first."""
+
+    x: np.ndarray
+    axis: int
+    values: int
+    vectors: np.ndarray
+    rsigma: np.ndarray
+    gain: Any
+    bounds: Bounds
+
+
+def _normalised(
+    x: np.ndarray,
+    axis: int,
+    values: int,
+    moments: tuple[np.ndarray, np.ndarray],
+    affine: tuple[np.ndarray | None, np.ndarray | None],
+    eps: float,
+    bounds: Bounds = UNBOUNDED,
+) -> Normalised:
+    weight, bias = affine
+    gain = 1.0 if weight is None else weight.astype(np.float64)
+    vectors = np.zeros((6, x.shape[axis]), x.dtype)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rsigma = 1 / np.sqrt(moments[1] + eps)
+        vectors[0], vectors[1], vectors[2] = moments[0], gain * rsigma, 0.0 if bias is None else bias
+    return Normalised(x, axis, values, vectors, rsigma, gain, bounds)
+
+
+def batch_norm_training(
+    input: ArrayLike,
+    running_mean: np.ndarray | None,
+    running_var: np.ndarray | None,
+    weight: ArrayLike | None,
+    bias: ArrayLike | None,
+    momentum: float,
+    eps: float,
+    layout: str,
+    bounds: Bounds = UNBOUNDED,
+) -> tuple[np.ndarray, Normalised]:
+    """`batch_norm` in training, clamped to `bounds`, and what `batch_norm_back` needs."""
+    x = _args.addressable(operand(input))
+    axis, values = _channels_of(x, layout)
+    channels = x.shape[axis]
+    affine = _affine(weight, bias, channels)
+    check_updatable(running_mean, "running_mean", channels)
+    check_updatable(running_var, "running_var", channels)
+    mean, var = _statistics(x, axis, values)
+    if values > 0:
+        blend(running_mean, mean, momentum)
+        blend(running_var, var * (values / (values - 1)), momentum)
+    kept = _normalised(x, axis, values, (mean, var), affine, eps, bounds)
+    return like(_spread(_FORWARD, x, None, kept.vectors, axis, bounds), input), kept
+
+
+def batch_norm_back(
+    grad_output: ArrayLike, kept: Normalised, need_input: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """The gradients of input, weight and bias, the last two in float64.
+
+    Where the clamp changed a result, nothing of its gradient goes through.
+    """
+    x, axis, values, vectors, rsigma, gain, bounds = kept
+    g = _args.addressable(matching(grad_output, "grad_output", x, "input"))
+    if values == 0:
+        return np.zeros_like(x), np.zeros(x.shape[axis]), np.zeros(x.shape[axis])
+    d_bias, products = _found(_SUMS, x, g, vectors, axis, bounds)
+    with np.errstate(invalid="ignore"):  # a channel without variance
+        d_weight = products * rsigma
+        scale = gain * rsigma
+        vectors[3], vectors[4], vectors[5] = scale, -scale * rsigma * d_weight / values, -scale * d_bias / values
+    d_input = like(_spread(_BACKWARD, x, g, vectors, axis, bounds), grad_output) if need_input else None
+    return d_input, d_weight, d_bias
 
 
 def check_updatable(running: Any, name: str, channels: int) -> None:
@@ -137,26 +236,17 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    x = operand(input)
+    momentum, eps = _args.real(momentum, "momentum"), _args.real(eps, "eps")
+    if training:
+        return batch_norm_training(input, running_mean, running_var, weight, bias, momentum, eps, layout)[0]
+    x = _args.addressable(operand(input))
     axis, values = _channels_of(x, layout)
     channels = x.shape[axis]
-    momentum, eps = _args.real(momentum, "momentum"), _args.real(eps, "eps")
-    gain = 1.0 if weight is None else _vector(weight, "weight", channels)
-    shift = 0.0 if bias is None else _vector(bias, "bias", channels)
-    if training:
-        check_updatable(running_mean, "running_mean", channels)
-        check_updatable(running_var, "running_var", channels)
-        mean, var = _statistics(x, axis, values)
-        if values > 0:
-            blend(running_mean, mean, momentum)
-            blend(running_var, var * (values / (values - 1)), momentum)
-    else:
-        mean = _statistic(running_mean, "running_mean", channels).astype(np.float64)
-        var = _statistic(running_var, "running_var", channels).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        vectors = mean, gain / np.sqrt(var + eps), shift + np.zeros(channels)
-    centre, scale, term = (per_channel(vector.astype(x.dtype), axis, x.ndim) for vector in vectors)
-    return like(_NORMALISE(x, centre, scale, term), input)
+    affine = _affine(weight, bias, channels)
+    mean = _statistic(running_mean, "running_mean", channels).astype(np.float64)
+    var = _statistic(running_var, "running_var", channels).astype(np.float64)
+    kept = _normalised(x, axis, values, (mean, var), affine, eps)
+    return like(_spread(_FORWARD, x, None, kept.vectors, axis, UNBOUNDED), input)
 
 
 def batch_norm_grad(
@@ -204,33 +294,25 @@ def batch_norm_grad(
     >>> d_bias
     array([4., 4., 4.])
     """
-    x = operand(input)
+    x = _args.addressable(operand(input))
     g = matching(grad_output, "grad_output", x, "input")
     axis, values = _channels_of(x, layout)
     channels = x.shape[axis]
     eps = _args.real(eps, "eps")
-    gain = 1.0 if weight is None else _vector(weight, "weight", channels)
-
-    def spread(vector: np.ndarray) -> np.ndarray:
-        return per_channel(vector.astype(x.dtype), axis, x.ndim)
-
+    gain = None if weight is None else _vector(weight, "weight", channels)
     if training:
-        mean, var = _statistics(x, axis, values)
+        kept = _normalised(x, axis, values, _statistics(x, axis, values), (gain, None), eps)
+        d_input, d_weight, d_bias = batch_norm_back(g, kept, need_input)
     else:
-        mean = _statistic(running_mean, "running_mean", channels)
+        mean = _statistic(running_mean, "running_mean", channels).astype(np.float64)
         var = _statistic(running_var, "running_var", channels).astype(np.float64)
-    rsigma = 1 / np.sqrt(var + eps)
-    h = _CENTRE(x, spread(mean), spread(rsigma))
-    d_weight, d_bias = channel_sum(g * h, axis), channel_sum(g, axis)
-    d_input = None
-    if need_input:
-        scale = gain * rsigma
-        if training:
-            share = scale / -max(values, 1)
-            h = SCALE_AND_SHIFT(h, spread(d_weight * share), spread(d_bias * share))
-        else:
-            h = np.zeros((1,) * x.ndim, x.dtype)
-        d_input = like(SCALE_AND_SHIFT(g, spread(scale + np.zeros(channels)), h), grad_output)
+        kept = _normalised(x, axis, values, (mean, var), (gain, None), eps)
+        _, d_weight, d_bias = batch_norm_back(g, kept, need_input=False)
+        d_input = None
+        if need_input:
+            scale, none = per_channel(kept.vectors[1], axis, x.ndim), np.zeros((1,) * x.ndim, x.dtype)
+            d_input = SCALE_AND_SHIFT(g, scale, none)
+    d_input = None if d_input is None else like(d_input, grad_output)
     parameter = grad_output if weight is None else weight
     return d_input, like(d_weight, parameter), like(d_bias, parameter)
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Optimisers with the formulas, defaults and state of `torch.optim`.
 
-An optimiser updates its parameters in place. It walks through large arrays in blocks that stay in
-the cache, so that an update reads and writes the memory of parameter, gradient and state once and
-needs no temporary array of their size. Parameters of float16 are updated in float32 and rounded once
-per step; what is remembered for them is float32.
+An optimiser updates its parameters in place, all of them in one call of the core, which reads and
+writes the memory of parameter, gradient and state once. Parameters of float16 are updated in float32
+and rounded once per step; what is remembered for them is float32.
 
 >>> import numpy as np
 >>> from fastconv import nn, optim
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _args
+from fastconv import _args, _config, _core
 from fastconv._names import only
 from fastconv.nn.module import Module, Parameter, zero_gradients
 from fastconv.ops._operand import widened
@@ -31,22 +30,11 @@ from fastconv.ops._operand import widened
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 __dir__ = only(__all__)
 
-_BLOCK = 1 << 14  # elements; a handful of float32 blocks fit in a level-2 cache
+#: The core's numbers of rules, `fc_update_kind`.
+_SGD, _ADAM = range(2)
 
-
-def _blocks(parameter: np.ndarray, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """The same stretch of every array, stretch by stretch, as one-dimensional views to compute with.
-
-    A stretch of float16 comes as a copy in float32; that of the parameter is rounded back when the
-    next one is asked for.
-    """
-    flat = [array.reshape(-1) for array in (parameter, *arrays)]
-    for start in range(0, flat[0].size, _BLOCK):
-        parts = [array[start : start + _BLOCK] for array in flat]
-        wide = tuple(map(widened, parts))
-        yield wide
-        if wide[0] is not parts[0]:
-            parts[0][...] = wide[0]
+#: The rule of a step (`fc_update_rule`, number by number), whether what is remembered is new, and what is remembered.
+_Prepared = tuple[tuple[Any, ...], bool, tuple[np.ndarray, ...]]
 
 
 def _memory_dtype(parameter: Parameter) -> np.dtype:
@@ -119,16 +107,35 @@ class Optimizer:
     def _check(self, settings: dict[str, Any]) -> None:
         """Complain about settings that are out of range."""
 
-    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> None:
-        """Move one parameter along its gradient."""
+    def _prepare(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> _Prepared:
+        """What a step does with a parameter; `state` gets what is remembered for the first time."""
         raise NotImplementedError
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group, self.state.setdefault(parameter, {}))
+        """Update every parameter that has a gradient.
+
+        Raises
+        ------
+        ValueError
+            A gradient does not have the shape of its parameter; no parameter has been updated then.
+        """
+        learning = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for parameter, _ in learning:
+            if np.shape(parameter.grad) != parameter.shape:
+                raise ValueError(f"grad has shape {np.shape(parameter.grad)}; the parameter's is {parameter.shape}")
+        rules: dict[tuple[Any, ...], int] = {}
+        updates, rounded = [], []
+        for parameter, group in learning:
+            rule, fresh, remembered = self._prepare(parameter, group, self.state.setdefault(parameter, {}))
+            values = parameter.data
+            wide = widened(values)
+            if wide is not values:
+                rounded.append((values, wide))
+            gradient = np.ascontiguousarray(parameter.grad, wide.dtype).reshape(wide.shape)
+            updates.append((rules.setdefault(rule, len(rules)), fresh, wide, gradient, remembered))
+        _core.update(list(rules), updates, _config.ISA, _config.get_num_threads())
+        for values, wide in rounded:
+            values[...] = wide
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or fill them with zeros."""
@@ -256,26 +263,14 @@ class SGD(Optimizer):
                 f"{settings['momentum']} and dampening {settings['dampening']}"
             )
 
-    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> None:
-        lr, momentum, decay = settings["lr"], settings["momentum"], settings["weight_decay"]
-        assert parameter.grad is not None
-        arrays = [parameter.data, parameter.grad]
-        first = momentum and "momentum_buffer" not in state
-        if first:
+    def _prepare(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> _Prepared:
+        momentum = settings["momentum"]
+        fresh = bool(momentum) and "momentum_buffer" not in state
+        if fresh:
             state["momentum_buffer"] = np.empty(parameter.shape, _memory_dtype(parameter))
-        if momentum:
-            arrays.append(state["momentum_buffer"])
-        for p, g, *velocity in _blocks(*arrays):
-            d = g + decay * p if decay else g
-            if velocity:
-                (v,) = velocity
-                if first:
-                    v[...] = d
-                else:
-                    v *= momentum
-                    v += (1 - settings["dampening"]) * d
-                d = d + momentum * v if settings["nesterov"] else v
-            p -= lr * d
+        numbers = settings["lr"], settings["weight_decay"], momentum, 1 - settings["dampening"]
+        rule = (_SGD, bool(settings["nesterov"]), *map(float, numbers), 1.0, 0.0, 0.0, 0.0)
+        return rule, fresh, (state["momentum_buffer"],) if momentum else ()
 
 
 class Adam(Optimizer):
@@ -339,7 +334,7 @@ class Adam(Optimizer):
             _at_least(settings[name], name)
         _betas(settings["betas"])
 
-    def _update(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> None:
+    def _prepare(self, parameter: Parameter, settings: dict[str, Any], state: dict[str, Any]) -> _Prepared:
         lr, eps, decay = settings["lr"], settings["eps"], settings["weight_decay"]
         beta1, beta2 = settings["betas"]
         names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * settings["amsgrad"]
@@ -347,28 +342,10 @@ class Adam(Optimizer):
             if name not in state:
                 state[name] = np.zeros(parameter.shape, _memory_dtype(parameter))
         state["step"] = step = state.get("step", 0) + 1
-        size = lr / (1 - beta1**step)
-        root = math.sqrt(1 - beta2**step)
-        arrays = (parameter.data, parameter.grad, *(state[name] for name in names))
-        for p, g, m, v, *largest in _blocks(*arrays):
-            if decay and self._decoupled:
-                p *= 1 - lr * decay
-            elif decay:
-                g = g + decay * p
-            m *= beta1
-            m += (1 - beta1) * g
-            v *= beta2
-            square = g * g
-            square *= 1 - beta2
-            v += square
-            if largest:
-                v = np.maximum(largest[0], v, out=largest[0])
-            d = np.sqrt(v, out=square)
-            d /= root
-            d += eps
-            np.divide(m, d, out=d)
-            d *= size
-            p -= d
+        shrink, added = (1 - lr * decay, 0) if self._decoupled else (1, decay)
+        root = 1 / math.sqrt(1 - beta2**step)
+        numbers = lr / (1 - beta1**step), added, beta1, 0, shrink, beta2, root, eps
+        return (_ADAM, False, *map(float, numbers)), False, tuple(state[name] for name in names)
 
 
 class AdamW(Adam):

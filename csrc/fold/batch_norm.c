@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// batch_norm.c - what batch norm does in training to large arrays, each in one pass through memory; what is of channels
+// alone is the caller's, in double.
+//
+// Moments are of chunks, whose numbers stay in the second-level cache while they are centred at their mean: there the sum
+// of their squares does not cancel.  Chunks are joined in their order (Chan, Golub and LeVeque 1983), with D the difference
+// of their means:  n = n1 + n2;  mean = mean1 + D n2 / n;  squares = squares1 + squares2 + D^2 n1 n2 / n.
+#include "fold/fold.h"
+
+enum { FC_BATCH_JOINS = 64 }; // blocks of a task that joins what chunks came to
+
+fc_status fc_check_batch_norm(const void *problem, char message[FC_MESSAGE]) {
+    const fc_batch_norm *b = problem;
+    int kept = 0;
+    FC_CHECK(b->kind >= 0 && b->kind < FC_BATCH_KINDS, "kind %d is unknown", (int)b->kind);
+    FC_CHECK(b->second >= -fc_largest && b->second <= fc_largest, "the second result is more than 2^48 elements away");
+    FC_CHECK(b->low <= b->high, "the bounds are not ordered");
+    const fc_status status = fc_fold_check(b->axis, b->rank, b->dtype, message);
+    for (int i = 0; i < b->rank && status == FC_OK; i++) kept += !b->axis[i].folded;
+    FC_CHECK(status != FC_OK || kept == 1, "%d axes of channels", kept);
+    return status;
+}
+
+typedef struct batch_norm {
+    fc_folding folding;
+    int64_t channels;
+} batch_norm;
+
+static int is_sums(const fc_batch_norm *b) { return b->kind == FC_BATCH_SUMS; }
+static int is_moments(const fc_batch_norm *b) { return b->kind == FC_BATCH_MOMENTS; }
+static int finds(const fc_batch_norm *b) { return is_moments(b) || is_sums(b); }
+
+static double cost(const fc_request *request) {
+    const fc_batch_norm *b = request->op->problem;
+    const fc_folding f = fc_folding_of(b->axis, b->rank, request->kernels->vl, 1);
+    return fc_fold_cost(&f, request->kernels, b->kind == FC_BATCH_BACKWARD ? 3 : 2, 0);
+}
+
+static fc_status layout(fc_plan *plan, const fc_request *request, char message[FC_MESSAGE]) {
+    (void)message;
+    fc_batch_norm *b = &plan->batch_norm;
+    batch_norm *s = plan->state = calloc(1, sizeof *s);
+    if (!s) return FC_NO_MEMORY;
+    s->channels = 1;
+    for (int i = 0; i < b->rank; i++) {
+        if (is_moments(b)) b->axis[i].wei = 0; // which is not read
+        if (finds(b) && b->axis[i].folded) b->axis[i].dst = 0;
+        if (!b->axis[i].folded) s->channels = b->axis[i].count;
+    }
+    s->folding = fc_folding_of(b->axis, b->rank, request->kernels->vl, 1);
+    return FC_OK;
+}
+
+// ------------------------------------------------------------------------------------------------------------- running
+
+static double value_at(const fc_kernels *k, const void *p, int64_t i) {
+    return k->dtype == FC_F32 ? (double)((const float *)p)[i] : ((const double *)p)[i];
+}
+
+static void set_value(const fc_kernels *k, void *p, int64_t i, double value) {
+    if (k->dtype == FC_F32) ((float *)p)[i] = (float)value;
+    else ((double *)p)[i] = value;
+}
+
+static int64_t width_of(const fc_folding *f, const fc_piece *p) { return f->over_lanes ? p->columns : p->groups; }
+
+// A task's chunk, and the kernels' work on it.
+static fc_batch_norm_work work_on(const fc_stage *stage, fc_call *call, int64_t block, const fc_piece *p) {
+    const fc_batch_norm *b = &stage->plan->batch_norm;
+    const batch_norm *s = stage->plan->state;
+    const fc_folding *f = &s->folding;
+    const int64_t element = stage->plan->kernels->element;
+    const char *g = fc_operand(call, stage->at.other[0]), *vectors = fc_operand(call, stage->at.other[1]);
+    const char *of_channels[FC_BATCH_VECTORS];
+    for (int i = 0; i < FC_BATCH_VECTORS; i++) // one axis is kept, so that blocks follow each other along it
+        of_channels[i] = vectors ? vectors + (i * s->channels + block * f->width) * element : NULL;
+    return (fc_batch_norm_work){
+        .backward = b->kind == FC_BATCH_BACKWARD,
+        .each = f->over_lanes,
+        .groups = p->groups,
+        .rows = p->rows,
+        .columns = p->columns,
+        .x_group = f->side.src,
+        .x_row = f->row.src,
+        .x_column = f->lane.src,
+        .g_group = f->side.wei,
+        .g_row = f->row.wei,
+        .g_column = f->lane.wei,
+        .dst_group = f->side.dst,
+        .dst_row = f->row.dst,
+        .dst_column = f->lane.dst,
+        .x = (const char *)fc_operand(call, stage->at.src) + p->src * element,
+        .g = g ? g + p->wei * element : NULL,
+        .dst = (char *)fc_operand(call, stage->at.dst) + p->dst * element,
+        .mean = of_channels[0],
+        .scale = of_channels[1],
+        .shift = of_channels[2],
+        .a = of_channels[3],
+        .b = of_channels[4],
+        .c = of_channels[5],
+        .low = b->low,
+        .high = b->high,
+    };
+}
+
+static double *found_of(const fc_stage *stage, fc_call *call, int64_t block, int64_t chunk) {
+    const fc_folding *f = &((const batch_norm *)stage->plan->state)->folding;
+    return (double *)fc_operand(call, stage->at.shared) + (block * f->chunks + chunk) * 2 * f->width;
+}
+
+// Mean and sum of squared differences from it, of a chunk: the mean as a sum of differences from the first number, which
+// loses nothing where it is far from zero; the squares about the mean as kernels have it, rounded, and set right for that:
+// sum (x - c)^2 = sum (x - mean)^2 + count (c - mean)^2.
+static void find_moments(const fc_stage *stage, const fc_batch_norm_work *w, int64_t width, char *room, double *found) {
+    const fc_kernels *k = stage->plan->kernels;
+    const double count = (double)(w->rows * (w->each ? 1 : w->columns));
+    char *centre = room, *total = room + width * k->element;
+    const int64_t side = w->each ? w->x_column : w->x_group;
+    for (int64_t i = 0; i < width; i++) {
+        const double first = value_at(k, w->x, i * side);
+        set_value(k, centre, i, isfinite(first) ? first : 0);
+    }
+    fc_fold work = {
+        .kind = FC_FOLD_CENTRED,
+        .groups = w->groups,
+        .rows = w->rows,
+        .columns = w->columns,
+        .group = w->x_group,
+        .row = w->x_row,
+        .column = w->x_column,
+        .src = w->x,
+        .centre = centre,
+        .total = total,
+    };
+    fc_fold_fn *fold = w->each ? k->fold_columns : k->fold_all;
+    fold(&work);
+    for (int64_t i = 0; i < width; i++) {
+        found[i] = value_at(k, centre, i) + value_at(k, total, i) / count;
+        set_value(k, centre, i, found[i]);
+    }
+    work.kind = FC_FOLD_SQUARES;
+    fold(&work);
+    for (int64_t i = 0; i < width; i++) {
+        const double off = value_at(k, centre, i) - found[i];
+        found[width + i] = value_at(k, total, i) - count * off * off;
+    }
+}
+
+static void find_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const fc_batch_norm *b = &stage->plan->batch_norm;
+    const fc_folding *f = &((const batch_norm *)stage->plan->state)->folding;
+    const fc_kernels *k = stage->plan->kernels;
+    const int64_t block = task / f->chunks, chunk = task % f->chunks;
+    const fc_piece p = fc_fold_piece(f, block, chunk);
+    fc_batch_norm_work work = work_on(stage, call, block, &p);
+    const int64_t width = width_of(f, &p);
+    double *found = found_of(stage, call, block, chunk);
+    char *room = fc_own_scratch(call, thread);
+    if (is_moments(b)) {
+        find_moments(stage, &work, width, room, found);
+        return;
+    }
+    for (int t = 0; t < 2; t++) work.total[t] = room + t * width * k->element;
+    k->batch_norm_sums(&work);
+    for (int64_t i = 0; i < 2 * width; i++) found[i] = value_at(k, room, i);
+}
+
+static void join_moments(double *mean, double *squares, double *count, const double *found, int64_t width,
+                         double more) {
+    const double all = *count + more;
+    for (int64_t i = 0; i < width; i++) {
+        const double difference = found[i] - mean[i];
+        mean[i] = *count > 0 ? mean[i] + difference * (more / all) : found[i];
+        squares[i] += found[width + i] + (*count > 0 ? difference * difference * (*count * more / all) : 0);
+    }
+    *count = all;
+}
+
+static void join_block(const fc_stage *stage, fc_call *call, int64_t block, double *total) {
+    const fc_batch_norm *b = &stage->plan->batch_norm;
+    const fc_folding *f = &((const batch_norm *)stage->plan->state)->folding;
+    const fc_kernels *k = stage->plan->kernels;
+    const fc_piece head = fc_fold_piece(f, block, 0);
+    const int64_t width = width_of(f, &head);
+    char *dst = fc_operand(call, stage->at.dst);
+    double count = 0;
+    memset(total, 0, (size_t)(2 * width) * sizeof *total);
+    for (int64_t chunk = 0; chunk < f->chunks; chunk++) {
+        const double *found = found_of(stage, call, block, chunk);
+        const fc_piece p = fc_fold_piece(f, block, chunk);
+        const double more = (double)(p.rows * (f->over_lanes ? 1 : p.columns));
+        if (is_moments(b)) join_moments(total, total + width, &count, found, width, more);
+        else
+            for (int64_t i = 0; i < 2 * width; i++) total[i] += found[i];
+    }
+    for (int64_t i = 0; i < width; i++) {
+        set_value(k, dst, head.dst + i * f->side.dst, total[i]);
+        set_value(k, dst, head.dst + i * f->side.dst + b->second,
+                  is_moments(b) ? total[width + i] / count : total[width + i]);
+    }
+}
+
+static void join_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const fc_folding *f = &((const batch_norm *)stage->plan->state)->folding;
+    const int64_t first = task * FC_BATCH_JOINS;
+    for (int64_t block = first; block < fc_min(first + FC_BATCH_JOINS, f->blocks); block++)
+        join_block(stage, call, block, fc_own_scratch(call, thread));
+}
+
+static void spread_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    (void)thread;
+    const fc_folding *f = &((const batch_norm *)stage->plan->state)->folding;
+    const fc_piece p = fc_fold_piece(f, task / f->chunks, task % f->chunks);
+    const fc_batch_norm_work work = work_on(stage, call, task / f->chunks, &p);
+    stage->plan->kernels->batch_norm_spread(&work);
+}
+
+static void stages(const fc_plan *plan, int threads, fc_list *list) {
+    (void)threads;
+    const fc_batch_norm *b = &plan->batch_norm;
+    const fc_folding *f = &((const batch_norm *)plan->state)->folding;
+    const int64_t results = 2 * fc_max(1, f->width) * (int64_t)sizeof(double);
+    if (f->blocks == 0 || f->count == 0) return;
+    if (!finds(b)) {
+        fc_list_stage(list, plan, spread_task, f->blocks * f->chunks, NULL);
+        return;
+    }
+    fc_list_scratch(list, (size_t)(f->blocks * f->chunks * results), fc_align((size_t)results));
+    fc_list_stage(list, plan, find_task, f->blocks * f->chunks, NULL);
+    fc_list_stage(list, plan, join_task, fc_ceil_div(f->blocks, FC_BATCH_JOINS), NULL);
+}
+
+static const fc_kind kind = {
+    .name = "batch_norm",
+    .traits = FC_SERVES_FORWARD,
+    .rows = 1,
+    .cost = cost,
+    .layout = layout,
+    .stages = stages,
+};
+
+const fc_kind *const fc_kinds_batch_norm[] = {&kind, NULL};

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Steps of training as a whole: memory stays flat, bits do not depend on threads, and curves follow torch's."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import nn, optim
+from support import limited
+
+
+def network():
+    """One of each that a step of training goes through."""
+    rng = np.random.default_rng(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False, rng=rng),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8, rng=rng),
+        nn.ReLU6(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 16, 1, rng=rng),
+        nn.BatchNorm2d(16),
+        nn.AdaptiveAvgPool2d((1, 1)),
+        nn.Flatten(),
+        nn.Dropout(0.0),
+        nn.Linear(16, 5, rng=rng),
+    )
+
+
+def batches(count):
+    rng = np.random.default_rng(4)
+    return [(rng.standard_normal((6, 3, 12, 12), np.float32), rng.integers(0, 5, 6)) for _ in range(count)]
+
+
+def curve(net, optimiser, loss, data):
+    losses = []
+    for x, target in data:
+        optimiser.zero_grad()
+        losses.append(float(loss(net(x), target)))
+        net.backward(loss.backward())
+        optimiser.step()
+    return losses
+
+
+OPTIMISERS = {
+    "SGD": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+    "Adam": {"lr": 1e-3},
+    "AdamW": {"lr": 1e-3, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_bits_do_not_depend_on_threads(name):
+    results = []
+    for threads in (1, 2, 3):
+        net = network()
+        with fc.threads(threads):
+            losses = curve(
+                net, getattr(optim, name)(net.parameters(), **OPTIMISERS[name]), nn.CrossEntropyLoss(), batches(5)
+            )
+        results.append((losses, net.state_dict()))
+    for losses, state in results[1:]:
+        assert losses == results[0][0]
+        for key, value in results[0][1].items():
+            np.testing.assert_array_equal(state[key], value)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_curve_is_torchs(name):
+    """200 steps from the same weights: in float32 the networks part slowly."""
+    torch = pytest.importorskip("torch")
+    net = network()
+    theirs = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        torch.nn.ReLU6(),
+        torch.nn.AvgPool2d(2),
+        torch.nn.Conv2d(8, 16, 1),
+        torch.nn.BatchNorm2d(16),
+        torch.nn.AdaptiveAvgPool2d((1, 1)),
+        torch.nn.Flatten(),
+        torch.nn.Dropout(0.0),
+        torch.nn.Linear(16, 5),
+    )
+    theirs.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in net.state_dict().items()})
+    data = batches(4) * 50
+    options = OPTIMISERS[name]
+    ours = curve(net, getattr(optim, name)(net.parameters(), **options), nn.CrossEntropyLoss(label_smoothing=0.1), data)
+    optimiser, loss = (
+        getattr(torch.optim, name)(theirs.parameters(), **options),
+        torch.nn.CrossEntropyLoss(label_smoothing=0.1),
+    )
+    expected = []
+    for x, target in data:
+        optimiser.zero_grad()
+        value = loss(theirs(torch.from_numpy(x)), torch.from_numpy(target))
+        value.backward()
+        optimiser.step()
+        expected.append(value.item())
+    np.testing.assert_allclose(ours[:10], expected[:10], rtol=1e-4)
+    np.testing.assert_allclose(ours, expected, atol=0.02)
+
+
+def test_ten_thousand_steps_leak_nothing():
+    """The memory of the process after a thousand steps is that after ten thousand, but for a few pages."""
+    limited(
+        """
+        from fastconv import nn, optim
+        rng = np.random.default_rng(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+        )
+        loss, sgd = nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+        x, target = rng.standard_normal((2, 1, 8, 8), np.float32), np.array([0, 2])
+
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1])
+
+        for step in range(10_001):
+            sgd.zero_grad()
+            loss(net(x), target)
+            net.backward(loss.backward())
+            sgd.step()
+            if step == 1000:
+                before = resident()
+        assert resident() - before < 64, (before, resident())
+        """
+    )
+
+
+def test_an_optimiser_goes_on_where_a_copy_does():
+    net = network()
+    sgd = optim.SGD(net.parameters(), **OPTIMISERS["SGD"])
+    curve(net, sgd, nn.CrossEntropyLoss(), batches(2))
+    other = network()
+    other.load_state_dict(net.state_dict())
+    resumed = optim.SGD(other.parameters(), **OPTIMISERS["SGD"])
+    resumed.load_state_dict(copy.deepcopy(sgd.state_dict()))
+    for model, optimiser in ((net, sgd), (other, resumed)):
+        curve(model, optimiser, nn.CrossEntropyLoss(), batches(3))
+    for key, value in net.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[key], value)
