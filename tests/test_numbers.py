@@ -63,6 +63,7 @@ def table():
         calls |= {
             f"conv{n}d": {"input": x, "weight": w, **steps},
             f"conv_transpose{n}d": {"input": x, "weight": w, **more},
+            f"grad.conv{n}d": {"input": x, "weight": w, "grad_output": small, "needs": ("weight",), **steps},
             f"grad.conv{n}d_input": {"input_size": x.shape, "weight": w, "grad_output": small, **steps},
             f"grad.conv{n}d_weight": {"input": x, "weight_size": w.shape, "grad_output": small, **steps},
             f"max_pool{n}d": {"input": x, "dilation": 1, **window},

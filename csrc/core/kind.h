@@ -56,6 +56,7 @@ typedef struct fc_kind {
     fc_verdict (*ask)(const fc_request *request);
     // Fills the plan's state, packed_bytes, packing and children.
     fc_status (*layout)(fc_plan *plan, const fc_request *request, char message[FC_MESSAGE]);
+    // Nobody asks that of a plan without packed bytes: the weights of a call are then as they are.
     fc_status (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
     // Appends the stages that so many threads go through, and says what scratch they need.
     void (*stages)(const fc_plan *plan, int threads, fc_list *list);

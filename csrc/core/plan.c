@@ -36,7 +36,7 @@ double fc_plan_flops(const fc_plan *plan) {
 double fc_plan_seconds(const fc_plan *plan) { return plan->seconds; }
 
 fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    return plan->kind->pack(plan, wei, bias, packed, threads);
+    return plan->packed_bytes ? plan->kind->pack(plan, wei, bias, packed, threads) : FC_OK;
 }
 
 // Schedules are added at the head and stay as long as the plan, so that they are found without a lock.

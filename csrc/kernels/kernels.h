@@ -164,6 +164,16 @@ typedef struct fc_depthwise_rows {
     const int64_t *tap_offset; // where the input of each tap lies in them
 } fc_depthwise_rows;
 
+// What output rows [row, end), flat over (image, d, h), add to the sums of the weights' gradient.  src and grad point to the
+// channels in question of the first image; over channels there are `channels` of them, and as many inputs to a group.
+typedef struct fc_depthwise_grad {
+    const fc_problem *problem;
+    const void *src, *grad;
+    int64_t row, end, channels;
+    void *sums;          // added to: [tap][lane] over pixels, [vector of channels][tap][input of the group][lane]
+    int64_t tap, vector; // from tap to tap, and from vector to vector
+} fc_depthwise_grad;
+
 // A few output rows of a stencil from extended input rows, each readable up to the whole vectors of `columns`, and
 // width - 1 beyond.  Output row r sees rows[t * (height + count - 1) + r + i] of plane t by weights[(t * width + j) *
 // height + i].
@@ -225,6 +235,7 @@ typedef void fc_winograd_weights_fn(const fc_winograd_weights *work);
 // Whether all sums are finite, and not near to overflowing.
 typedef int fc_winograd_taps_fn(const fc_winograd_taps *work);
 typedef void fc_depthwise_fn(const fc_depthwise_rows *work);
+typedef void fc_depthwise_grad_fn(const fc_depthwise_grad *work);
 typedef void fc_stencil_fn(const fc_stencil_rows *work);
 typedef void fc_widen_fn(const uint16_t *in, float *out, int64_t count);
 typedef void fc_narrow_fn(const float *in, uint16_t *out, int64_t count);

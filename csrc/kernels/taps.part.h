@@ -3,4 +3,5 @@
 // Kernels that go through the taps of one channel at a time.
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/depthwise_channels.tmpl.c"
+#include "kernels/depthwise_grad.tmpl.c"
 #include "kernels/stencil.tmpl.c"

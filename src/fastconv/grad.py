@@ -24,6 +24,9 @@ from fastconv.ops.conv import (
     conv3d_input,
     conv3d_weight,
 )
+from fastconv.ops.conv_grad import conv1d_grad as conv1d
+from fastconv.ops.conv_grad import conv2d_grad as conv2d
+from fastconv.ops.conv_grad import conv3d_grad as conv3d
 from fastconv.ops.conv_transpose import (
     conv_transpose1d_input,
     conv_transpose1d_weight,
@@ -70,10 +73,13 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "conv1d",
     "conv1d_input",
     "conv1d_weight",
+    "conv2d",
     "conv2d_input",
     "conv2d_weight",
+    "conv3d",
     "conv3d_input",
     "conv3d_weight",
     "conv_transpose1d_input",

@@ -22,6 +22,7 @@ from fastconv._args.arrays import (
     target,
 )
 from fastconv._args.convolution import Fields, Geometry, geometry, geometry_of, transposed_geometry
+from fastconv._args.gradients import check_mask, check_outs, needed
 from fastconv._args.names import (
     ACTIVATIONS,
     ALGORITHMS,
@@ -54,7 +55,9 @@ __all__ = [
     "candidates",
     "channels_first",
     "check_bias",
+    "check_mask",
     "check_out",
+    "check_outs",
     "check_residual",
     "computed",
     "dense_strides",
@@ -66,6 +69,7 @@ __all__ = [
     "is_strict",
     "laid_out",
     "layout_axes",
+    "needed",
     "overlap",
     "paddings",
     "per_axis",

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import _args, _config, _core, _plans
+from fastconv.ops import _folds
+from fastconv.ops.activation import relu_grad
 
 _CALLS = _core.Calls(128)
 
@@ -93,6 +95,7 @@ def input_grad(
     grad_output: Any,
     parameters: tuple[Any, ...],
     batch_invariant: bool,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Of any convolution. ``parameters`` are stride, padding, output_padding, dilation, groups, layout, algorithm and
     precision.
@@ -100,7 +103,7 @@ def input_grad(
     if batch_invariant is not False:
         _args.is_batch_invariant(batch_invariant)
     arrays, call, threads = (
-        (grad_output, weight, None, None, None),
+        (grad_output, weight, None, None, out),
         (input_size, *parameters),
         _config.get_num_threads(),
     )
@@ -116,27 +119,33 @@ def input_grad(
     )
     grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
-    result = np.empty(shape, w.dtype)
+    result = _args.target(out if dtype == w.dtype else None, False, shape, w.dtype)
     order = (grad, w, result) if transposed else (result, w, grad)
     strict = _args.is_strict(precision)
     direction = "forward" if transposed else "input"
     plan = _plan(g, direction, *order, algorithm, strict, batch_invariant=batch_invariant)
     plan.execute(grad, None, w, None, None, result, threads)
     _CALLS.remember(kind, arrays, call, plan)
-    return result.astype(dtype, copy=False)
+    return result.astype(dtype, copy=False) if out is None else _args.handed_over(result, out)
 
 
 def weight_grad(
-    rank: int, transposed: bool, input: Any, weight_size: Any, grad_output: Any, parameters: tuple[Any, ...]
+    rank: int,
+    transposed: bool,
+    input: Any,
+    weight_size: Any,
+    grad_output: Any,
+    parameters: tuple[Any, ...],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The same for the weight."""
     arrays, call, threads = (
-        (input, grad_output, None, None, None),
+        (input, grad_output, None, None, out),
         (weight_size, *parameters),
         _config.get_num_threads(),
     )
     if transposed:  # the convolution whose input gradient this is reads what the transposed one writes
-        arrays = (grad_output, input, None, None, None)
+        arrays = (grad_output, input, None, None, out)
     kind = ("weight", rank, transposed)
     result = _CALLS.repeat(kind, arrays, call, threads)
     if result is not None:
@@ -150,8 +159,46 @@ def weight_grad(
     grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, x, "input")
     dtype, x, grad = x.dtype, _args.computed(x), _args.computed(grad)
     read, written = (a if g.batched else a[None] for a in ((grad, x) if transposed else (x, grad)))
-    result = np.empty(size, read.dtype)
+    result = _args.target(out if dtype == read.dtype else None, False, size, read.dtype)
     plan = _plan(g, "weight", read, result, written, algorithm, _args.is_strict(precision))
     plan.execute(read, None, written, None, None, result, threads)
     _CALLS.remember(kind, arrays, call, plan)
-    return result.astype(dtype, copy=False)
+    return result.astype(dtype, copy=False) if out is None else _args.handed_over(result, out)
+
+
+def gradients(
+    rank: int,
+    input: Any,
+    weight: Any,
+    grad_output: Any,
+    parameters: tuple[Any, ...],
+    needs: Any,
+    mask: Any,
+    batch_invariant: bool,
+    out: Any,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Of input, weight and bias, as far as they are needed; ``parameters`` as above."""
+    stride, padding, _, dilation, groups, layout, _, _ = parameters
+    x, w = _args.as_operand(input, "input"), _args.as_operand(weight, "weight")
+    _args.same_dtype(x, "input", w, "weight")
+    g = _args.geometry(rank, x.shape, w.shape, stride, padding, dilation, groups, layout)
+    grad = _operand_of_grad(grad_output, g.result_shape, x, "input")
+    _args.is_batch_invariant(batch_invariant)
+    wanted = _args.needed(needs)
+    inputs = {"input": x, "weight": w, "grad_output": grad}
+    if mask is not None:
+        inputs["mask"] = _args.check_mask(mask, grad)
+    shapes = {"input": x.shape, "weight": w.shape, "bias": (g.out_channels,)}
+    outs = _args.check_outs(out, {name: shapes[name] for name in wanted}, inputs)
+    if mask is not None and wanted:
+        grad = relu_grad(grad, inputs["mask"])
+    found: dict[str, np.ndarray] = {}
+    if "input" in wanted:
+        found["input"] = input_grad(rank, False, x.shape, w, grad, parameters, batch_invariant, outs["input"])
+    if "weight" in wanted:
+        found["weight"] = weight_grad(rank, False, x, w.shape, grad, parameters, outs["weight"])
+    if "bias" in wanted:
+        channels = _args.layout_axes(layout, rank)[1] - (not g.batched)
+        total = _folds.total(_args.computed(grad), [i for i in range(grad.ndim) if i != channels]).ravel()
+        found["bias"] = _args.handed_over(total.astype(x.dtype, copy=False), outs["bias"])
+    return found.get("input"), found.get("weight"), found.get("bias")

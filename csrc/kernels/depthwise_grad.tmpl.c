@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// depthwise_grad.tmpl.c - the gradient of the weights between single channels: d_wei[tap] = sum over outputs x of
+// grad[x] * src[x * s - p + tap * e].
+//
+// What is summed stands in registers while a vector of inputs is read once for all of its products; and it is added to
+// the caller's sums where a strip of columns, or a row, ends, so that no chain of additions is long.
+
+// Rows of outputs of one plane, for the rows of taps of one pass.
+typedef struct FC_NAME(grad_rows) {
+    const fc_problem *problem;
+    const T *src, *grad;  // the planes
+    T *sums;              // of the pass' first tap
+    int64_t first, end;   // output rows
+    int64_t top, left;    // where the pass' first tap of output row 0 and column 0 lies
+    int64_t over;         // input rows from output row to output row
+    int64_t across, step; // input columns from output to output, and from tap to tap
+    int64_t tap_row;      // sums from row to row of taps
+} FC_NAME(grad_rows);
+
+// ------------------------------------------------------------------------------------------------------- over pixels
+
+// A strip of a vector's columns, and the elements of each tap's inputs that exist, as row_masked wants them.
+typedef struct FC_NAME(grad_strip) {
+    int64_t x, lanes;
+    vmask low[5], high[5];
+} FC_NAME(grad_strip);
+
+// What one input row adds: row `a` of the taps and every apart-th behind it, to output row q and those before it.  At an
+// edge of the rows some of them are others' to sum.
+FC_INLINE void FC_NAME(grad_row)(const FC_NAME(grad_rows) * work, const FC_NAME(grad_strip) * at, const T *row,
+                                 const vec *grad, vec *sum, int64_t q, const int a, const int border, const int edge,
+                                 const int rows, const int columns, const int apart) {
+#pragma GCC unroll 5
+    for (int k = 0; k < columns; k++) {
+        const T *from = row + k * work->step;
+        vec in = border ? FC_NAME(row_masked)(from, at->low[k], at->high[k], apart) : FC_NAME(row_load)(from, apart);
+        FC_KEEP(in);
+#pragma GCC unroll 5
+        for (int i = 0; i * apart + a < rows; i++)
+            if (!edge || (q - i >= work->first && q - i < work->end)) {
+                const int t = (i * apart + a) * columns + k;
+                sum[t] = v_fma(grad[i], in, sum[t]);
+            }
+    }
+}
+
+// Down the rows of a strip.  Each input row is read once: it meets the last few rows of grad, which are at hand.
+FC_INLINE void FC_NAME(grad_down)(const FC_NAME(grad_rows) * work, const FC_NAME(grad_strip) * at, const int border,
+                                  const int rows, const int columns, const int apart) {
+    const fc_problem *p = work->problem;
+    const int window = (rows - 1) / apart + 1;
+    vec sum[FC_MR * FC_NV], grad[5];
+#pragma GCC unroll 32
+    for (int t = 0; t < rows * columns; t++) sum[t] = v_set1(0);
+#pragma GCC unroll 5
+    for (int i = 0; i < window; i++) grad[i] = v_set1(0);
+    for (int64_t q = work->first; q < work->end + window - 1; q++) {
+#pragma GCC unroll 5
+        for (int i = window - 1; i > 0; i--) grad[i] = grad[i - 1];
+        if (q < work->end) {
+            const T *from = work->grad + q * p->dst.axis[1] + at->x;
+            grad[0] = border ? v_load_part(from, at->lanes) : v_load(from);
+        }
+        const int edge = q - window + 1 < work->first || q >= work->end;
+        const int64_t top = work->top + q * work->over;
+        const T *row = work->src + top * p->src.axis[1] + work->left + at->x * apart;
+#pragma GCC unroll 2
+        for (int a = 0; a < apart && a < rows; a++, row += p->src.axis[1]) {
+            if (top + a < 0 || top + a >= p->axis[1].in) continue;
+            if (edge) FC_NAME(grad_row)(work, at, row, grad, sum, q, a, border, 1, rows, columns, apart);
+            else FC_NAME(grad_row)(work, at, row, grad, sum, q, a, border, 0, rows, columns, apart);
+        }
+    }
+#pragma GCC unroll 5
+    for (int j = 0; j < rows; j++)
+#pragma GCC unroll 5
+        for (int k = 0; k < columns; k++) {
+            T *to = work->sums + j * work->tap_row + k * FC_VL;
+            v_store(to, v_add(v_load(to), sum[j * columns + k]));
+        }
+}
+
+// One pass: `rows` x `columns` taps over all strips; outputs are `apart` columns of the input apart, and, if there are
+// several rows of taps, which are neighbours then, as many rows.
+FC_INLINE void FC_NAME(grad_pass)(const FC_NAME(grad_rows) * work, const int rows, const int columns, const int apart) {
+    const fc_axis *w = &work->problem->axis[2];
+    for (int64_t x = 0; x < w->out; x += FC_VL) {
+        FC_NAME(grad_strip) at = {.x = x, .lanes = w->out - x < FC_VL ? w->out - x : FC_VL};
+        const int64_t left = work->left + x * apart, span = (at.lanes - 1) * apart;
+        if (at.lanes == FC_VL && left >= 0 && left + span + (columns - 1) * work->step < w->in) {
+            FC_NAME(grad_down)(work, &at, 0, rows, columns, apart);
+            continue;
+        }
+        for (int k = 0; k < columns; k++) {
+            const int64_t from = left + k * work->step, to = from + span < w->in ? span + 1 : w->in - from;
+            at.low[k] = v_lanes(-from, to);
+            at.high[k] = v_lanes(-from - FC_VL, to - FC_VL);
+        }
+        FC_NAME(grad_down)(work, &at, 1, rows, columns, apart);
+    }
+}
+
+// Any steps between columns: each tap's outputs that see the image, in vectors of their own.
+FC_INLINE void FC_NAME(grad_apart)(const FC_NAME(grad_rows) * work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *w = &p->axis[2];
+    const int64_t grad_step = p->dst.axis[2], src_step = work->across * p->src.axis[2];
+    T *to = work->sums;
+    for (int64_t k = 0; k < w->kernel; k++, to += FC_VL) {
+        const int64_t from = work->left + k * work->step, s = work->across;
+        const int64_t low = from < 0 ? (-from + s - 1) / s : 0;
+        const int64_t high = from < w->in ? (w->in - 1 - from) / s + 1 : 0;
+        for (int64_t y = work->first; y < work->end; y++) {
+            const int64_t top = work->top + y * work->over;
+            if (top < 0 || top >= p->axis[1].in) continue;
+            const T *grad = work->grad + y * p->dst.axis[1];
+            const T *src = work->src + top * p->src.axis[1] + from * p->src.axis[2];
+            vec sum = v_set1(0);
+            for (int64_t x = low; x < high && x < w->out; x += FC_VL) {
+                int64_t n = high < w->out ? high - x : w->out - x;
+                if (n > FC_VL) n = FC_VL;
+                sum = v_fma(FC_NAME(load_row)(grad + x * grad_step, n, grad_step),
+                            FC_NAME(load_row)(src + x * src_step, n, src_step), sum);
+            }
+            v_store(to, v_add(v_load(to), sum));
+        }
+    }
+}
+
+// The taps of one plane, in passes of as many as there are registers for.
+FC_INLINE void FC_NAME(grad_passes)(FC_NAME(grad_rows) work, const int taps, const int apart) {
+    const fc_axis *h = &work.problem->axis[1], *w = &work.problem->axis[2];
+    const int reach = taps * taps <= FC_MR * FC_NV ? taps : FC_MR * FC_NV / taps;
+    int64_t j = 0;
+    T *sums = work.sums;
+    const int64_t top = work.top, left = work.left;
+    if (taps > 1)
+        for (; j + reach <= h->kernel; j += reach) {
+            work.sums = sums + j * work.tap_row;
+            work.top = top + j;
+            FC_NAME(grad_pass)(&work, reach, taps, apart);
+        }
+    for (; j < h->kernel; j++) {
+        work.top = top + j * h->dilation;
+        work.sums = sums + j * work.tap_row;
+        if (taps > 1) {
+            FC_NAME(grad_pass)(&work, 1, taps, apart);
+            continue;
+        }
+        int64_t k = 0;
+        for (; k + 4 <= w->kernel; k += 4, work.sums += 4 * FC_VL) {
+            work.left = left + k * work.step;
+            FC_NAME(grad_pass)(&work, 1, 4, apart);
+        }
+        for (; k < w->kernel; k++, work.sums += FC_VL) {
+            work.left = left + k * work.step;
+            FC_NAME(grad_pass)(&work, 1, 1, apart);
+        }
+    }
+}
+
+FC_INLINE void FC_NAME(grad_plane)(FC_NAME(grad_rows) work) {
+    const fc_problem *p = work.problem;
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    if (p->src.axis[2] != 1 || p->dst.axis[2] != 1 || w->stride > 2) {
+        const int64_t top = work.top;
+        T *sums = work.sums;
+        for (int64_t j = 0; j < h->kernel; j++) {
+            work.top = top + j * h->dilation;
+            work.sums = sums + j * work.tap_row;
+            FC_NAME(grad_apart)(&work);
+        }
+        return;
+    }
+    const int taps = h->dilation == 1 && w->dilation == 1 && h->stride == w->stride ? (int)w->kernel : 1;
+    work.across = w->stride;
+    if (taps == 3 && FC_VL > 1) {
+        work.step = 1;
+        if (w->stride == 1) FC_NAME(grad_passes)(work, 3, 1);
+        else if (FC_KNOWN_SIZES) FC_NAME(grad_passes)(work, 3, 2);
+        else FC_NAME(grad_passes)(work, 1, 2);
+    } else if (taps == 5 && FC_KNOWN_SIZES) {
+        work.step = 1;
+        if (w->stride == 1) FC_NAME(grad_passes)(work, 5, 1);
+        else FC_NAME(grad_passes)(work, 5, 2);
+    } else if (w->stride == 1) FC_NAME(grad_passes)(work, 1, 1);
+    else FC_NAME(grad_passes)(work, 1, 2);
+}
+
+// Goes through the planes of a range of output rows, and each d of the taps that reads inside of the image: `call` is what
+// becomes of `rows`.
+#define FC_GRAD_PLANES(call)                                                                                           \
+    const fc_problem *p = work->problem;                                                                               \
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];                                                \
+    FC_NAME(grad_rows)                                                                                                 \
+    rows = {.problem = p,                                                                                              \
+            .top = -h->pad,                                                                                            \
+            .left = -w->pad,                                                                                           \
+            .over = h->stride,                                                                                         \
+            .across = w->stride,                                                                                       \
+            .step = w->dilation,                                                                                       \
+            .tap_row = work->tap * w->kernel};                                                                         \
+    for (int64_t row = work->row; row < work->end; row += rows.end - rows.first) {                                     \
+        const int64_t plane = row / h->out, image = plane / d->out, at = plane % d->out, left = work->end - row;       \
+        rows.first = row % h->out;                                                                                     \
+        rows.end = left < h->out - rows.first ? rows.first + left : h->out;                                            \
+        rows.grad = (const T *)work->grad + image * p->dst.outer + at * p->dst.axis[0];                                \
+        int64_t low, high;                                                                                             \
+        FC_NAME(taps_inside)(d, at, &low, &high);                                                                      \
+        for (int64_t i = low; i < high; i++) {                                                                         \
+            const int64_t depth = at * d->stride - d->pad + i * d->dilation;                                           \
+            rows.src = (const T *)work->src + image * p->src.outer + depth * p->src.axis[0];                           \
+            rows.sums = (T *)work->sums + i * h->kernel * rows.tap_row;                                                \
+            call;                                                                                                      \
+        }                                                                                                              \
+    }
+
+// Sums [tap][lane].
+void FC_NAME(depthwise_grad_pixels)(const fc_depthwise_grad *work){FC_GRAD_PLANES(FC_NAME(grad_plane)(rows))}
+
+// ----------------------------------------------------------------------------------------------------- over channels
+
+// What `count` neighbouring outputs of a row add, by rows x columns taps of channels [c, c + lanes).  All of their inputs
+// exist along the row, or they are one at the `border`.
+FC_INLINE void FC_NAME(grad_pixels)(const FC_NAME(grad_rows) * work, int64_t y, int64_t x, int64_t c, int64_t lanes,
+                                    int64_t size, int64_t q, vec *sum, const int whole, const int border,
+                                    const int count, const int rows, const int columns, const int apart) {
+    const fc_problem *p = work->problem;
+    const int64_t step = p->src.axis[2], column = work->left + x * work->across;
+    vec grad[4];
+    const T *out = work->grad + y * p->dst.axis[1] + x * p->dst.axis[2] + c;
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++, out += p->dst.axis[2]) grad[i] = whole ? v_load(out) : v_load_part(out, lanes);
+    const int64_t top = work->top + y * work->over;
+    const T *row = work->src + top * p->src.axis[1] + column * step + c;
+#pragma GCC unroll 5
+    for (int j = 0; j < rows; j++, row += p->src.axis[1]) {
+        if (top + j < 0 || top + j >= p->axis[1].in) continue;
+        if (apart) { // neighbours share inputs
+            const T *from = row;
+#pragma GCC unroll 11
+            for (int i = 0; i < (count - 1) * apart + columns; i++, from += step) {
+                FC_WALK(from);
+                if (border && (column + i < 0 || column + i >= p->axis[2].in)) continue;
+                vec in = whole ? v_load(from) : v_load_part(from, lanes);
+                FC_KEEP(in);
+#pragma GCC unroll 5
+                for (int k = 0; k < columns; k++)
+                    if (i >= k && (i - k) % apart == 0 && (i - k) / apart < count)
+                        sum[j * columns + k] = v_fma(grad[(i - k) / apart], in, sum[j * columns + k]);
+            }
+            continue;
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++)
+#pragma GCC unroll 4
+            for (int k = 0; k < columns; k++) {
+                const int64_t at = i * work->across + k * work->step;
+                if (border && (column + at < 0 || column + at >= p->axis[2].in)) continue;
+                const T *from = row + at * step;
+                const vec in = whole ? v_load(from) : v_load_part(from, lanes);
+                sum[j * columns + k] =
+                    v_fma(grad[i], size == 1 ? in : v_spread(in, (int)size, (int)q), sum[j * columns + k]);
+            }
+    }
+}
+
+// A row of outputs by rows x columns taps; columns [low, high) see all of them.
+FC_INLINE void FC_NAME(grad_line)(const FC_NAME(grad_rows) * work, int64_t y, int64_t c, int64_t lanes, int64_t size,
+                                  int64_t q, int64_t low, int64_t high, T *sums, const int whole, const int rows,
+                                  const int columns, const int apart) {
+    vec sum[FC_MR * FC_NV];
+    const int64_t out = work->problem->axis[2].out;
+#pragma GCC unroll 32
+    for (int t = 0; t < rows * columns; t++) sum[t] = v_set1(0);
+    for (int64_t x = 0; x < out;) {
+        if (x >= low && x + 4 <= high) {
+            FC_NAME(grad_pixels)(work, y, x, c, lanes, size, q, sum, whole, 0, 4, rows, columns, apart);
+            x += 4;
+        } else {
+            FC_NAME(grad_pixels)(work, y, x, c, lanes, size, q, sum, whole, 1, 1, rows, columns, apart);
+            x++;
+        }
+    }
+#pragma GCC unroll 5
+    for (int j = 0; j < rows; j++)
+#pragma GCC unroll 5
+        for (int k = 0; k < columns; k++) {
+            T *to = sums + j * work->tap_row + k * size * FC_VL;
+            v_store(to, v_add(v_load(to), sum[j * columns + k]));
+        }
+}
+
+// One pass over all rows, all vectors of channels of each.
+FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector, const int rows,
+                                   const int columns, const int apart) {
+    const fc_problem *p = work->problem;
+    const fc_axis *w = &p->axis[2];
+    const int64_t size = apart ? 1 : p->in_channels, s = work->across;
+    const int64_t reach = w->in - 1 - (columns - 1) * work->step - work->left;
+    const int64_t low = work->left < 0 ? (-work->left + s - 1) / s : 0, high = reach < 0 ? 0 : reach / s + 1;
+    for (int64_t y = work->first; y < work->end; y++) {
+        T *sums = work->sums;
+        int64_t c = 0;
+        for (; c + FC_VL <= channels; c += FC_VL, sums += vector)
+            for (int64_t q = 0; q < size; q++)
+                FC_NAME(grad_line)(work, y, c, FC_VL, size, q, low, high < w->out ? high : w->out, sums + q * FC_VL, 1,
+                                   rows, columns, apart);
+        if (c == channels) continue;
+        for (int64_t q = 0; q < size; q++)
+            FC_NAME(grad_line)(work, y, c, channels - c, size, q, low, high < w->out ? high : w->out, sums + q * FC_VL,
+                               0, rows, columns, apart);
+    }
+}
+
+// The taps of one plane, in passes of as many as there are registers for.
+FC_INLINE void FC_NAME(grad_blocks)(FC_NAME(grad_rows) work, int64_t channels, int64_t vector, const int taps,
+                                    const int apart) {
+    const fc_axis *h = &work.problem->axis[1], *w = &work.problem->axis[2];
+    const int reach = apart && taps * taps <= FC_MR * FC_NV ? taps : 1;
+    const int64_t top = work.top, left = work.left, tap = work.tap_row / w->kernel;
+    T *sums = work.sums;
+    int64_t j = 0;
+    if (reach > 1)
+        for (; j + reach <= h->kernel; j += reach) {
+            work.sums = sums + j * work.tap_row;
+            work.top = top + j;
+            FC_NAME(grad_lines)(&work, channels, vector, reach, taps, apart);
+        }
+    for (; j < h->kernel; j++) {
+        work.top = top + j * h->dilation;
+        work.sums = sums + j * work.tap_row;
+        if (apart) {
+            FC_NAME(grad_lines)(&work, channels, vector, 1, taps, apart);
+            continue;
+        }
+        int64_t k = 0;
+        for (; k + 3 <= w->kernel; k += 3, work.sums += 3 * tap) {
+            work.left = left + k * work.step;
+            FC_NAME(grad_lines)(&work, channels, vector, 1, 3, 0);
+        }
+        for (; k < w->kernel; k++, work.sums += tap) {
+            work.left = left + k * work.step;
+            FC_NAME(grad_lines)(&work, channels, vector, 1, 1, 0);
+        }
+    }
+}
+
+FC_INLINE void FC_NAME(grad_block)(FC_NAME(grad_rows) work, int64_t channels, int64_t vector) {
+    const fc_problem *p = work.problem;
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const int known = FC_VL > 1 && p->in_channels == 1 && h->dilation == 1 && w->dilation == 1 &&
+                      h->stride == w->stride && (w->stride == 1 || (w->stride == 2 && FC_KNOWN_SIZES));
+    if (known && w->kernel == 3) {
+        work.step = 1;
+        work.across = w->stride;
+        if (w->stride == 1) FC_NAME(grad_blocks)(work, channels, vector, 3, 1);
+        else FC_NAME(grad_blocks)(work, channels, vector, 3, 2);
+    } else if (known && FC_KNOWN_SIZES && w->kernel == 5) {
+        work.step = 1;
+        work.across = w->stride;
+        if (w->stride == 1) FC_NAME(grad_blocks)(work, channels, vector, 5, 1);
+        else FC_NAME(grad_blocks)(work, channels, vector, 5, 2);
+    } else FC_NAME(grad_blocks)(work, channels, vector, 1, 0);
+}
+
+// Sums [vector of channels][tap][input of the group][lane].
+void FC_NAME(depthwise_grad_channels)(const fc_depthwise_grad *work) {
+    FC_GRAD_PLANES(FC_NAME(grad_block)(rows, work->channels, work->vector))
+}
+
+#undef FC_GRAD_PLANES
