@@ -72,7 +72,17 @@ static const char *refuse(const fc_request *r) {
     return NULL;
 }
 
-// Each vector is loaded once for three products or so; those that are gathered, element by element.
+// How many times as long a multiply-add takes as the forward kernels': rows by rows of three or five taps are unrolled, so
+// that a vector is loaded once for as many of them; every second column takes two loads.
+static double pace(const fc_problem *p, const fc_kernels *k, int over_channels) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const int unrolled = k->vl > 1 && (w->kernel == 3 || w->kernel == 5) && h->dilation == 1 && w->dilation == 1 &&
+                         h->stride == w->stride;
+    if (over_channels) return unrolled && p->in_channels == 1 ? 1 : 2;
+    return (unrolled ? 1.5 : 3) * (w->stride == 1 ? 1 : 2);
+}
+
+// What is gathered is so element by element.
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
@@ -82,8 +92,8 @@ static double cost(const fc_request *r) {
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     const int gathered = !s.over_channels && (p->src.axis[2] != 1 || p->dst.axis[2] != 1 || p->axis[2].stride > 2);
     const double calls = (double)s.units * (double)p->batch * (double)p->axis[0].out * (double)fc_taps(p);
-    return 2 * c->fixed + c->depthwise * (vectors + calls) + (gathered ? 2 * fc_cost_elements(fc_macs(p), c) : 0) +
-           fc_cost_elements((double)s.parts * (double)s.sums, c);
+    return 2 * c->fixed + c->depthwise * (pace(p, k, s.over_channels) * vectors + calls) +
+           (gathered ? 2 * fc_cost_elements(fc_macs(p), c) : 0) + fc_cost_elements((double)s.parts * (double)s.sums, c);
 }
 
 static double packing(const fc_request *r) {
