@@ -3,6 +3,9 @@
 
 import importlib.util
 import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -202,6 +205,25 @@ def test_constants_that_grow():
     model = model_of(nodes, {"x": X}, {"shape": ints([2, 6, 9, 310_000])})
     with pytest.raises(ValueError, match=r"node 'the ConstantOfShape' .*of constants takes more than 1024 MiB"):
         fc.compile(model)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_shapes_of_more_elements_than_arrays_have_axes(within):
+    """ONNX would infer as many axes; in a graph of a node, too, and of a shape that is computed."""
+    long = (np.int64, (1 << 40,))
+    nodes = [node("Neg", "s", "t"), node("Expand", "x,t", "e"), node("Shape", "e")]
+    if within:
+        body = helper.make_graph(nodes[1:], "g", [], [helper.make_tensor_value_info("y", TensorProto.INT64, None)])
+        nodes[1:] = [helper.make_node("If", ["c"], ["y"], "choice", then_branch=body, else_branch=body)]
+    inputs = {"x": X, "s": long, **({"c": np.array(True)} if within else {})}
+    text = model_of(nodes, inputs).SerializeToString()
+    code = f"import onnx, fastconv as fc; fc.compile(onnx.ModelProto.FromString({text!r}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    if result.returncode or not within:  # what is in a branch may never run
+        assert re.search(r"ValueError: node 'the Expand' .*its shape has 1099511627776 elements", result.stderr)
+    short = model_of(nodes, {**inputs, "s": (np.int64, (4,))})
+    given = [X, -np.array(X.shape), *([np.array(True)] if within else [])]
+    assert fc.compile(short)(*given).tolist() == list(X.shape)
 
 
 def test_an_order_in_which_nothing_can_be_computed():

@@ -16,6 +16,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, inliner, version_converter
 
 from fastconv._names import only
+from fastconv.graph.doors.onnx.bounded import bound_shapes
 from fastconv.graph.doors.onnx.limits import check_limits, name_of
 from fastconv.graph.doors.onnx.modern import modern
 from fastconv.graph.doors.onnx.reference import ReferenceStep, ReferenceSteps, captured
@@ -193,6 +194,7 @@ class _Reader:
             light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, dims))
             if np.prod(dims, dtype=np.int64) <= _SMALL:
                 light.initializer.append(tensor)
+        bound_shapes(light)
         light.output.extend(onnx.ValueInfoProto(name=value.name) for value in self.proto.output)
         model = helper.make_model(light, opset_imports=self.model.opset_import)
         try:

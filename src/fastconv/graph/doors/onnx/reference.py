@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv.graph.doors.onnx.bounded import AXES, shape_input
 from fastconv.graph.doors.onnx.site import dtype_of
 from fastconv.graph.doors.onnx.step import OnnxStep
 from fastconv.graph.doors.onnx.tensors import plain
@@ -125,6 +126,10 @@ class ReferenceStep(OnnxStep):
             axis, rank = self.node.attributes.get("axis", 1), len(types[0].shape)
             if axis not in (-1, rank - 1):
                 raise NotImplementedError(f"{self.said} along axis {axis} of {rank}, which meant all from there on")
+        shape = shape_input(self.protos[0])
+        count = math.prod(types[self.names.index(shape)].shape) if shape and len(self.protos) == 1 else 0
+        if count > AXES:
+            raise ValueError(f"its shape has {count} elements; arrays have at most {AXES} axes")
         found = self._inferred(types, [c if c is not None and c.size <= _SMALL else None for c in constants])
         if found is None:
             raise DependsOnNumbers(f"the shape of what {self.said} returns depends on numbers")
