@@ -89,6 +89,8 @@ OWN = {
     "sub": ("Sub", {}, X, [array(7)], 14),
     "div": ("Div", {}, X, [np.float32(3)], 14),
     "pow": ("Pow", {}, np.abs(X), [np.float32(2)], 13),
+    "third power": ("Pow", {}, X, [np.float32(3)], 13),
+    "inverse root": ("Pow", {}, np.abs(X) + 1, [np.float32(-0.5)], 13),
     "min": ("Min", {}, X, [array(6, 1, 1), array(7)], 13),
     "max": ("Max", {}, X, [array(6, 1, 1)], 8),
     "sum": ("Sum", {}, X, [array(6, 1, 1), array(7)], 8),

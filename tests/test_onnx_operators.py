@@ -246,6 +246,53 @@ def test_upsample(opset):
     assert "python" not in algorithms(net)
 
 
+PLACES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric"]
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize(
+    "how",
+    [
+        *({"mode": "nearest", "nearest_mode": m} for m in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")),
+        {"mode": "linear"},
+        {"mode": "cubic"},
+        {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1},
+    ],
+    ids=lambda how: "-".join(map(str, how.values())),
+)
+def test_resizing(where, how):
+    """By tables of the core, whatever the rules; beside ONNX Runtime, by sizes and by scales."""
+    runtime = pytest.importorskip("onnxruntime")
+    x = array(1, 2, 7, 6)
+    for wanted in ({"sizes": ints([1, 2, 11, 4])}, {"scales": np.float32([1, 1, 0.7, 2.5])}):
+        reads = "x,,,sizes" if "sizes" in wanted else "x,,scales"
+        made = node("Resize", reads, coordinate_transformation_mode=where, **how)
+        model = model_of([made], {"x": x}, wanted, opset=19)
+        (right,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+        net = fc.compile(model)
+        assert net(x).shape == right.shape
+        assert max_error(net(x), right) < 2e-6
+        assert "python" not in algorithms(net)
+
+
+@pytest.mark.parametrize("centred", [0, 1])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_boxes_that_overlap(centred, share):
+    runtime = pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    boxes, scores = rng.random((2, 60, 4)).astype(np.float32), rng.random((2, 3, 60)).astype(np.float32)
+    scores[:, :, ::7] = 0.5  # equals: the first one wins
+    constants = {"most": ints([9]), "share": np.float32([share]), "least": np.float32([0.2])}
+    for reads in ("b,s,most,share,least", "b,s,most,share", "b,s,most", "b,s"):
+        made = node("NonMaxSuppression", reads, center_point_box=centred)
+        model = model_of([made], {"b": boxes, "s": scores}, constants, opset=11)
+        (right,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"b": boxes, "s": scores})
+        net = fc.compile(model)
+        assert np.array_equal(net(boxes, scores), right)
+        net = fc.compile(model_of([made, node("Shape", "y", "z")], {"b": boxes, "s": scores}, constants, ("z",), 11))
+        assert np.array_equal(net(boxes, scores), right.shape)
+
+
 def test_split_and_concat():
     nodes = [node("Split", "x,n", "a,b,c", axis=1), node("Relu", "b", "d"), node("Concat", "c,d,a", axis=1)]
     model = model_of(nodes, {"x": X}, {"n": ints([1, 3, 2])})

@@ -149,7 +149,8 @@ def test_nodes_that_cannot_be_saved_are_named(tmp_path):
 def test_a_node_that_has_waited_in_vain(tmp_path):
     """Its sizes turn out to be none that the core resizes to: the error names it, where onnx is not asked."""
     nodes, constants = enlarged()
-    nodes[-1] = node("Resize", "small,,,wanted", mode="nearest", coordinate_transformation_mode="align_corners")
+    nodes[-1] = node("Resize", "small,roi,,wanted", mode="linear", coordinate_transformation_mode="tf_crop_and_resize")
+    constants = {**constants, "roi": np.float32([0, 0, 0, 0, 1, 1, 1, 1])}
     net = fc.compile(model_of(nodes, {"x": OPEN}, constants))
     net.save(tmp_path / "net.npz")
     x = array(1, 3, 8, 8)

@@ -10,6 +10,7 @@ from fastconv._names import only
 from fastconv.graph.operators import (
     choice,
     conv,
+    detection,
     elementwise,
     foreign,
     normalize,
@@ -27,6 +28,6 @@ __dir__ = only(__all__)
 #: By name.
 OPERATORS: dict[str, Operator] = {
     operator.name: operator
-    for family in (choice, conv, elementwise, foreign, normalize, numeric, pool, product, resize, shape)
+    for family in (choice, conv, detection, elementwise, foreign, normalize, numeric, pool, product, resize, shape)
     for operator in family.OPERATORS
 }

@@ -74,7 +74,16 @@ def _clip(site: Site) -> Translated:
 
 
 _PAIRS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "PRelu": "prelu"}
-_POWERS: dict[float, Program] = {1.0: (), 2.0: (("square",),), 0.5: (("sqrt",),), -1.0: (("reciprocal",),)}
+_POWERS: dict[float, Program] = {
+    -2.0: (("square",), ("reciprocal",)),
+    -1.0: (("reciprocal",),),
+    -0.5: (("rsqrt",),),
+    0.5: (("sqrt",),),
+    1.0: (),
+    2.0: (("square",),),
+    3.0: (("square",), ("mul", 1)),
+    4.0: (("square",), ("square",)),
+}
 _REVERSED = {"add": "add", "mul": "mul", "sub": "rsub", "div": "rdiv"}
 
 
@@ -89,7 +98,9 @@ def _pair(site: Site) -> Translated:
     exponent = site.array(1) if name == "pow" else None
     if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) in _POWERS:
         same = exponent.ndim <= (site.rank(0) or 0)
-        return site.add("map", operands[:1], program=_POWERS[float(exponent.reshape(()))]) if same else None
+        program = _POWERS[float(exponent.reshape(()))]
+        reads = [operands[0]] * (1 + any(step[0] == "mul" for step in program))
+        return site.add("map", reads, program=program) if same else None
     return site.add("map", operands, program=((name, 1),))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -331,7 +332,7 @@ _LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 @translates("Resize")
 def _resize(site: Site) -> Translated:
     rank, floats = site.rank(0), site.is_float(0)
-    plain = not site.attribute("antialias", 0) and not site.attribute("exclude_outside", 0)
+    plain = not site.attribute("antialias", 0)
     stretched = site.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
     scales, sizes = site.array(2), site.ints(3)
     if rank is None or not 3 <= rank <= 5 or not floats or not plain or not stretched:
@@ -360,7 +361,67 @@ def _resize(site: Site) -> Translated:
         known = {"scale_factor": factors[len(before) :]}
         ratios = list(known["scale_factor"])
     mode = _mode(site, rank, ratios)
-    return None if mode is None else site.add("resize", [site.input(0)], **known, **mode)
+    if mode is not None:
+        return site.add("resize", [site.input(0)], **known, **mode)
+    images = (site.shape(0) or (None,))[2:]
+    if not images or None in images:
+        return None
+    tables: list[Value | None] = []
+    for i, n in enumerate(images):
+        assert n is not None
+        scale = np.float32(known["size"][i]) / np.float32(n) if "size" in known else known["scale_factor"][i]
+        made = _table(site, n, known["size"][i] if "size" in known else int(n * scale), np.float32(scale))
+        if made is None:
+            return None
+        tables += [site.graph.constant(array, f"{site.name}.{what}{i}") for array, what in zip(made, "iw", strict=True)]
+    return site.add("resample", [site.input(0), *tables])
+
+
+#: Where the middle of output x lies, in elements of the input: of x, both sizes and the scale.
+_PLACES: dict[str, Callable[..., Any]] = {
+    "half_pixel": lambda x, n, out, scale: (x + 0.5) / scale - 0.5,
+    "half_pixel_symmetric": lambda x, n, out, scale: n / 2 * (1 - out / (scale * n)) + (x + 0.5) / scale - 0.5,
+    "pytorch_half_pixel": lambda x, n, out, scale: (x + 0.5) / scale - 0.5 if out > 1 else 0 * x,
+    "align_corners": lambda x, n, out, scale: x * (n - 1) / (out - 1) if out > 1 else 0 * x,
+    "asymmetric": lambda x, n, out, scale: x / scale,
+    "tf_half_pixel_for_nn": lambda x, n, out, scale: (x + 0.5) / scale,
+}
+_NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+    "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def _table(site: Site, n: int, out: int, scale: np.float32) -> tuple[np.ndarray, np.ndarray] | None:
+    """Indices and weights, (taps, out), of an axis."""
+    mode = site.attribute("mode", "nearest")
+    place = _PLACES.get(site.attribute("coordinate_transformation_mode", "half_pixel"))
+    if place is None or n < 1 or out < 1:
+        return None
+    single = np.float32 if mode == "nearest" else np.float64  # as others round, who decide by single precision
+    at = place(np.arange(out, dtype=single), single(n), single(out), single(scale))
+    if mode == "nearest":
+        index, weight = _NEAREST[site.attribute("nearest_mode", "round_prefer_floor")](at)[None], np.ones((1, out))
+    elif mode == "linear":
+        share = at - np.floor(at)
+        index, weight = np.floor(at) + np.arange(2)[:, None], np.stack([1 - share, share])
+    elif mode == "cubic":
+        index = np.floor(at) + np.arange(-1, 3)[:, None]
+        weight = _cubic(np.abs(at - index), float(site.attribute("cubic_coeff_a", -0.75)))
+        if site.attribute("exclude_outside", 0):
+            weight = np.where((index >= 0) & (index < n), weight, 0)
+            weight = weight / weight.sum(axis=0)
+    else:
+        return None
+    return np.clip(index, 0, n - 1).astype(np.int32), np.asarray(weight, np.float64)
+
+
+def _cubic(t: np.ndarray, a: float) -> np.ndarray:
+    """The weight of an element at this distance."""
+    near, far = ((a + 2) * t - (a + 3)) * t * t + 1, ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+    return np.where(t <= 1, near, far)
 
 
 def _mode(site: Site, rank: int, ratios: list[float | None]) -> dict[str, Any] | None:
@@ -382,6 +443,8 @@ def _mode(site: Site, rank: int, ratios: list[float | None]) -> dict[str, Any] |
         return None
     if mode == "linear":
         return {"mode": _LINEAR[rank], "align_corners": sampled}
+    if site.attribute("exclude_outside", 0):
+        return None
     if mode == "cubic" and rank == 4 and site.attribute("cubic_coeff_a", -0.75) == -0.75:
         return {"mode": "bicubic", "align_corners": sampled}
     return None

@@ -66,6 +66,13 @@ def _gather(site: Site) -> Translated:
     return site.add("numpy", [x, site.input(1)], function="take", axis=axis)
 
 
+@translates("NonMaxSuppression")
+def _remaining_boxes(site: Site) -> Translated:
+    if not site.is_float(0, 1):
+        return None
+    return site.add("non_max_suppression", list(site.inputs), centred=bool(site.attribute("center_point_box", 0)))
+
+
 # --- quantized numbers ------------------------------------------------------------------------------------------------
 
 
