@@ -17,11 +17,15 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 image_module = pytest.importorskip("PIL.Image")
 
+import fastconv as fc  # noqa: E402
 from fastconv import demo, models, nn  # noqa: E402
 from fastconv.bench.timing import Effort  # noqa: E402
 from fastconv.demo import compiled, digits, page, vgg  # noqa: E402
 from fastconv.demo.results import BAR, WHOLE_DIFFERENCE, Results  # noqa: E402
 from fastconv.graph import Profile, Row  # noqa: E402
+from fastconv.models._parts import Layers, he_normal  # noqa: E402
+from fastconv.models._resnet import BasicBlock  # noqa: E402
+from fastconv.training import Arrays, Augmentation, Data, Settings, Trainer  # noqa: E402
 
 PICTURES = ("filters", "feature_maps", "confusion", "training", "vgg_layers", "vgg_maps")
 
@@ -106,6 +110,26 @@ def test_the_network_learns(data):
     assert seen == [False] * 10
     assert training.images_per_second == pytest.approx(10 * 1347 / training.seconds)
     assert np.abs(digits.first_filters(net) - before).max() > 0.05
+
+
+@pytest.mark.slow
+def test_a_small_resnet_reads_nearly_all(data):
+    """Three blocks, 77,754 weights, moved digits."""
+    layers = Layers(None, 0, conv_weights=he_normal)
+    net = nn.Sequential(
+        layers.conv_norm(1, 16, 3, nn.ReLU()),
+        BasicBlock(layers, 16, 16, 1),
+        BasicBlock(layers, 16, 32, 2),
+        BasicBlock(layers, 32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        layers.linear(64, 10),
+    )
+    learnt = Data(Arrays(data.images, data.labels), Arrays(data.held_out_images, data.held_out_labels))
+    how = Settings(epochs=20, batch=32, smoothing=0.1, warmup=1, ema=0.99, augmentation=Augmentation(shift=2))
+    with fc.threads(1):
+        history = Trainer(net, learnt, how).run()
+    assert history[-1].held_out_accuracy >= 0.994
 
 
 @pytest.mark.parametrize("make", [digits.convnet, digits.dense_net])
