@@ -249,6 +249,10 @@ def test_fields_that_make_no_sense():
             fc.compile(onnx.ModelProto.FromString(spoilt))
     norm = single("BatchNormalization", {}, X, [*[array(6)] * 3, np.full(6, -2, np.float32)], 15)
     assert np.isnan(fc.compile(norm)(X)).all()  # and no warning
+    huge = [np.full(6, value, np.float32) for value in (3e38, np.inf, -np.inf, 1e-30)]
+    nodes = [node("Conv", "x,w", "c"), node("BatchNormalization", "c,a,b,m,v")]
+    constants = {"w": array(6, 6, 1, 1) * np.float32(1e38), **dict(zip("abmv", huge, strict=True))}
+    assert not np.isfinite(fc.compile(model_of(nodes, {"x": X}, constants))(X)).any()
     with pytest.raises(NotImplementedError, match="the model is of opset 6 and cannot be made one of 7"):
         fc.compile(model_of([helper.make_node("PRelu", ["x"], [])], {"x": X}, opset=6))
 

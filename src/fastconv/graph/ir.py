@@ -56,7 +56,8 @@ class Constant:
             If they have changed since the network was compiled.
         """
         if self._make is not None:
-            made = self._make(*(part.array() for part in self.parts))
+            with np.errstate(all="ignore"):  # NaN and infinity are what they are
+                made = self._make(*(part.array() for part in self.parts))
             assert made.shape == self.shape, (made.shape, self.shape)
             return made.astype(self.dtype, copy=False)
         assert self._array is not None

@@ -64,10 +64,10 @@ def _factors(
     """Batch norm as ``x * scale + shift``, in float64."""
     with np.errstate(all="ignore"):
         scale = 1 / np.sqrt(var.astype(np.float64) + eps)
-    if weight is not None:
-        scale = scale * weight
-    shift = -mean.astype(np.float64) * scale
-    return scale, shift if bias is None else shift + bias
+        if weight is not None:
+            scale = scale * weight
+        shift = -mean.astype(np.float64) * scale
+        return scale, shift if bias is None else shift + bias
 
 
 def scale_and_shift(node: Node) -> tuple[Constant, Constant]:
