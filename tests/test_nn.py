@@ -331,6 +331,20 @@ def test_batch_norm_ranks():
         nn.BatchNorm1d(3)(np.ones((2, 3, 1, 1)))
 
 
+def test_a_batch_that_batch_norm_refuses_is_not_counted():
+    for momentum in (0.1, None):
+        norm = nn.BatchNorm1d(3, momentum=momentum)
+        with pytest.raises(ValueError, match="each channel needs at least two values"):
+            norm(np.ones((1, 3), np.float32))
+        assert int(norm.num_batches_tracked.value) == 0
+        with pytest.raises(RuntimeError, match="nothing saved"):
+            norm.backward(np.ones((1, 3), np.float32))
+        norm(np.array([[0, 1, 2], [2, 3, 6]], np.float32))
+        assert int(norm.num_batches_tracked.value) == 1
+        expected = np.array([1, 2, 4]) * (0.1 if momentum else 1.0)
+        np.testing.assert_allclose(norm.running_mean.value, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

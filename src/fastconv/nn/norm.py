@@ -101,9 +101,10 @@ class _BatchNorm(Module):
         if not self.training:
             mean = var = None
         elif tracked and count is not None:
-            count.data += 1
-            momentum = 1 / int(count.data) if self.momentum is None else self.momentum
+            momentum = 1 / (int(count.data) + 1) if self.momentum is None else self.momentum
         y, kept = N.batch_norm_training(input, mean, var, *self._affine(), momentum, self.eps, self.layout, bounds)
+        if self.training and tracked and count is not None:
+            count.data += 1  # the batch counts once it has gone through
         self.save_for_backward(kept)
         return y
 
