@@ -2,6 +2,7 @@
 """Steps of training as a whole: memory stays flat, bits do not depend on threads, and curves follow torch's."""
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -133,6 +134,39 @@ def test_ten_thousand_steps_leak_nothing():
         assert resident() - before < 64, (before, resident())
         """
     )
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Conv2d(3, 4, 3, rng=0), lambda: nn.Linear(5, 4, rng=0)], ids=["conv", "linear"]
+)
+def test_a_gradient_has_the_memory_of_the_last_one_unless_somebody_holds_it(make):
+    layer = make()
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 5), np.float32)
+
+    def gradient():
+        layer.backward(layer(x))
+        return layer.weight.grad
+
+    expected = gradient().copy()
+    last = weakref.ref(layer.weight.grad)
+    layer.weight.grad.fill(np.nan)
+    layer.zero_grad()
+    assert layer.weight.grad is None
+    np.testing.assert_array_equal(gradient(), expected)
+    assert layer.weight.grad is last()
+    for hold in (lambda g: g, lambda g: g[:1], memoryview):
+        held = hold(layer.weight.grad)
+        before = np.array(held)
+        layer.zero_grad()
+        layer.backward(2 * layer(x))
+        np.testing.assert_array_equal(held, before)
+        np.testing.assert_array_equal(layer.weight.grad, 2 * expected)
+        layer.weight.grad = expected.copy()
+        del held
+    layer.zero_grad()
+    gradient()
+    layer.backward(layer(x))  # accumulated
+    np.testing.assert_array_equal(layer.weight.grad, 2 * expected)
 
 
 def test_an_optimiser_goes_on_where_a_copy_does():

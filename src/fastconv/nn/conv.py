@@ -16,6 +16,7 @@ from fastconv._ranks import of_rank
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
+from fastconv.ops._convolution import weight_grad
 from fastconv.ops._operand import channel_sum, like, widened
 from fastconv.ops.activation import UNBOUNDED, activation_of, clamp_grad
 from fastconv.ops.pad import pad_grad
@@ -150,7 +151,10 @@ class _Conv(Module):
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, shape, border, arguments, bounds, y = self.saved()
         grad_output = clamp_grad(grad_output, y, bounds)
-        self.weight.accumulate(self._function("weight")(x, self.weight.shape, grad_output, **arguments))
+        names = "stride", "padding", "output_padding", "dilation", "groups", "layout"
+        parameters = (*(arguments.get(name, 0) for name in names), "auto", "default")
+        size, room = self.weight.shape, self.weight.room()
+        self.weight.accumulate(weight_grad(self.rank, self.transposed, x, size, grad_output, parameters, room))
         if self.bias is not None:
             images = grad_output.reshape(-1, *grad_output.shape[-self.rank - 1 :])
             total = channel_sum(images, self._channel_axis)

@@ -17,7 +17,7 @@ from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
 from fastconv.ops._operand import axis_index
 from fastconv.ops.activation import UNBOUNDED, activation_of, clamp_grad
-from fastconv.ops.linear import linear_grad
+from fastconv.ops.linear import gradients
 from fastconv.plan import ConvPlan
 
 __all__ = ["Flatten", "Identity", "Linear"]
@@ -99,12 +99,8 @@ class Linear(Module):
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, bounds, y = self.saved()
         grad_output = clamp_grad(grad_output, y, bounds)
-        d_input, d_weight, d_bias = linear_grad(
-            x,
-            self.weight.value,
-            grad_output,
-            bias=self.bias is not None,
-            need_input=self.needs_input_grad,
+        d_input, d_weight, d_bias = gradients(
+            x, self.weight.value, grad_output, self.bias is not None, self.needs_input_grad, self.weight.room()
         )
         self.weight.accumulate(d_weight)
         if self.bias is not None and d_bias is not None:

@@ -10,11 +10,16 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
+from fastconv.ops._convolution import weight_grad
 from fastconv.ops._operand import channel_sum
-from fastconv.ops.conv import conv2d, conv2d_input, conv2d_weight
+from fastconv.ops.conv import conv2d, conv2d_input
 
 __all__ = ["linear", "linear_grad"]
 __dir__ = only(__all__)
+
+
+#: Of a convolution, as `weight_grad` has them.
+_PARAMETERS = (1, 0, 0, 1, 1, "NCHW", "auto", "default")
 
 
 def _rows(value: Any, name: str, features: int) -> np.ndarray:
@@ -98,10 +103,23 @@ def linear_grad(
     >>> fc.grad.linear(x, w, np.array([[10.0]]))
     (array([[30., 40.]]), array([[10., 20.]]), array([10.]))
     """
+    return gradients(input, weight, grad_output, bias, need_input, None)
+
+
+def gradients(
+    input: ArrayLike,
+    weight: ArrayLike,
+    grad_output: ArrayLike,
+    bias: bool,
+    need_input: bool,
+    out: np.ndarray | None,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+    """The same; `out`, if given, is where the gradient of the weight goes."""
     kernels = _kernels(weight)
     rows = _rows(input, "input", kernels.shape[1])
     grad = _rows(grad_output, "grad_output", kernels.shape[0])
-    d_weight = conv2d_weight(rows, kernels.shape, grad)[:, :, 0, 0]
+    d_weight = np.empty(kernels.shape[:2], rows.dtype) if out is None else out
+    weight_grad(2, False, rows, kernels.shape, grad, _PARAMETERS, d_weight[:, :, None, None])
     d_input = conv2d_input(rows.shape, kernels, grad).reshape(np.shape(input)) if need_input else None
     d_bias = channel_sum(grad, 1).astype(grad.dtype) if bias else None
     return d_input, d_weight, d_bias
