@@ -247,6 +247,9 @@ def test_fields_that_make_no_sense():
         spoilt = convolution().SerializeToString().replace(text, text[:-1] + b"\xff")
         with pytest.raises(ValueError, match=r"the model has the name b'.*\\xff', which is no text in UTF-8"):
             fc.compile(onnx.ModelProto.FromString(spoilt))
+    spoilt = single("Conv", {"pads": [1] * 4}, X[:, :3], [array(4, 3, 3, 3)], 17).SerializeToString()
+    with pytest.raises(ValueError, match=r"^node 'the Conv' \(Conv\): "):
+        fc.compile(onnx.ModelProto.FromString(spoilt.replace(b"pads", b"pad\xff")))
     norm = single("BatchNormalization", {}, X, [*[array(6)] * 3, np.full(6, -2, np.float32)], 15)
     assert np.isnan(fc.compile(norm)(X)).all()  # and no warning
     huge = [np.full(6, value, np.float32) for value in (3e38, np.inf, -np.inf, 1e-30)]

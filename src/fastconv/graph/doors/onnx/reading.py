@@ -358,7 +358,7 @@ def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
     context.ir_version, context.opset_imports = onnx.IR_VERSION, opsets
     try:
         onnx.checker.check_node(node, context)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # which may quote bytes that are no text
         raise ValueError(f"node {name!r} ({node.op_type}): {str(error).splitlines()[0]}") from error
 
 
