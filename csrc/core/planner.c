@@ -87,7 +87,7 @@ static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
     *best = NULL;
     for (int i = -1; i < FC_DERIVED; i++) {
         const fc_kind *kind = i < 0 ? own : derived[i];
-        if (kind == &fc_kind_views && *best) continue; // a gradient with a kind of its own
+        if (kind == &fc_kind_views && *best && !found.refusal) continue; // a gradient with a kind of its own
         if (!kind || !serves(kind, r->op->problem) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
         const fc_verdict v = ask_kind(kind, r);
         if (*best && (v.refusal || fc_total(&v, r->options) >= fc_total(&found, r->options))) continue;

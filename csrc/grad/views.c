@@ -136,8 +136,10 @@ static fc_verdict ask(const fc_request *r) {
     const fc_split split = split_of(p);
     const fc_options options = part_options(p, r->options);
     fc_verdict v = fc_parts_ask(&split, r->planner->ask, &options);
-    // d_dst as weights, whose taps are rows of an image: packed one by one, or across pages.
-    if (p->direction == FC_BACKWARD_WEIGHT) v.packing *= 8;
+    if (p->direction == FC_BACKWARD_WEIGHT) {
+        v.packing *= 8; // d_dst as weights, whose taps are rows of an image: one by one, or across pages
+        v.cost *= 1.2;  // and of src as channels as far apart as images, by which it is copied
+    }
     return v;
 }
 
