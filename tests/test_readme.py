@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fastconv import _args
+from fastconv.cli import main
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))] if README.exists() else []
@@ -56,3 +59,32 @@ def test_extras_are_installed_from_the_sources():
             named.update(extras.split(","))
     assert {"demo", "test", "torch", "scipy", "dask"} <= named
     assert named <= tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+
+
+def section(title: str) -> str:
+    return README.read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_readme_says_what_there_is(capsys):
+    """By name: what is told twice, here and by the code, is told alike."""
+    inside = section("What is in it")
+    for activation in filter(None, _args.ACTIVATIONS):
+        assert activation in inside.lower()
+    assert {f"`{name}`" for name in _args.ALGORITHMS} - {"`reference`"} <= set(re.findall(r"`\w+`", inside))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    commands = re.findall(r"^    (\w+)  ", capsys.readouterr().out.partition("\ncommands:")[2], re.MULTILINE)
+    assert set(re.findall(r"^ *\| `fastconv (\w+)", inside, re.MULTILINE)) == set(commands)
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("Try it", ["apt install", "minute", "-m venv"]),
+        ("What it is not for", ["GPUs", "Training", "int8"]),
+        ("Where it runs", ["CPython 3.11", "Linux", "macOS", "Windows", "FASTCONV_NUM_THREADS", "set_num_threads"]),
+    ],
+)
+def test_readme_answers_what_newcomers_ask(title, words):
+    text = section(title)
+    assert [word for word in words if word not in text] == []

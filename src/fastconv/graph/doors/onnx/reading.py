@@ -359,7 +359,8 @@ def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
     try:
         onnx.checker.check_node(node, context)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # which may quote bytes that are no text
-        raise ValueError(f"node {name!r} ({node.op_type}): {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines() or ["ONNX's checker refuses it"]  # some builds of onnx lose its words
+        raise ValueError(f"node {name!r} ({node.op_type}): {said[0]}") from error
 
 
 def _makes_others(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
