@@ -23,7 +23,7 @@ built="build/objects-$platform"
 for object in $(find "$built/csrc" -name '*.o'); do # but those of sources that are there no more
     source=${object#"$built/"}
     source=${source%.o}
-    [[ ! -f ${source%_f??}.c ]] || objects+=("$object")
+    [[ ! -f $source.c && ! -f ${source%%_*}.part.h ]] || objects+=("$object") # of a part of the kernels: PART_ISA_DTYPE
 done
 for test in tests/c/*.c; do
     $CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc "$test" "${objects[@]}" -fopenmp -lm -ldl -o "$work/smoke"
