@@ -75,6 +75,11 @@ for n in (1, 2, 3):
             conv(cast(hard(1, 1024, *[2] * n)), cast(hard(1, 1024, *[2] * n, seed=4)) / 300),
         ]
 
+    @row(f"grad.conv{n}d")
+    def _(cast, n=n):
+        x, w, y = hard(*image(n)), hard(6, 2, *[3] * n), small(*image(n, channels=6))
+        return list(getattr(fc.grad, f"conv{n}d")(cast(x), cast(w), cast(y), groups=2, padding=1))
+
     @row(f"grad.conv{n}d_input")
     def _(cast, n=n):
         return getattr(fc.grad, f"conv{n}d_input")(

@@ -78,6 +78,7 @@ static double pace(const fc_problem *p, const fc_kernels *k, int over_channels) 
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int unrolled = k->vl > 1 && (w->kernel == 3 || w->kernel == 5) && h->dilation == 1 && w->dilation == 1 &&
                          h->stride == w->stride;
+    if (k->vl == 1) return 1;
     if (over_channels) return unrolled && p->in_channels == 1 ? 1 : 2;
     return (unrolled ? 1.5 : 3) * (w->stride == 1 ? 1 : 2);
 }
