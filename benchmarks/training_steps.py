@@ -175,8 +175,9 @@ def profile(name: str, calls: int) -> None:
         return run
 
     for kind in {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Module)}:
-        for direction in ("forward", "backward"):
-            setattr(kind, direction, timed(f"{kind.__name__} {direction}", getattr(kind, direction)))
+        for method in ("forward", "_clamped", "backward"):  # _clamped: forward, and the clamp behind it
+            direction = "backward" if method == "backward" else "forward"
+            setattr(kind, method, timed(f"{kind.__name__} {direction}", getattr(kind, method)))
     optim.SGD.step = timed("SGD step", optim.SGD.step)
     step = contenders(name, peers=False)["fastconv"]
     step()
