@@ -27,7 +27,7 @@ def get_total_norm(parameters: Iterable[Parameter], norm_type: float = 2.0) -> f
     parameters : iterable of Parameter
         Those without a gradient count for nothing.
     norm_type : float
-        The power p of ``(sum |g|^p)^(1/p)``; infinity for the largest |g|.
+        The power p of ``(sum |g|^p)^(1/p)``; infinity for the largest ``|g|``.
 
     Returns
     -------
