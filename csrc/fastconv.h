@@ -100,12 +100,13 @@ typedef struct fc_machine {
 } fc_machine;
 
 // How to plan: for which machine, by which algorithm (or FC_AUTO), whether the error is to stay within the bound of
-// direct summation, which no Winograd keeps, whether packed weights will be used once, so that packing counts, and whether
-// an image's bits are to be the same in a batch of any size (but for FC_BACKWARD_WEIGHT, which sums over images).
+// direct summation, which no Winograd keeps, whether packed weights will be used once, so that packing counts, whether an
+// image's bits are to be the same in a batch of any size (but for FC_BACKWARD_WEIGHT, which sums over images), and whether
+// weights and bias stay where they are from fc_plan_pack until the plan has run, so that they need not be packed.
 typedef struct fc_options {
     fc_machine machine;
     fc_algo_id algorithm;
-    int strict, once, batch_invariant;
+    int strict, once, batch_invariant, borrows;
     fc_costs costs;
 } fc_options;
 

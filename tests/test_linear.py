@@ -117,3 +117,43 @@ def test_float16_is_computed_in_float32():
     result = fc.linear(x, w, b)
     assert result.dtype == np.float16
     np.testing.assert_array_equal(result, wide.astype(np.float16))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 9, 64])
+def test_few_rows_read_the_weights_where_they_lie(rows, dtype, order):
+    """Around the ends of vectors and of blocks, in groups, with everything that an output is finished by."""
+    rng = np.random.default_rng(rows)
+    for features, outputs, groups in (
+        (1, 1, 1),
+        (7, 3, 2),
+        (16, 4, 1),
+        (33, 65, 1),
+        (256 * 16 + 5, 6, 2),
+        (300, 70, 1),
+    ):
+        x = rng.standard_normal((rows, groups * features, 1, 1)).astype(dtype)
+        weight = np.asarray(rng.standard_normal((groups * outputs, features, 1, 1)).astype(dtype), order=order)
+        bias = rng.standard_normal(groups * outputs).astype(dtype)
+        residual = rng.standard_normal((rows, groups * outputs, 1, 1)).astype(dtype)
+        sums = np.einsum("ngk,gok->ngo", *(a.reshape(*s).astype(float) for a, s in (
+            (x, (rows, groups, features)), (weight, (groups, outputs, features)))))  # fmt: skip
+        plain = sums.reshape(residual.shape) + bias.astype(float)[:, None, None] + residual
+        for activation, expected in (("relu", np.maximum(plain, 0)), ("silu", plain / (1 + np.exp(-plain)))):
+            results = []
+            for threads in (1, 3):
+                out = poison(residual.shape, dtype)
+                with fc.threads(threads):
+                    fc.conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation, out=out)
+                results.append(out)
+            assert max_error(results[0], expected) <= tolerance(dtype, features)
+            np.testing.assert_array_equal(*results)
+
+
+def test_what_one_weight_spoils_and_what_it_does_not():
+    weight = np.ones((5, 40), np.float32)
+    weight[2, 39] = np.nan
+    y = fc.linear(np.ones((3, 40), np.float32), weight)
+    np.testing.assert_array_equal(np.isnan(y), np.tile([False, False, True, False, False], (3, 1)))
+    np.testing.assert_array_equal(fc.linear(np.zeros((2, 0)), np.zeros((3, 0)), np.arange(3.0)), [[0, 1, 2]] * 2)

@@ -301,10 +301,18 @@ static fc_problem block_problem(const fc_problem *p, const blocks *b) {
     return part;
 }
 
+// Its weights are widened to be packed, and gone then.
+static fc_options part_options(const fc_options *options) {
+    fc_options part = *options;
+    part.borrows = 0;
+    return part;
+}
+
 static fc_verdict ask(const fc_request *r) {
     fc_problem whole = *(const fc_problem *)r->op->problem;
     whole.types = fc_types_of(whole.types.accumulator);
-    return r->planner->ask(&(fc_op){FC_CONV, &whole}, r->options);
+    const fc_options options = part_options(r->options);
+    return r->planner->ask(&(fc_op){FC_CONV, &whole}, &options);
 }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
@@ -315,7 +323,8 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     *b = cut(p, r->options->batch_invariant ? fc_min(1, p->batch) : p->batch, r->planner->kind(r->options->algorithm));
     plan->part_count = 1;
     const fc_problem part = block_problem(p, b);
-    const fc_status status = r->planner->plan(&(fc_op){FC_CONV, &part}, r->options, &plan->parts->plan, message);
+    const fc_options options = part_options(r->options);
+    const fc_status status = r->planner->plan(&(fc_op){FC_CONV, &part}, &options, &plan->parts->plan, message);
     if (status != FC_OK) return status;
     plan->parts->packed = fc_align(plan->parts->plan->packed_bytes);
     plan->packing[0] = b->group_blocks;

@@ -82,6 +82,16 @@ typedef struct fc_weight_order {
     const int64_t *places;
 } fc_weight_order;
 
+// Rows of src times all rows of a matrix, which lies as it is: dst[i][o] = sum over k of src[i][k] * wei[o][k], finished.
+// Elements of src are neighbours, and those of wei along k (dot_along) or along o (dot_across).
+typedef struct fc_dot {
+    int64_t rows, outs, depth;
+    const void *src, *wei, *bias, *residual; // bias, one for each output, and residual, laid out as dst, may be NULL
+    void *dst;
+    int64_t src_row, wei_out, wei_in, dst_row, dst_out;
+    double low, high;
+} fc_dot;
+
 // A range of output pixels, flat over (image, d, h, w), and the depth range [k0, k1) of its im2col panel.
 typedef struct fc_im2col {
     const fc_problem *problem;
@@ -228,6 +238,7 @@ typedef void fc_map_fn(fc_activation activation, void *data, int64_t count, int6
 typedef void fc_gemm_fn(const fc_gemm_tile *tile);
 typedef void fc_pack_weights_fn(const fc_weight_order *order, const void *weights, void *packed, int64_t k0, int64_t k1,
                                 int64_t tile);
+typedef void fc_dot_fn(const fc_dot *work);
 typedef void fc_im2col_fn(const fc_im2col *work);
 typedef void fc_pad_copy_fn(const fc_pad_copy *work);
 typedef void fc_winograd_fn(const fc_winograd_tiles *work);

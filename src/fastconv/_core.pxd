@@ -60,7 +60,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_options:
         fc_machine machine
         fc_algo_id algorithm
-        int strict, once, batch_invariant
+        int strict, once, batch_invariant, borrows
         fc_costs costs
     fc_costs fc_costs_default(fc_isa)
     const char *const fc_cost_names[]

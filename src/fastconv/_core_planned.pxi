@@ -25,7 +25,8 @@ cdef fc_plan *plan_of(fc_family family, const void *problem, int isa) except NUL
     """The same, of what has no algorithms to choose from."""
     cdef fc_options options
     options.machine = fc_machine_here(isa)
-    options.algorithm, options.strict, options.once, options.batch_invariant = FC_AUTO, False, False, False
+    options.algorithm, options.strict, options.once = FC_AUTO, False, False
+    options.batch_invariant = options.borrows = False
     options.costs = fc_costs_default(isa)
     return planned(family, problem, &options)
 

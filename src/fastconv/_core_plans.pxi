@@ -50,7 +50,7 @@ cdef fc_options options_of(int isa, tuple caches, int algorithm, bint strict, bi
     for i in range(len(caches or ())):
         (&options.machine.l1)[i] = caches[i]
     options.algorithm, options.strict, options.once = algorithm, strict, once
-    options.batch_invariant = batch_invariant
+    options.batch_invariant, options.borrows = batch_invariant, once  # run_once() packs
     for i in range(len(COST_NAMES)):
         (<double *>&options.costs)[i] = costs[i]
     return options
