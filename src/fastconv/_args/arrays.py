@@ -7,6 +7,7 @@ Arguments pass through :func:`as_array`, and those that are computed with throug
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: dict[str, np.ndarray | None]) -> np.ndarray:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: Mapping[str, np.ndarray | None]) -> np.ndarray:
     """``out`` if a result of this shape and dtype can be written to it while the inputs are read."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}; it needs to be a numpy.ndarray")
