@@ -158,6 +158,7 @@ def test_ignored_rows_count_for_nothing(torch, rng, dtype, shape, share, reducti
     [
         ({"target": np.array([0, 3])}, ValueError, "target holds 3; class indices go from 0 to 2"),
         ({"target": np.array([-1, 0])}, ValueError, "target holds -1"),
+        ({"target": np.array([0, 2**64 - 100], np.uint64)}, ValueError, "target holds 18446744073709551516"),
         ({"target": np.array([0])}, ValueError, r"target has shape \(1,\); it needs \(2,\)"),
         ({"target": np.array([True, False])}, TypeError, "target has dtype bool"),
         ({"target": np.ones((2, 2))}, ValueError, r"target has shape \(2, 2\)"),
@@ -167,6 +168,8 @@ def test_ignored_rows_count_for_nothing(torch, rng, dtype, shape, share, reducti
         ({"weight": np.ones(2)}, ValueError, r"weight has shape \(2,\).*\(3,\)"),
         ({"reduction": "avg"}, ValueError, "reduction is 'avg'"),
         ({"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5"),
+        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing is '0.1'; it needs a number"),
+        ({"ignore_index": 1.0}, TypeError, "ignore_index is 1.0; it needs an integer"),
     ],
 )
 def test_cross_entropy_errors(change, error, message):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Batch and local response normalisation: against torch, gradients by differences."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -433,3 +435,15 @@ def test_layer_group_and_instance_norm_in_float16(rng):
 def test_layer_group_and_instance_norm_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.ones((2, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"eps": 10**400}, {"momentum": 10**400}, {"weight": np.ones(3)}], ids=lambda wrong: next(iter(wrong))
+)
+@pytest.mark.parametrize("norm", [functools.partial(fc.batch_norm, training=True), fc.instance_norm])
+def test_what_is_refused_moves_no_running_statistic(norm, wrong):
+    mean, var = np.zeros(4), np.ones(4)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        norm(np.arange(24.0).reshape(2, 4, 3), mean, var, **wrong)
+    assert not mean.any()
+    assert (var == 1).all()

@@ -102,6 +102,8 @@ def table():
     shapes = {"input_shape": x.shape, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
     decay = {"lr": 0.1, "weight_decay": 0.1}
     adam = {"betas": (0.9, 0.99), "eps": 1e-8, **decay}
+    cycle = {"max_lr": (1.0,), "pct_start": 0.5, "base_momentum": 0.8, "max_momentum": 0.9, "last_epoch": -1}
+    cycle |= {"div_factor": 25.0, "final_div_factor": 1e4}
     for mode in ("constant", "reflect", "replicate", "circular"):
         calls[f"pad {mode}"] = {"input": x, "pad": (1, 1), "mode": mode}
         calls[f"grad.pad {mode}"] = {"grad_output": x, "input_size": (1, 2, 4, 2), "pad": (1, 1), "mode": mode}
@@ -163,21 +165,42 @@ def table():
         "optim.AdamW": adam,
         "optim.StepLR": {"step_size": 2, "gamma": 0.1, "last_epoch": -1},
         "optim.CosineAnnealingLR": {"T_max": 4, "eta_min": 0.0, "last_epoch": -1},
+        "optim.MultiStepLR": {"milestones": (1, 3), "gamma": 0.1, "last_epoch": -1},
+        "optim.LinearLR": {"start_factor": 0.5, "end_factor": 1.0, "total_iters": 2, "last_epoch": -1},
+        "optim.OneCycleLR": {"total_steps": 4, **cycle},
+        "optim.OneCycleLR of Adam": {"total_steps": 4, "three_phase": True, **cycle},
+        "optim.OneCycleLR of epochs": {"epochs": 2, "steps_per_epoch": 2, "anneal_strategy": "linear", **cycle},
+        "optim.SequentialLR": {"milestones": (1, 3), "last_epoch": -1},
+        "optim.EMA": {"decay": 0.9},
     }
     return calls
 
 
 def call(name, arguments):
     """The function, and a pass through what it makes."""
-    name = name.split()[0]
+    name, *of = name.split()
     function = functools.reduce(getattr, name.split("."), fc)
+    if name == "optim.EMA":
+        average = function(nn.BatchNorm1d(2), **arguments)
+        average.update()
+        with average.applied():
+            return
     if name.startswith("optim."):
         parameter = nn.Parameter(np.ones(2))
         parameter.grad = np.ones(2)
-        first = optim.SGD([parameter], lr=0.1) if name.endswith("LR") else [parameter]
-        made = function(first, **arguments)
+        if not name.endswith("LR"):
+            optimizer = function([parameter], **arguments)
+            for _ in range(3):
+                optimizer.step()
+            return
+        optimizer = (optim.Adam if of == ["of", "Adam"] else optim.SGD)([parameter], lr=0.1)
+        if name == "optim.SequentialLR":
+            parts = optim.LinearLR(optimizer), optim.StepLR(optimizer, 1), optim.CosineAnnealingLR(optimizer, 4)
+            arguments = {"schedulers": parts, **arguments}
+        schedule = function(optimizer, **arguments)
         for _ in range(3):
-            made.step()
+            optimizer.step()
+            schedule.step()
         return
     made = function(**arguments)
     if name == "threads":
@@ -250,7 +273,7 @@ def public():
 
 
 def test_the_table_is_complete():
-    bases = {"nn.Module", "nn.Parameter", "nn.Buffer", "optim.Optimizer"}
+    bases = {"nn.Module", "nn.Parameter", "nn.Buffer", "optim.Optimizer", "optim.Schedule"}
     known = {name.split()[0] for name in table()}
     assert set(public()) - bases - NO_NUMBERS <= known
     assert not known & NO_NUMBERS
@@ -276,6 +299,14 @@ def test_the_argument_is_named():
         r"eps is an integer of 1329 bits; it needs to be within": lambda: fc.batch_norm(x, None, None, eps=10**400),
         r"padding is an integer of 16610 bits; it needs": lambda: fc.avg_pool2d(x, 2, padding=10**5000),
         r"seconds is inf; it needs to be from 0 to 60": lambda: fc.fma_peak(seconds=np.inf),
+        r"eps is an integer of 1329 bits; it needs to be within a": lambda: nn.BatchNorm2d(2, eps=10**400)(x),
+        r"momentum is an integer of 1329 bits": lambda: nn.BatchNorm2d(2, momentum=10**400)(x),
+        r"ignore_index is 9223372036854775808; it needs to be at most": lambda: fc.cross_entropy(
+            np.ones(2), 0, ignore_index=2**63
+        ),
+        r"label_smoothing is an integer of 16610 bits": lambda: fc.cross_entropy(
+            np.ones(2), 0, label_smoothing=10**5000
+        ),
         r"lr is an integer of 1329 bits": lambda: optim.SGD([nn.Parameter([1.0])], lr=10**400),
         r"grad_output is an integer of 1329 bits": lambda: fc.grad.mse_loss(10**400, x, x),
     }.items():

@@ -458,6 +458,11 @@ def test_a_schedule_goes_on_where_another_was():
         (lambda p: optim.LinearLR(optim.SGD([p]), 0.0), ValueError, "start_factor is 0.0"),
         (lambda p: optim.LinearLR(optim.SGD([p]), 0.5, 2.0), ValueError, "end_factor is 2.0"),
         (lambda p: optim.OneCycleLR(optim.SGD([p]), 0.1), ValueError, "total_steps is None"),
+        (
+            lambda p: optim.OneCycleLR(optim.Adam([p]), 0.1, 9, max_momentum=1.0),
+            ValueError,
+            "max_momentum is 1.0; as the first of betas it needs to be below 1",
+        ),
         (lambda p: optim.OneCycleLR(optim.SGD([p]), 0.1, 9, pct_start=2.0), ValueError, "pct_start is 2.0"),
         (lambda p: optim.OneCycleLR(optim.SGD([p]), [0.1, 0.2], 9), ValueError, "max_lr has 2 entries; .* 1 groups"),
         (lambda p: optim.SequentialLR(optim.SGD([p]), [], []), ValueError, "schedulers"),

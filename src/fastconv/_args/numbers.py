@@ -14,8 +14,8 @@ from fastconv._args.words import said
 LIMIT = 1 << 48  # elements of one tensor; the core's own limit
 
 
-def integer(value: Any, name: str, minimum: int) -> int:
-    """A Python integer of at least ``minimum``."""
+def integer(value: Any, name: str, minimum: int, maximum: int = LIMIT) -> int:
+    """A Python integer from ``minimum`` to ``maximum``."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {said(value)}; it needs an integer")
     try:
@@ -24,8 +24,8 @@ def integer(value: Any, name: str, minimum: int) -> int:
         raise TypeError(f"{name} is {said(value)}; it needs an integer") from None
     if number < minimum:
         raise ValueError(f"{name} is {said(number)}; it needs to be at least {minimum}")
-    if number > LIMIT:
-        raise ValueError(f"{name} is {said(number)}; it needs to be at most {LIMIT}")
+    if number > maximum:
+        raise ValueError(f"{name} is {said(number)}; it needs to be at most {maximum}")
     return number
 
 

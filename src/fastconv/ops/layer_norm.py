@@ -367,12 +367,14 @@ def instance_norm(
         raise ValueError(f"input has shape {x.shape}; each channel of an image needs at least two values")
     check_updatable(running_mean, "running_mean", channels)
     check_updatable(running_var, "running_var", channels)
+    momentum = _args.real(momentum, "momentum")
+    y = group_norm(input, channels, weight, bias, eps, layout=layout) if channels else like(x.copy(), input)
     if (running_mean is not None or running_var is not None) and x.size:
-        axis, momentum = channel_axis(layout, x.ndim), _args.real(momentum, "momentum")
+        axis = channel_axis(layout, x.ndim)
         mean, var = _folds.moments(x, [i for i in range(1, x.ndim) if i != axis]).astype(np.float64)
         blend(running_mean, mean.mean(axis=0).ravel(), momentum)
         blend(running_var, var.mean(axis=0).ravel() * (values / (values - 1)), momentum)
-    return group_norm(input, channels, weight, bias, eps, layout=layout) if channels else like(x.copy(), input)
+    return y
 
 
 def instance_norm_grad(

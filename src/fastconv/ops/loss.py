@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -57,8 +56,8 @@ def _checked(x: np.ndarray, weight: Any, label_smoothing: float) -> tuple[int, n
     """The axis of the classes, and the weight of each."""
     if x.ndim == 0:
         raise ValueError("input is a scalar; it needs shape (C,), (N, C) or (N, C, d1, ...)")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing is {label_smoothing!r}; it needs to be from 0 to 1")
+    if not 0 <= _args.real(label_smoothing, "label_smoothing") <= 1:
+        raise ValueError(f"label_smoothing is {_args.said(label_smoothing)}; it needs to be from 0 to 1")
     axis = min(1, x.ndim - 1)
     if weight is not None:
         weight = operand(weight, "weight")
@@ -110,8 +109,11 @@ def _of_indices(
 ) -> tuple[float, float]:
     """Fills `losses` or `d`; the sum of losses, and that of the weights of the classes."""
     shape = x.shape[0] if axis else 1, x.shape[axis], math.prod(x.shape[2:])
+    least, most = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    ignored = _args.integer(ignore_index, "ignore_index", least, most)
     labels = np.ascontiguousarray(target, np.int64).reshape(shape[0], shape[2])
-    ignored = operator.index(ignore_index)
+    if labels.size and not np.can_cast(target.dtype, np.int64) and labels.min() < 0:  # of uint64, and beyond int64
+        raise _outside(target, int(labels.argmin()), shape[1], ignored)
     total, divisor, wrong = _core.cross_entropy(
         _args.addressable(x).reshape(shape),
         labels,
@@ -126,11 +128,14 @@ def _of_indices(
         _config.get_num_threads(),
     )
     if wrong >= 0:
-        raise ValueError(
-            f"target holds {target.ravel()[wrong]}; class indices go from 0 to {shape[1] - 1} "
-            f"(or ignore_index, {ignore_index})"
-        )
+        raise _outside(target, wrong, shape[1], ignored)
     return total, divisor
+
+
+def _outside(target: np.ndarray, row: int, classes: int, ignored: int) -> ValueError:
+    return ValueError(
+        f"target holds {target.ravel()[row]}; class indices go from 0 to {classes - 1} (or ignore_index, {ignored})"
+    )
 
 
 def _spread(
@@ -195,7 +200,7 @@ def cross_entropy(
     weight : array (C,), optional
         Weight of each class. The mean divides by the weights of the targets, as in torch.
     ignore_index : int, keyword only
-        Rows whose class index is this count for nothing.
+        Rows whose class index is this count for nothing; an int64.
     reduction : {"mean", "sum", "none"}, keyword only
     label_smoothing : float, keyword only
         Share of the target that is spread evenly over all classes (Szegedy et al. 2015,
@@ -210,7 +215,7 @@ def cross_entropy(
     Raises
     ------
     ValueError
-        Shapes that do not fit, a class index out of range, an unknown `reduction`.
+        Shapes that do not fit, a class index or a number out of range, an unknown `reduction`.
     TypeError
         `target` holds neither integers nor floating-point probabilities.
 

@@ -129,6 +129,7 @@ def batch_norm_training(
     bounds: Bounds = UNBOUNDED,
 ) -> tuple[np.ndarray, Normalised]:
     """`batch_norm` in training, clamped to `bounds`, and what `batch_norm_back` needs."""
+    momentum, eps = _args.real(momentum, "momentum"), _args.real(eps, "eps")
     x = _args.addressable(operand(input))
     axis, values = _channels_of(x, layout)
     channels = x.shape[axis]
@@ -236,9 +237,9 @@ def batch_norm(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    momentum, eps = _args.real(momentum, "momentum"), _args.real(eps, "eps")
     if training:
         return batch_norm_training(input, running_mean, running_var, weight, bias, momentum, eps, layout)[0]
+    _, eps = _args.real(momentum, "momentum"), _args.real(eps, "eps")
     x = _args.addressable(operand(input))
     axis, values = _channels_of(x, layout)
     channels = x.shape[axis]

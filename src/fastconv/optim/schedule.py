@@ -290,6 +290,10 @@ class OneCycleLR(Schedule):
             self._momentum = None
         elif self._momentum is None:
             raise ValueError(f"cycle_momentum is True; {type(optimizer).__name__} has neither momentum nor betas")
+        elif self._momentum == "betas":
+            for name, momenta in (("max_momentum", most), ("base_momentum", least)):
+                if not max(momenta) < 1:
+                    raise ValueError(f"{name} is {max(momenta)}; as the first of betas it needs to be below 1")
         end, rise = self.total_steps - 1, pct_start * self.total_steps
         # The last step of each phase; rates and momenta where phases begin and end.
         if three_phase:
@@ -419,7 +423,7 @@ def _each(value: float | Sequence[float], name: str, groups: int) -> list[float]
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * groups
     if len(values) != groups:
         raise ValueError(f"{name} has {len(values)} entries; it needs one for each of {groups} groups")
-    for one in values:
-        if not _args.real(one, name) > 0:
-            raise ValueError(f"{name} is {_args.said(value)}; it needs to be above 0")
-    return values
+    numbers = [_args.real(one, name) for one in values]
+    if not all(number > 0 for number in numbers):
+        raise ValueError(f"{name} is {_args.said(value)}; it needs to be above 0")
+    return numbers
