@@ -157,7 +157,7 @@ X, W, Y = (np.ones(shape, np.float32) for shape in ((2, 4, 5, 5), (6, 4, 3, 3), 
         ({"precision": "high"}, ValueError, "precision"),
         ({"batch_invariant": 2}, TypeError, "batch_invariant"),
     ],
-    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", "-".join(value)),
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else getattr(value, "__name__", value),
 )
 def test_errors(change, error, words):
     arguments = {"input": X, "weight": W, "grad_output": Y, **change}

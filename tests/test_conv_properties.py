@@ -29,10 +29,11 @@ TILE = {"winograd_f2": 2, "winograd_f3": 3, "winograd_f4": 4, "winograd_f6": 6}
 
 
 def tile(problem, algorithm):
-    """Rows and columns of outputs that are computed together."""
+    """Rows and columns of outputs after which tiles repeat; those of a dilated convolution are tiles of its phases."""
     side = TILE.get(algorithm, 1)
-    both = problem.kernel[0] > 1 and problem.stride[0] == problem.dilation[0] == 1
-    return side if both else 1, side
+    return tuple(
+        side * (d if side > 1 and s == 1 else 1) for d, s in zip(problem.dilation, problem.stride, strict=True)
+    )
 
 
 def plain(problem, x, w, layout, algorithm):
@@ -94,7 +95,7 @@ def test_an_impulse_gives_the_kernel(algorithm, layout):
 def test_shifted_in_shifted_out(algorithm, layout):
     """The pixels that see no border move along with the image. By a whole tile, to the last bit."""
     for name, small in served(SMALL, algorithm, layout):
-        problem = replace(small, size=(51, 53))
+        problem = replace(small, size=(99, 101))
         rows, columns = tile(problem, algorithm)
         sh, sw = rows * problem.stride[0], columns * problem.stride[1]
         x, w, _, _ = operands(problem, "float32")

@@ -58,20 +58,33 @@ static double pixels_cost(const fc_request *r) {
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 
-// Whether it may go over channels: what the strides suggest, or rows of pixels transposed.
-static int turns(const fc_request *r) {
+// Whether outputs fill a good part of a vector of channels.
+static int fill_vectors(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    const int suggested = fc_gemm_over_channels(p, r->kernels);
-    const int worth = p->src.axis[2] == 1 && p->out_channels * 4 >= r->kernels->gemm_channels.nr;
-    return (suggested || worth) && !fc_direct_channels_refuse(r);
+    return p->out_channels * 4 >= r->kernels->gemm_channels.nr;
 }
 
-static const char *refuse(const fc_request *r) { return turns(r) ? NULL : pixels_refuse(r); }
+// Whether rows of pixels may go over channels all the same, transposed.
+static int turns(const fc_request *r) {
+    const fc_problem *p = r->op->problem;
+    return p->src.axis[2] == 1 && fill_vectors(r) && !fc_direct_channels_refuse(r);
+}
 
-// The cheaper way.  Going over channels transposes rows of pixels as they are copied and the output as it is stored, which
-// costs less than short rows and phases of a stride often do; and so does, the other way round, going over pixels where
-// few output channels would leave most of a vector empty.
+// Whether strides suggest it, and outputs are enough for it.
+static int suggested(const fc_request *r) {
+    return fc_gemm_over_channels(r->op->problem, r->kernels) && (fill_vectors(r) || pixels_refuse(r));
+}
+
+static const char *refuse(const fc_request *r) {
+    if (suggested(r)) return fc_direct_channels_refuse(r);
+    return turns(r) ? NULL : pixels_refuse(r);
+}
+
+// What the strides suggest, or for rows of pixels the cheaper way: going over channels transposes the input as it is
+// copied and the output as it is stored, which costs less than short rows and phases of a stride often do.  Where channels
+// are neighbours but few outputs would leave most of a vector empty, it goes over pixels, whatever the size of the image.
 static int over_channels(const fc_request *r) {
+    if (suggested(r)) return 1;
     if (!turns(r)) return 0;
     return pixels_refuse(r) || fc_direct_channels_cost(r) < pixels_cost(r);
 }

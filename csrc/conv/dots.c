@@ -18,9 +18,12 @@ static int is_plain_axis(const fc_axis *a) {
 
 static int along(const fc_problem *p) { return p->wei.channel == 1 || p->in_channels == 1; }
 
+// Sums are made in another order than those of `pointwise`, which takes any number of pixels: only where the algorithm is
+// left open may it depend on theirs.
 static const char *refusal(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    if (r->options->algorithm != FC_POINTWISE || !r->options->borrows) return "weights do not stay where they are";
+    if (r->options->algorithm != FC_AUTO) return "another algorithm was asked for";
+    if (!r->options->borrows) return "weights do not stay where they are";
     if (r->options->batch_invariant) return "a batch of any size would be read image by image";
     for (int i = 0; i < FC_AXES; i++)
         if (!is_plain_axis(&p->axis[i]) || (i + 1 < FC_AXES && p->axis[i].out != 1)) return "it is no linear layer";
@@ -43,6 +46,7 @@ static fc_verdict ask(const fc_request *r) {
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)r, (void)message;
+    plan->id = FC_POINTWISE;
     plan->packing[0] = -1; // unlike whatever is packed in earnest
     plan->packed_bytes = sizeof(borrowed);
     return FC_OK;
@@ -103,7 +107,7 @@ static const char *form(const fc_plan *plan) {
 
 const fc_kind fc_kind_dots = {
     .name = "dots",
-    .traits = FC_SERVES_FORWARD,
+    .traits = FC_SERVES_FORWARD | FC_BY_PARTS,
     .rows = 1,
     .ask = ask,
     .layout = layout,

@@ -40,7 +40,7 @@ enum {
     FC_INEXACT = 1 << 4,    // beyond the error bound of direct summation
     FC_BY_NAME = 1 << 5,    // only when asked for
     FC_WIDE_TASKS = 1 << 6, // a task takes many pixels, to read its weights seldom
-    FC_BY_PARTS = 1 << 7,   // serves FC_AUTO itself: each of its parts chooses an algorithm of its own
+    FC_BY_PARTS = 1 << 7,   // serves FC_AUTO itself, by an algorithm of its own or of each of its parts
 };
 
 typedef struct fc_kind {
