@@ -12,6 +12,7 @@ from fastconv.bench.contenders import FastConv, find_peers
 from fastconv.bench.layers import measure_case
 from fastconv.bench.timing import Effort
 from fastconv.cli import main
+from support import tolerance
 
 TINY = shapes.conv_layers("lenet5")[1]
 BRIEF = Effort(rounds=1, slice_time=0.001)
@@ -28,7 +29,7 @@ def test_everybody_computes_the_same_gradients():
     assert not refusals
     assert len(rows) >= 2
     for row in rows:
-        assert row.max_error < 1e-6, row.contender
+        assert row.max_error < tolerance("float32", 2 * 10 * 10), row.contender  # outputs of two images
         assert row.kind == "gradients"
         assert row.work == pytest.approx(2 * TINY.flops(2) / 1e9)
 

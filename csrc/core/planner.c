@@ -158,7 +158,8 @@ static fc_status choose_algorithm(fc_plan *plan, const fc_problem *p, fc_options
     }
     plan->problem = simplified(p);
     if (options->algorithm == FC_AUTO) options->algorithm = cheapest(&plan->problem, options);
-    const fc_request r = request_of(&(fc_op){FC_CONV, &plan->problem}, options);
+    const fc_problem asked = in_question(&plan->problem, options); // the kind is a choice, too
+    const fc_request r = request_of(&(fc_op){FC_CONV, &asked}, options);
     const fc_verdict verdict = ask_algorithm(&r, &plan->kind);
     plan->id = options->algorithm;
     plan->seconds = verdict.cost * (double)(one_by_one ? plan->problem.batch : 1); // parts speak of one image
