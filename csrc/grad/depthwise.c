@@ -19,8 +19,8 @@
 // Parts, together with blocks of channels, that are worth while; multiply-adds of a part at least, and of a kernel's call
 // at most, some milliseconds.
 enum { FC_PIECES = 64, FC_PART_MACS = 1 << 17, FC_CALL_MACS = 1 << 24 };
-// Vectors of channels of a task, and products of a task over pixels; bytes of the sums of a thread.
-enum { FC_BLOCK_VECTORS = 8, FC_TASK_MACS = 1 << 18, FC_SUMS_BYTES = 4 << 20 };
+// Vectors of channels of a task, and products of a task over pixels; bytes of the sums of a thread, and of all parts.
+enum { FC_BLOCK_VECTORS = 8, FC_TASK_MACS = 1 << 18, FC_SUMS_BYTES = 4 << 20, FC_PARTS_BYTES = 8 << 20 };
 
 static int over_channels(const fc_problem *p, const fc_kernels *k) {
     const int64_t size = p->in_channels;
@@ -55,9 +55,9 @@ static grad_split split_of(const fc_problem *p, const fc_kernels *k) {
         s.sums = pairs * taps;
     }
     s.blocks = s.over_channels ? fc_ceil_div(s.units, FC_BLOCK_VECTORS) : pairs;
-    const double macs = fc_macs(p),
-                 most = fmin(fmin((double)s.rows, macs / FC_PART_MACS), (double)fc_ceil_div(FC_PIECES, s.blocks));
-    s.parts = fc_max(1, (int64_t)most);
+    const double macs = fc_macs(p);
+    const double most = fmin(fmin((double)s.rows, macs / FC_PART_MACS), (double)fc_ceil_div(FC_PIECES, s.blocks));
+    s.parts = fc_max(1, fc_min((int64_t)most, FC_PARTS_BYTES / fc_max(1, s.sums * k->element)));
     s.call = fc_max(1, (int64_t)fmin((double)s.rows, FC_CALL_MACS / row));
     if (!s.over_channels)
         s.blocks = fc_min(pairs, fc_max(fc_min(pairs, FC_PIECES), (int64_t)(macs / (double)s.parts / FC_TASK_MACS)));
