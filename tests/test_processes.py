@@ -34,6 +34,8 @@ PRELUDE = f"""
     import ctypes, os, signal, sys, threading, time, warnings
     import numpy as np
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background ignores it
+
     warnings.simplefilter("ignore")  # later Pythons warn of fork() where there are threads
     signal.alarm({2 * PATIENCE})
     rng = np.random.default_rng(0)
