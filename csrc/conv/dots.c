@@ -12,10 +12,6 @@ typedef struct borrowed {
     const void *wei, *bias;
 } borrowed;
 
-static int is_plain_axis(const fc_axis *a) {
-    return a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->in == a->out;
-}
-
 static int along(const fc_problem *p) { return p->wei.channel == 1 || p->in_channels == 1; }
 
 // Sums are made in another order than those of `pointwise`, which takes any number of pixels: only where the algorithm is
@@ -26,7 +22,7 @@ static const char *refusal(const fc_request *r) {
     if (!r->options->borrows) return "weights do not stay where they are";
     if (r->options->batch_invariant) return "a batch of any size would be read image by image";
     for (int i = 0; i < FC_AXES; i++)
-        if (!is_plain_axis(&p->axis[i]) || (i + 1 < FC_AXES && p->axis[i].out != 1)) return "it is no linear layer";
+        if (!fc_is_pointwise(&p->axis[i]) || (i + 1 < FC_AXES && p->axis[i].out != 1)) return "it is no linear layer";
     if (p->batch != 1 || p->axis[2].out > FC_DOT_PIXELS) return "too many pixels";
     if (p->src.channel != 1 && p->in_channels != 1) return "the channels of a pixel are not neighbours";
     if (!along(p) && p->wei.outer != 1) return "neither inputs nor outputs of the weights are neighbours";

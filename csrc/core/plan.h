@@ -62,6 +62,10 @@ static inline int64_t fc_even(int64_t whole, int64_t most) {
 static inline int64_t fc_round_up(int64_t a, int64_t b) { return fc_ceil_div(a, b) * b; }
 static inline size_t fc_align(size_t bytes) { return (bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN; }
 static inline int64_t fc_taps(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }
+// Whether each output along an axis sees the input at its own place, and no other.
+static inline int fc_is_pointwise(const fc_axis *a) {
+    return a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->in == a->out;
+}
 // Whether the weights of an output channel lie in memory as [channel][tap], without gaps.
 static inline int fc_weights_adjoin(const fc_problem *p) {
     int64_t stride = 1;

@@ -31,8 +31,6 @@ enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
 // ----------------------------------------------------------------------------------------------------------- choosing
 
-static int is_pointwise(const fc_axis *a) { return a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->in == a->out; }
-
 // Whether steps of `outer` continue where `count` inner steps end; a single inner step can be any.
 static int continues(int64_t outer, int64_t inner, int64_t count) { return count == 1 || outer == inner * count; }
 
@@ -40,10 +38,10 @@ static int continues(int64_t outer, int64_t inner, int64_t count) { return count
 // memory are one row, and the images of a linear layer, of one pixel each, are the pixels of one image.
 static fc_problem in_long_rows(fc_problem p) {
     fc_axis *w = &p.axis[2];
-    for (int i = 1; i >= -1 && is_pointwise(w); i--) { // height, depth, image
+    for (int i = 1; i >= -1 && fc_is_pointwise(w); i--) { // height, depth, image
         const int64_t *src = i < 0 ? &p.src.outer : &p.src.axis[i], *dst = i < 0 ? &p.dst.outer : &p.dst.axis[i];
         const int64_t count = i < 0 ? p.batch : p.axis[i].in;
-        if (i >= 0 && !is_pointwise(&p.axis[i])) break;
+        if (i >= 0 && !fc_is_pointwise(&p.axis[i])) break;
         if (count == 1) continue;
         if (count == 0 || !continues(*src, p.src.axis[2], w->in) || !continues(*dst, p.dst.axis[2], w->in)) break;
         if (w->in == 1) {
