@@ -280,6 +280,18 @@ def test_a_choice_by_sizes_is_none():
     assert np.array_equal(net(x), -x.reshape(5, -1))
 
 
+def test_results_of_a_choice_that_nobody_wants():
+    graphs = [
+        helper.make_graph([node(op, "x", "r"), node("Abs", "x", "q")], op, [], body(node(op), out="q").output[:])
+        for op in ("Neg", "Exp")
+    ]
+    for graph in graphs:
+        graph.output.insert(0, helper.make_empty_tensor_value_info("r"))
+    choice = helper.make_node("If", ["c"], ["", "y"], "choice", then_branch=graphs[0], else_branch=graphs[1])
+    net = fc.compile(model_of([choice], {"x": X, "c": np.array(True)}))
+    assert np.array_equal(net(X, np.array(False)), np.abs(X))
+
+
 def test_choices_by_numbers():
     """Of a condition that is computed, and of one within one; each answer has a network of its own."""
     inner = helper.make_node(
@@ -346,6 +358,18 @@ def test_nodes_that_lack_something():
         fc.compile(model_of([node("Add", "x,")], {"x": X}))
     with pytest.raises(ValueError, match=r"node 'the Reshape' .*its input has shape \(2, 6, 9, 7\); it cannot be"):
         fc.compile(model_of([node("Reshape", "x,s")], {"x": X}, {"s": ints([3, 5])}))
+    kept = body(node("Neg", "x", "r"))
+    both = {"then_branch": kept, "else_branch": kept}
+    for inputs, outputs, attributes, message in (
+        ("c", "y", {"then_branch": kept}, "lacks its attribute 'else_branch'"),
+        ("c", "y", {**both, "else_branch": 1}, "has of another type its attribute 'else_branch'"),
+        ("c,c", "y", both, "has 2 inputs, which are too few or too many"),
+        ("", "y", both, "lacks its input 'cond'"),
+        ("c", "y,z", both, ".*its then_branch returns 1 values; it needs 2"),
+    ):
+        made = helper.make_node("If", inputs.split(","), outputs.split(","), "the If", **attributes)
+        with pytest.raises(ValueError, match=rf"^node 'the If' \(If.*\)(:.*| ){message}"):
+            fc.compile(model_of([made], {"x": X, "c": np.array(True)}))
 
 
 def test_errors_of_calls():

@@ -41,8 +41,10 @@ _ADDRESSES = 6 << 30  # bytes that a process may ask for
 _WORK = 1 << 26  # elements of what is run, and of what it computes
 
 
-def sources(more: list[str]) -> list[Path]:
+def sources(more: list[str], only: bool = False) -> list[Path]:
     """The models to spoil."""
+    if only:
+        return [Path(name) for name in more]
     found = [path for folder in _FOLDERS for path in sorted((_DATA / folder).glob("*/model.onnx"))]
     found += [_DATA / "light" / f"{name}.onnx" for name in _LIGHT]
     return [path for path in found if path.exists()] + [Path(name) for name in more]
@@ -174,7 +176,7 @@ def _case(files: list[Path], seed: int, number: int) -> tuple[Path, bytes]:
 def _work(args: argparse.Namespace) -> None:
     """Tries models from a number on; a line of JSON for each."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES, _ADDRESSES))
-    files = sources(args.models)
+    files = sources(args.models, args.only)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.work, args.count):
             source, text = _case(files, args.seed, number)
@@ -195,6 +197,8 @@ def _work(args: argparse.Namespace) -> None:
 def _answers(args: argparse.Namespace, first: int) -> Iterator[list[Any] | str]:
     """What a process says of each model from ``first`` on; last what is wrong with it, if it has not come to an end."""
     command = [sys.executable, __file__, *args.models, "--work", str(first)]
+    if args.only:
+        command.append("--only")
     for name in ("count", "seed", "memory"):
         command += [f"--{name}", str(getattr(args, name))]
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -222,6 +226,7 @@ def _answers(args: argparse.Namespace, first: int) -> Iterator[list[Any] | str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL.onnx", help="to spoil as well")
+    parser.add_argument("--only", action="store_true", help="spoil those models alone, and none of onnx's")
     parser.add_argument("--count", type=int, default=1000, help="of models (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
@@ -230,11 +235,13 @@ def main() -> int:
     parser.add_argument("--write", metavar="FILE", help="write model number --first as it was spoilt, and do no more")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.only and not args.models:
+        parser.error("--only needs models")
     if args.work is not None:
         _work(args)
         return 0
     if args.write:
-        source, text = _case(sources(args.models), args.seed, args.first)
+        source, text = _case(sources(args.models, args.only), args.seed, args.first)
         Path(args.write).write_bytes(text)
         print(source)
         return 0

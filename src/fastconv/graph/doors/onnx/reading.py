@@ -321,6 +321,7 @@ class _Reader:
         bodies = {a.name: a.g for a in node.attribute}
         reads = {n: self.values[n] for n in captured(node) if self.values[n].constant is None}
         branches = []
+        written = [i for i, out in enumerate(node.output) if out]
         for which in ("then_branch", "else_branch"):
             inner = _Reader(self.model, f"{name}.{which}", bodies[which], self)
             for n, value in reads.items():
@@ -328,11 +329,15 @@ class _Reader:
                 inner.values[n] = inner.graph.input(n, known.shape, known.dtype or np.float32)
                 inner.known[inner.values[n]] = known
             try:
-                branches.append(inner.body())
+                branch = inner.body()
             except NotImplementedError:
                 return None
+            if len(branch.outputs) != len(node.output):
+                raise ValueError(f"its {which} returns {len(branch.outputs)} values; it needs {len(node.output)}")
+            branch.outputs, branch.output_names, branch.output_dtypes = [branch.outputs[i] for i in written], [], []
+            branches.append(branch)
         inputs = [self.values[node.input[0]], *reads.values()]
-        return self.graph.add_node("choice", inputs, len(node.output), name, branches=branches).outputs
+        return self.graph.add_node("choice", inputs, len(written), name, branches=branches).outputs
 
     def _own(self, name: str, array: np.ndarray) -> str:
         """A constant that the model has in another form."""
@@ -350,9 +355,13 @@ def _check_names(names: Iterable[str | bytes]) -> None:
 def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
     """A ValueError if a node has not the inputs or attributes that its operator needs.
 
-    ONNX's checker does not know what lies around a node, so those that have graphs in them are left to who runs them.
+    ONNX's checker does not know what lies around a node, so of those that have graphs in them no more is asked than
+    that the graphs, and what the node reads, are there.
     """
-    if not onnx.defs.has(node.op_type, node.domain) or any(a.HasField("g") or a.graphs for a in node.attribute):
+    if not onnx.defs.has(node.op_type, node.domain):
+        return
+    if any(a.HasField("g") or a.graphs for a in node.attribute):
+        _check_around(node, name, opsets)
         return
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = onnx.IR_VERSION, opsets
@@ -361,6 +370,25 @@ def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # which may quote bytes that are no text
         said = str(error).splitlines() or ["ONNX's checker refuses it"]  # some builds of onnx lose its words
         raise ValueError(f"node {name!r} ({node.op_type}): {said[0]}") from error
+
+
+def _check_around(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
+    """The same of a node that has graphs in it."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError:  # of an opset in which there is no such operator: whoever runs it says so
+        return
+    kinds = {a.name: int(a.type) for a in node.attribute}
+    for wanted in schema.attributes.values():
+        kind = kinds.get(wanted.name)
+        if kind != int(wanted.type) and (wanted.required or kind is not None):
+            lacks = "lacks its attribute" if kind is None else "has of another type its attribute"
+            raise ValueError(f"node {name!r} ({node.op_type}) {lacks} {wanted.name!r}")
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        raise ValueError(f"node {name!r} ({node.op_type}) has {len(node.input)} inputs, which are too few or too many")
+    for wanted, given in zip(schema.inputs, node.input, strict=False):
+        if not given and wanted.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            raise ValueError(f"node {name!r} ({node.op_type}) lacks its input {wanted.name!r}")
 
 
 def _makes_others(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
