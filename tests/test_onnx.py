@@ -74,6 +74,18 @@ def test_a_shape_is_an_output():
 # --- shapes that depend on numbers ------------------------------------------------------------------
 
 
+def came_from(rows, reads):
+    """The rows behind others, from those that these numbers say."""
+    seen, left = set(), [i for i in reads if i >= 0]
+    while left:
+        i = left.pop()
+        if i not in seen:
+            seen.add(i)
+            assert all(j < i for j in rows[i].reads)
+            left += [j for j in rows[i].reads if j >= 0]
+    return [rows[i] for i in seen]
+
+
 def test_shapes_that_depend_on_numbers():
     """Nodes run one after the other until they are known, with networks in between."""
     nodes = [
@@ -87,6 +99,9 @@ def test_shapes_that_depend_on_numbers():
     constants = {"w": w, "least": np.float32(11), "high": high}
     outputs = ("y", "places", "z", "all", "x")
     model = model_of(nodes, {"x": (np.float32, ("n", 3, 8, 8))}, constants, outputs)
+    early = fc.compile(model, (6, 3, 8, 8)).summary()
+    assert early[0].operator == "conv"
+    assert "what follows from the Compress on depends on numbers, and is listed after a call" in str(early)
     for net in (fc.compile(model), fc.compile(model, (6, 3, 8, 8))):
         for seed in range(4):
             x = array(6, 3, 8, 8, seed=seed)
@@ -99,9 +114,28 @@ def test_shapes_that_depend_on_numbers():
                 assert max_error(y, right) < 1e-5
     assert [t.name for t in net.outputs] == list(outputs)
     assert [t.dtype for t in net.outputs] == [np.float32, np.int64, *[np.float32] * 3]
-    assert net.summary()[0].operator == "conv"
-    assert re.search(r"then, in Python: the Compress, the NonZero; what follows", str(net.summary()))
-    assert net.profile(x)[0].operator == "conv"
+    summary, profile = net.summary(), net.profile(x, repeats=2)
+    assert "listed after a call" not in str(summary)
+    assert re.search(
+        r"in Python: .*the Compress [\d.]+ ms, the NonZero [\d.]+ ms, .*the Compress [\d.]+ ms", str(summary)
+    )
+    assert [row.name for row in profile] == [*(row.name for row in summary), "(between steps)"]
+    assert [row.operator for row in early] == [row.operator for row in summary][: len(early)]
+    assert all(row.milliseconds is not None for row in profile)
+    assert profile.milliseconds == pytest.approx(sum(row.milliseconds for row in profile))
+    for rows in (summary, profile):
+        assert [end.shape for end in rows.inputs] == [x.shape]
+        assert [end.shape for end in rows.outputs] == [y.shape for y in net(x)]
+        by_output = [{row.name for row in came_from(rows, end.reads)} for end in rows.outputs]
+        assert by_output[0] >= {"the Conv", "the ReduceMax", "the Greater", "the Compress", "the Relu"}
+        assert by_output[1] >= {"the Conv", "the Greater", "the NonZero"}
+        assert "the NonZero" not in by_output[0] | by_output[2] | by_output[3]
+        assert by_output[2] >= by_output[0] | {"the GlobalAveragePool"}
+        assert by_output[3] >= {"the Conv", "the Neg"}
+        assert "the Relu" not in by_output[1] | by_output[3]
+        assert rows.to_svg().count("the Compress") >= 2
+    first, *_, last = [row for row in summary if row.name == "the Compress"]
+    assert (first.algorithm, first.shape, last.shape) == ("python", kept.shape, rights[2].shape)
     with pytest.raises(NotImplementedError, match="node 'the Compress' returns depends on numbers"):
         fc.compile(model, (6, 8, 8, 3), layout="NHWC")
     again = pickle.loads(pickle.dumps(net))
@@ -320,6 +354,24 @@ def test_choices_by_numbers():
             for found in (net(x), again(x)):
                 assert max_error(found[0], function(x) + x) < 1e-6
                 assert np.array_equal(found[1], np.maximum(x, 0))
+        summary = net.summary()
+        assert any(row.name == "the Add" and row.shape == (2, 5) for row in summary)
+        assert [end.shape for end in summary.outputs] == [(2, 5)] * 2
+        assert net.profile(x, repeats=1).outputs == summary.outputs
+
+
+def test_memory_of_what_comes_later():
+    """Weights behind a shape that depends on numbers are packed there, and the arena of what ran before is in use."""
+    nodes = [node("NonZero", "x", "n"), node("Gather", "x,zero", "first", axis=0), node("Add", "first,first", "s"),
+             node("Cast", "n", "real", to=TensorProto.FLOAT), node("Transpose", "real", "t", perm=[1, 0]),
+             node("MatMul", "t,w", "h"), node("Relu", "h", "r"), node("MatMul", "r,v")]  # fmt: skip
+    constants = {"zero": ints([0]), "w": array(2, 64), "v": array(64, 32)}
+    net = fc.compile(model_of(nodes, {"x": (np.float32, (3, 5))}, constants))
+    before = net.memory
+    net(np.eye(3, 5, dtype=np.float32))
+    assert net.memory.packed >= before.packed + 4 * (2 * 64 + 64 * 32)
+    assert net.memory.arena >= before.arena + 4 * 3 * 64
+    assert net.memory.weights == before.weights >= 4 * (2 * 64 + 64 * 32)
 
 
 # --- errors -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ decides which of two graphs follows, there is such a network for each answer.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,10 +19,43 @@ from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.operators import OPERATORS
 from fastconv.graph.views import Type
 
-__all__ = ["Later", "split"]
+__all__ = ["Call", "Later", "split"]
 __dir__ = only(__all__)
 
-Run = Callable[[list[np.ndarray]], tuple[np.ndarray, ...]]
+
+class Call:
+    """A node that is called, and what is known of it since it was called last.
+
+    Attributes
+    ----------
+    node : Node
+    seconds : float or None
+        That it took.
+    shape : tuple of int
+        Of its first result.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.seconds: float | None = None
+        self.shape: tuple[int, ...] = ()
+
+    def run(self, results: Callable[[Value], np.ndarray]) -> list[np.ndarray]:
+        """What it returns, where ``results`` says what others have."""
+        node, started = self.node, time.perf_counter()
+        reads: list[Any] = []
+        for value in node.inputs:
+            if value is None:
+                reads.append(None)
+            else:
+                reads.append(results(value) if value.constant is None else value.constant.array())
+        try:
+            made = OPERATORS[node.op].evaluate(node, reads)
+        except Exception as error:
+            error.add_note(f"in node {node.name!r} ({node.op}) of a compiled network")
+            raise
+        self.shape, self.seconds = made[0].shape, time.perf_counter() - started
+        return made
 
 
 class Later:
@@ -31,46 +65,51 @@ class Later:
     ----------
     name : str
         Of the first such node.
+    calls : list of Call
+    given : dict of Value to int
+        What they and the rest read of what ran before, and where it is among its results.
     compiled : callable
-        From a graph to what runs it; whoever has networks puts it here. The graph's inputs are what the nodes before it
-        return (``given``), then what the called ones do.
+        From a graph to a network of it; whoever has networks puts it here. The graph's inputs are what the nodes before
+        it return (``given``), then what the called ones do.
+    networks : list
+        Those that have been made so, one for each answer of the conditions.
+    last : network or None
+        The one that ran last.
     """
 
     def __init__(self, late: Sequence[Node], called: Sequence[Node], given: Sequence[Value], wanted: Sequence[Value]):
-        self.name, self.nodes, self.given = late[0].name, list(called), {value: i for i, value in enumerate(given)}
-        self.compiled: Callable[[Graph], Run] | None = None
+        self.name, self.calls, self.given = late[0].name, list(map(Call, called)), {v: i for i, v in enumerate(given)}
+        self.compiled: Callable[[Graph], Any] | None = None
+        self.last: Any = None
         self._left = [node for node in late if node not in called]
         self._wanted = list(wanted)
         self._decides = [node.inputs[0] for node in self._left if node.op == "choice" and node.inputs[0] in self.given]
-        self._runs: dict[tuple[bytes, ...], Run] = {}
+        self._networks: dict[tuple[bool, ...], Any] = {}
 
-    def finish(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The outputs of the whole, from the results of what ran before."""
+    @property
+    def networks(self) -> list[Any]:
+        return list(self._networks.values())
+
+    def finish(self, arrays: Sequence[np.ndarray], watch: list[Any] | None = None) -> tuple[np.ndarray, ...]:
+        """The outputs of the whole, from the results of what ran before; ``watch`` as for `CompiledNet._run`."""
         made: list[np.ndarray] = []
-        for node in self.nodes:
-            reads: list[Any] = []
-            for value in node.inputs:
-                if value is None or value.constant is not None:
-                    reads.append(None if value is None or value.constant is None else value.constant.array())
-                else:
-                    reads.append(arrays[self.given[value]])
-            try:
-                made += OPERATORS[node.op].evaluate(node, reads)
-            except Exception as error:
-                error.add_note(f"in node {node.name!r} ({node.op}) of a compiled network")
-                raise
+        for call in self.calls:
+            made += call.run(lambda value: arrays[self.given[value]])
+            if watch is not None:
+                watch[-1][1].append(call.seconds)
         answers = {value: arrays[self.given[value]] for value in self._decides if value is not None}
-        key = tuple(answer.tobytes() for answer in answers.values())
-        run = self._runs.get(key)
-        if run is None:
+        key = tuple(bool(answer.any()) for answer in answers.values())
+        network = self._networks.get(key)
+        if network is None:
             assert self.compiled is not None
-            run = self._runs.setdefault(key, self.compiled(self._rest(answers)))
-        return run([*arrays, *made])
+            network = self._networks.setdefault(key, self.compiled(self._rest(answers)))
+        self.last = network
+        return network._run_any([*arrays, *made], watch)
 
     def _rest(self, answers: dict[Value, np.ndarray]) -> Graph:
         """What is left, once the conditions are known."""
         rest, values = Graph(self.name), {}
-        for value in (*self.given, *(v for node in self.nodes for v in node.outputs)):
+        for value in (*self.given, *(v for call in self.calls for v in call.node.outputs)):
             values[value] = Value(value.name)
             rest.inputs.append(values[value])
         for node in self._left:

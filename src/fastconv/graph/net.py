@@ -20,7 +20,7 @@ from fastconv.graph.ir import Constant, Graph, Shape
 from fastconv.graph.listing import Options
 from fastconv.graph.lowering import known_types, specialise
 from fastconv.graph.passes import run_passes
-from fastconv.graph.profile import Profile, Summary, profile_of, summary_of
+from fastconv.graph.profile import Profile, Summary, Timed, profile_of, summary_of
 from fastconv.graph.program import Program
 from fastconv.graph.store import DAMAGE, damaged, read_net, save_net
 from fastconv.graph.views import Type
@@ -161,19 +161,26 @@ class CompiledNet:
         answer = self._run(*self._taken(inputs, named))
         return answer[0] if len(answer) == 1 else answer
 
-    def _run(self, arrays: list[np.ndarray], program: Program) -> tuple[np.ndarray, ...]:
+    def _run(
+        self, arrays: list[np.ndarray], program: Program, watch: list[Timed] | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """The outputs; ``watch`` is given the programs that have run, and what their steps took."""
         results = self._targets(program)
         arena = self._arena(program.arena_bytes)
         try:
-            program.run((arena, *arrays, *results), self._thread_count())
+            given = (arena, *arrays, *results)
+            if watch is None:
+                program.run(given, self._thread_count())
+            else:
+                watch.append((program, program.timed(given, self._thread_count())))
         finally:
             self._release(arena)
-        return results if program.later is None else program.later.finish(results)
+        return results if program.later is None else program.later.finish(results, watch)
 
-    def _run_any(self, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def _run_any(self, arrays: list[np.ndarray], watch: list[Timed] | None) -> tuple[np.ndarray, ...]:
         """For arrays of any types."""
         dense = [np.ascontiguousarray(array).reshape(array.shape) for array in arrays]
-        return self._run(dense, self._program(tuple(Type(array.shape, array.dtype) for array in dense)))
+        return self._run(dense, self._program(tuple(Type(array.shape, array.dtype) for array in dense)), watch)
 
     def _thread_count(self) -> int:
         return _config.get_num_threads() if self._threads is None else self._threads
@@ -250,9 +257,9 @@ class CompiledNet:
                 self._programs.move_to_end(types)
             return program
 
-    def _rest(self, graph: Graph) -> Any:
-        """What runs a graph that comes later."""
-        return CompiledNet(graph, self._options, self._threads, False, self._room)._run_any
+    def _rest(self, graph: Graph) -> CompiledNet:
+        """The network of a graph that comes later."""
+        return CompiledNet(graph, self._options, self._threads, False, self._room)
 
     def _pack(
         self, plan: _core.Plan | _core.Recurrent, weight: Constant, shape: tuple[int, ...], bias: Constant | None
@@ -293,16 +300,24 @@ class CompiledNet:
                 )
             return next(reversed(self._programs.values()))
 
+    def _chain(self) -> list[Program]:
+        """The program of the last call, and those of what came later in it."""
+        program = self._any_program()
+        rest = None if program.later is None else program.later.last
+        return [program] if rest is None else [program, *rest._chain()]
+
     def summary(self) -> Summary:
         """What the network consists of: a row for each step, for the shapes of the last call; it prints as a table.
+
+        Where shapes depend on numbers, what follows is known from the last call; before the first, a note says where
+        the rows end.
 
         Raises
         ------
         ValueError
             If no shape of inputs is known yet.
         """
-        program = self._any_program()
-        return summary_of(repr(self), program.graph, program, self.memory)
+        return summary_of(repr(self), self._chain(), self.memory)
 
     def profile(self, *inputs: Any, repeats: int = 5, **named: Any) -> Profile:
         """Where the time of a call goes: a row for each step, and one for what lies between them.
@@ -312,7 +327,7 @@ class CompiledNet:
         *inputs, **named : array_like
             As for a call.
         repeats : int
-            Rows are medians of so many calls.
+            Rows are medians of so many calls; where shapes depend on random numbers, of those that had the last one's.
 
         Returns
         -------
@@ -323,13 +338,11 @@ class CompiledNet:
         """
         repeats = _args.integer(repeats, "repeats", 1)
         arrays, program = self._taken(inputs, named)
-        results = self._targets(program)
-        arena = self._arena(program.arena_bytes)
-        try:
-            given = (arena, *arrays, *results)
-            return profile_of(self.graph.name, program.graph, program, given, self._thread_count(), repeats)
-        finally:
-            self._release(arena)
+
+        def run(watch: list[Timed] | None) -> None:
+            self._run(arrays, program, watch)
+
+        return profile_of(self.graph.name, run, program, self._thread_count(), repeats)
 
     @property
     def memory(self) -> Memory:
@@ -337,10 +350,14 @@ class CompiledNet:
         with self._lock:
             programs = list(self._programs.values())
             packed = sum(p.nbytes for p in self._packed.values())
-        weights = _weight_bytes(self.graph)
-        arena = max((p.arena_bytes for p in programs), default=0)
-        least = max((p.least_bytes for p in programs), default=0)
-        scratch = max((p.scratch_bytes(self._thread_count()) for p in programs), default=0)
+        weights, arena, least, scratch = _weight_bytes(self.graph), 0, 0, 0
+        for program in programs:
+            rests = [] if program.later is None else [network.memory for network in program.later.networks]
+            packed += sum(rest.packed for rest in rests)
+            arena = max(arena, program.arena_bytes + max((rest.arena for rest in rests), default=0))
+            least = max(least, program.least_bytes, *(rest.least for rest in rests))
+            own = program.scratch_bytes(self._thread_count())
+            scratch = max(scratch, own, *(rest.scratch for rest in rests))
         return Memory(weights, packed, arena, least, scratch, packed + arena + scratch, len(programs))
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
@@ -19,12 +19,14 @@ from fastconv.bench import web
 from fastconv.bench.quiet import Range
 from fastconv.bench.terminal import Column, Table, figure
 from fastconv.graph import picture
-from fastconv.graph.ir import Graph
 from fastconv.graph.program import Program
 from fastconv.graph.views import View, overlap
 
-__all__ = ["End", "Profile", "Row", "Summary", "profile_of", "summary_of"]
+__all__ = ["End", "Profile", "Row", "Summary", "Timed", "profile_of", "summary_of"]
 __dir__ = only(__all__)
+
+#: A program that has run, and the seconds of its steps and of the nodes that were called behind them.
+Timed = tuple[Program, list[float]]
 
 BETWEEN = "(between steps)"
 PEAK_SECONDS = 0.02  # before each call, so that peak and call are measured on the same machine
@@ -167,7 +169,14 @@ def _box(row: Row, inputs: int) -> picture.Box:
 
 
 class Summary(_Rows):
-    """The steps of a network. Those in Python have the ``milliseconds`` that they took in the last call."""
+    """The steps of a network. Those in Python have the ``milliseconds`` that they took in the last call.
+
+    Attributes
+    ----------
+    memory : Memory
+    later : str or None
+        The node behind which more follows than was known: nothing is, before the first call.
+    """
 
     columns = (
         ("step", "name", "s", 0),
@@ -178,9 +187,9 @@ class Summary(_Rows):
         ("GFLOP", "gflop", ".3f", 0),
     )
 
-    def __init__(self, *parts: Any, memory: Any, later: Sequence[str]) -> None:
+    def __init__(self, *parts: Any, memory: Any, later: str | None) -> None:
         super().__init__(*parts)
-        self.memory, self.later = memory, tuple(later)
+        self.memory, self.later = memory, later
 
     def _notes(self) -> list[str]:
         m, total = self.memory, sum(row.gflop for row in self.rows)
@@ -194,8 +203,8 @@ class Summary(_Rows):
                 row.name if row.milliseconds is None else f"{row.name} {row.milliseconds:.3f} ms" for row in called
             )
             notes.append(f"in Python: {spent}")
-        if self.later:
-            notes.append(f"then, in Python: {', '.join(self.later)}; what follows depends on the numbers there")
+        if self.later is not None:
+            notes.append(f"what follows from {self.later} on depends on numbers, and is listed after a call")
         return notes
 
     def to_json(self) -> str:
@@ -281,12 +290,40 @@ class Profile(_Rows):
 # --- making them ------------------------------------------------------------------------------------------------------
 
 
-def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[End]]:
-    """Rows without times but those of Python in the last call, inputs and outputs.
+def _parts(programs: Sequence[Program]) -> tuple[list[Row], list[End], list[End]]:
+    """Rows of programs that follow each other, inputs and outputs; times are those of Python in the last call alone."""
+    rows, inputs, outputs = _own_parts(programs[0])
+    for program, following in zip(programs, [*programs[1:], None], strict=True):
+        if program.later is None:
+            break
+        given = [end.reads for end in outputs]  # rows, by the number of what the nodes that are called read, ...
+        sources = list(given)  # ... and by that of the following inputs
+        for call in program.later.calls:
+            node = call.node
+            read = {i for v in node.given() if v.constant is None for i in given[program.later.given[v]]}
+            sources += [(len(rows),)] * len(node.outputs)
+            spent = None if call.seconds is None else call.seconds * 1e3
+            rows.append(Row(node.name, node.op, "python", "-", call.shape, 0.0, spent, reads=tuple(sorted(read))))
+        if following is not None:
+            more, _, ends = _own_parts(following)
+            first = len(rows)
+            rows += [replace(row, reads=_moved(row.reads, first, sources)) for row in more]
+            outputs = [replace(end, reads=_moved(end.reads, first, sources)) for end in ends]
+    return rows, inputs, outputs
+
+
+def _moved(reads: Sequence[int], first: int, sources: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The same behind ``first`` other rows, of which ``sources`` are in place of the inputs."""
+    return tuple(sorted({j for i in reads for j in ((first + i,) if i >= 0 else sources[-1 - i])}))
+
+
+def _own_parts(program: Program) -> tuple[list[Row], list[End], list[End]]:
+    """The same of one program.
 
     Who reads what is seen from where it lies: parts of one buffer that were written before, where they overlap with
     what is read.
     """
+    graph = program.graph
     written: dict[Hashable, list[tuple[int, View]]] = {}
     rows = []
 
@@ -314,24 +351,30 @@ def _parts(graph: Graph, program: Program) -> tuple[list[Row], list[End], list[E
     return rows, inputs, outputs
 
 
-def summary_of(title: str, graph: Graph, program: Program, memory: Any) -> Summary:
-    later = () if program.later is None else [node.name for node in program.later.nodes]
-    return Summary(title, *_parts(graph, program), memory=memory, later=later)
+def summary_of(title: str, programs: Sequence[Program], memory: Any) -> Summary:
+    """Of programs that follow each other."""
+    last = programs[-1].later
+    return Summary(title, *_parts(programs), memory=memory, later=None if last is None else last.name)
 
 
 def profile_of(
-    title: str, graph: Graph, program: Program, arrays: tuple[np.ndarray, ...], threads: int, repeats: int
+    title: str, run: Callable[[list[Timed] | None], None], program: Program, threads: int, repeats: int
 ) -> Profile:
+    """Of calls, the first steps of which are a program's."""
     wide = program.inputs and program.inputs[0].dtype == np.float64
-    program.run(arrays, threads)
-    totals, steps, peaks = [], [], []
+    run(None)
+    calls, peaks = [], []
     for _ in range(repeats):
         peaks.append(_config.fma_peak("float64" if wide else "float32", threads, seconds=PEAK_SECONDS))
+        watch: list[Timed] = []
         started = time.perf_counter()
-        steps.append(program.timed(arrays, threads))
-        totals.append(time.perf_counter() - started)
-    total, peak = median(totals), max(peaks)
-    plain, inputs, outputs = _parts(graph, program)
+        run(watch)
+        calls.append((time.perf_counter() - started, watch))
+    programs = [program for program, _ in calls[-1][1]]
+    alike = [(total, watch) for total, watch in calls if [program for program, _ in watch] == programs]
+    steps = [[second for _, seconds in watch for second in seconds] for _, watch in alike]
+    total, peak = median(total for total, _ in alike), max(peaks)
+    plain, inputs, outputs = _parts(programs)
     rows = []
     for row, seconds in zip(plain, map(median, zip(*steps, strict=True)), strict=True):
         speed = row.gflop / seconds if seconds > 0 and row.gflop else None
