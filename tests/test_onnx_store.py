@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Networks from ONNX models in files: whatever their sizes, they run where onnx is not installed."""
 
+import json
 import subprocess
 import sys
 
@@ -126,7 +127,7 @@ def test_what_has_waited_for_sizes_is_fused():
 
 def test_nodes_that_cannot_be_saved_are_named(tmp_path):
     """They call onnx.reference whatever the sizes; what waits for those is none of them."""
-    branch = helper.make_graph([node("Neg", "s", "r")], "b", [], [helper.make_tensor_value_info("r", 1, None)])
+    branch, other = body(node("Neg", "s", "r")), body(node("CumSum", "s,one", "r"))
     nodes = [
         *flat()[0][:-1], node("Reshape", "x,shape", "f"), node("CumSum", "f,one", "s"),
         helper.make_node("If", ["yes"], ["t"], "the choice", then_branch=branch, else_branch=branch),
@@ -137,13 +138,126 @@ def test_nodes_that_cannot_be_saved_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"^nodes 'the CumSum', 'the Det' call Python, which cannot be"):
         net.save(tmp_path / "net.npz")
     assert not (tmp_path / "net.npz").exists()
-    nodes[-4:] = nodes[-2:-1]
-    choosing = fc.compile(model_of([node("Neg", "x", "s"), nodes[-1]], {"x": OPEN, "yes": np.array(True)}, (), ("t",)))
-    with pytest.raises(ValueError, match=r"^node 'the choice' chooses between two graphs, which cannot be saved"):
+    made = helper.make_node("If", ["yes"], ["t"], "the choice", then_branch=branch, else_branch=other)
+    inputs = {"x": OPEN, "yes": np.array(True)}
+    choosing = fc.compile(model_of([node("Neg", "x", "s"), made], inputs, {"one": np.int64(1)}, ("t",)))
+    with pytest.raises(ValueError, match=r"^node 'the CumSum' calls Python, which cannot be saved"):
         choosing.save(tmp_path / "net.npz")
     known = fc.compile(model_of([node("CumSum", "x,one")], {"x": X}, {"one": np.int64(1)}))
     with pytest.raises(ValueError, match=r"^node 'the CumSum' calls Python"):
         known.save(tmp_path / "net.npz")
+
+
+def body(*nodes, out="r"):
+    return helper.make_graph(list(nodes), "body", [], [helper.make_empty_tensor_value_info(out)])
+
+
+def choosing():
+    """Between graphs that share weights with what lies around them, wait for sizes, and choose once more."""
+    inner = helper.make_node(
+        "If", ["high"], ["q"], "inner",
+        then_branch=body(node("Exp", "a", "p"), node("Conv", "p,w", "r", auto_pad="SAME_LOWER")),
+        else_branch=body(node("Shape", "a", "s"), node("Expand", "b,s", "e"), node("Mul", "a,e", "r")),
+    )  # fmt: skip
+    nodes = [
+        node("Conv", "x,w", "c", auto_pad="SAME_UPPER"), node("Relu", "c", "a"),
+        node("ReduceMax", "x", "most", keepdims=0), node("Less", "most,one", "low"),
+        node("Greater", "most,two", "high"),
+        helper.make_node(
+            "If", ["low"], ["z"], "outer",
+            then_branch=body(node("Conv", "a,w,v", "r", pads=[1] * 4)), else_branch=body(inner, node("Neg", "q", "r")),
+        ),
+        node("Shape", "z", "sizes"), node("Gather", "sizes,first", "n"), node("Concat", "n,rest", "shape", axis=0),
+        node("Reshape", "z,shape", "flat"), node("Softmax", "flat", axis=1),
+    ]  # fmt: skip
+    numbers = {"one": np.float32(1), "two": np.float32(2), "first": ints([0]), "rest": ints([-1])}
+    return nodes, {**numbers, "w": array(3, 3, 3, 3) / 9, "v": array(3), "b": np.float32([[[[1]], [[2]], [[3]]]])}
+
+
+@pytest.mark.parametrize("shape", [None, (2, 3, 8, 8)])
+def test_choices_without_onnx(shape, tmp_path):
+    """Both graphs are in the file, and a weight that several read once."""
+    nodes, constants = choosing()
+    net = fc.compile(model_of(nodes, {"x": OPEN}, constants), shape, keep_weights=True)
+    net.save(tmp_path / "net.npz")
+    stored = fc.load(tmp_path / "net.npz")
+    assert sum(a.shape == (3, 3, 3, 3) for a in stored.values()) == 1
+    inputs = []
+    for most, size in ((0.5, 8), (1.5, 8), (3, 8), (0.5, 7), (1.5, 9), (3, 7)):
+        x = np.minimum(array(2, 3, 8, 8 if shape else size, seed=size), most / 2)
+        x[0, 1, 2, 3] = most
+        inputs.append(x)
+    np.savez(tmp_path / "x.npz", *inputs)
+    subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, check=True)
+    runtime = pytest.importorskip("onnxruntime")
+    model = model_of(nodes, {"x": OPEN}, constants)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for x, found in zip(inputs, np.load(tmp_path / "y.npz").values(), strict=True):
+        assert np.array_equal(found, net(x))
+        assert max_error(found, session.run(None, {"x": x})[0]) < 1e-5
+    again = fc.load_net(tmp_path / "again.npz")
+    assert again.memory.weights == net.memory.weights >= 4 * (81 + 3 + 3)
+    assert np.array_equal(again(inputs[0]), net(inputs[0]))
+
+
+def test_what_comes_later_without_onnx(tmp_path):
+    """Sizes are known, but those behind a node that has to run first."""
+    nodes = [
+        node("NonMaxSuppression", "boxes,scores,most,share", "chosen"), node("Slice", "chosen,two,three,one", "which"),
+        node("Squeeze", "which,one", "flat"), node("Gather", "boxes,flat", "kept", axis=1),
+        node("Shape", "kept", "sizes"), node("Gather", "sizes,one", "n"), node("Concat", "n,two", "shape", axis=0),
+        node("Concat", "two,two", "four", axis=0), node("Concat", "n,four", "wanted", axis=0),
+        node("Transpose", "kept", "turned", perm=[1, 0, 2]), node("Reshape", "turned,wanted"),
+    ]  # fmt: skip
+    constants = {"most": ints([5]), "share": np.float32([0.1]), "one": ints([1]), "two": ints([2]), "three": ints([3])}
+    boxes, scores = np.random.default_rng(0).random((1, 20, 4), np.float32), array(1, 1, 20)
+    net = fc.compile(model_of(nodes, {"boxes": boxes, "scores": scores}, constants))
+    assert 1 < len(net(boxes, scores)) < 20
+    net.save(tmp_path / "net.npz")
+    assert np.array_equal(fc.load_net(tmp_path / "net.npz")(boxes, scores), net(boxes, scores))
+
+
+def test_a_spoilt_choice_of_a_file(tmp_path):
+    """Graphs that do not fit, or lie too deep."""
+    nodes, constants = choosing()
+    fc.compile(model_of(nodes, {"x": OPEN}, constants)).save(tmp_path / "net.npz")
+    arrays = fc.load(tmp_path / "net.npz")
+    text = arrays["fastconv.graph"].tobytes()
+
+    def refused(text, message):
+        arrays["fastconv.graph"] = np.frombuffer(text, np.uint8)
+        fc.save(arrays, tmp_path / "spoilt.npz")
+        with pytest.raises(ValueError, match=f"holds no network that can be run: .*{message}"):
+            fc.load_net(tmp_path / "spoilt.npz")
+
+    def spoilt(change):
+        described = json.loads(text)
+        (entry,) = (entry for entry in described["nodes"] if entry["op"] == "choice")
+        change(entry, entry["attributes"]["branches"])
+        return json.dumps(described).encode()
+
+    def deep(entry, branches):
+        """Each branch of this entry is a graph of another like it."""
+        for _ in range(17):
+            branch = json.loads(json.dumps(branches[0]))
+            branch["nodes"] = [{**entry, "inputs": [0] * len(entry["inputs"])}]
+            branch["inputs"] = [branch["inputs"][0]] * (len(entry["inputs"]) - 1)
+            branch["constants"] = []
+            entry["attributes"] = {"branches": [branch, branches[0]]}
+            branches = [branch, branch]
+
+    unfit = "node 'outer' chooses between graphs that do not fit it"
+    refused(spoilt(lambda entry, branches: branches.pop()), unfit)
+    refused(spoilt(lambda entry, branches: branches.append(branches[0])), unfit)
+    refused(spoilt(lambda entry, branches: entry["inputs"].pop()), unfit)
+    refused(spoilt(lambda entry, branches: entry["outputs"].append("more")), unfit)
+    refused(spoilt(lambda entry, branches: entry["inputs"].__setitem__(0, None)), unfit)
+    refused(spoilt(lambda entry, branches: branches[0]["outputs"].append(0)), unfit)
+    refused(spoilt(lambda entry, branches: entry.update(attributes={})), "there is no 'branches'")
+    refused(spoilt(lambda entry, branches: branches[0]["constants"].append("none")), "there is no 'none'")
+    refused(spoilt(lambda entry, branches: branches[1]["nodes"][0].update(op="python")), "unknown operator, 'python'")
+    refused(spoilt(deep), "17 deep in others; 16 are read")
+    refused(b"[" * 100_000, "recursion")
 
 
 def test_a_node_that_has_waited_in_vain(tmp_path):
@@ -160,8 +274,6 @@ def test_a_node_that_has_waited_in_vain(tmp_path):
 
 
 def test_a_spoilt_node_of_a_file(tmp_path):
-    import json
-
     nodes, constants = flat()
     fc.compile(model_of(nodes, {"x": OPEN}, constants)).save(tmp_path / "net.npz")
     arrays = fc.load(tmp_path / "net.npz")

@@ -12,11 +12,12 @@ import numpy as np
 from fastconv import _config, _core
 from fastconv._names import only
 
-__all__ = ["Constant", "Graph", "Node", "Readers", "Value"]
+__all__ = ["DEEPEST", "Constant", "Graph", "Node", "Readers", "Value"]
 __dir__ = only(__all__)
 
 Size = int | None  # of an axis; None may vary
 Shape = tuple[Size, ...]
+DEEPEST = 16  # graphs within graphs
 _COMPUTED = 1 << 30  # bytes of what a graph computes of its constants before it runs
 
 
@@ -98,7 +99,10 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One operator: its name in `fastconv.graph.operators`, what it reads (None: an input left out) and writes."""
+    """One operator: its name in `fastconv.graph.operators`, what it reads (None: an input left out) and writes.
+
+    Graphs that it may stand for are in the attribute ``branches``.
+    """
 
     op: str
     name: str
@@ -226,6 +230,13 @@ class Graph:
             if value.constant is not None and value not in seen:
                 seen.add(value)
                 yield value
+
+    def graphs(self) -> Iterator[Graph]:
+        """This one, and those within it."""
+        yield self
+        for node in self.nodes:
+            for branch in node.attributes.get("branches", ()):
+                yield from branch.graphs()
 
     # --- changing ---------------------------------------------------------------------------------
 

@@ -99,9 +99,12 @@ class CompiledNet:
         self.graph = graph
         self._options, self._threads, self._keeps, self._room = options, threads, keep_weights, cache_size
         if keep_weights:
-            for value in graph.constants():
+            kept: dict[Constant, Constant] = {}
+            for value in {value for within in graph.graphs() for value in within.constants()}:
                 assert value.constant is not None
-                value.constant = value.constant.kept()
+                if value.constant not in kept:
+                    kept[value.constant] = value.constant.kept()
+                value.constant = kept[value.constant]
         self._prepare()
 
     def _prepare(self) -> None:
@@ -379,7 +382,8 @@ class CompiledNet:
         ------
         ValueError
             If the ending is another, or nodes call Python, which a file cannot; they are named. Nodes of ONNX's that
-            wait for the sizes of the inputs can be written, if they call nothing once those are known.
+            wait for the sizes of what they read can be written, if they call nothing once those are known; and so can
+            both graphs of a choice.
         """
         save_net(self.graph, self._settings(), path)
 
@@ -415,7 +419,7 @@ def _weight_bytes(graph: Graph) -> int:
     """Of the constants, each once, as the model has them."""
     seen: set[int] = set()
     total = 0
-    stack = [value.constant for value in graph.constants()]
+    stack = [value.constant for within in graph.graphs() for value in within.constants()]
     while stack:
         constant = stack.pop()
         if constant is None or id(constant) in seen:

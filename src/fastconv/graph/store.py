@@ -12,67 +12,89 @@ import numpy as np
 from fastconv import io
 from fastconv._names import only
 from fastconv.graph.doors.onnx.step import OnnxStep
-from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.lowering import known_types
+from fastconv.graph.ir import DEEPEST, Constant, Graph, Node, Value
+from fastconv.graph.lowering import infer, known_types
 from fastconv.graph.operators import OPERATORS
+from fastconv.graph.views import Type
 
 __all__ = ["DAMAGE", "damaged", "read_net", "save_net"]
 __dir__ = only(__all__)
 
 _GRAPH = "fastconv.graph"  # the entry of the file that is not a weight
 _VERSION = 1
-_WAITING = "onnx"  # in place of an operator: a node of ONNX's that waits for the sizes of the inputs
+_WAITING = "onnx"  # in place of an operator: a node of ONNX's that waits for the sizes of what it reads
 #: What a description that makes no sense may raise.
-DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError)
+DAMAGE = (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
 
 def save_net(graph: Graph, settings: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """See `CompiledNet.save`."""
-    open_sizes = known_types(graph) is None
-    waiting = {node for node in graph.nodes if node.op == "python" and open_sizes and _waits(node)}
-    foreign = [repr(node.name) for node in graph.nodes if node.op == "python" and node not in waiting]
+    foreign: list[str] = []
+    arrays: dict[str, np.ndarray] = {}
+    known = known_types(graph)
+    types = {} if known is None else infer(graph, known)
+    described = {"version": _VERSION, "settings": settings, **_described(graph, types, arrays, {}, foreign)}
     if foreign:
         said = f"nodes {', '.join(foreign)} call" if len(foreign) > 1 else f"node {foreign[0]} calls"
         raise ValueError(f"{said} Python, which cannot be saved")
-    for node in graph.nodes:
-        if node.op == "choice":
-            raise ValueError(f"node {node.name!r} chooses between two graphs, which cannot be saved")
+    text = np.frombuffer(json.dumps(described).encode(), np.uint8)
+    io.save({_GRAPH: text, **arrays}, path)
+
+
+def _described(
+    graph: Graph, types: dict[Value, Type], arrays: dict[str, np.ndarray], keys: dict[Constant, str], foreign: list[str]
+) -> dict[str, Any]:
+    """A graph for JSON, if all of its nodes can be described; those that cannot go to ``foreign``.
+
+    Its constants go to ``arrays``, by ``keys`` that graphs within graphs share. A node waits no longer where all that
+    it reads has ``types``.
+    """
     numbers: dict[Value, int] = {}
-    arrays: dict[str, np.ndarray] = {}
     constants = []
     for value in graph.inputs:
         numbers[value] = len(numbers)
     for value in graph.constants():
-        assert value.constant is not None
+        constant = value.constant
+        assert constant is not None
         numbers[value] = len(numbers)
-        key = _key(value.name, arrays)
-        constants.append(key)
-        arrays[key] = np.asarray(value.constant.array())
+        if constant not in keys:
+            keys[constant] = _key(value.name, arrays)
+            arrays[keys[constant]] = np.asarray(constant.array())
+        constants.append(keys[constant])
+    nodes = []
     for node in graph.nodes:
+        op, attributes = node.op, node.attributes
+        if op == "choice":
+            branches = [_described(branch, {}, arrays, keys, foreign) for branch in attributes["branches"]]
+            attributes = {**attributes, "branches": branches}
+        elif op == "python":
+            if not _waits(node) or all(value in types for value in node.given()):
+                foreign.append(repr(node.name))
+                continue
+            op, attributes = _WAITING, attributes["call"].record()
         for value in node.outputs:
             numbers[value] = len(numbers)
-    described = {
-        "version": _VERSION,
+        nodes.append((op, node, attributes))
+    if foreign:
+        return {}
+    return {
         "name": graph.name,
-        "settings": settings,
         "inputs": [{"name": v.name, "shape": v.shape, "dtype": str(np.dtype(v.dtype))} for v in graph.inputs],
         "constants": constants,
         "nodes": [
             {
-                "op": _WAITING if node in waiting else node.op,
+                "op": op,
                 "name": node.name,
                 "inputs": [None if v is None else numbers[v] for v in node.inputs],
                 "outputs": [v.name for v in node.outputs],
-                "attributes": node.attributes["call"].record() if node in waiting else node.attributes,
+                "attributes": attributes,
             }
-            for node in graph.nodes
+            for op, node, attributes in nodes
         ],
         "outputs": [numbers[v] for v in graph.outputs],
         "output_names": graph.output_names,
         "output_dtypes": [None if dtype is None else str(dtype) for dtype in graph.output_dtypes],
     }
-    text = np.frombuffer(json.dumps(described).encode(), np.uint8)
-    io.save({_GRAPH: text, **arrays}, path)
 
 
 def _waits(node: Node) -> bool:
@@ -99,7 +121,7 @@ def read_net(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, Any]]:
         described = json.loads(arrays.pop(_GRAPH).tobytes().decode())
         if described["version"] != _VERSION:
             raise ValueError(f"it is of version {described['version']}; this fastconv reads version {_VERSION}")
-        return _graph_of(described, arrays), dict(described["settings"])
+        return _graph_of(described, _Constants(arrays), 0), dict(described["settings"])
     except DAMAGE as error:
         raise damaged(path, error) from error
 
@@ -110,24 +132,42 @@ def damaged(path: str | os.PathLike[str], error: Exception) -> ValueError:
     return ValueError(f"{os.fspath(path)} holds no network that can be run: {why}")
 
 
-def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph:
+class _Constants(dict[str, Constant]):
+    """Of a file, by their keys; graphs that read the same share it."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        self._arrays = arrays
+
+    def __missing__(self, key: str) -> Constant:
+        return self.setdefault(key, Constant(self._arrays[key]))
+
+
+def _graph_of(described: dict[str, Any], constants: _Constants, depth: int) -> Graph:
     graph = Graph(str(described["name"]))
     values: list[Value] = []
     for entry in described["inputs"]:
         values.append(graph.input(str(entry["name"]), _tuple(entry["shape"]), np.dtype(entry["dtype"])))
     for key in described["constants"]:
-        values.append(graph.constant(arrays[key], key))
+        values.append(graph.constant(constants[key], key))
     for entry in described["nodes"]:
         op, name = entry["op"], str(entry["name"])
-        if op != _WAITING and (op not in OPERATORS or op in ("python", "choice")):
+        if op != _WAITING and (op not in OPERATORS or op == "python"):
             raise ValueError(f"node {name!r} is of an unknown operator, {op!r}")
         inputs = [None if i is None else values[_index(i, values)] for i in entry["inputs"]]
         if op == _WAITING:
             node = Node("python", name, inputs, attributes={"call": _waiting(entry["attributes"], inputs)})
+        elif op == "choice":
+            if depth == DEEPEST:
+                raise ValueError(f"node {name!r} has graphs that lie {depth + 1} deep in others; {DEEPEST} are read")
+            branches = [_graph_of(branch, constants, depth + 1) for branch in entry["attributes"]["branches"]]
+            node = Node(op, name, inputs, attributes={"branches": branches})
         else:
             attributes = {str(key): _tuple(value) for key, value in entry["attributes"].items()}
             node = Node(op, name, inputs, attributes=attributes)
         node.outputs = [Value(str(name), producer=node) for name in entry["outputs"]]
+        if op == "choice":
+            _check_choice(node)
         graph.nodes.append(node)
         values.extend(node.outputs)
     graph.outputs = [values[_index(i, values)] for i in described["outputs"]]
@@ -140,6 +180,12 @@ def _graph_of(described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Graph
         raise ValueError(f"it names {len(graph.output_names)} of {len(graph.outputs)} outputs")
     graph.verify()
     return graph
+
+
+def _check_choice(node: Node) -> None:
+    sizes = [(len(branch.inputs), len(branch.outputs)) for branch in node.attributes["branches"]]
+    if sizes != [(len(node.inputs) - 1, len(node.outputs))] * 2 or None in node.inputs:
+        raise ValueError(f"node {node.name!r} chooses between graphs that do not fit it")
 
 
 def _waiting(record: dict[str, Any], inputs: list[Value | None]) -> OnnxStep:

@@ -11,12 +11,12 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from fastconv._names import only
 from fastconv.graph.doors.onnx.tensors import graphs_in
+from fastconv.graph.ir import DEEPEST
 
-__all__ = ["DEEPEST", "MOST_NODES", "check_limits", "name_of"]
+__all__ = ["MOST_NODES", "check_limits", "name_of"]
 __dir__ = only(__all__)
 
 MOST_NODES = 50_000  # with functions put in place
-DEEPEST = 16  # graphs within graphs
 _ALLOWED = f"models of up to {MOST_NODES} nodes are read"
 
 
