@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Before anything of fastconv is imported."""
 
+import gc
 import os
 
 import pytest
@@ -11,6 +12,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # What somebody tuned on this machine is not what the tests are about.
 os.environ["FASTCONV_TUNE"] = "off"
+
+
+def pytest_collection_finish():
+    """Modules and thousands of tests live to the end: no garbage collection, asked for or not, has to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # so that what it writes comes behind the list of what was skipped

@@ -31,6 +31,8 @@ PROBLEMS = {
     "padding of many rows": Problem((60, 70), 20, 20, (3, 3), padding=((50, 33), (0, 0)), bias=True),
     "taller than the image": Problem((9, 900), 20, 33, (3, 3), padding=((40, 40), (1, 1)), bias=True),
 }
+#: The blocks are the same around every algorithm: loops of hundreds of millions of products show no more of them.
+LOOPS = 50_000_000
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
@@ -104,6 +106,8 @@ def test_as_float32_rounded(name, layout):
     out = poison(in_layout(problem.output_shape, layout), np.float16)
     shapes = half.input.shape, half.weight.shape
     for algorithm in fc.algorithms(*shapes, **problem.geometry, layout=layout):
+        if algorithm == "reference" and problem.products > LOOPS:
+            continue
         expected = run(problem, whole, layout, algorithm).astype(np.float16)
         for threads in (1, 2, 5):
             spoil_scratch("float32")
