@@ -410,13 +410,17 @@ def test_nodes_that_lack_something():
         fc.compile(model_of([node("Add", "x,")], {"x": X}))
     with pytest.raises(ValueError, match=r"node 'the Reshape' .*its input has shape \(2, 6, 9, 7\); it cannot be"):
         fc.compile(model_of([node("Reshape", "x,s")], {"x": X}, {"s": ints([3, 5])}))
+    with pytest.raises(ValueError, match=r"node 'the Max' \(Max\) lacks its input 1, 'data_0'"):
+        fc.compile(model_of([node("Max", "x,")], {"x": X}))
+    with pytest.raises(ValueError, match=r"node 'the Concat' \(Concat\) lacks its input 1, 'inputs'"):
+        fc.compile(model_of([node("Concat", "x,,x", axis=0)], {"x": X}))
     kept = body(node("Neg", "x", "r"))
     both = {"then_branch": kept, "else_branch": kept}
     for inputs, outputs, attributes, message in (
         ("c", "y", {"then_branch": kept}, "lacks its attribute 'else_branch'"),
         ("c", "y", {**both, "else_branch": 1}, "has of another type its attribute 'else_branch'"),
         ("c,c", "y", both, "has 2 inputs, which are too few or too many"),
-        ("", "y", both, "lacks its input 'cond'"),
+        ("", "y", both, "lacks its input 0, 'cond'"),
         ("c", "y,z", both, ".*its then_branch returns 1 values; it needs 2"),
     ):
         made = helper.make_node("If", inputs.split(","), outputs.split(","), "the If", **attributes)

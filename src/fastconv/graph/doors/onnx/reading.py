@@ -356,39 +356,48 @@ def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
     """A ValueError if a node has not the inputs or attributes that its operator needs.
 
     ONNX's checker does not know what lies around a node, so of those that have graphs in them no more is asked than
-    that the graphs, and what the node reads, are there.
+    that the graphs, and what the node reads, are there. It lets operands of any number be left out (``Max(x, "")``).
     """
     if not onnx.defs.has(node.op_type, node.domain):
         return
-    if any(a.HasField("g") or a.graphs for a in node.attribute):
-        _check_around(node, name, opsets)
-        return
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version, context.opset_imports = onnx.IR_VERSION, opsets
-    try:
-        onnx.checker.check_node(node, context)
-    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # which may quote bytes that are no text
-        said = str(error).splitlines() or ["ONNX's checker refuses it"]  # some builds of onnx lose its words
-        raise ValueError(f"node {name!r} ({node.op_type}): {said[0]}") from error
-
-
-def _check_around(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
-    """The same of a node that has graphs in it."""
+    around = any(a.HasField("g") or a.graphs for a in node.attribute)
+    if not around:
+        context = onnx.checker.C.CheckerContext()
+        context.ir_version, context.opset_imports = onnx.IR_VERSION, opsets
+        try:
+            onnx.checker.check_node(node, context)
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # which may quote bytes that are no text
+            said = str(error).splitlines() or ["ONNX's checker refuses it"]  # some builds of onnx lose its words
+            raise ValueError(f"node {name!r} ({node.op_type}): {said[0]}") from error
     try:
         schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
     except onnx.defs.SchemaError:  # of an opset in which there is no such operator: whoever runs it says so
         return
+    lacks = _attribute_amiss(node, schema) if around else None
+    lacks = lacks or _input_amiss(node, schema)
+    if lacks:
+        raise ValueError(f"node {name!r} ({node.op_type}) {lacks}")
+
+
+def _attribute_amiss(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | None:
     kinds = {a.name: int(a.type) for a in node.attribute}
     for wanted in schema.attributes.values():
         kind = kinds.get(wanted.name)
-        if kind != int(wanted.type) and (wanted.required or kind is not None):
-            lacks = "lacks its attribute" if kind is None else "has of another type its attribute"
-            raise ValueError(f"node {name!r} ({node.op_type}) {lacks} {wanted.name!r}")
+        if kind is None and wanted.required:
+            return f"lacks its attribute {wanted.name!r}"
+        if kind not in (None, int(wanted.type)):
+            return f"has of another type its attribute {wanted.name!r}"
+    return None
+
+
+def _input_amiss(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | None:
     if not schema.min_input <= len(node.input) <= schema.max_input:
-        raise ValueError(f"node {name!r} ({node.op_type}) has {len(node.input)} inputs, which are too few or too many")
-    for wanted, given in zip(schema.inputs, node.input, strict=False):
-        if not given and wanted.option == onnx.defs.OpSchema.FormalParameterOption.Single:
-            raise ValueError(f"node {name!r} ({node.op_type}) lacks its input {wanted.name!r}")
+        return f"has {len(node.input)} inputs, which are too few or too many"
+    for i, given in enumerate(node.input):
+        wanted = schema.inputs[min(i, len(schema.inputs) - 1)]
+        if not given and wanted.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+            return f"lacks its input {i}, {wanted.name!r}"
+    return None
 
 
 def _makes_others(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
