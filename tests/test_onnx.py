@@ -360,6 +360,32 @@ def test_choices_by_numbers():
         assert net.profile(x, repeats=1).outputs == summary.outputs
 
 
+def test_optional_results_that_nobody_wants():
+    """They have names, but are not computed; an old BatchNormalization that has them is in training all the same."""
+    nodes = [
+        node("MaxPool", "x", "p,where", kernel_shape=[2, 2]), node("Dropout", "p", "d,mask"),
+        helper.make_node("If", ["yes"], ["z"], "choice", then_branch=body(node("Dropout", "d", "r,m")),
+                         else_branch=body(node("Identity", "where", "i"), node("Neg", "d", "r"))),
+        node("Relu", "z"),
+    ]  # fmt: skip
+    rights = fc.max_pool2d(X, 2, stride=1)
+    used = [*nodes[:2], node("Cast", "where", "places", to=TensorProto.FLOAT), node("Relu", "d")]
+    for opset in (9, 17):
+        net = fc.compile(model_of([*nodes[:2], node("Relu", "d")], {"x": X}, opset=opset))
+        assert max_error(net(X), np.maximum(rights, 0)) == 0
+        assert "python" not in algorithms(net)
+        net = fc.compile(model_of(nodes, {"x": X, "yes": np.array(True)}, opset=opset))
+        assert max_error(net(X, np.array(True)), np.maximum(rights, 0)) == 0
+        assert max_error(net(X, np.array(False)), np.maximum(-rights, 0)) == 0
+        net = fc.compile(model_of(used, {"x": X}, (), ("y", "places"), opset=opset))
+        assert max_error(net(X)[0], np.maximum(rights, 0)) == 0
+        assert net(X)[1].shape == rights.shape
+    statistics = {name: np.random.default_rng(i).random(6, np.float32) + 0.5 for i, name in enumerate("sbmv")}
+    training = node("BatchNormalization", "x,s,b,m,v", "y,mean,var,means,vars")
+    with pytest.raises(ValueError, match="BatchNormalization-9 cannot be computed"):  # nobody here trains
+        fc.compile(model_of([training], {"x": X}, statistics, opset=9))(X)
+
+
 def test_memory_of_what_comes_later():
     """Weights behind a shape that depends on numbers are packed there, and the arena of what ran before is in use."""
     nodes = [node("NonZero", "x", "n"), node("Gather", "x,zero", "first", axis=0), node("Add", "first,first", "s"),

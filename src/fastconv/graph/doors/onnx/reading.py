@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -221,13 +221,15 @@ class _Reader:
         for number, unit in enumerate(units):
             for name in (name for node in unit for name in reads_of(node)):
                 readers[name].add(number)
+        wanted = {*readers, *(value.name for value in self.proto.output)}
         for number, unit in enumerate(units):
             if len(unit) == 1:
-                self._node(unit[0], number)
+                self._node(unit[0], number, wanted)
             else:
                 self._several(unit, {out for node in unit for out in node.output if readers[out] - {number}})
 
-    def _node(self, node: onnx.NodeProto, number: int) -> None:
+    def _node(self, node: onnx.NodeProto, number: int, wanted: Set[str]) -> None:
+        """One of which others want, or the graph returns, what has these names."""
         _check_names((node.name, node.op_type, node.domain, *node.input, *node.output))
         name = node.name or next((out for out in node.output if out), f"number {number}")
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -238,6 +240,7 @@ class _Reader:
         if domain not in self.opsets:
             raise ValueError(f"node {name!r} is of {domain!r}, of which the model does not say the version")
         _check(node, name, self.opsets)
+        node = _without_unwanted(node, self.opsets, wanted)
         node, opsets = modern(node, self.opsets, lambda array: self._own(f"{name} scales", array))
         names = reads_of(node)
         outputs = [out for out in node.output if out]
@@ -369,9 +372,8 @@ def _check(node: onnx.NodeProto, name: str, opsets: dict[str, int]) -> None:
         except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # which may quote bytes that are no text
             said = str(error).splitlines() or ["ONNX's checker refuses it"]  # some builds of onnx lose its words
             raise ValueError(f"node {name!r} ({node.op_type}): {said[0]}") from error
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
-    except onnx.defs.SchemaError:  # of an opset in which there is no such operator: whoever runs it says so
+    schema = _schema(node, opsets)
+    if schema is None:  # of an opset in which there is no such operator: whoever runs it says so
         return
     lacks = _attribute_amiss(node, schema) if around else None
     lacks = lacks or _input_amiss(node, schema)
@@ -400,20 +402,45 @@ def _input_amiss(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> str | None
     return None
 
 
+def _schema(node: onnx.NodeProto, opsets: dict[str, int]) -> onnx.defs.OpSchema | None:
+    """What ONNX says of an operator as it is in the model's opset, if there is such a one."""
+    try:
+        return onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
 def _makes_others(node: onnx.NodeProto, opsets: dict[str, int]) -> bool:
     """Whether the operator returns sequences or optional values, whatever it reads."""
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
-    except onnx.defs.SchemaError:
-        return False
-    return any(all(not kind.startswith("tensor") for kind in output.types) for output in schema.outputs)
+    schema = _schema(node, opsets)
+    outputs = [] if schema is None else schema.outputs
+    return any(all(not kind.startswith("tensor") for kind in output.types) for output in outputs)
+
+
+def _without_unwanted(node: onnx.NodeProto, opsets: dict[str, int], wanted: Set[str]) -> onnx.NodeProto:
+    """A node whose optional outputs have no names where nobody wants them, as exporters leave the mask of a Dropout.
+
+    How many a BatchNormalization of an older opset has says how it computes.
+    """
+    unwanted = {i for i, out in enumerate(node.output) if out and out not in wanted}
+    schema = _schema(node, opsets) if unwanted else None
+    if schema is None or len(unwanted) == len(node.output) or node.op_type == "BatchNormalization":
+        return node
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    unwanted = {i for i in unwanted if i < len(schema.outputs) and schema.outputs[i].option == optional}
+    return (
+        _copied(node, output=["" if i in unwanted else out for i, out in enumerate(node.output)]) if unwanted else node
+    )
 
 
 def _copied(node: onnx.NodeProto, **changes: Any) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     for key, value in changes.items():
-        setattr(copy, key, value)
+        if isinstance(value, list):
+            getattr(copy, key)[:] = value
+        else:
+            setattr(copy, key, value)
     return copy
 
 
