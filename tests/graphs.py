@@ -29,10 +29,11 @@ class Random:
     are returned while others read them.
     """
 
-    def __init__(self, seed: int, dtype: Any = np.float64, nodes: int = 12) -> None:
+    def __init__(self, seed: int, dtype: Any = np.float64, nodes: int = 12, batch: int | None = None) -> None:
         self.rng, self.dtype = np.random.default_rng(seed), np.dtype(dtype)
         self.graph = Graph(f"random{seed}")
         shape = (int(self.rng.integers(1, 3)), int(self.rng.integers(1, 7)), *map(int, self.rng.integers(5, 12, 2)))
+        shape = shape if batch is None else (batch, *shape[1:])
         x = self.graph.input("x", shape, dtype)
         self.values: list[tuple[Value, tuple[int, ...]]] = [(x, shape)]
         makers = [

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from fastconv.graph import programs
 from fastconv.graph.ir import Constant, Graph, Node, Value
 from fastconv.graph.views import Buffer, Type, View, broadcast, dense, spread
 
-__all__ = ["FLOATS", "Evaluate", "Listing", "Options", "Step"]
+__all__ = ["FLOATS", "Evaluate", "Front", "Listing", "Options", "Step"]
 __dir__ = only(__all__)
 
 #: What an operator means: from a node and its inputs to its outputs.
@@ -34,6 +34,18 @@ class Options:
     batch_invariant: bool = False
     last: bool = False  # whether inputs and outputs have their channels last
     without: tuple[str, ...] = ()  # passes to leave out
+
+
+class Front(NamedTuple):
+    """The first nodes of a graph, and what they compute for one part of the images.
+
+    ``leaving`` are the values that nodes behind the cut, or the caller, take.
+    """
+
+    nodes: int
+    parts: int
+    types: dict[Value, Type]
+    leaving: tuple[Value, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -54,6 +66,7 @@ class Step:
     in_place: tuple[View, View] | None = None  # what may lie in the memory of what, if nobody else wants that
     flops: float = 0.0
     shape: tuple[int, ...] = ()  # of what it computes, as the node has it
+    times: int = 1  # that it runs, once for each part of the batch
     fills: bool = False  # whether the function is handed where it writes, behind what it reads, and returns nothing
     seconds: float | None = None  # that a function has taken last
 
@@ -81,6 +94,8 @@ class Listing:
     graph : Graph
     types : dict
         Of all values.
+    front : Front or None
+        The nodes that run for one part of the batch after the other, until `join` is called.
     last : dict
         Whether a value of three axes and more has its channels last in memory.
     places : dict
@@ -95,12 +110,15 @@ class Listing:
         self,
         graph: Graph,
         types: dict[Value, Type],
+        front: Front | None,
         last: dict[Value, bool],
         places: dict[Value, tuple[Value, int, int]],
         options: Options,
         pack: Callable[[_core.Plan | _core.Recurrent, Constant, tuple[int, ...], Constant | None], _core.Packed],
     ) -> None:
-        self.graph, self.types, self.options = graph, types, options
+        self.graph, self.types, self.options = graph, types if front is None else types | front.types, options
+        self._whole, self._front = types, front
+        self._parts = 1 if front is None else front.parts
         self.steps: list[Step] = []
         self._last, self._places, self._pack = last, places, pack
         self._views: dict[Value, View] = {}
@@ -115,13 +133,32 @@ class Listing:
     def _outside(self, value: Value, number: int) -> View:
         """An array that a call hands over."""
         t = self.types[value]
-        return View(Buffer(t.nbytes, value.name, place=number), 0, t.shape, dense(t.shape, self.options.last), t.dtype)
+        apart = t.nbytes if self._in_parts(value) else 0
+        buffer = Buffer(apart or t.nbytes, value.name, place=number, apart=apart)
+        return View(buffer, 0, t.shape, dense(t.shape, self.options.last), t.dtype)
+
+    def _in_parts(self, value: Value) -> bool:
+        """Whether what is known of it is one part of the batch."""
+        return self._front is not None and value in self._front.types and self._parts > 1
+
+    def join(self) -> None:
+        """From here on the batch is whole again."""
+        assert self._front is not None
+        self._parts = 1
+        for value in self._front.leaving:
+            self.types[value] = t = self._whole[value]
+            self._views[value] = self._homes[value] = self._views[value]._replace(shape=t.shape)
+            self._views[value].buffer.nbytes = self._views[value].reaches()
+        for value in self.graph.inputs:
+            self.types[value] = self._whole[value]
 
     def _hand_back(self, value: Value) -> None:
         """Lets what a reshape at the end of the graph reads be computed where its result is wanted."""
         node = value.producer
         source = node.inputs[0] if node is not None and node.op in ("flatten", "reshape") else None
         if source is None or source.producer is None or source in self._places or source in self._homes:
+            return
+        if self._in_parts(source):
             return
         t, outside = self.types[source], self._homes[value]
         if outside.strides != dense(outside.shape):
@@ -173,6 +210,8 @@ class Listing:
             else:
                 strides = spread(t.shape, t.dtype.itemsize, self._last.get(value, False))
                 self._homes[value] = self.scratch(t, strides, value.name)
+                if self._front is not None and value in self._front.leaving:
+                    self._homes[value].buffer.apart = t.shape[0] * strides[0] * t.dtype.itemsize
         return self._homes[value]
 
     def result(self, node: Node, which: int = 0) -> View:
@@ -206,9 +245,10 @@ class Listing:
 
     def _append(self, step: Step, node: Node) -> None:
         """A step that computes a node, or a part of it."""
+        step.times, step.flops = self._parts, self._parts * step.flops
         step.shape = written = step.writes[0].shape
         if node.outputs and math.prod(self.types[node.outputs[0]].shape) == math.prod(written):
-            step.shape = self.types[node.outputs[0]].shape  # rather than that in which a plan sees it
+            step.shape = self._whole[node.outputs[0]].shape  # rather than that in which a plan sees it
         self.steps.append(step)
 
     def convolution(self, fields: _args.Fields, x: View, weight: tuple[int, ...], y: View) -> _core.Plan:

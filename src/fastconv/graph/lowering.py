@@ -10,10 +10,10 @@ from typing import Any
 
 from fastconv import _args
 from fastconv._names import only
-from fastconv.graph import layout, memory
+from fastconv.graph import batches, layout, memory
 from fastconv.graph.folding import derived, folded
 from fastconv.graph.ir import Graph, Node, Value
-from fastconv.graph.listing import Listing, Options, Step
+from fastconv.graph.listing import Front, Listing, Options, Step
 from fastconv.graph.operators import OPERATORS
 from fastconv.graph.operators.choice import branch_of
 from fastconv.graph.operators.foreign import DependsOnNumbers
@@ -150,13 +150,33 @@ def _all_of(
 
 def lower(graph: Graph, types: dict[Value, Type], options: Options, pack: Any) -> list[Step]:
     """The steps of a graph; ``pack`` as for `Listing`."""
-    order = layout.assign(graph, types, options)
-    listing = Listing(graph, types, order, memory.places(graph, types), options, pack)
-    for node in graph.nodes:
+    places = memory.places(graph, types)
+    front = batches.front(graph, types, places)
+    steps = _listed(graph, types, front, places, options, pack)
+    if any(step.times > 1 and step.plan is None for step in steps):  # Python's steps take the batch as it is
+        steps = _listed(graph, types, None, places, options, pack)
+    return steps
+
+
+def _listed(
+    graph: Graph,
+    types: dict[Value, Type],
+    front: Front | None,
+    places: dict[Value, tuple[Value, int, int]],
+    options: Options,
+    pack: Any,
+) -> list[Step]:
+    order = layout.assign(graph, types if front is None else types | front.types, options)
+    listing = Listing(graph, types, front, order, places, options, pack)
+    for number, node in enumerate(graph.nodes):
+        if front is not None and number == front.nodes:
+            listing.join()
         try:
             OPERATORS[node.op].lower(listing, node)
         except _WRONG as error:
             raise _named(node, error) from error
+    if front is not None and front.nodes == len(graph.nodes):
+        listing.join()
     return listing.finish()
 
 

@@ -82,12 +82,16 @@ def _rounded(nbytes: int) -> int:
 
 
 def _lives(steps: Sequence[Step]) -> dict[Buffer, tuple[int, int]]:
-    """The first and the last step that touch each buffer of the arena."""
+    """The first and the last step that touch each buffer of the arena.
+
+    What a part of the batch leaves is there while the other parts run.
+    """
     life: dict[Buffer, tuple[int, int]] = {}
     for i, step in enumerate(steps):
         for view in (*step.reads, *step.writes):
             if not view.buffer.is_external:
-                life[view.buffer] = (life.get(view.buffer, (i, i))[0], i)
+                first = 0 if view.buffer.apart else i
+                life[view.buffer] = (life.get(view.buffer, (first, first))[0], i)
     return life
 
 

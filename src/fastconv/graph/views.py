@@ -33,7 +33,8 @@ class Type(NamedTuple):
 class Buffer:
     """Memory of a call: a part of the arena, or an array that comes from outside.
 
-    ``array`` is one that is there before the call, ``place`` the number of one that the caller hands over.
+    ``array`` is one that is there before the call, ``place`` the number of one that the caller hands over. Where the
+    batch goes part by part, those of a whole batch lie ``apart`` bytes from each other.
     """
 
     nbytes: int
@@ -41,6 +42,7 @@ class Buffer:
     array: Any = None
     place: int | None = None
     offset: int = -1  # in the arena
+    apart: int = 0
     shares: Buffer | None = field(default=None, repr=False)
 
     @property

@@ -174,6 +174,6 @@ def _evaluate(node: Node) -> Any:
 
 
 OPERATORS = (
-    Operator("conv", _infer_conv, _evaluate_conv, _lower_conv, order="free"),
+    Operator("conv", _infer_conv, _evaluate_conv, _lower_conv, order="free", by_image=True),
     Operator("linear", _infer_linear, _evaluate_linear, _lower_linear, order="first"),
 )

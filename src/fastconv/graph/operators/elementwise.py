@@ -114,6 +114,6 @@ def _lower_norm(to: Listing, node: Node) -> None:
 
 
 OPERATORS = (
-    Operator("map", _infer_map, _evaluate_map, _lower_map),
-    Operator("batch_norm", _infer_norm, _evaluate_norm, _lower_norm),
+    Operator("map", _infer_map, _evaluate_map, _lower_map, by_image=True),
+    Operator("batch_norm", _infer_norm, _evaluate_norm, _lower_norm, by_image=True),
 )

@@ -223,6 +223,6 @@ OPERATORS = (
     Operator("softmax", _infer_softmax, _evaluate_softmax, _lower_softmax),
     Operator("layer_norm", _infer_norm, _evaluate_norm, _lower_norm),
     Operator("group_norm", _infer_norm, _evaluate_norm, _lower_norm),
-    Operator("local_response_norm", _infer_response, _evaluate_response, _lower_response),
+    Operator("local_response_norm", _infer_response, _evaluate_response, _lower_response, by_image=True),
     Operator("reduce", _infer_reduce, _evaluate_reduce, _lower_reduce),
 )

@@ -89,6 +89,6 @@ def _lower(to: Listing, node: Node) -> None:
 
 
 OPERATORS = tuple(
-    Operator(name, _infer, _evaluate, _lower)
+    Operator(name, _infer, _evaluate, _lower, by_image=True)
     for name in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
 )

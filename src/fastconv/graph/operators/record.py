@@ -38,6 +38,9 @@ class Operator:
         pixels, as arrays have them.
     is_view : bool
         Whether the output may be other strides over the input's memory, rather than written where it is wanted.
+    by_image : bool
+        Whether what it computes at an index of the first axis depends on its inputs at that index alone, wherever the
+        types of the inputs allow fewer of them.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Operator:
     lower: Callable[[Listing, Node], None]
     order: str = "same"
     is_view: bool = False
+    by_image: bool = False
 
 
 def needs(condition: bool, message: str, *said: Any) -> None:

@@ -103,6 +103,6 @@ def _lower_tables(to: Listing, node: Node) -> None:
 _MOST_TAPS = 64
 
 OPERATORS = (
-    Operator("resize", _infer, _evaluate, _lower),
+    Operator("resize", _infer, _evaluate, _lower, by_image=True),
     Operator("resample", _infer_tables, _evaluate_tables, _lower_tables),
 )

@@ -354,7 +354,7 @@ OPERATORS = (
     Operator("transpose", _infer_transpose, _evaluate_transpose, _lower_transpose, order="first", is_view=True),
     Operator("slice", _infer_slice, _evaluate_slice, _lower_slice, is_view=True),
     Operator("expand", _infer_expand, _evaluate_expand, _lower_expand, is_view=True),
-    Operator("concat", _infer_concat, _evaluate_concat, _lower_concat),
-    Operator("pad", _infer_pad, _evaluate_pad, _lower_pad),
+    Operator("concat", _infer_concat, _evaluate_concat, _lower_concat, by_image=True),
+    Operator("pad", _infer_pad, _evaluate_pad, _lower_pad, by_image=True),
     Operator("identity", _infer_identity, _evaluate_identity, _lower_identity, is_view=True),
 )
