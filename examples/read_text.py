@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Read a picture of text with the trained models of a public wheel, beside ONNX Runtime.
 
-    python -m pip install rapidocr-onnxruntime pillow
+    python -m pip install onnxruntime pillow
+    python -m pip install --no-deps rapidocr-onnxruntime  # its models alone
     python examples/read_text.py
 
 Three ONNX models do it: one finds lines of text, one says whether a line stands on its head, one reads it. Pictures and
