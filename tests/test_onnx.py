@@ -379,11 +379,31 @@ def test_optional_results_that_nobody_wants():
         assert max_error(net(X, np.array(False)), np.maximum(-rights, 0)) == 0
         net = fc.compile(model_of(used, {"x": X}, (), ("y", "places"), opset=opset))
         assert max_error(net(X)[0], np.maximum(rights, 0)) == 0
-        assert net(X)[1].shape == rights.shape
+        assert np.array_equal(X.reshape(-1)[net(X)[1].astype(int)], rights)
     statistics = {name: np.random.default_rng(i).random(6, np.float32) + 0.5 for i, name in enumerate("sbmv")}
     training = node("BatchNormalization", "x,s,b,m,v", "y,mean,var,means,vars")
     with pytest.raises(ValueError, match="BatchNormalization-9 cannot be computed"):  # nobody here trains
         fc.compile(model_of([training], {"x": X}, statistics, opset=9))(X)
+
+
+@pytest.mark.parametrize("attributes", [
+    {}, {"strides": [2, 1], "pads": [1, 0, 1, 1]}, {"dilations": [2, 2]}, {"storage_order": 1},
+    {"storage_order": 1, "strides": [1, 2]}, {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    {"strides": [2, 2], "ceil_mode": 1},
+])  # fmt: skip
+def test_places_of_maxima(attributes, tmp_path):
+    """They are counted over the whole input, in either order of its pixels; where the core does it, in files, too."""
+    made = node("MaxPool", "x", "y,places", kernel_shape=[2, 2], **attributes)
+    net = fc.compile(model_of([made], {"x": X}, (), ("y", "places")))
+    y, places = net(X)
+    assert np.array_equal(y, fc.compile(model_of([made], {"x": X}))(X))
+    flat = X.transpose(0, 1, 3, 2).reshape(-1) if "storage_order" in attributes else X.reshape(-1)
+    assert places.dtype == np.int64
+    assert np.array_equal(flat[places], y)
+    assert np.unique(X).size == X.size  # so that the places are those and no others
+    if "ceil_mode" not in attributes:
+        net.save(tmp_path / "net.npz")
+        assert np.array_equal(fc.load_net(tmp_path / "net.npz")(X)[1], places)
 
 
 def test_memory_of_what_comes_later():

@@ -6,7 +6,9 @@ What is said by two functions of NumPy is one of these as well, so that a step i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +54,31 @@ def _dequantized(x: np.ndarray, scale: np.ndarray, *zero: np.ndarray, axis: int)
     return wide.astype(scale.dtype) * _along(scale, x.ndim, axis)
 
 
+def _largest(
+    x: np.ndarray,
+    *,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    pads: Sequence[Sequence[int]],
+    column_major: bool,
+) -> np.ndarray:
+    """Where in x, counted over all planes, each window of a max pool has its maximum: the first of several."""
+    rank, planes, sizes = len(kernel), x.shape[: -len(kernel)], x.shape[-len(kernel) :]
+    padded = np.pad(x, [(0, 0)] * len(planes) + [(before, after) for before, after in pads], constant_values=-np.inf)
+    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, tuple(range(-rank, 0)))
+    steps: tuple[Any, ...] = tuple(slice(None, None, step) for step in (*stride, *dilation))
+    windows = windows[(..., *steps)]
+    within = np.unravel_index(windows.reshape(*windows.shape[:-rank], -1).argmax(axis=-1), tuple(kernel))
+    place = np.arange(math.prod(planes)).reshape(*planes, *(1,) * rank) * math.prod(sizes)
+    for axis in range(rank):
+        at = np.arange(windows.shape[len(planes) + axis]) * stride[axis] - pads[axis][0]
+        at = at.reshape(-1, *(1,) * (rank - 1 - axis)) + within[axis] * dilation[axis]
+        place = place + at * math.prod(sizes[:axis] if column_major else sizes[axis + 1 :])
+    return place
+
+
 #: By name: of arrays, and of attributes of these names.
 FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "add": np.add,
@@ -77,6 +104,7 @@ FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
     "cast": lambda x, *, to: x.astype(to),
     "take": lambda x, indices, *, axis: np.take(x, indices, axis),
+    "largest": _largest,
     "quantize": _quantized,
     "dequantize": _dequantized,
 }
@@ -99,6 +127,16 @@ def _infer(node: Node, types: Sequence[Type | None]) -> list[Type]:
             raise ValueError(f"its input has {rank} axes; there is no axis {axis}")
         axis %= rank
         return [Type((*shape[:axis], *known[1].shape, *shape[axis + 1 :]), known[0].dtype)]
+    if name == "largest":
+        a = node.attributes
+        ends = [
+            n + sum(pair) - d * (k - 1) - 1
+            for n, k, d, pair in zip(shape[2:], a["kernel"], a["dilation"], a["pads"], strict=True)
+        ]
+        if min(ends) < 0:
+            raise ValueError(f"its input has shape {shape}, which is smaller than a window")
+        pixels = (n // s + 1 for n, s in zip(ends, a["stride"], strict=True))
+        return [Type((*shape[:2], *pixels), np.dtype(np.int64))]
     if name in ("quantize", "dequantize"):
         return [Type(shape, known[2].dtype if name == "quantize" else known[1].dtype)]
     if few is None:

@@ -156,7 +156,7 @@ def _transposed_padding(
 @translates("MaxPool", "AveragePool")
 def _pool(site: Site) -> Translated:
     rank, kernel = _spatial(site), site.attribute("kernel_shape")
-    if rank is None or not site.is_float(0) or site.writes(1):
+    if rank is None or not site.is_float(0):
         return None
     if kernel is None or len(kernel) != rank:
         raise ValueError(f"kernel_shape is {kernel}; it needs {rank} numbers")
@@ -175,7 +175,15 @@ def _pool(site: Site) -> Translated:
     is_plain = is_plain and (is_max or not is_dilated)  # torch has no averages of windows with holes
     padding = tuple(before for before, _ in pads) if is_plain else pads
     op = "max_pool" if is_max else "avg_pool"
-    return site.add(op, [site.input(0)], padding=padding, ceil_mode=ceil, **attributes)
+    column_major = bool(site.attribute("storage_order", 0))
+    if site.writes(1) and ((ceil and max(strides) > 1) or (column_major and rank != 2)):
+        return None
+    pooled = site.add(op, [site.input(0)], padding=padding, ceil_mode=ceil, **attributes)
+    if not site.writes(1):
+        return pooled
+    # onnx.reference counts places wrongly where all strides are 1.
+    options = {"kernel": kernel, "stride": strides, "dilation": dilations, "pads": pads, "column_major": column_major}
+    return [pooled, site.add("numpy", [site.input(0)], "places", function="largest", **options)]
 
 
 @translates("GlobalAveragePool", "GlobalMaxPool")
