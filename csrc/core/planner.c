@@ -9,7 +9,7 @@
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
 extern const fc_kind fc_kind_weight_product, fc_kind_weight_winograd_f2, fc_kind_weight_winograd_f3,
-    fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_depthwise_grad;
+    fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_depthwise_grad, fc_kind_depthwise_input;
 extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_dots, fc_kind_views, fc_kind_spread,
     fc_kind_convert, fc_kind_images;
 
@@ -70,6 +70,7 @@ static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
 // The kind of an algorithm that needs no other problems.
 static const fc_kind *own_kind(fc_algo_id algorithm, const fc_problem *p) {
     if (algorithm == FC_AUTO) return NULL;
+    if (p->direction == FC_BACKWARD_INPUT && algorithm == FC_DEPTHWISE) return &fc_kind_depthwise_input;
     const fc_kind *gradient = p->direction == FC_BACKWARD_WEIGHT ? weight_gradients[algorithm] : NULL;
     return gradient ? gradient : algorithms[algorithm];
 }

@@ -4,4 +4,5 @@
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/depthwise_channels.tmpl.c"
 #include "kernels/depthwise_grad.tmpl.c"
+#include "kernels/depthwise_phases.tmpl.c"
 #include "kernels/stencil.tmpl.c"

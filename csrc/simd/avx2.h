@@ -138,6 +138,18 @@ FC_AVX2_PICK(fc_even_odd, f32, ps, _MM_SHUFFLE(3, 1, 2, 0)) // even elements of 
 FC_AVX2_PICK(fc_even_odd, f64, pd, 0xa)
 #undef FC_AVX2_PICK
 
+#define FC_AVX2_ZIP(S, I)                                                                                              \
+    static inline v_##S v_zip_low_##S(v_##S a, v_##S b) {                                                              \
+        return _mm256_permute2f128_##I(_mm256_unpacklo_##I(a, b), _mm256_unpackhi_##I(a, b), 0x20);                    \
+    }                                                                                                                  \
+    static inline v_##S v_zip_high_##S(v_##S a, v_##S b) {                                                             \
+        return _mm256_permute2f128_##I(_mm256_unpacklo_##I(a, b), _mm256_unpackhi_##I(a, b), 0x31);                    \
+    }
+
+FC_AVX2_ZIP(f32, ps)
+FC_AVX2_ZIP(f64, pd)
+#undef FC_AVX2_ZIP
+
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 #define FC_AVX2_LOAD2(T, S, N)                                                                                         \
     static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \

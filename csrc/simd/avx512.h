@@ -67,6 +67,10 @@ FC_AVX512_PICK(v_even, f32, ps, _mm512_setr_epi32, 0, 2, 4, 6, 8, 10, 12, 14, 16
 FC_AVX512_PICK(v_even, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 8, 10, 12, 14)
 FC_AVX512_PICK(v_odd, f32, ps, _mm512_setr_epi32, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 FC_AVX512_PICK(v_odd, f64, pd, _mm512_setr_epi64, 1, 3, 5, 7, 9, 11, 13, 15)
+FC_AVX512_PICK(v_zip_low, f32, ps, _mm512_setr_epi32, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+FC_AVX512_PICK(v_zip_low, f64, pd, _mm512_setr_epi64, 0, 8, 1, 9, 2, 10, 3, 11)
+FC_AVX512_PICK(v_zip_high, f32, ps, _mm512_setr_epi32, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+FC_AVX512_PICK(v_zip_high, f64, pd, _mm512_setr_epi64, 4, 12, 5, 13, 6, 14, 7, 15)
 // Even elements of a, then odd elements of b.
 FC_AVX512_PICK(fc_even_odd, f32, ps, _mm512_setr_epi32, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31)
 FC_AVX512_PICK(fc_even_odd, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 9, 11, 13, 15)

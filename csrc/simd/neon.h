@@ -47,6 +47,8 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
     }                                                                                                                  \
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return vuzp1q_##S(a, b); }                                      \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return vuzp2q_##S(a, b); }                                       \
+    static inline v_##S v_zip_low_##S(v_##S a, v_##S b) { return vzip1q_##S(a, b); }                                   \
+    static inline v_##S v_zip_high_##S(v_##S a, v_##S b) { return vzip2q_##S(a, b); }                                  \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return vdivq_##S(a, b); }                                        \
     static inline v_##S v_sqrt_##S(v_##S a) { return vsqrtq_##S(a); }                                                  \
     static inline v_##S v_round_##S(v_##S a) { return vrndnq_##S(a); }                                                 \

@@ -13,6 +13,8 @@
 //   v_load2(p)                  elements 0, 2, 4, ... of 2 * FC_VL - 1 contiguous ones
 //   v_load2_part(p, n)          the first n of them, as v_load_part
 //   v_even(a, b) v_odd(a, b)    elements 0, 2, 4, ... or 1, 3, 5, ... of a and b in a row
+//   v_zip_low(a, b) v_zip_high(a, b)
+//                               the lower or the upper half of a[0], b[0], a[1], b[1], ...
 //   v_load_apart(p, n, step)    lane l: p[l * step] for the first n lanes, the rest zero
 //   v_store_apart(p, a, n, step)
 //                               p[l * step] = a[l] for the first n lanes; nothing in between is touched
@@ -79,6 +81,8 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     }                                                                                                                  \
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return (void)b, a; }                                            \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return (void)a, b; }                                             \
+    static inline v_##S v_zip_low_##S(v_##S a, v_##S b) { return (void)b, a; }                                         \
+    static inline v_##S v_zip_high_##S(v_##S a, v_##S b) { return (void)a, b; }                                        \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return a / b; }                                                  \
     static inline v_##S v_sqrt_##S(v_##S a) { return sqrt##F(a); }                                                     \
     static inline v_##S v_round_##S(v_##S a) { return rint##F(a); }                                                    \
