@@ -326,6 +326,15 @@ def test_results_of_a_choice_that_nobody_wants():
     assert np.array_equal(net(X, np.array(False)), np.abs(X))
 
 
+def test_a_choice_that_returns_what_has_no_name():
+    """ONNX's checker lets it pass; nothing around it has such a name."""
+    graphs = [body(node(op, "x", "r"), out="r") for op in ("Neg", "Exp")]
+    graphs[0].output[0].name = ""
+    choice = helper.make_node("If", ["c"], ["y"], "choice", then_branch=graphs[0], else_branch=graphs[1])
+    with pytest.raises(ValueError, match=r"'choice' .*returns ''"):
+        fc.compile(model_of([choice], {"x": X, "c": np.array(True)}))
+
+
 def test_choices_by_numbers():
     """Of a condition that is computed, and of one within one; each answer has a network of its own."""
     inner = helper.make_node(

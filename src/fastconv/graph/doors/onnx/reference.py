@@ -45,7 +45,7 @@ def _free(graph: onnx.GraphProto) -> list[str]:
     for node in graph.node:
         free += [name for name in (*node.input, *captured(node)) if name and name not in own]
         own.update(node.output)
-    free += [v.name for v in graph.output if v.name not in own]
+    free += [v.name for v in graph.output if v.name and v.name not in own]
     return free
 
 
