@@ -29,6 +29,7 @@ def cut(monkeypatch):
         """None: as far behind as can be."""
         asked.append(count)
         monkeypatch.setattr(batches, "_STEP", -1.0)
+        monkeypatch.setattr(batches, "_GAIN", 0.0)
         monkeypatch.setattr(batches, "_leaving", only_there)
         monkeypatch.setattr(batches, "front", noted)
         return fronts

@@ -52,6 +52,8 @@ def front(graph: Graph, types: dict[Value, Type], places: Container[Value]) -> F
 
     plain = sum(moved(activations) for activations, _ in whole)
     best, found = max(_GAIN, _SHARE * plain), None
+    if plain < best:
+        return None  # there is not as much to save
     for parts in range(2, n + 1):
         if n % parts:
             continue

@@ -48,9 +48,8 @@ class _Native:
             return len(arrays), buffer.root().offset + offset
 
         listed = []
-        self.order: list[
-            int
-        ] = []  # of the steps as they run, all of those that take parts for one part after the other
+        # Of the steps as they run: those that take parts, for one part after the other.
+        self.order: list[int] = []
         front = [i for i, step in enumerate(steps) if step.times > 1]
         parts = [(i, part) for part in range(steps[0].times) for i in front]
         for i, part in [*parts, *((i, 0) for i in range(len(front), len(steps)))]:
