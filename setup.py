@@ -75,7 +75,7 @@ class Isa:
     program: str
 
 
-AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
+AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c", "-mprfchw")
 AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2_FLAGS)
 AVX2_PROGRAM = """\
 #include <immintrin.h>

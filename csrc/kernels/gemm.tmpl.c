@@ -143,7 +143,19 @@ FC_INLINE void FC_NAME(gemm_ahead)(const char **ahead, int64_t step) {
     *ahead += step;
 }
 
+// Asks for the lines that a tile will be written to, while its sums are computed: they may have to come from beyond L2, and
+// stores wait for one another.  Where k is short, that is a quarter of the time.
+FC_INLINE void FC_NAME(gemm_claim)(const fc_gemm_tile *t, const int m, const int nv) {
+    if (!t->last || t->run_count != 1 || t->column_stride != 1) return;
+    const T *dst = (const T *)t->dst + t->runs[0].offset;
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++) __builtin_prefetch(dst + t->row_offset[i] + j * FC_VL, 1, 3);
+}
+
 FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m, const int nv) {
+    FC_NAME(gemm_claim)(t, m, nv);
     vec sum[FC_MR][FC_NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
@@ -170,6 +182,7 @@ FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m, con
 }
 
 FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m, const int nv) {
+    FC_NAME(gemm_claim)(t, m, nv);
     vec sum[FC_MR][FC_NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)

@@ -362,6 +362,12 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
             const int direct = p->dst.channel == 1 && lanes == FC_VL, clean = !residual && v_finite(bias);
             for (int64_t t = 0; t < at.tiles; t++, in += pitch, dst += m * step) {
                 vec half[6][MOST], all = v_set1(1);
+                // The lines that the next tile goes to, which may have to come from beyond L2.
+                if (direct && t + 1 < at.tiles)
+#pragma GCC unroll 6
+                    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 6
+                        for (int j = 0; j < m; j++) __builtin_prefetch(dst + i * down + (m + j) * step, 1, 3);
 #pragma GCC unroll 8
                 for (int j = 0; j < alpha; j++) {
                     vec q[MOST], y[6];
