@@ -18,8 +18,8 @@ def cut(monkeypatch):
     """Has networks cut behind so many nodes, into as many parts as there are images, whether that pays or not."""
     asked, fronts, leaving, front = [], [], batches._leaving, batches.front
 
-    def only_there(graph, count):
-        return leaving(graph, count) if asked[-1] in (None, count) else None
+    def only_there(graph, count, readers):
+        return leaving(graph, count, readers) if asked[-1] in (None, count) else None
 
     def noted(*given):
         fronts.append(front(*given))

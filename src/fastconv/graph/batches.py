@@ -51,25 +51,28 @@ def front(graph: Graph, types: dict[Value, Type], places: Container[Value]) -> F
         return activations * (_THIRD if activations <= third else _MEMORY)
 
     plain = sum(moved(activations) for activations, _ in whole)
-    best, found = max(_GAIN, _SHARE * plain), None
-    if plain < best:
+    least = max(_GAIN, _SHARE * plain)
+    if plain < least:
         return None  # there is not as much to save
-    for parts in range(2, n + 1):
-        if n % parts:
-            continue
-        few = _types_of(graph, types, n // parts)
+    counts = [parts for parts in range(2, n + 1) if n % parts == 0]
+    reach = len(_types_of(graph, types, n // counts[0])[1])  # nodes that treat each image by itself
+    cuts: list[tuple[float, int, int]] = []
+    for parts in counts:
         gain = 0.0
-        for count, node in enumerate(graph.nodes, 1):
-            if any(value not in few for value in node.outputs):
-                break
-            activations, constant = whole[count - 1]
+        for count, (activations, constant) in enumerate(whole[:reach], 1):
             gain += moved(activations) - parts * moved(activations / parts) - (parts - 1) * (constant * again + _STEP)
-            if gain > best:
-                leaving = _leaving(graph, count)
-                if leaving is not None and not any(value in places for value in leaving):
-                    inside = (*graph.inputs, *(v for node in graph.nodes[:count] for v in node.outputs))
-                    best, found = gain, Front(count, parts, {v: few[v] for v in inside}, leaving)
-    return found
+            if gain > least:
+                cuts.append((-gain, count, parts))
+    readers = _last_readers(graph)
+    for _, count, parts in sorted(cuts):
+        leaving = _leaving(graph, count, readers)
+        if leaving is None or any(value in places for value in leaving):
+            continue
+        few, served = _types_of(graph, types, n // parts)
+        if count <= len(served):
+            inside = (*graph.inputs, *(v for node in graph.nodes[:count] for v in node.outputs))
+            return Front(count, parts, {v: few[v] for v in inside}, leaving)
+    return None
 
 
 def _bytes(node: Node, types: dict[Value, Type]) -> tuple[float, float]:
@@ -79,9 +82,10 @@ def _bytes(node: Node, types: dict[Value, Type]) -> tuple[float, float]:
     return sum(types[v].nbytes for v in (*given, *node.outputs)) - constant, constant
 
 
-def _types_of(graph: Graph, types: dict[Value, Type], n: int) -> dict[Value, Type]:
-    """What the values are for n images, up to the first node that does not treat each image by itself."""
+def _types_of(graph: Graph, types: dict[Value, Type], n: int) -> tuple[dict[Value, Type], list[Node]]:
+    """What the values are for n images, and the nodes up to the first that does not treat each image by itself."""
     few = {value: _with(types[value], n) for value in graph.inputs}
+    served = []
     for node in graph.nodes:
         operator = OPERATORS[node.op]
         given = [None if v is None else few.get(v, types[v] if v.constant is not None else None) for v in node.inputs]
@@ -97,17 +101,23 @@ def _types_of(graph: Graph, types: dict[Value, Type], n: int) -> dict[Value, Typ
         if len(ranks) > 1:
             break  # a first axis that is not that of the result's images
         few.update(zip(node.outputs, found, strict=True))
-    return few
+        served.append(node)
+    return few, served
 
 
 def _with(t: Type, n: int) -> Type:
     return Type((n, *t.shape[1:]), t.dtype)
 
 
-def _leaving(graph: Graph, count: int) -> tuple[Value, ...] | None:
+def _last_readers(graph: Graph) -> dict[Value, int]:
+    """The number of the last node that takes a value; one more than there are for what the caller takes."""
+    readers = {value: number for number, node in enumerate(graph.nodes, 1) for value in node.given()}
+    return readers | dict.fromkeys(graph.outputs, len(graph.nodes) + 1)
+
+
+def _leaving(graph: Graph, count: int, readers: dict[Value, int]) -> tuple[Value, ...] | None:
     """The values that cross a cut behind so many nodes; None where there can be none."""
-    made = [value for node in graph.nodes[:count] for value in node.outputs]
-    read = {value for node in graph.nodes[count:] for value in node.given()}
-    if any(value in read or value in graph.outputs for value in graph.inputs):
+    if any(readers.get(value, 0) > count for value in graph.inputs):
         return None
-    return tuple(value for value in made if value in read or value in graph.outputs)
+    made = (value for node in graph.nodes[:count] for value in node.outputs)
+    return tuple(value for value in made if readers.get(value, 0) > count)
