@@ -221,6 +221,10 @@ typedef struct fc_fold_axis {
 
 // Reductions (fold/reduce.c): one number of all elements along the folded axes, in dst, whose strides along those are not
 // used.  An extreme that meets NaN is NaN; of no elements a sum is 0 and a product 1, and extremes are refused.
+//
+// FC_REDUCE_THROUGH is the gradient below a clamp whose result is other[0], laid out by `wei`: dst, of the size of src,
+// takes src where that result is NaN or above `low` and, if it is finite, below `high`, and else 0; and `second` elements
+// behind dst lie side by side the sums of what it took, of each channel, the one axis that is not folded.
 typedef enum fc_reduce_kind {
     FC_REDUCE_SUM = 0,
     FC_REDUCE_MEAN,
@@ -232,12 +236,14 @@ typedef enum fc_reduce_kind {
     FC_REDUCE_L2,      // sqrt of the sum of x^2
     FC_REDUCE_LOG_SUM_EXP,
     FC_REDUCE_MOMENTS, // the mean, and `second` elements behind it the mean of (x - mean)^2
+    FC_REDUCE_THROUGH,
     FC_REDUCES
 } fc_reduce_kind;
 
 typedef struct fc_reduce {
     int32_t rank, dtype, kind;
     int64_t second;
+    double low, high;
     fc_fold_axis axis[FC_RANK];
 } fc_reduce;
 
@@ -293,9 +299,13 @@ typedef struct fc_batch_norm {
 
 // Local response normalisation (lrn/lrn.c) along the one axis that is folded, the channels:
 // dst[c] = src[c] / (k + share * sum of src[j]^2)^beta, over c - before <= j <= c + after where there are such channels.
-// dst must not overlap src.
+// dst must not overlap src.  With s[c] the sum of shares and k, the gradient, of g, other[0], which is laid out by `wei`, is
+//
+//   dst[c] = g[c] / s[c]^beta - 2 * share * beta * src[c] * sum of g[j] * src[j] / s[j]^(beta + 1)
+//
+// over c - after <= j <= c + before; there dst may be other[0] if it is laid out alike.
 typedef struct fc_lrn {
-    int32_t rank, dtype;
+    int32_t rank, dtype, gradient;
     int64_t before, after;
     double share, beta, k;
     fc_fold_axis axis[FC_RANK];

@@ -154,6 +154,84 @@ def test_bits_do_not_depend_on_threads(rng, shape, dtype):
                 np.testing.assert_array_equal(a, b)
 
 
+# --- the gradient below a clamp -------------------------------------------------------------------
+
+BOUNDS = [(0.0, np.inf), (0.0, 0.6), (-0.5, 0.25)]
+
+
+def through(g, y, axis, bounds, dst=None):
+    dst = poison(g.size + g.shape[axis], g.dtype) if dst is None else dst
+    _core.through(g, y, dst, axis, *bounds, _config.ISA, _config.get_num_threads())
+    return dst[: g.size].reshape(g.shape), dst[g.size :]
+
+
+def check_through(g, y, axis, bounds):
+    passed, sums = through(g, y, axis, bounds)
+    low, high = bounds
+    right = np.where(((y > low) & ((y < high) | (high == np.inf))) | np.isnan(y), g, g.dtype.type(0))
+    np.testing.assert_array_equal(passed, right)
+    others = tuple(i for i in range(g.ndim) if i != axis)
+    terms = np.abs(g).astype(np.float64).sum(others)
+    assert max_error(sums, right.sum(others, np.float64), terms) < tolerance(g.dtype, g.size // g.shape[axis])
+
+
+@dtypes
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_goes_through_a_clamp_and_its_sums(rng, shape, bounds, dtype):
+    g, y = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    y[rng.random(shape) < 0.1] = bounds[0]
+    y.flat[:: max(1, y.size // 3)] = np.nan
+    y.flat[1 :: max(1, y.size // 3)] = bounds[1]
+    for axis in range(len(shape)):
+        check_through(g, y, axis, bounds)
+
+
+@dtypes
+def test_what_goes_through_a_clamp_of_strided_arrays(rng, dtype):
+    for shape in [(3, 37), (2, 3, 4, 21)]:
+        g, y = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+        for ours, other in itertools.product(ways(g), ways(y)):
+            for axis in range(len(shape)):
+                check_through(ours, other, axis, (0.0, np.inf))
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(8, 5, 4096), (8, 4096, 5), (70000, 3), (3, 70000), (1, 1, 50000)])
+def test_sums_through_a_clamp_are_those_of_what_went_through(rng, shape, dtype):
+    """To the bit, for any number of threads, and where the gradient lay."""
+    g, y = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    for axis in range(len(shape)):
+        for threads in (1, 2, 5):
+            with fc.threads(threads):
+                passed, sums = through(g, y, axis, (0.0, np.inf))
+                over = ((1 << len(shape)) - 1) ^ 1 << axis
+                np.testing.assert_array_equal(sums, reduce(passed, over, SUM).ravel())
+                room = np.concatenate([g.ravel(), np.zeros(shape[axis], dtype)])
+                again = through(room[: g.size].reshape(shape), y, axis, (0.0, np.inf), room)
+                np.testing.assert_array_equal(again[0], passed)
+                np.testing.assert_array_equal(again[1], sums)
+
+
+def test_nothing_goes_through_a_clamp():
+    passed, sums = through(np.zeros((3, 0, 4)), np.zeros((3, 0, 4)), 2, (0.0, 6.0))
+    assert passed.shape == (3, 0, 4)
+    np.testing.assert_array_equal(sums, np.zeros(4))
+
+
+@pytest.mark.parametrize("change", ["result", "dtype", "room", "axis", "bounds"])
+def test_a_clamp_that_does_not_fit_is_refused(change):
+    g = np.ones((3, 4), np.float32)
+    arguments = {
+        "result": g[:, :3] if change == "result" else g.astype(np.float64) if change == "dtype" else g,
+        "dst": np.ones(15 if change == "room" else 16, np.float32),
+        "axis": 2 if change == "axis" else 1,
+        "bounds": (1.0, 0.0) if change == "bounds" else (0.0, 1.0),
+    }
+    with pytest.raises(ValueError, match=r"fit|room|ordered"):
+        through(g, *(arguments[name] for name in ("result", "axis", "bounds", "dst")))
+
+
 # --- norms ----------------------------------------------------------------------------------------
 
 
@@ -272,8 +350,11 @@ def test_arrays_that_do_not_fit_are_refused():
     for scale, shift in ((one, None), (one, np.ones((1, 4), np.float32)), (np.ones((3, 3), np.float32),) * 2):
         with pytest.raises(ValueError, match="do not fit"):
             _core.norm(x, np.empty_like(x), scale, shift, 2, STANDARD, 1e-5, isa, 1)
-    with pytest.raises(ValueError, match="kind 10 is unknown"):
-        reduce(x, 2, 10)
+    for reduction in (lambda: reduce(x, 2, 10), lambda: _core.reduce_plan(((4, 1, 0, 0, True),), 10, 0, 0, isa)):
+        with pytest.raises(ValueError, match="needs through"):
+            reduction()
+    with pytest.raises(ValueError, match="kind 11 is unknown"):
+        reduce(x, 2, 11)
     with pytest.raises(ValueError, match="at most 8"):
         _core.reduce_plan(((1, 1, 1, 0, True),) * 9, SUM, 0, 0, isa)
     with pytest.raises(ValueError, match="exceeds"):

@@ -60,6 +60,8 @@ KINDS = {
                 check(getattr(fc, f"conv_transpose{rank}d"), last(up), some(4, 4, *[2] * rank), stride=2, layout=layout)
                 check(getattr(G, f"conv{rank}d_input"), a.shape, w, a, padding=1, layout=layout)
                 check(getattr(G, f"conv{rank}d_weight"), a, w.shape, a, padding=1, layout=layout)
+                check(getattr(G, f"conv{rank}d"), a, w, a, padding=1, layout=layout, mask=a)
+                check(getattr(G, f"conv_transpose{rank}d"), a, w, a, padding=1, layout=layout)
                 check(getattr(G, f"conv_transpose{rank}d_input"), a.shape, w, a, padding=1, layout=layout)
                 check(getattr(G, f"conv_transpose{rank}d_weight"), a, w.shape, a, padding=1, layout=layout)
         for algorithm in fc.algorithms((2, 16, 256, 256), (16, 16, 3, 3), padding=1):

@@ -147,6 +147,7 @@ GRADIENTS: Calls = {
     "conv2d_input": lambda: fc.grad.conv2d_input(X2.shape, W2, G2),
     "conv2d_weight": lambda: fc.grad.conv2d_weight(X2, W2.shape, G2),
     "conv3d_weight": lambda: fc.grad.conv3d_weight(X3, W3.shape, G3),
+    "conv2d_all": lambda: fc.grad.conv2d(X2, W2, G2, mask=G2),
     "conv_transpose2d_input": lambda: fc.grad.conv_transpose2d_input(X2.shape, W2, T2, stride=2),
     "conv_transpose2d_weight": lambda: fc.grad.conv_transpose2d_weight(X2, W2.shape, T2, stride=2),
     "max_pool2d": lambda: fc.grad.max_pool2d(POOLED, WHERE, X2.shape),

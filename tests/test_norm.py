@@ -2,6 +2,7 @@
 """Batch and local response normalisation: against torch, gradients by differences."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -289,6 +290,46 @@ def test_lrn_gradient(rng, arguments):
     d = N.local_response_norm_grad(g, x, *arguments)
     numerical = numerical_gradient(lambda v: N.local_response_norm(v, *arguments), x, g)
     assert max_error(d, numerical) < 1e-7
+
+
+def lrn_gradient(g, x, size, alpha, beta, k):
+    """Of (n, channels, ...), in float64: the formula of the docstring, by a matrix of who is in whose window."""
+    g, x, channels = g.astype(np.float64), x.astype(np.float64), np.arange(x.shape[1])
+    ahead = channels[None, :] - channels[:, None]
+    window = ((-(size // 2) <= ahead) & (ahead <= (size - 1) // 2)).astype(np.float64)
+    s = k + alpha / size * np.einsum("cj,nj...->nc...", window, x * x)
+    sums = np.einsum("cj,nc...->nj...", window, g * x * s ** (-beta - 1))
+    return g * s**-beta - 2 * alpha * beta / size * x * sums
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("arguments", LRN, ids=lambda a: f"size{a[0]}")
+def test_lrn_gradient_around_every_vector(rng, arguments, dtype):
+    for channels, pixels in [(1, 3), (3, 1), (7, 19), (16, 64), (17, 70), (96, 33), (300, 5)]:
+        x, g = rng.standard_normal((2, 2, channels, 1, pixels)).astype(dtype)
+        right = lrn_gradient(g, x, *arguments)
+        bound = tolerance(dtype, 2 * arguments[0] + 12)
+        for (way, array), (_, grad) in itertools.product(same_values(x), same_values(g)):
+            assert max_error(N.local_response_norm_grad(grad, array, *arguments), right) < bound, way
+        last = N.local_response_norm_grad(channels_last(g), channels_last(x), *arguments, layout="NHWC")
+        assert max_error(last, channels_last(right)) < bound
+        first = N.local_response_norm_grad(g, x, *arguments)
+        with fc.threads(3):
+            np.testing.assert_array_equal(N.local_response_norm_grad(g, x, *arguments), first)
+            again = N.local_response_norm_grad(channels_last(g), channels_last(x), *arguments, layout="NHWC")
+            np.testing.assert_array_equal(again, last)
+
+
+def test_lrn_gradient_of_what_is_not_finite(rng):
+    """Reaches as far as its window does."""
+    for layout in ("NCHW", "NHWC"):
+        x, g = rng.standard_normal((2, 1, 20, 1, 9))
+        g[0, 10, 0, 4] = np.nan
+        turned = (lambda a: a) if layout == "NCHW" else channels_last
+        d = N.local_response_norm_grad(turned(g), turned(x), 5, layout=layout)
+        expected = np.zeros(x.shape, bool)
+        expected[0, 8:13, 0, 4] = True
+        np.testing.assert_array_equal(np.isnan(d), turned(expected))
 
 
 def test_lrn_channels_last(rng):

@@ -91,6 +91,7 @@ def table():
             ("weight", {"input": x, "weight_size": w.shape}),
         ):
             calls[f"grad.conv_transpose{n}d_{what}"] = {**sizes, "grad_output": wide, **more}
+        calls[f"grad.conv_transpose{n}d"] = {"input": x, "weight": w, "grad_output": wide, **more}
         power = {"norm_type": 2.0, "kernel_size": 2, "stride": 2}
         calls[f"lp_pool{n}d"] = {"input": x, **power}
         calls[f"grad.lp_pool{n}d"] = {"grad_output": small, "input": x, **power}

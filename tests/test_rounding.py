@@ -98,6 +98,11 @@ for n in (1, 2, 3):
         options = {"groups": 2, "padding": 1, "residual": cast(r)}
         return getattr(fc, f"conv_transpose{n}d")(cast(x), cast(w), cast(b), **options)
 
+    @row(f"grad.conv_transpose{n}d")
+    def _(cast, n=n):
+        x, w, y = hard(*image(n)), hard(4, 3, *[3] * n), small(*image(n, channels=6))
+        return list(getattr(fc.grad, f"conv_transpose{n}d")(cast(x), cast(w), cast(y), groups=2, padding=1))
+
     @row(f"grad.conv_transpose{n}d_input")
     def _(cast, n=n):
         return getattr(fc.grad, f"conv_transpose{n}d_input")(

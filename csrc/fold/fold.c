@@ -155,7 +155,7 @@ static double joined(fc_fold_kind kind, double a, double b) {
 typedef struct folding_call {
     const fc_plan *plan;
     const fc_fold_plan *folds;
-    const char *src, *scale, *shift;
+    const char *src, *other[2];
     char *dst;
 } folding_call;
 
@@ -163,8 +163,7 @@ static folding_call call_of(const fc_stage *stage, fc_call *call) {
     return (folding_call){stage->plan,
                           stage->plan->state,
                           fc_operand(call, stage->at.src),
-                          fc_operand(call, stage->at.other[0]),
-                          fc_operand(call, stage->at.other[1]),
+                          {fc_operand(call, stage->at.other[0]), fc_operand(call, stage->at.other[1])},
                           fc_operand(call, stage->at.dst)};
 }
 
@@ -181,6 +180,12 @@ static void fold_piece(const folding_call *c, int step, const fc_piece *p, const
         .column = f->lane.src,
         .src = c->src + p->src * k->element,
         .centre = centre,
+        .mask = c->folds->step[step].kind == FC_FOLD_THROUGH ? c->other[0] + p->wei * k->element : NULL,
+        .mask_group = f->side.wei,
+        .mask_row = f->row.wei,
+        .mask_column = f->lane.wei,
+        .low = c->folds->low,
+        .high = c->folds->high,
         .dst = c->folds->step[step].keeps ? c->dst + p->dst * k->element : NULL,
         .dst_group = f->side.dst,
         .dst_row = f->row.dst,
@@ -211,8 +216,8 @@ static void spread_piece(const folding_call *c, const fc_piece *p, const void *c
         .centre = centre,
         .factor = factor,
         .each = f->over_lanes,
-        .scale = folds->scales && c->scale ? c->scale + p->wei * k->element : NULL,
-        .shift = folds->scales && c->shift ? c->shift + p->wei * k->element : NULL,
+        .scale = folds->scales && c->other[0] ? c->other[0] + p->wei * k->element : NULL,
+        .shift = folds->scales && c->other[1] ? c->other[1] + p->wei * k->element : NULL,
         .wei_group = f->side.wei,
         .wei_row = f->row.wei,
         .wei_column = f->lane.wei,
@@ -269,9 +274,12 @@ static void conclude(const folding_call *c, int step, const fc_statistics *s, in
     set_statistics(c, s, width);
 }
 
-static void write_out(const folding_call *c, const fc_piece *p, const fc_statistics *s, int64_t width) {
+static void write_out(const folding_call *c, int64_t block, const fc_piece *p, const fc_statistics *s, int64_t width) {
+    const fc_folding *f = &c->folds->folding;
     const fc_kernels *k = c->plan->kernels;
-    for (int64_t i = 0, at = p->dst; i < width; i++, at += c->folds->folding.side.dst) {
+    const int64_t first = c->folds->apart ? c->folds->second + block * f->width : p->dst;
+    const int64_t step = c->folds->apart ? 1 : f->side.dst;
+    for (int64_t i = 0, at = first; i < width; i++, at += step) {
         if (c->folds->results > 0) set_value(k, c->dst, at, s->centre[i]);
         if (c->folds->results > 1) set_value(k, c->dst, at + c->folds->second, s->factor[i]);
     }
@@ -298,7 +306,7 @@ static void fold_task(const fc_stage *stage, fc_call *call, int64_t task, int th
             }
             conclude(&c, step, &s, width);
         }
-        write_out(&c, &head, &s, width);
+        write_out(&c, block, &head, &s, width);
         for (int64_t chunk = 0; chunk < (c.folds->spreads ? f->chunks : 0); chunk++) {
             const fc_piece p = chunk ? fc_fold_piece(f, block, chunk) : head;
             spread_piece(&c, &p, s.kernel_centre, s.kernel_factor);
@@ -348,7 +356,7 @@ static void join_task(const fc_stage *stage, fc_call *call, int64_t block, int t
     for (int64_t chunk = 0; chunk < f->chunks; chunk++)
         join(&c, step, &s, shared_partial(stage, call, f, block, chunk), width);
     conclude(&c, step, &s, width);
-    if (step == c.folds->steps - 1) write_out(&c, &head, &s, width);
+    if (step == c.folds->steps - 1) write_out(&c, block, &head, &s, width);
 }
 
 static void spread_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {

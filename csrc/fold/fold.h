@@ -53,7 +53,9 @@ typedef struct fc_fold_plan {
     fc_fold_step step[2];
     int steps;
     int results; // written to dst: 0, the centres, or the factors too, these `second` elements behind
+    int apart;   // the centres lie side by side, `second` elements behind what a step keeps
     int64_t second;
+    double low, high;              // of FC_FOLD_THROUGH, whose mask is other[0], laid out by `wei`
     int spreads, scales, subtract; // of fc_spread_work, from what was kept if the last step keeps
     // After a step: centre and factor of `width` results, from their totals and what was there before.
     void (*conclude)(const fc_plan *plan, int step, const double *total, int64_t width, double *centre, double *factor);

@@ -6,14 +6,15 @@
 
 #include <stdint.h>
 
-// What becomes of many numbers: a sum of x, x - centre, (x - centre)^2, |x| or exp(x - centre), a product, or an extreme
-// that NaN wins.
+// What becomes of many numbers: a sum of x, x - centre, (x - centre)^2, |x| or exp(x - centre), or of x where the number
+// at its place in `mask` is NaN or between `low` and `high`, if that is finite; a product, or an extreme that NaN wins.
 typedef enum fc_fold_kind {
     FC_FOLD_SUM = 0,
     FC_FOLD_CENTRED,
     FC_FOLD_SQUARES,
     FC_FOLD_ABS,
     FC_FOLD_EXP,
+    FC_FOLD_THROUGH,
     FC_FOLD_PRODUCT,
     FC_FOLD_MAX,
     FC_FOLD_MIN,
@@ -26,10 +27,13 @@ typedef struct fc_fold {
     fc_fold_kind kind;
     int64_t groups, rows, columns, group, row, column; // how many, and elements from one to the next
     const void *src;
-    const void *centre;                     // of kinds that have one: of each result; NULL for zero
-    void *dst;                              // of FC_FOLD_EXP: takes exp(x - centre), unless it is NULL; may be src
-    int64_t dst_group, dst_row, dst_column; // as group, row and column
-    void *total;                            // of each result
+    const void *centre; // of kinds that have one: of each result; NULL for zero
+    const void *mask;   // of FC_FOLD_THROUGH
+    // Takes the terms of FC_FOLD_EXP, unless it is NULL, and of FC_FOLD_THROUGH, 0 where none is summed; may be src.
+    void *dst;
+    int64_t mask_group, mask_row, mask_column, dst_group, dst_row, dst_column; // as group, row and column
+    double low, high;
+    void *total; // of each result
 } fc_fold;
 
 // dst = (src - centre) * factor * scale + shift, or dst = src - centre - factor.
@@ -47,11 +51,14 @@ typedef struct fc_spread_work {
 // Local response normalisation of `pixels` pixels: dst[c] = src[c] / (k + share * sum of src[j]^2)^beta, the sum over
 // c - before <= j <= c + after where there are such channels.  lrn_planes takes vectors of pixels; lrn_channels vectors of
 // channels, and room for the squares of those, and of before + after + a vector more.
+//
+// lrn_grad_planes and lrn_grad_channels: the gradient of that, of which g is that of the result.  The former needs room
+// for four vectors of each channel, the latter twice as much as lrn_channels.
 typedef struct fc_lrn_work {
-    int64_t channels, pixels, src_channel, src_pixel, dst_channel, dst_pixel, before, after;
+    int64_t channels, pixels, src_channel, src_pixel, g_channel, g_pixel, dst_channel, dst_pixel, before, after;
     double share, beta, k;
-    const void *src;
-    void *dst, *room;
+    const void *src, *g;
+    void *dst, *room; // dst may be g, if it is laid out alike
 } fc_lrn_work;
 
 // resize_line: a line of `columns` numbers, the sum over t of weight[t][i] * src[index[t][i] * src_step], where a weight of

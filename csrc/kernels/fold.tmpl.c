@@ -42,6 +42,9 @@ FC_INLINE vec FC_NAME(fold_in)(const fc_fold_kind kind, vec sum, vec x, vec cent
     case FC_FOLD_EXP:
         *kept = FC_NAME(exp)(v_sub(x, centre));
         return v_add(sum, *kept);
+    case FC_FOLD_THROUGH:
+        *kept = x;
+        return v_add(sum, x);
     case FC_FOLD_PRODUCT:
         return v_mul(sum, x);
     case FC_FOLD_MAX:
@@ -79,10 +82,21 @@ FC_INLINE vec FC_NAME(fold_part)(const T *p, int64_t n, int64_t step, vec neutra
     return v_select(v_lanes(0, n), v_load_apart(p, n, step), neutral);
 }
 
+// x where its mask lets it through.
+FC_INLINE vec FC_NAME(fold_through)(const fc_fold *work, vec x, vec mask) {
+    const vec zero = v_set1(0);
+    if (work->high < INFINITY) x = v_select(v_above(v_sub(zero, mask), v_set1((T)-work->high)), x, zero);
+    return v_select(v_above(mask, v_set1((T)work->low)), x, zero);
+}
+
+FC_INLINE int FC_NAME(fold_keeps)(const fc_fold *work, const fc_fold_kind kind) {
+    return kind == FC_FOLD_THROUGH || (kind == FC_FOLD_EXP && work->dst);
+}
+
 // One group, as far as a vector of which the lanes are still to be joined.
 FC_INLINE vec FC_NAME(fold_group)(const fc_fold *work, int64_t g, const fc_fold_kind kind) {
-    const int keeps = kind == FC_FOLD_EXP && work->dst;
-    const int64_t step = work->column, out = work->dst_column;
+    const int keeps = FC_NAME(fold_keeps)(work, kind), masked = kind == FC_FOLD_THROUGH;
+    const int64_t step = work->column, out = work->dst_column, side = work->mask_column;
     const vec centre = v_set1(work->centre ? ((const T *)work->centre)[g] : 0);
     const vec neutral = FC_NAME(fold_neutral)(kind, centre);
     vec sum[4], kept = v_set1(0);
@@ -90,20 +104,24 @@ FC_INLINE vec FC_NAME(fold_group)(const fc_fold *work, int64_t g, const fc_fold_
     for (int v = 0; v < 4; v++) sum[v] = FC_NAME(fold_begin)(kind);
     for (int64_t r = 0; r < work->rows; r++) {
         const T *src = (const T *)work->src + g * work->group + r * work->row;
+        const T *mask = masked ? (const T *)work->mask + g * work->mask_group + r * work->mask_row : NULL;
         T *dst = keeps ? (T *)work->dst + g * work->dst_group + r * work->dst_row : NULL;
         int64_t i = 0;
-        if (step == 1 && (!keeps || out == 1)) {
+        if (step == 1 && (!keeps || out == 1) && (!masked || side == 1)) {
             for (; i + 4 * FC_VL <= work->columns; i += 4 * FC_VL) {
 #pragma GCC unroll 4
                 for (int v = 0; v < 4; v++) {
-                    sum[v] = FC_NAME(fold_in)(kind, sum[v], v_load(src + i + v * FC_VL), centre, &kept);
+                    vec x = v_load(src + i + v * FC_VL);
+                    if (masked) x = FC_NAME(fold_through)(work, x, v_load(mask + i + v * FC_VL));
+                    sum[v] = FC_NAME(fold_in)(kind, sum[v], x, centre, &kept);
                     if (keeps) v_store(dst + i + v * FC_VL, kept);
                 }
             }
         }
         for (int v = 0; i < work->columns; i += FC_VL, v++) {
             const int64_t n = work->columns - i < FC_VL ? work->columns - i : FC_VL;
-            const vec x = FC_NAME(fold_part)(src + i * step, n, step, neutral);
+            vec x = FC_NAME(fold_part)(src + i * step, n, step, neutral);
+            if (masked) x = FC_NAME(fold_through)(work, x, FC_NAME(load_row)(mask + i * side, n, side));
             if (v & 1) sum[1] = FC_NAME(fold_in)(kind, sum[1], x, centre, &kept);
             else sum[0] = FC_NAME(fold_in)(kind, sum[0], x, centre, &kept);
             if (keeps) FC_NAME(store_row)(dst + i * out, kept, n, out);
@@ -134,10 +152,11 @@ FC_INLINE void FC_NAME(fold_all_of)(const fc_fold *work, const fc_fold_kind kind
 // `count` vectors of columns from column i on; only one of them may be a part.
 FC_INLINE void FC_NAME(fold_columns_block)(const fc_fold *work, int64_t i, const int count, int64_t n,
                                            const fc_fold_kind kind) {
-    const int keeps = kind == FC_FOLD_EXP && work->dst,
+    const int keeps = FC_NAME(fold_keeps)(work, kind), masked = kind == FC_FOLD_THROUGH,
               centred = kind == FC_FOLD_EXP || kind == FC_FOLD_SQUARES || kind == FC_FOLD_CENTRED;
-    const int64_t step = work->column, out = work->dst_column;
+    const int64_t step = work->column, out = work->dst_column, side = work->mask_column;
     const T *src = (const T *)work->src + i * step;
+    const T *mask = masked ? (const T *)work->mask + i * side : NULL;
     T *dst = keeps ? (T *)work->dst + i * out : NULL;
     vec sum[4], centre[4], kept = v_set1(0);
 #pragma GCC unroll 4
@@ -149,12 +168,17 @@ FC_INLINE void FC_NAME(fold_columns_block)(const fc_fold *work, int64_t i, const
     for (int64_t r = 0; r < work->rows; r++, src += work->row) {
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) {
-            const vec x = count > 1 ? v_load(src + v * FC_VL) : FC_NAME(load_row)(src, n, step);
+            vec x = count > 1 ? v_load(src + v * FC_VL) : FC_NAME(load_row)(src, n, step);
+            if (masked) {
+                const vec at = count > 1 ? v_load(mask + v * FC_VL) : FC_NAME(load_row)(mask, n, side);
+                x = FC_NAME(fold_through)(work, x, at);
+            }
             sum[v] = FC_NAME(fold_in)(kind, sum[v], x, centre[v], &kept);
             if (keeps && count > 1) v_store(dst + v * FC_VL, kept);
             else if (keeps) FC_NAME(store_row)(dst, kept, n, out);
         }
         if (keeps) dst += work->dst_row;
+        if (masked) mask += work->mask_row;
     }
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) {
@@ -167,7 +191,8 @@ FC_INLINE void FC_NAME(fold_columns_block)(const fc_fold *work, int64_t i, const
 FC_INLINE void FC_NAME(fold_columns_of)(const fc_fold *work, const fc_fold_kind kind) {
     const int64_t columns = work->columns;
     int64_t i = 0;
-    if (work->column == 1 && (kind != FC_FOLD_EXP || !work->dst || work->dst_column == 1))
+    if (work->column == 1 && (!FC_NAME(fold_keeps)(work, kind) || work->dst_column == 1) &&
+        (kind != FC_FOLD_THROUGH || work->mask_column == 1))
         for (; i + 4 * FC_VL <= columns; i += 4 * FC_VL) FC_NAME(fold_columns_block)(work, i, 4, FC_VL, kind);
     for (; i < columns; i += FC_VL)
         FC_NAME(fold_columns_block)(work, i, 1, columns - i < FC_VL ? columns - i : FC_VL, kind);
@@ -187,6 +212,9 @@ FC_INLINE void FC_NAME(fold_columns_of)(const fc_fold *work, const fc_fold_kind 
             break;                                                                                                     \
         case FC_FOLD_EXP:                                                                                              \
             FC_NAME(name##_of)(work, FC_FOLD_EXP);                                                                     \
+            break;                                                                                                     \
+        case FC_FOLD_THROUGH:                                                                                          \
+            FC_NAME(name##_of)(work, FC_FOLD_THROUGH);                                                                 \
             break;                                                                                                     \
         case FC_FOLD_PRODUCT:                                                                                          \
             FC_NAME(name##_of)(work, FC_FOLD_PRODUCT);                                                                 \

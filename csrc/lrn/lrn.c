@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// lrn.c - local response normalisation: by vectors of channels where those adjoin, else by vectors of pixels.
+// lrn.c - local response normalisation and its gradient: by vectors of channels where those adjoin, else by vectors of
+// pixels.
 #include "fold/fold.h"
 
 enum { FC_LRN_TASK = 16384 }; // elements
@@ -33,7 +34,7 @@ static lrn lrn_of(const fc_lrn *l) {
         if (l->axis[i].folded) s.channel = l->axis[i];
         else rest[n++] = l->axis[i];
     }
-    for (int i = 0; i < n; i++) rest[i].wei = 0;
+    for (int i = 0; i < n && !l->gradient; i++) rest[i].wei = 0; // which is not read
     n = fc_fold_joined(rest, memcpy((fc_fold_axis[FC_RANK]){0}, rest, sizeof rest), n);
     if (n > 0) s.pixel = rest[--n];
     for (int i = 0; i < n; i++) s.lines *= rest[i].count;
@@ -51,8 +52,9 @@ static double cost(const fc_request *r) {
     const fc_lrn *l = r->op->problem;
     const lrn s = lrn_of(l);
     const double vectors = (double)s.lines * (double)s.pixel.count * (double)s.channel.count / (double)r->kernels->vl;
+    const double passes = l->gradient ? 2 : 1;
     const double power = l->beta == 0.75 || l->beta == 1 || l->beta == 0.5 ? 10e-9 : 20e-9 * (double)r->kernels->vl;
-    return 2e-7 + vectors * (power + 0.3e-9 * (double)(s.before + s.after + 1));
+    return 2e-7 + passes * vectors * (power + 0.3e-9 * (double)(s.before + s.after + 1));
 }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
@@ -68,17 +70,20 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const fc_lrn *l = &stage->plan->lrn;
     const fc_kernels *k = stage->plan->kernels;
     const int64_t first = fc_digit(&index, s->parts) * s->pixels;
-    int64_t src = first * s->pixel.src, dst = first * s->pixel.dst;
+    int64_t src = first * s->pixel.src, dst = first * s->pixel.dst, g = first * s->pixel.wei;
     for (int i = s->others - 1; i >= 0; i--) {
         const int64_t at = fc_digit(&index, s->other[i].count);
         src += at * s->other[i].src;
         dst += at * s->other[i].dst;
+        g += at * s->other[i].wei;
     }
     const fc_lrn_work work = {
         .channels = s->channel.count,
         .pixels = fc_min(s->pixels, s->pixel.count - first),
         .src_channel = s->channel.src,
         .src_pixel = s->pixel.src,
+        .g_channel = s->channel.wei,
+        .g_pixel = s->pixel.wei,
         .dst_channel = s->channel.dst,
         .dst_pixel = s->pixel.dst,
         .before = s->before,
@@ -87,19 +92,28 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
         .beta = l->beta,
         .k = l->k,
         .src = (const char *)fc_operand(call, stage->at.src) + src * k->element,
+        .g = l->gradient ? (const char *)fc_operand(call, stage->at.other[0]) + g * k->element : NULL,
         .dst = (char *)fc_operand(call, stage->at.dst) + dst * k->element,
         .room = fc_own_scratch(call, thread),
     };
-    (s->over_channels ? k->lrn_channels : k->lrn_planes)(&work);
+    if (l->gradient) (s->over_channels ? k->lrn_grad_channels : k->lrn_grad_planes)(&work);
+    else (s->over_channels ? k->lrn_channels : k->lrn_planes)(&work);
+}
+
+// Elements of a thread, as the kernels have it.
+static int64_t room_of(const lrn *s, int gradient, int64_t vl) {
+    const int64_t line = s->channel.count + s->before + s->after + vl;
+    if (s->over_channels) return gradient ? 2 * line : line;
+    return gradient ? 4 * s->channel.count * vl : 0;
 }
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     (void)threads;
     const lrn *s = plan->state;
-    const int64_t room = s->channel.count + s->before + s->after + plan->kernels->vl;
+    const int64_t room = room_of(s, plan->lrn.gradient, plan->kernels->vl);
     list->schedule->exact = 1;
     if (s->channel.count == 0) return;
-    if (s->over_channels) fc_list_scratch(list, 0, (size_t)(room * plan->kernels->element));
+    if (room) fc_list_scratch(list, 0, (size_t)(room * plan->kernels->element));
     fc_list_stage(list, plan, task, s->lines * s->parts, NULL);
 }
 

@@ -100,9 +100,11 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_reduce:
         int32_t rank, dtype, kind
         int64_t second
+        double low, high
         fc_fold_axis axis[8]
     enum:
         FC_REDUCE_MOMENTS
+        FC_REDUCE_THROUGH
     ctypedef struct fc_norm:
         int32_t rank, dtype, kind
         double eps
@@ -119,7 +121,7 @@ cdef extern from "fastconv.h" nogil:
         double low, high
         fc_fold_axis axis[8]
     ctypedef struct fc_lrn:
-        int32_t rank, dtype
+        int32_t rank, dtype, gradient
         int64_t before, after
         double share, beta, k
         fc_fold_axis axis[8]

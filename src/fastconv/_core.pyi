@@ -203,8 +203,12 @@ def norm(
     isa: int,
     threads: int,
 ) -> None: ...
+def through(
+    src: np.ndarray, result: np.ndarray, dst: np.ndarray, axis: int, low: float, high: float, isa: int, threads: int
+) -> None: ...
 def lrn(
     src: np.ndarray,
+    grad: np.ndarray | None,
     dst: np.ndarray,
     axis: int,
     before: int,

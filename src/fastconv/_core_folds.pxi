@@ -14,10 +14,17 @@ cdef int fill_axes(fc_fold_axis *axis, tuple axes) except -1:
     return 0
 
 
+cdef int check_kind(int kind) except -1:
+    if kind == FC_REDUCE_THROUGH:
+        raise ValueError(f"kind {kind} reads another array; it needs through()")
+    return 0
+
+
 def reduce_plan(tuple axes, int kind, int64_t second, int dtype, int isa):
     """A plan of the axes as `fill_axes` has them; ``kind`` is an fc_reduce_kind."""
     cdef fc_reduce r
-    r.rank, r.dtype, r.kind, r.second = len(axes), dtype, kind, second
+    check_kind(kind)
+    r.rank, r.dtype, r.kind, r.second, r.low, r.high = len(axes), dtype, kind, second, 0, 0
     fill_axes(r.axis, axes)
     cdef Planned planned = Planned.__new__(Planned)
     planned.hold(plan_of(FC_REDUCE, &r, isa))
@@ -37,7 +44,8 @@ def norm_plan(tuple axes, int kind, double eps, int dtype, int isa):
 def lrn_plan(tuple axes, int64_t before, int64_t after, double share, double beta, double k, int dtype, int isa):
     """The same; the channels are the axis that is folded."""
     cdef fc_lrn l
-    l.rank, l.dtype, l.before, l.after, l.share, l.beta, l.k = len(axes), dtype, before, after, share, beta, k
+    l.rank, l.dtype, l.gradient = len(axes), dtype, False
+    l.before, l.after, l.share, l.beta, l.k = before, after, share, beta, k
     fill_axes(l.axis, axes)
     cdef Planned planned = Planned.__new__(Planned)
     planned.hold(plan_of(FC_LRN, &l, isa))
@@ -68,13 +76,14 @@ def reduce(src, dst, int folded, int kind, int isa, int threads):
     cdef fc_plan *plan = NULL
     cdef Py_buffer x, y
     x.buf = y.buf = NULL
+    check_kind(kind)
     try:
         look(src, &x, PyBUF_STRIDED_RO)
         look(dst, &y, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
         take_axes(r.axis, &x, &y, folded, False)
         if y.ndim != x.ndim + (kind == FC_REDUCE_MOMENTS) or kind == FC_REDUCE_MOMENTS and y.shape[0] != 2:
             raise ValueError("output does not have room for the results")
-        r.rank, r.dtype, r.kind = x.ndim, 0 if x.itemsize == 4 else 1, kind
+        r.rank, r.dtype, r.kind, r.low, r.high = x.ndim, 0 if x.itemsize == 4 else 1, kind, 0, 0
         r.second = y.strides[0] // y.itemsize if kind == FC_REDUCE_MOMENTS else 0
         operands = operands_of(x.buf, y.buf)
         plan = plan_of(FC_REDUCE, &r, isa)
@@ -82,6 +91,58 @@ def reduce(src, dst, int folded, int kind, int isa, int threads):
     finally:
         fc_plan_destroy(plan)
         release(&x)
+        release(&y)
+
+
+cdef int take_other(fc_fold_axis *axis, const Py_buffer *src, const Py_buffer *other) except -1:
+    """Another array of the shape of src, laid out by the steps of weights."""
+    cdef int i
+    cdef bint fit = other.ndim == src.ndim and other.itemsize == src.itemsize
+    for i in range(src.ndim if fit else 0):
+        axis[i].wei = other.strides[i] // other.itemsize
+        fit = fit and other.shape[i] == src.shape[i] and other.strides[i] % other.itemsize == 0
+    if not fit:
+        raise ValueError("the inputs do not fit each other")
+    return 0
+
+
+def through(src, result, dst, int axis, double low, double high, int isa, int threads):
+    """The gradient below a clamp of this `result`, and its sums over all axes but this one.
+
+    Both go to dst, an array of one axis: first the gradient as an array without gaps of the shape of src, then the sums.
+    """
+    cdef fc_reduce r
+    cdef fc_operands operands
+    cdef fc_plan *plan = NULL
+    cdef Py_buffer x, m, y
+    cdef int64_t step = 1
+    cdef int i
+    x.buf = m.buf = y.buf = NULL
+    try:
+        look(src, &x, PyBUF_STRIDED_RO)
+        look(result, &m, PyBUF_STRIDED_RO)
+        look(dst, &y, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        if not (0 <= axis < x.ndim <= FOLD_RANK and x.itemsize in (4, 8) and y.itemsize == x.itemsize):
+            raise ValueError("input and output do not fit each other")
+        take_other(r.axis, &x, &m)
+        for i in reversed(range(x.ndim)):
+            r.axis[i].count, r.axis[i].folded, r.axis[i].dst = x.shape[i], i != axis, step
+            r.axis[i].src = x.strides[i] // x.itemsize
+            if x.strides[i] % x.itemsize:
+                raise ValueError("input does not lie in whole elements")
+            step *= x.shape[i]
+        if y.ndim != 1 or y.shape[0] != step + x.shape[axis]:
+            raise ValueError("output does not have room for the results")
+        r.rank, r.dtype, r.kind, r.second = x.ndim, 0 if x.itemsize == 4 else 1, FC_REDUCE_THROUGH, step
+        r.low, r.high = low, high
+        operands = operands_of(x.buf, y.buf)
+        operands.other[0] = m.buf
+        plan = plan_of(FC_REDUCE, &r, isa)
+        run_plan(plan, &operands, threads)
+    finally:
+        fc_plan_destroy(plan)
+        release(&x)
+        release(&m)
         release(&y)
 
 
@@ -127,25 +188,31 @@ def norm(src, dst, scale, shift, int folded, int kind, double eps, int isa, int 
         release(&given[1])
 
 
-def lrn(src, dst, int axis, int64_t before, int64_t after, double share, double beta, double k, int isa, int threads):
-    """dst from src, of one shape; the channels are this axis."""
+def lrn(src, grad, dst, int axis, int64_t before, int64_t after, double share, double beta, double k, int isa,
+        int threads):
+    """dst from src, of one shape, or the gradient of that from `grad`, unless it is None; the channels are this axis."""
     cdef fc_lrn l
     cdef fc_operands operands
     cdef fc_plan *plan = NULL
-    cdef Py_buffer x, y
-    x.buf = y.buf = NULL
+    cdef Py_buffer x, g, y
+    x.buf = g.buf = y.buf = NULL
     try:
         look(src, &x, PyBUF_STRIDED_RO)
         look(dst, &y, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
         take_axes(l.axis, &x, &y, 1 << axis, True)
         if y.ndim != x.ndim:
             raise ValueError("input and output do not fit each other")
-        l.rank, l.dtype = x.ndim, 0 if x.itemsize == 4 else 1
+        if grad is not None:
+            look(grad, &g, PyBUF_STRIDED_RO)
+            take_other(l.axis, &x, &g)
+        l.rank, l.dtype, l.gradient = x.ndim, 0 if x.itemsize == 4 else 1, grad is not None
         l.before, l.after, l.share, l.beta, l.k = before, after, share, beta, k
         operands = operands_of(x.buf, y.buf)
+        operands.other[0] = g.buf
         plan = plan_of(FC_LRN, &l, isa)
         run_plan(plan, &operands, threads)
     finally:
         fc_plan_destroy(plan)
         release(&x)
+        release(&g)
         release(&y)

@@ -27,6 +27,9 @@ from fastconv.ops.conv import (
 from fastconv.ops.conv_grad import conv1d_grad as conv1d
 from fastconv.ops.conv_grad import conv2d_grad as conv2d
 from fastconv.ops.conv_grad import conv3d_grad as conv3d
+from fastconv.ops.conv_grad import conv_transpose1d_grad as conv_transpose1d
+from fastconv.ops.conv_grad import conv_transpose2d_grad as conv_transpose2d
+from fastconv.ops.conv_grad import conv_transpose3d_grad as conv_transpose3d
 from fastconv.ops.conv_transpose import (
     conv_transpose1d_input,
     conv_transpose1d_weight,
@@ -82,10 +85,13 @@ __all__ = [
     "conv3d",
     "conv3d_input",
     "conv3d_weight",
+    "conv_transpose1d",
     "conv_transpose1d_input",
     "conv_transpose1d_weight",
+    "conv_transpose2d",
     "conv_transpose2d_input",
     "conv_transpose2d_weight",
+    "conv_transpose3d",
     "conv_transpose3d_input",
     "conv_transpose3d_weight",
     "cross_entropy",

@@ -84,6 +84,32 @@ static int try_reduce(int kind, int dtype, int64_t results, int64_t count, int r
     return 0;
 }
 
+// The result of the clamp stands in `scale`; a channel's numbers adjoin, or else those of the other channels.
+static int try_through(int dtype, int64_t channels, int64_t count, int rows, fc_isa isa) {
+    const int64_t channel = rows ? count : 1, step = rows ? 1 : channels, all = channels * count;
+    const double low = -0.25, high = rows ? 0.5 : INFINITY;
+    const fc_reduce r = {.rank = 2,
+                         .dtype = dtype,
+                         .kind = FC_REDUCE_THROUGH,
+                         .second = all,
+                         .low = low,
+                         .high = high,
+                         .axis = {along(channels, channel, channel, 0), along(count, step, step, 1)}};
+    fill(dtype);
+    run(FC_REDUCE, &r, isa);
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0;
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t at = c * channel + i * step;
+            const double y = get(dtype, scale, at), right = y > low && y < high ? get(dtype, src, at) : 0;
+            if (get(dtype, dst, at) != right) return wrong("clamp", rows, dtype, isa, get(dtype, dst, at), right, 0);
+            sum += right;
+        }
+        if (wrong("sum below a clamp", rows, dtype, isa, get(dtype, dst, all + c), sum, count)) return 1;
+    }
+    return 0;
+}
+
 static int try_norm(int kind, int dtype, int64_t results, int64_t count, int rows, fc_isa isa) {
     const int64_t result = rows ? count : 1, step = rows ? 1 : results;
     fc_norm n = {.rank = 2, .dtype = dtype, .kind = kind, .eps = 1e-5};
@@ -141,6 +167,43 @@ static int try_lrn(int dtype, int64_t channels, int64_t pixels, int rows, double
     return 0;
 }
 
+static int try_lrn_gradient(int dtype, int64_t channels, int64_t pixels, int rows, double beta, fc_isa isa) {
+    const int64_t channel = rows ? 1 : pixels, pixel = rows ? channels : 1;
+    const fc_lrn l = {.rank = 2,
+                      .dtype = dtype,
+                      .gradient = 1,
+                      .before = 2,
+                      .after = 1,
+                      .share = 0.2,
+                      .beta = beta,
+                      .k = 1.5,
+                      .axis = {along(pixels, pixel, pixel, 0), along(channels, channel, channel, 1)}};
+    static double s[ROOM];
+    fill(dtype);
+    run(FC_LRN, &l, isa);
+    for (int64_t p = 0; p < pixels; p++) {
+        for (int64_t c = 0; c < channels; c++) {
+            s[c] = 1.5;
+            for (int64_t j = c - 2; j <= c + 1; j++) {
+                const double x = j < 0 || j >= channels ? 0 : get(dtype, src, p * pixel + j * channel);
+                s[c] += 0.2 * x * x;
+            }
+        }
+        for (int64_t c = 0; c < channels; c++) {
+            const int64_t at = p * pixel + c * channel;
+            double sum = 0;
+            for (int64_t j = c - 1; j <= c + 2; j++) {
+                const int64_t there = p * pixel + j * channel;
+                if (j < 0 || j >= channels) continue;
+                sum += get(dtype, scale, there) * get(dtype, src, there) * pow(s[j], -beta - 1);
+            }
+            const double right = get(dtype, scale, at) * pow(s[c], -beta) - 2 * 0.2 * beta * get(dtype, src, at) * sum;
+            if (wrong("gradient of lrn", 0, dtype, isa, get(dtype, dst, at), right, 16)) return 1;
+        }
+    }
+    return 0;
+}
+
 static int try_resize(int dtype, int64_t channels, int64_t in, int64_t out, int last, fc_isa isa) {
     static int32_t index[200];
     static double weight[200];
@@ -186,8 +249,12 @@ int main(void) {
                             return 1;
                     for (int kind = 0; kind < FC_NORMS; kind++, tried++)
                         if (try_norm(kind, dtype, sizes[s][0], sizes[s][1], rows, (fc_isa)isa)) return 1;
+                    tried++;
+                    if (try_through(dtype, sizes[s][0], sizes[s][1], rows, (fc_isa)isa)) return 1;
                     for (int beta = 0; beta < 4; beta++, tried++)
-                        if (try_lrn(dtype, sizes[s][0], sizes[s][1], rows, 0.25 * (beta + 1), (fc_isa)isa)) return 1;
+                        if (try_lrn(dtype, sizes[s][0], sizes[s][1], rows, 0.25 * (beta + 1), (fc_isa)isa) ||
+                            try_lrn_gradient(dtype, sizes[s][0], sizes[s][1], rows, 0.25 * (beta + 1), (fc_isa)isa))
+                            return 1;
                 }
             for (int last = 0; last < 2; last++)
                 for (int64_t channels = 1; channels <= 40; channels += 13, tried++)

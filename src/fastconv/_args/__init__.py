@@ -22,7 +22,7 @@ from fastconv._args.arrays import (
     target,
 )
 from fastconv._args.convolution import Fields, Geometry, geometry, geometry_of, transposed_geometry
-from fastconv._args.gradients import check_mask, check_outs, needed
+from fastconv._args.gradients import GRADIENTS, check_mask, check_outs, needed
 from fastconv._args.names import (
     ACTIVATIONS,
     ALGORITHMS,
@@ -43,6 +43,7 @@ __all__ = [
     "ALGORITHMS",
     "BY_NAME",
     "FLOATS",
+    "GRADIENTS",
     "HALF",
     "LIMIT",
     "Fields",

@@ -10,15 +10,14 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv import functional as F
-from fastconv import grad as G
 from fastconv._names import only
 from fastconv._ranks import of_rank
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
-from fastconv.ops._convolution import weight_grad
-from fastconv.ops._operand import channel_sum, like, widened
-from fastconv.ops.activation import UNBOUNDED, activation_of, clamp_grad
+from fastconv.ops._convolution import Asked, back
+from fastconv.ops._operand import like, widened
+from fastconv.ops.activation import UNBOUNDED, activation_of
 from fastconv.ops.pad import pad_grad
 from fastconv.plan import ConvPlan
 
@@ -110,10 +109,8 @@ class _Conv(Module):
             "layout": self.layout,
         }
 
-    def _function(self, what: str = "") -> Any:
-        """The convolution, or its gradient with respect to `what`."""
-        name = f"conv{'_transpose' if self.transposed else ''}{self.rank}d"
-        return getattr(G, f"{name}_{what}") if what else getattr(F, name)
+    def _function(self) -> Any:
+        return getattr(F, f"conv{'_transpose' if self.transposed else ''}{self.rank}d")
 
     def _forward(
         self,
@@ -150,22 +147,22 @@ class _Conv(Module):
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, shape, border, arguments, bounds, y = self.saved()
-        grad_output = clamp_grad(grad_output, y, bounds)
         names = "stride", "padding", "output_padding", "dilation", "groups", "layout"
         parameters = (*(arguments.get(name, 0) for name in names), "auto", "default")
-        size, room = self.weight.shape, self.weight.room()
-        self.weight.accumulate(weight_grad(self.rank, self.transposed, x, size, grad_output, parameters, room))
-        if self.bias is not None:
-            images = grad_output.reshape(-1, *grad_output.shape[-self.rank - 1 :])
-            total = channel_sum(images, self._channel_axis)
-            self.bias.accumulate(total.astype(grad_output.dtype))
-        if not self.needs_input_grad:
-            return None
-        arguments = {**arguments, "batch_invariant": self.batch_invariant}
-        input_grad, weight = self._function("input"), self.weight.value
-        if border is None:
-            return input_grad(x.shape, weight, grad_output, **arguments)
-        d_input = input_grad(x.shape, widened(weight), widened(grad_output), **arguments)
+        needed = {"input": self.needs_input_grad, "weight": True, "bias": self.bias is not None}
+        arrays = [x, self.weight.value, _args.as_operand(grad_output, "grad_output"), y]
+        if border is not None:  # what its elements came from adds up in float32
+            arrays = [None if a is None else widened(a) for a in arrays]
+        x, weight, grad, y = arrays
+        room = self.weight.room() if weight.dtype == self.weight.dtype else None
+        outs = {"input": None, "weight": room, "bias": None}
+        asked = Asked(grad, [name for name in needed if needed[name]], y, bounds, outs)
+        d_input, d_weight, d_bias = back(self.rank, self.transposed, x, weight, parameters, asked, self.batch_invariant)
+        for parameter, gradient in ((self.weight, d_weight), (self.bias, d_bias)):
+            if parameter is not None and gradient is not None:
+                parameter.accumulate(gradient)
+        if d_input is None or border is None:
+            return d_input
         return like(pad_grad(d_input, shape, border, self.padding_mode), grad_output)
 
     def _release(self) -> None:

@@ -16,7 +16,7 @@ from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module, Parameter
 from fastconv.ops._operand import axis_index
-from fastconv.ops.activation import UNBOUNDED, activation_of, clamp_grad
+from fastconv.ops.activation import UNBOUNDED, activation_of
 from fastconv.ops.linear import gradients
 from fastconv.plan import ConvPlan
 
@@ -98,9 +98,9 @@ class Linear(Module):
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, bounds, y = self.saved()
-        grad_output = clamp_grad(grad_output, y, bounds)
         d_input, d_weight, d_bias = gradients(
-            x, self.weight.value, grad_output, self.bias is not None, self.needs_input_grad, self.weight.room()
+            *(x, self.weight.value, grad_output, self.bias is not None, self.needs_input_grad),
+            *(y, bounds, self.weight.room()),
         )
         self.weight.accumulate(d_weight)
         if self.bias is not None and d_bias is not None:

@@ -7,15 +7,17 @@ convolution is the input gradient of a convolution.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastconv import _args, _config, _core, _plans
 from fastconv.ops import _folds
-from fastconv.ops.activation import relu_grad
+from fastconv.ops.activation import RECTIFIED, UNBOUNDED, clamp_grad
 
 _CALLS = _core.Calls(128)
+_NOWHERE: Mapping[str, None] = dict.fromkeys(_args.GRADIENTS)  # of gradients: into new arrays
 
 
 def _plan(
@@ -28,6 +30,7 @@ def _plan(
     strict: bool = False,
     activation: tuple[int, float, float] = _args.ACTIVATIONS[None],
     batch_invariant: bool = False,
+    once: bool = True,
 ) -> _core.Plan:
     """The plan for these arrays. Forward order: input, weight, output, whichever of them is the result."""
     views = [(a.shape, _args.strides_of(a)) for a in (src, wei, dst)]
@@ -35,7 +38,7 @@ def _plan(
     # What is read, what is packed, and what is written.
     order = {"forward": (0, 1, 2), "input": (2, 1, 0), "weight": (0, 2, 1)}[direction]
     read, packed, written = (views[i] for i in order)
-    return _plans.core_plan(fields, algorithm, strict, True, batch_invariant, read, packed, written, src.dtype)
+    return _plans.core_plan(fields, algorithm, strict, once, batch_invariant, read, packed, written, src.dtype)
 
 
 def convolve(
@@ -87,6 +90,22 @@ def _operand_of_grad(value: Any, shape: tuple[int, ...], other: np.ndarray, name
     return grad
 
 
+def input_grad_plan(
+    geometry: _args.Geometry,
+    transposed: bool,
+    grad: np.ndarray,
+    w: np.ndarray,
+    result: np.ndarray,
+    algorithm: str,
+    strict: bool,
+    batch_invariant: bool,
+    once: bool = True,
+) -> _core.Plan:
+    """The plan of the gradient of any convolution with respect to its input."""
+    direction, order = ("forward", (grad, w, result)) if transposed else ("input", (result, w, grad))
+    return _plan(geometry, direction, *order, algorithm, strict, batch_invariant=batch_invariant, once=once)
+
+
 def input_grad(
     rank: int,
     transposed: bool,
@@ -120,10 +139,8 @@ def input_grad(
     grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
     result = _args.target(out if dtype == w.dtype else None, False, shape, w.dtype)
-    order = (grad, w, result) if transposed else (result, w, grad)
     strict = _args.is_strict(precision)
-    direction = "forward" if transposed else "input"
-    plan = _plan(g, direction, *order, algorithm, strict, batch_invariant=batch_invariant)
+    plan = input_grad_plan(g, transposed, grad, w, result, algorithm, strict, batch_invariant)
     plan.execute(grad, None, w, None, None, result, threads)
     _CALLS.remember(kind, arrays, call, plan)
     return result.astype(dtype, copy=False) if out is None else _args.handed_over(result, out)
@@ -166,8 +183,12 @@ def weight_grad(
     return result.astype(dtype, copy=False) if out is None else _args.handed_over(result, out)
 
 
+Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
 def gradients(
     rank: int,
+    transposed: bool,
     input: Any,
     weight: Any,
     grad_output: Any,
@@ -176,29 +197,95 @@ def gradients(
     mask: Any,
     batch_invariant: bool,
     out: Any,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> Gradients:
     """Of input, weight and bias, as far as they are needed; ``parameters`` as above."""
-    stride, padding, _, dilation, groups, layout, _, _ = parameters
+    stride, padding, output_padding, dilation, groups, layout, _, _ = parameters
     x, w = _args.as_operand(input, "input"), _args.as_operand(weight, "weight")
     _args.same_dtype(x, "input", w, "weight")
-    g = _args.geometry(rank, x.shape, w.shape, stride, padding, dilation, groups, layout)
-    grad = _operand_of_grad(grad_output, g.result_shape, x, "input")
+    g = _args.geometry_of(
+        rank, transposed, x.shape, w.shape, stride, padding, output_padding, dilation, groups, layout, "input"
+    )
     _args.is_batch_invariant(batch_invariant)
+    bounds = UNBOUNDED if mask is None else RECTIFIED
+    asked = asked_of(g, transposed, x, w, grad_output, needs, mask, bounds, out)
+    return back(rank, transposed, x, w, parameters, asked, batch_invariant)
+
+
+class Asked(NamedTuple):
+    """Gradients that are asked for, of a result that is that of a clamp, and where they go."""
+
+    grad: Any
+    wanted: Collection[str]
+    output: np.ndarray | None = None
+    bounds: tuple[float, float] = UNBOUNDED
+    outs: Mapping[str, np.ndarray | None] = _NOWHERE
+
+
+def asked_of(
+    g: _args.Geometry,
+    transposed: bool,
+    x: np.ndarray,
+    w: np.ndarray,
+    grad_output: Any,
+    needs: Any,
+    output: Any,
+    bounds: tuple[float, float],
+    out: Any,
+) -> Asked:
+    """All of it checked."""
+    grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, x, "input")
     wanted = _args.needed(needs)
     inputs = {"input": x, "weight": w, "grad_output": grad}
-    if mask is not None:
-        inputs["mask"] = _args.check_mask(mask, grad)
-    shapes = {"input": x.shape, "weight": w.shape, "bias": (g.out_channels,)}
+    if output is not None:
+        output = inputs["mask"] = _args.check_mask(output, grad)
+    shapes = {"input": x.shape, "weight": w.shape, "bias": (g.in_channels if transposed else g.out_channels,)}
     outs = _args.check_outs(out, {name: shapes[name] for name in wanted}, inputs)
-    if mask is not None and wanted:
-        grad = relu_grad(grad, inputs["mask"])
-    found: dict[str, np.ndarray] = {}
+    return Asked(grad, wanted, output, bounds, outs)
+
+
+def back(
+    rank: int,
+    transposed: bool,
+    x: np.ndarray,
+    w: np.ndarray,
+    parameters: tuple[Any, ...],
+    asked: Asked,
+    batch_invariant: bool = False,
+    of_input: Callable[[np.ndarray, np.ndarray | None], np.ndarray] | None = None,
+) -> Gradients:
+    """The gradients that are asked for, of the arrays of a forward call; that of the input perhaps by ``of_input``.
+
+    A clamp and the gradient of the bias behind it take one pass through memory.
+    """
+    grad, wanted, output, bounds, outs = asked
+    grad = _args.as_operand(grad, "grad_output")
+    if output is not None:
+        grad = _operand_of_grad(grad, output.shape, output, "the result")
+    if x.dtype == grad.dtype == _args.HALF:
+        single = np.float32
+        wide = Asked(grad.astype(single), wanted, None if output is None else output.astype(single), bounds)
+        found = back(rank, transposed, x.astype(single), w.astype(single), parameters, wide, batch_invariant, of_input)
+        halves = [
+            None if a is None else _args.handed_over(a.astype(_args.HALF), outs[name])
+            for name, a in zip(_args.GRADIENTS, found, strict=True)
+        ]
+        return halves[0], halves[1], halves[2]
+    d_input = d_weight = d_bias = None
+    channels = _args.layout_axes(parameters[5], rank)[1] - (grad.ndim == rank + 1)
+    if output is not None and bounds != UNBOUNDED and wanted:
+        if "bias" in wanted:
+            grad, d_bias = _folds.through(grad, output, channels, bounds)
+        else:
+            grad = clamp_grad(grad, output, bounds)
     if "input" in wanted:
-        found["input"] = input_grad(rank, False, x.shape, w, grad, parameters, batch_invariant, outs["input"])
+        if of_input is None:
+            d_input = input_grad(rank, transposed, x.shape, w, grad, parameters, batch_invariant, outs["input"])
+        else:
+            d_input = of_input(grad, outs["input"])
     if "weight" in wanted:
-        found["weight"] = weight_grad(rank, False, x, w.shape, grad, parameters, outs["weight"])
+        d_weight = weight_grad(rank, transposed, x, w.shape, grad, parameters, outs["weight"])
     if "bias" in wanted:
-        channels = _args.layout_axes(layout, rank)[1] - (not g.batched)
-        total = _folds.total(_args.computed(grad), [i for i in range(grad.ndim) if i != channels]).ravel()
-        found["bias"] = _args.handed_over(total.astype(x.dtype, copy=False), outs["bias"])
-    return found.get("input"), found.get("weight"), found.get("bias")
+        if d_bias is None:
+            d_bias = _folds.total(grad, [i for i in range(grad.ndim) if i != channels]).ravel()
+        d_bias = _args.handed_over(d_bias, outs["bias"])
+    return d_input, d_weight, d_bias

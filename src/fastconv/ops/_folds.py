@@ -71,6 +71,16 @@ def total(x: np.ndarray, axes: Iterable[int]) -> np.ndarray:
     return _reduced(_SUM, x, axes)
 
 
+def through(
+    grad: np.ndarray, output: np.ndarray, axis: int, bounds: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient below a clamp by `bounds` of which `output` is the result, and its sum over all axes but one."""
+    grad, output = _args.addressable(grad), _args.addressable(output)
+    found = np.empty(grad.size + grad.shape[axis], grad.dtype)
+    _core.through(grad, output, found, axis, *bounds, _config.ISA, _config.get_num_threads())
+    return found[: grad.size].reshape(grad.shape), found[grad.size :].copy()
+
+
 def length(x: np.ndarray, power: int) -> float:
     """The 1-norm or the 2-norm of all elements, of any axes."""
     flat = np.ravel(x, "K")

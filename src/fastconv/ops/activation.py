@@ -56,7 +56,7 @@ def _leaky(slope: float) -> tuple[Map, Map]:
     return Map(op("leaky_relu", a=slope)), Map(op("leaky_slope", 0, a=slope), others=1)
 
 
-UNBOUNDED = (-np.inf, np.inf)
+UNBOUNDED, RECTIFIED = (-np.inf, np.inf), (0.0, np.inf)
 
 
 def activation_of(bounds: tuple[float, float]) -> str | None:

@@ -10,15 +10,15 @@ from numpy.typing import ArrayLike
 
 from fastconv import _args
 from fastconv._names import only
-from fastconv.ops._convolution import weight_grad
-from fastconv.ops._operand import channel_sum
-from fastconv.ops.conv import conv2d, conv2d_input
+from fastconv.ops._convolution import Asked, back
+from fastconv.ops.activation import UNBOUNDED
+from fastconv.ops.conv import conv2d
 
 __all__ = ["linear", "linear_grad"]
 __dir__ = only(__all__)
 
 
-#: Of a convolution, as `weight_grad` has them.
+#: Of a convolution, as its gradients have them.
 _PARAMETERS = (1, 0, 0, 1, 1, "NCHW", "auto", "default")
 
 
@@ -103,7 +103,7 @@ def linear_grad(
     >>> fc.grad.linear(x, w, np.array([[10.0]]))
     (array([[30., 40.]]), array([[10., 20.]]), array([10.]))
     """
-    return gradients(input, weight, grad_output, bias, need_input, None)
+    return gradients(input, weight, grad_output, bias, need_input)
 
 
 def gradients(
@@ -112,14 +112,17 @@ def gradients(
     grad_output: ArrayLike,
     bias: bool,
     need_input: bool,
-    out: np.ndarray | None,
+    output: np.ndarray | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
+    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """The same; `out`, if given, is where the gradient of the weight goes."""
+    """The same below a clamp by `bounds` of which `output` is the result; `out` takes the gradient of the weight."""
     kernels = _kernels(weight)
     rows = _rows(input, "input", kernels.shape[1])
     grad = _rows(grad_output, "grad_output", kernels.shape[0])
+    result = None if output is None else _rows(output, "output", kernels.shape[0])
     d_weight = np.empty(kernels.shape[:2], rows.dtype) if out is None else out
-    weight_grad(2, False, rows, kernels.shape, grad, _PARAMETERS, d_weight[:, :, None, None])
-    d_input = conv2d_input(rows.shape, kernels, grad).reshape(np.shape(input)) if need_input else None
-    d_bias = channel_sum(grad, 1).astype(grad.dtype) if bias else None
-    return d_input, d_weight, d_bias
+    outs = {"input": None, "weight": d_weight[:, :, None, None], "bias": None}
+    wanted = [*(["input"] if need_input else []), "weight", *(["bias"] if bias else [])]
+    d_input, _, d_bias = back(2, False, rows, kernels, _PARAMETERS, Asked(grad, wanted, result, bounds, outs))
+    return None if d_input is None else d_input.reshape(np.shape(input)), d_weight, d_bias

@@ -321,20 +321,6 @@ def batch_norm_grad(
 # --- local response normalisation -----------------------------------------------------------------
 
 
-def _window_sum(values: np.ndarray, before: int, after: int, axis: int) -> np.ndarray:
-    """out[c] = Σ values[c − before .. c + after] along `axis`, zeros beyond the ends."""
-    source = np.moveaxis(values, axis, 0)
-    total = np.array(values)  # the term with offset 0
-    out = np.moveaxis(total, axis, 0)
-    channels = source.shape[0]
-    for offset in range(-min(before, channels - 1), min(after, channels - 1) + 1):
-        if offset < 0:
-            out[-offset:] += source[:offset]
-        elif offset > 0:
-            out[:-offset] += source[offset:]
-    return total
-
-
 def lrn_window(size: int, alpha: float, beta: float, k: float) -> tuple[int, int, float, float, float]:
     """The window's reach before and after a channel, alpha / size, beta and k."""
     size = _args.integer(size, "size", 1)
@@ -402,7 +388,7 @@ def local_response_norm(
     x = _args.addressable(x)
     y = np.empty_like(x)
     window = axis, before, after, share, beta, k
-    _core.lrn(x, y, *window, _config.ISA, _config.get_num_threads())
+    _core.lrn(x, None, y, *window, _config.ISA, _config.get_num_threads())
     return like(y, input)
 
 
@@ -435,17 +421,9 @@ def local_response_norm_grad(
     array([1., 1., 1.])
     """
     x = operand(input)
-    g = matching(grad_output, "grad_output", x, "input")
-    axis, before, after, share, beta, k = _lrn_arguments(x, size, alpha, beta, k, layout)
-    s = _window_sum(np.square(x), before, after, axis)
-    s *= share
-    s += k
-    d = np.power(s, -beta)
-    d *= g
-    inner = d * x
-    inner /= s
-    inner = _window_sum(inner, after, before, axis)
-    inner *= x
-    inner *= 2 * share * beta
-    d -= inner
+    g = _args.addressable(matching(grad_output, "grad_output", x, "input"))
+    window = _lrn_arguments(x, size, alpha, beta, k, layout)
+    x = _args.addressable(x)
+    d = np.empty_like(x)
+    _core.lrn(x, g, d, *window, _config.ISA, _config.get_num_threads())
     return like(d, grad_output)

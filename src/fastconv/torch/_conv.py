@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastconv import grad as G
+from fastconv._args import GRADIENTS
 from fastconv.ops import _convolution
 from fastconv.torch._library import array, define, is_last, layout, like, tensor
 
@@ -69,20 +69,19 @@ def _conv_backward(
     mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     rank, last = weight.ndim - 2, is_last(input)
-    name = f"conv{rank}d"
-    options: dict[str, Any] = {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
-    if transposed:
-        name, options["output_padding"] = f"conv_transpose{rank}d", tuple(output_padding)
-    options |= {"groups": groups, "layout": layout(rank, last)}
-    g = array(grad, last)
-    d_input, d_weight, d_bias = (grad.new_empty(0) for _ in range(3))  # what is not asked for
-    if mask[0]:
-        shape = array(input, last).shape
-        d_input = tensor(getattr(G, name + "_input")(shape, array(weight), g, **options), last)
-    if mask[1]:
-        d_weight = tensor(getattr(G, name + "_weight")(array(input, last), tuple(weight.shape), g, **options))
-    if mask[2]:
-        d_bias = grad.sum((0, *range(2, grad.ndim)))
+    sizes = (tuple(stride), tuple(padding), tuple(output_padding) if transposed else 0, tuple(dilation), groups)
+    wanted = [name for name, needed in zip(GRADIENTS, mask, strict=True) if needed]
+    found = _convolution.back(
+        rank,
+        transposed,
+        array(input, last),
+        array(weight),
+        (*sizes, layout(rank, last), "auto", "default"),
+        _convolution.Asked(array(grad, last), wanted),
+    )
+    d_input, d_weight, d_bias = (
+        grad.new_empty(0) if a is None else tensor(a, last and i == 0) for i, a in enumerate(found)
+    )
     return d_input, d_weight, d_bias
 
 
