@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastconv import _args, _config, _core, _costs, _plans
 from fastconv._args import ALGORITHMS
 from fastconv._explanation import Explanation, Verdict
 from fastconv._names import only
+from fastconv.ops import _convolution
 
 __all__ = ["ALGORITHMS", "ConvPlan", "algorithms"]
 __dir__ = only(__all__)
@@ -156,9 +158,10 @@ class ConvPlan:
         )
         wide_bias = bias.astype(np.float32) if self._widened and bias is not None else bias
         self._packed = self._pack(wide, wide_bias)
-        # For pickling; a read-only array is taken to stay as it is.
+        # For pickling, and for the gradient of the input; a read-only array is taken to stay as it is.
         self._weight = _kept(_args.stored(weight))
         self._bias = None if bias is None else _kept(bias)
+        self._of_input: tuple[_core.Plan, _core.Packed] | None = None
 
     def _pack(self, weight: np.ndarray, bias: np.ndarray | None) -> _core.Packed:
         return self._plan.pack(weight, bias, _config.get_num_threads())
@@ -189,14 +192,7 @@ class ConvPlan:
         result = self._plan.call(x, self._packed, residual, out, threads)
         if result is not None:
             return result
-        x = _args.as_operand(x, "x")
-        if x.shape != self._shape:
-            raise ValueError(f"x has shape {x.shape}; the plan needs {self._shape}")
-        if x.dtype != self._dtype:
-            raise TypeError(
-                f"x has dtype {x.dtype}; the plan needs {self._dtype}, as its weight: "
-                f"{_args.agreement(x.dtype, 'x', self._dtype, 'weight')}"
-            )
+        x = self._operand(x)
         if residual is not None:
             residual = _args.check_residual(residual, self.output_shape, self._dtype)
         if out is not None:
@@ -211,6 +207,105 @@ class ConvPlan:
         result = _args.target(out, True, self.output_shape, self._dtype)
         self._plan.execute(x, self._packed, None, None, residual, result, threads)
         return _args.handed_over(result, out)
+
+    def gradients(
+        self,
+        x: ArrayLike,
+        grad_output: ArrayLike,
+        *,
+        needs: Sequence[str] = _args.GRADIENTS,
+        mask: ArrayLike | None = None,
+        out: Sequence[np.ndarray | None] | None = None,
+    ) -> _convolution.Gradients:
+        """Gradients with respect to the input, the weight and the bias.
+
+        Parameters
+        ----------
+        x : array_like, of the plan's input shape and dtype
+            What the plan was called with.
+        grad_output : array_like, of the output's shape and dtype
+            Gradient with respect to the result.
+        needs : sequence of {"input", "weight", "bias"}
+            What is asked for. Nothing is computed of the others.
+        mask : array_like, of the output's shape and dtype
+            The result, of a plan with ``activation="relu"`` or ``"relu6"``: where that was clamped, ``grad_output``
+            counts as 0. Of plans without an activation there is none.
+        out : (array or None, array or None, array or None), optional
+            Where the gradients of input, weight and bias go; None for a new array. They must not overlap each other nor
+            what is read.
+
+        Returns
+        -------
+        tuple of three numpy.ndarray
+            As from :func:`fastconv.grad.conv2d`, by algorithms that are chosen as the plan's own was.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes, dtypes or names do not fit.
+        NotImplementedError
+            If the plan has another activation, or its algorithm was asked for by name and cannot serve.
+
+        Notes
+        -----
+        For the gradient of the input the weights are packed at the first call, and kept. The gradient of a residual is
+        ``grad_output`` itself, behind the mask.
+
+        Examples
+        --------
+        >>> import numpy as np, fastconv as fc
+        >>> weight = np.ones((4, 3, 3, 3), np.float32)
+        >>> plan = fc.ConvPlan((1, 3, 8, 8), weight, padding=1, activation="relu")
+        >>> x = np.ones((1, 3, 8, 8), np.float32)
+        >>> y = plan(x)
+        >>> [gradient.shape for gradient in plan.gradients(x, np.ones_like(y), mask=y)]
+        [(1, 3, 8, 8), (4, 3, 3, 3), (4,)]
+        """
+        bounds = self._clamp(mask)
+        x = self._operand(x)
+        g, options = self._geometry, self._options
+        asked = _convolution.asked_of(g, self._transposed, x, self._weight, grad_output, needs, mask, bounds, out)
+        given = g.stride, g.padding, options["output_padding"], g.dilation, g.groups, g.layout
+        parameters = (*given, self._requested, options["precision"])
+        arrays = x, self._weight
+        return _convolution.back(g.rank, self._transposed, *arrays, parameters, asked, of_input=self._input_gradient)
+
+    def _clamp(self, mask: Any) -> tuple[float, float]:
+        """The bounds of the activation, whose result is there if it has any."""
+        if self._activation not in (None, "relu", "relu6"):
+            raise NotImplementedError(
+                f"the plan's activation is {self._activation!r}; gradients needs None, 'relu' or 'relu6'"
+            )
+        if (mask is None) != (self._activation is None):
+            needed = "none" if self._activation is None else "the forward result"
+            raise ValueError(
+                f"mask is {_args.said(mask)}; with the plan's activation {self._activation!r} it needs {needed}"
+            )
+        _, low, high = _args.activation_fields(self._activation)
+        return low, high
+
+    def _input_gradient(self, grad: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        grad = _args.addressable(np.ascontiguousarray(grad))
+        result = _args.target(out, True, self._shape, grad.dtype)
+        if self._of_input is None:
+            weight = _args.computed(self._weight)
+            arrays, how = (grad, weight, result), (self._requested, self._strict, self._batch_invariant)
+            plan = _convolution.input_grad_plan(self._geometry, self._transposed, *arrays, *how, once=False)
+            self._of_input = plan, plan.pack(weight, None, _config.get_num_threads())
+        plan, packed = self._of_input
+        plan.execute(grad, packed, None, None, None, result, _config.get_num_threads())
+        return _args.handed_over(result, out)
+
+    def _operand(self, x: ArrayLike) -> np.ndarray:
+        x = _args.as_operand(x, "x")
+        if x.shape != self._shape:
+            raise ValueError(f"x has shape {x.shape}; the plan needs {self._shape}")
+        if x.dtype != self._dtype:
+            raise TypeError(
+                f"x has dtype {x.dtype}; the plan needs {self._dtype}, as its weight: "
+                f"{_args.agreement(x.dtype, 'x', self._dtype, 'weight')}"
+            )
+        return x
 
     @property
     def algorithm(self) -> str:
@@ -234,8 +329,8 @@ class ConvPlan:
 
     @property
     def packed_bytes(self) -> int:
-        """Memory of the packed weights."""
-        return self._packed.nbytes
+        """Memory of the packed weights, with those of the input's gradient once :meth:`gradients` has packed them."""
+        return self._packed.nbytes + (self._of_input[1].nbytes if self._of_input else 0)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
