@@ -18,9 +18,10 @@ B^T depends on the points alone, so forms of one size share it: F(4, 3) and F(2,
 The points decide the rounding error. Of six, the customary 0, +-1, +-2 lose more than twice as much as
 0, +-5/8, +-3/2, at the same number of operations, and all of B^T and A^T stays exact in binary; of five,
 0, +-5/4, 1/2 are the best of the small dyadic fractions, a third better than 0, +-1, 2; of eight, 0, +-1/2, +-1, +-2
-of all triples of pairs between 1/4 and 5/2 in steps of an eighth or so. F(6, 3) loses four to six times as much as F(4, 3)
-all the same. Half of that comes from the products' sums, so that neither points nor transforms that round less bring it
-within the bound of F(4, 3). Seven points, for F(5, 3), are no better than eight, as one has no partner of the other sign.
+of all triples of pairs between 1/4 and 5/2 in steps of an eighth or so. F(6, 3) loses four to six times as much as
+F(4, 3) all the same. Half of that comes from the products' sums, so that neither points nor transforms that round less
+bring it within the bound of F(4, 3). Seven points, for F(5, 3), are no better than eight: one has no partner of the
+other sign.
 
 Run ``python tools/winograd_points.py`` to rewrite the header; tests/test_winograd_points.py compares and proves it.
 """
