@@ -2,8 +2,10 @@
 """How well ``auto`` chooses: every algorithm that serves a layer is timed, and the one chosen set against the fastest.
 
     python benchmarks/choice.py --network table untuned --threads 2 --json choice.json
+    python benchmarks/choice.py --network table resnet50 --of input weight --batch 8
 
-A choice within a tenth of the fastest counts as right. Layers run hot, by plans; algorithms take turns.
+A choice within a tenth of the fastest counts as right. Layers run hot, algorithms take turns: forward by plans,
+gradients by single calls, whose weights are packed each time.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,7 +23,8 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
-from fastconv.bench.cases import ConvCase
+from fastconv import _args
+from fastconv.bench.cases import ConvCase, GradientCase
 from fastconv.bench.shapes import NETWORKS, ConvLayer, conv_layers
 from fastconv.bench.timing import median_seconds
 
@@ -28,7 +33,7 @@ RIGHT = 1.1
 OUTSIDE = ("reference", "winograd_f6")
 
 
-def contenders(case: ConvCase, layout: str) -> tuple[str, dict[str, Callable[[], Any]]]:
+def forward(case: ConvCase, layout: str) -> tuple[str, dict[str, Callable[[], Any]]]:
     """What ``auto`` takes, and a call of each algorithm that serves."""
     x, arguments = case.input(layout), case.layer.arguments
     names = fc.algorithms(x.shape, case.weight.shape, **arguments, layout=layout, dtype=case.dtype)
@@ -42,9 +47,29 @@ def contenders(case: ConvCase, layout: str) -> tuple[str, dict[str, Callable[[],
     return names[0], calls
 
 
-def measure(layer: ConvLayer, layout: str, rounds: int, slice_time: float) -> dict[str, Any]:
+def gradient(case: GradientCase, layout: str, of: str) -> tuple[str, dict[str, Callable[[], Any]]]:
+    """The same of a gradient. ``auto`` is in the running itself: its parts may have algorithms of their own."""
+    x, grad = case.input(layout), case.grad_output(layout)
+    call: Callable[..., Any] = partial(fc.grad.conv2d_input, x.shape, case.weight, grad)
+    if of == "weight":
+        call = partial(fc.grad.conv2d_weight, x, case.weight.shape, grad)
+    calls: dict[str, Callable[[], Any]] = {}
+    for name in _args.ALGORITHMS:
+        run = partial(call, **case.layer.arguments, layout=layout, algorithm=name)
+        try:
+            if name not in OUTSIDE:
+                run()
+                calls[name] = run
+        except NotImplementedError:
+            continue
+    return "auto", calls
+
+
+def measure(layer: ConvLayer, layout: str, of: str, batch: int, rounds: int, slice_time: float) -> dict[str, Any]:
     """Milliseconds of every algorithm on one layer, and the factor that the choice loses."""
-    chosen, calls = contenders(ConvCase(layer), layout)
+    chosen, calls = (
+        forward(ConvCase(layer, batch), layout) if of == "forward" else gradient(GradientCase(layer, batch), layout, of)
+    )
     turns = [
         {name: median_seconds(call, min_time=slice_time, min_runs=3) for name, call in calls.items()}
         for _ in range(rounds)
@@ -55,6 +80,8 @@ def measure(layer: ConvLayer, layout: str, rounds: int, slice_time: float) -> di
         "layer": layer.name,
         "shape": layer.label,
         "layout": layout,
+        "of": of,
+        "batch": batch,
         "chosen": chosen,
         "milliseconds": times,
         "loss": times[chosen] / min(times.values()),
@@ -65,6 +92,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=["table", "untuned"])
     parser.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"])
+    parser.add_argument("--of", nargs="+", choices=("forward", "input", "weight"), default=["forward"])
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=fc.get_num_threads())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slice", type=float, default=0.01, help="seconds of a turn")
@@ -73,15 +102,13 @@ def main() -> None:
     found = []
     with fc.threads(args.threads):
         for network in args.network:
-            for layer in conv_layers(network):
-                for layout in args.layout:
-                    row = measure(layer, layout, args.rounds, args.slice)
-                    found.append(row)
-                    if row["loss"] > RIGHT:
-                        times = ", ".join(f"{n} {t:.3f}" for n, t in sorted(row["milliseconds"].items()))
-                        print(
-                            f"{layer.label} {layout}: {row['chosen']} loses {row['loss']:.2f}x ({times} ms)", flush=True
-                        )
+            for layer, layout, of in product(conv_layers(network), args.layout, args.of):
+                row = measure(layer, layout, of, args.batch, args.rounds, args.slice)
+                found.append(row)
+                if row["loss"] > RIGHT:
+                    times = ", ".join(f"{n} {t:.3f}" for n, t in sorted(row["milliseconds"].items()))
+                    what = f"{layer.label} {layout} {of}"
+                    print(f"{what}: {row['chosen']} loses {row['loss']:.2f}x ({times} ms)", flush=True)
     right = sum(row["loss"] <= RIGHT for row in found)
     loss = math.exp(sum(math.log(row["loss"]) for row in found) / len(found))
     print(f"{right} of {len(found)} within a tenth of the fastest ({right / len(found):.1%}); mean loss {loss:.3f}x")

@@ -127,6 +127,7 @@ static fc_options part_options(const fc_problem *p, const fc_options *options) {
     if (p->direction == FC_BACKWARD_WEIGHT) {
         part.strict = 1;
         part.batch_invariant = 0; // its images are channels
+        part.borrows = 0;         // its weights are an image: ask() says what packing that takes
     }
     return part;
 }

@@ -33,8 +33,13 @@ void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *
             const int64_t x = tap % taps[2], y = tap / taps[2] % taps[1], z = tap / taps[2] / taps[1];
             const T *in = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
                           z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
-            for (int64_t i = 0; i < rows; i++)
-                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = in[i * o->view.outer + c * o->view.channel];
+            const int64_t outer = o->view.outer, channel = o->view.channel;
+            if ((outer < 0 ? -outer : outer) < (channel < 0 ? -channel : channel)) // along the nearer of the two
+                for (int64_t c = 0; c < count; c++)
+                    for (int64_t i = 0; i < rows; i++) out[c * pitch + i] = in[i * outer + c * channel];
+            else
+                for (int64_t i = 0; i < rows; i++)
+                    for (int64_t c = 0; c < count; c++) out[c * pitch + i] = in[i * outer + c * channel];
             for (int64_t i = rows; i < pitch; i++)
                 for (int64_t c = 0; c < count; c++) out[c * pitch + i] = 0;
             out += count * pitch;

@@ -192,11 +192,11 @@ def explain(fields, int isa, bint strict, bint batch_invariant, tuple costs):
     return [(v.name.decode(), None if v.refusal is NULL else v.refusal.decode(), v.cost) for v in verdicts[:FC_ALGOS]]
 
 
-def choice(fields, int isa, tuple caches, tuple costs):
+def choice(fields, int isa, tuple caches, tuple costs, bint once=False):
     """Number of the algorithm, its form, and bytes of scratch on one thread, on a machine with these caches."""
     cdef fc_problem problem
     fill_problem(&problem, fields)
-    cdef fc_options options = options_of(isa, caches, FC_AUTO, False, False, False, costs)
+    cdef fc_options options = options_of(isa, caches, FC_AUTO, False, once, False, costs)
     cdef fc_plan *plan = planned(FC_CONV, &problem, &options)
     try:
         scratch = fc_schedule_scratch_bytes(schedule_of(plan, 1))
