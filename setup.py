@@ -96,10 +96,17 @@ ISAS = (
 )
 
 
-#: The kernels in parts that are compiled by themselves, csrc/kernels/PART.part.h, what takes longest first; and whether
-#: -O3 makes those for float32 in vectors faster. Elsewhere -O2 is as fast, builds in half the time and takes two thirds
-#: of the room; -Os of scalars takes as much again away, and up to twice the time to run.
-PARTS = {"taps": True, "pools": True, "products": True, "maps": False, "winograd": True}
+#: The kernels in parts that are compiled by themselves, csrc/kernels/PART.part.h, what takes longest first, with -O of
+#: those for float32 in vectors and of scalars. Those for float64 in vectors are as fast by -O2, which builds in half
+#: the time and takes two thirds of the room. -Os takes as much again away: scalars that pool or map are a tenth slower
+#: by it, those that multiply take twice the time.
+PARTS = {
+    "taps": ("-O3", "-O2"),
+    "pools": ("-O3", "-Os"),
+    "products": ("-O3", "-O2"),
+    "maps": ("-O2", "-Os"),
+    "winograd": ("-O3", "-O2"),
+}
 
 
 @dataclass(frozen=True)
@@ -286,12 +293,12 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
                 *flags,
                 f"-DFC_BITS={bits}",
                 f'-DFC_PART="kernels/{part}.part.h"',
-                "-O3" if unrolled and bits == 32 and name != "scalar" else "-O2",
+                scalar if name == "scalar" else vector if bits == 32 else "-O2",
             ),
             f"kernels/{part}_{name}_f{bits}.o",
         )
         for bits in (32, 64)
-        for part, unrolled in PARTS.items()
+        for part, (vector, scalar) in PARTS.items()
         for name, flags in kernels
     ] + [(path, shared, str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
 
