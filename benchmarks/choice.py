@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -31,6 +32,8 @@ from fastconv.bench.timing import median_seconds
 RIGHT = 1.1
 #: Not in the running: loops to compare with, and what is taken by name only.
 OUTSIDE = ("reference", "winograd_f6")
+#: Nor what takes so many times as long as another in its first call.
+FAR = 5
 
 
 def forward(case: ConvCase, layout: str) -> tuple[str, dict[str, Callable[[], Any]]]:
@@ -54,15 +57,18 @@ def gradient(case: GradientCase, layout: str, of: str) -> tuple[str, dict[str, C
     if of == "weight":
         call = partial(fc.grad.conv2d_weight, x, case.weight.shape, grad)
     calls: dict[str, Callable[[], Any]] = {}
-    for name in _args.ALGORITHMS:
+    first: dict[str, float] = {}
+    for name in ("auto", *(name for name in _args.ALGORITHMS if name not in (*OUTSIDE, "auto"))):
         run = partial(call, **case.layer.arguments, layout=layout, algorithm=name)
+        start = time.perf_counter()
         try:
-            if name not in OUTSIDE:
-                run()
-                calls[name] = run
+            run()
         except NotImplementedError:
             continue
-    return "auto", calls
+        calls[name], first[name] = run, time.perf_counter() - start
+    return "auto", {
+        name: run for name, run in calls.items() if name == "auto" or first[name] < FAR * min(first.values())
+    }
 
 
 def measure(layer: ConvLayer, layout: str, of: str, batch: int, rounds: int, slice_time: float) -> dict[str, Any]:

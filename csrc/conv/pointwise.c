@@ -20,9 +20,25 @@ static const char *refuse(const fc_request *r) {
     return NULL;
 }
 
+// Over pixels, a tile reads a line or two of each channel's plane. From memory, on more pages than prefetchers follow, a
+// vector takes as long as copying it, again for each tile of output channels.
+static double read_apart(const fc_request *r) {
+    const fc_problem *p = r->op->problem;
+    const fc_gemm_kernel *g = &r->kernels->gemm_pixels;
+    const int64_t step = p->src.channel < 0 ? -p->src.channel : p->src.channel, page = 4096 / r->kernels->element;
+    const double pages = (double)fc_min(p->in_channels, FC_BLOCK_K) * fmin(1.0, (double)step / (double)page);
+    const double pixels = (double)p->groups * (double)p->batch * (double)fc_positions(p);
+    const double bytes = pixels * (double)((p->in_channels + p->out_channels) * r->kernels->element);
+    if (pages <= 64 || bytes < 0.2 * (double)r->options->machine.l3) return 0;
+    const double vectors = pixels / (double)r->kernels->vl * (double)p->in_channels;
+    return r->options->costs.copied * vectors * (double)fc_ceil_div(p->out_channels, g->mr);
+}
+
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    return fc_cost_gemm(p, r->kernels, r->options, fc_gemm_over_channels(p, r->kernels), 0.0);
+    const int over_channels = fc_gemm_over_channels(p, r->kernels);
+    const double apart = over_channels ? 0 : read_apart(r);
+    return fc_cost_gemm(p, r->kernels, r->options, over_channels, apart);
 }
 
 static const fc_gemm_source source;

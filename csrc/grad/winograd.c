@@ -89,9 +89,11 @@ static double cost(const fc_request *r, int64_t m) {
         points * tiles * (blocks * (double)in + (double)(w.out_tiles * fc_ceil_div(w.out_tile, k->vl)));
     const double chunks = (double)fc_ceil_div(w.tiles, w.most), per_chunk = ceil(tiles / chunks / FC_TILES_K);
     const double products = points * (double)(w.out_tiles * sum_tiles(&w)) * chunks * per_chunk;
-    const double travel = 2 * tiles * tile_bytes(&w) + 2 * chunks * sums_bytes(&w);
-    return 4 * c->fixed * chunks + (double)p->groups * (fc_cost_macs(macs, k, c) + c->product * products +
-                                                        c->transform * vectors + c->staged * travel);
+    // Sums that the third level does not hold go to memory and back with each chunk.
+    const double sums = fmax(c->staged * sums_bytes(&w), fc_cost_weights(sums_bytes(&w), r->options));
+    const double travel = c->staged * 2 * tiles * tile_bytes(&w) + 2 * chunks * sums;
+    return 4 * c->fixed * chunks +
+           (double)p->groups * (fc_cost_macs(macs, k, c) + c->product * products + c->transform * vectors + travel);
 }
 
 static double packing(const fc_request *r, int64_t m) {

@@ -15,6 +15,8 @@
 
 #include "core/plan.h"
 
+enum { FC_BLOCK_K = 256 }; // of k, unless a source wishes otherwise
+
 // The state of a plan.
 typedef struct fc_gemm {
     const struct fc_gemm_source *source; // where the columns come from

@@ -3,8 +3,6 @@
 // layout.c - how k is cut into blocks, and where packed weights lie.
 #include "conv/gemm/gemm.h"
 
-enum { FC_BLOCK_K = 256 };
-
 int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
     const int enough = p->out_channels * 4 >= kernels->gemm_channels.nr;
     // Rows shorter than the kernel are those of a weight gradient: its columns are packed along the kernel.
