@@ -27,7 +27,7 @@ def test_the_header_is_up_to_date(points):
     assert points.HEADER.read_text() == points.header()
 
 
-FORMS = [(2, 3), (3, 3), (4, 3), (6, 3), (2, 5), (3, 2)]
+FORMS = [(2, 3), (3, 3), (4, 3), (6, 3), (2, 5), (3, 2), (4, 2)]
 
 
 def test_the_forms_are_those_of_the_generator(points):

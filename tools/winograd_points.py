@@ -13,7 +13,8 @@ CVPR 2016). With M(x) the product of all (x - p):
     G[p]   = (1, p, .., p^(r-1)) / M'(p)         G[inf]   = (0, .., 0, 1)
     A^T[:, p] = (1, p, .., p^(m-1))              A^T[:, inf] = (0, .., 0, 1)
 
-B^T depends on the points alone, so forms of one size share it: F(4, 3) and F(2, 5) have six, F(2, 3) and F(3, 2) four.
+B^T depends on the points alone, so forms of one size share it: F(4, 3) and F(2, 5) have six, F(3, 3) and
+F(4, 2) five, F(2, 3) and F(3, 2) four.
 
 The points decide the rounding error. Of six, the customary 0, +-1, +-2 lose more than twice as much as
 0, +-5/8, +-3/2, at the same number of operations, and all of B^T and A^T stays exact in binary; of five,
@@ -38,7 +39,7 @@ POINTS: dict[int, list[F]] = {
     6: [F(0), F(5, 8), F(-5, 8), F(3, 2), F(-3, 2)],
     8: [F(0), F(1), F(-1), F(1, 2), F(-1, 2), F(2), F(-2)],
 }
-FORMS: list[tuple[int, int]] = [(2, 3), (3, 3), (4, 3), (6, 3), (2, 5), (3, 2)]
+FORMS: list[tuple[int, int]] = [(2, 3), (3, 3), (4, 3), (6, 3), (2, 5), (3, 2), (4, 2)]
 HEADER = Path(__file__).resolve().parent.parent / "csrc" / "kernels" / "winograd_points.h"
 
 

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// winograd.c - convolutions of stride 1 by F(m, r): m + r - 1 multiplications where the direct sum has m r, and by
+// winograd.c - convolutions of stride 1 and 2 by F(m, r): m + r - 1 multiplications where the direct sum has m r, and by
 // F(m x m, r x r) the square of that.
 //
-//                           F(2,3)  F(3,3)  F(4,3)  F(6,3)  F(2,5)  F(3,2)
-//     one side: points      4       5       6       8       6       4
-//               ratio       1.5     1.8     2       2.25    1.67    1.5
-//     two sides: points     16      25      36      64      36      16
-//               ratio       2.25    3.24    4       5.06    2.78    2.25
+//                           F(2,3)  F(3,3)  F(4,3)  F(6,3)  F(2,5)  F(3,2)  F(4,2)
+//     one side: points      4       5       6       8       6       4       5
+//               ratio       1.5     1.8     2       2.25    1.67    1.5     1.6
+//     two sides: points     16      25      36      64      36      16      25
+//               ratio       2.25    3.24    4       5.06    2.78    2.25    2.56
 //
 //   input     V[point][tile][block of taps][channel] = B^T d B
 //   multiply  M[point][tile][out channel]            = V[point] * U[point], a GEMM per point
 //   output    dst                                    = A^T M A + bias, residual, activation
 //
-// Rows and columns are transformed where the kernel has several taps along both and steps by 1, else rows alone.  All
-// other taps are more input channels: those of further axes, and the blocks of r taps that a longer kernel is cut into,
-// each of which reads the image that much further on.  Their sums meet before the output transform.
+// Rows and columns are transformed where the kernel has several taps along both and outputs are as far apart, else rows
+// alone.  All other taps are more input channels: those of further axes, and the blocks of r taps that a longer kernel is
+// cut into, each of which reads the image that much further on.  Their sums meet before the output transform.
+//
+// Outputs two columns apart see even taps in one phase of the columns and odd taps in the other: two kernels of half as
+// many taps, which are blocks, too.  Of 3 x 3 taps the four blocks are 2 x 2, seven of whose sixteen taps are zero; by
+// F(4 x 4, 2 x 2) they take 100 multiplications for sixteen outputs instead of 144.
 //
 // V and M would be gigabytes for large images, so tiles are taken in chunks, in one of two ways:
 //
@@ -56,21 +60,29 @@ int64_t fc_odd_lines(int64_t elements) {
     return rounded / FC_LINE % 2 ? rounded : rounded + FC_LINE;
 }
 
-static int steps_by_one(const fc_axis *a) { return a->kernel > 1 && a->stride == 1 && a->dilation == 1; }
+// Whether an axis can be a side, of outputs `stride` apart.
+static int is_side(const fc_axis *a, int64_t stride) {
+    return a->kernel > stride && a->stride == stride && a->dilation == 1;
+}
 
 fc_winograd_form fc_winograd_form_of(const fc_problem *p, int64_t m) {
-    const int two = steps_by_one(&p->axis[1]);
-    const int64_t columns = p->axis[2].kernel, rows = two ? p->axis[1].kernel : columns;
+    const int64_t stride = p->axis[2].stride;
+    const int two = is_side(&p->axis[1], stride);
+    // Taps of a phase.
+    const int64_t columns = fc_ceil_div(p->axis[2].kernel, stride);
+    const int64_t rows = two ? fc_ceil_div(p->axis[1].kernel, stride) : columns;
     const int even = (rows == 2 || rows == 4) && (columns == 2 || columns == 4), five = rows == 5 && columns == 5;
-    const int64_t r = m == 3 && even ? 2 : m == 2 && five ? 5 : 3;
+    const int64_t r = (m == 3 || m == 4) && even ? 2 : m == 2 && five ? 5 : 3;
     const int64_t alpha = m + r - 1;
     return (fc_winograd_form){
         .m = m,
         .r = r,
         .alpha = alpha,
         .sides = two ? 2 : 1,
+        .stride = stride,
         .points = two ? alpha * alpha : alpha,
-        .blocks = {p->axis[0].kernel, two ? fc_ceil_div(rows, r) : p->axis[1].kernel, fc_ceil_div(columns, r)},
+        .blocks = {p->axis[0].kernel, two ? stride * fc_ceil_div(rows, r) : p->axis[1].kernel,
+                   stride * fc_ceil_div(columns, r)},
     };
 }
 
@@ -104,16 +116,18 @@ static int64_t chunk_of(const winograd *w, int64_t groups, int threads) {
     return fc_max(1, fc_ceil_div(w->tiles, chunks));
 }
 
-const char *fc_winograd_refuses(const fc_problem *p) {
+const char *fc_winograd_refuses(const fc_problem *p, int64_t stride) {
+    const fc_axis *w = &p->axis[2];
     if (p->types.accumulator != FC_F32) return "float64 asks for more accuracy than Winograd's transforms keep";
-    if (p->axis[2].stride != 1) return "only stride 1 along rows";
-    if (p->axis[2].dilation != 1) return "only dilation 1 along rows";
-    return p->axis[2].kernel == 1 ? "only kernels of two columns or more" : NULL;
+    if (w->stride > stride) return stride == 1 ? "only stride 1 along rows" : "only strides 1 and 2 along rows";
+    if (w->dilation != 1) return "only dilation 1 along rows";
+    if (w->kernel == 1) return "only kernels of two columns or more";
+    return w->kernel <= w->stride ? "only kernels that are longer than the stride" : NULL;
 }
 
 static const char *refuse(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
-    const char *const refusal = fc_winograd_refuses(p);
+    const char *const refusal = fc_winograd_refuses(p, 2);
     if (refusal) return refusal;
     const winograd w = shape_of(p, r->kernels, &r->options->machine, m);
     if (!w.fused && tile_bytes(&w, r->kernels) > staged_bytes(&r->options->machine))
@@ -157,6 +171,7 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     *w = shape_of(p, plan->kernels, machine, m);
     plan->packing[0] = w->form.r;
     plan->packing[1] = w->form.sides;
+    plan->packing[2] = w->form.stride;
     plan->packed_bytes =
         (size_t)(p->groups * w->parts * w->gemm->nr * (1 + w->form.points * w->depth + p->in_channels * fc_taps(p)) *
                  plan->kernels->element);
@@ -188,9 +203,9 @@ typedef struct pack_job {
 
 const double *fc_winograd_g(const fc_winograd_form *form) {
     static const double g23[] = FC_F2_3_G, g33[] = FC_F3_3_G, g43[] = FC_F4_3_G, g63[] = FC_F6_3_G;
-    static const double g25[] = FC_F2_5_G, g32[] = FC_F3_2_G;
+    static const double g25[] = FC_F2_5_G, g32[] = FC_F3_2_G, g42[] = FC_F4_2_G;
     if (form->r == 5) return g25;
-    if (form->r == 2) return g32;
+    if (form->r == 2) return form->m == 3 ? g32 : g42;
     return form->m == 2 ? g23 : form->m == 3 ? g33 : form->m == 4 ? g43 : g63;
 }
 

@@ -10,7 +10,7 @@ enum { FC_INPUT_CHANNELS = 64 }; // that a task transforms
 
 // Whole cache lines, an odd number of them: planes at such distances spread over the sets of a cache.
 int64_t fc_odd_lines(int64_t elements);
-// Of tiles of m: r is 3, but where a kernel of two or four taps to a side is made of 2, or one of five is 5.
+// Of tiles of m: r is 3, but where two or four taps to a side of a phase are made of 2, or five are 5.
 fc_winograd_form fc_winograd_form_of(const fc_problem *problem, int64_t m);
 static inline int64_t fc_winograd_blocks(const fc_winograd_form *form) {
     return form->blocks[0] * form->blocks[1] * form->blocks[2];
@@ -18,11 +18,12 @@ static inline int64_t fc_winograd_blocks(const fc_winograd_form *form) {
 // Of block `block` of taps: from the first tap of the kernel to its own, in taps.
 static inline void fc_winograd_block_at(const fc_winograd_form *form, int64_t block, int64_t at[FC_AXES]) {
     at[0] = block / form->blocks[2] / form->blocks[1];
-    at[1] = block / form->blocks[2] % form->blocks[1] * (form->sides == 2 ? form->r : 1);
-    at[2] = block % form->blocks[2] * form->r;
+    at[1] = block / form->blocks[2] % form->blocks[1];
+    if (form->sides == 2) at[1] = fc_winograd_tap(form, at[1]);
+    at[2] = fc_winograd_tap(form, block % form->blocks[2]);
 }
 const double *fc_winograd_g(const fc_winograd_form *form); // G, [alpha][r]
-// Why F(m, r) cannot serve, whatever the direction, or NULL.
-const char *fc_winograd_refuses(const fc_problem *problem);
+// Why F(m, r) cannot serve, whatever the direction, for outputs that are up to `stride` columns apart, or NULL.
+const char *fc_winograd_refuses(const fc_problem *problem, int64_t stride);
 
 #endif

@@ -62,7 +62,7 @@ static winograd_grad shape_of(const fc_problem *p, const fc_kernels *k, const fc
 }
 
 static const char *refuse(const fc_request *r, int64_t m) {
-    const char *const refusal = fc_winograd_refuses(r->op->problem);
+    const char *const refusal = fc_winograd_refuses(r->op->problem, 1);
     if (refusal) return refusal;
     const winograd_grad w = shape_of(r->op->problem, r->kernels, &r->options->machine, m);
     if (w.tiles == 0) return "no images to sum over";

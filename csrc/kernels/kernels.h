@@ -21,11 +21,13 @@
 // Two forms of each algorithm: over pixels the lanes of a vector are neighbours along a row, of one channel; over channels
 // they are channels of one pixel.  What is named _pixels or _channels is of that form.
 //
-// The two forms of a matrix product compute a tile C[m][columns] += A * B by broadcasting elements of A against vectors of
-// B:
+// The forms of a matrix product compute a tile C[m][columns] += A * B, the first two by broadcasting elements of A against
+// vectors of B, the third by vectors of both along k:
 //
 //   over pixels    A = packed weights, [k][m];            B = pixels, contiguous along a row  -> dst contiguous in w (NCHW)
 //   over channels  A = pixels, each a row contiguous in k; B = packed weights, [k][nr]        -> dst contiguous in c (NHWC)
+//
+//   along          A as over channels; B = the packed weights of one channel, [k]           -> the same, of few channels
 //
 // They differ only in how A and B are addressed; neither needs the image to be rearranged when it already lies right:
 //   over pixels:   B of depth k starts at b + b_offset[k].
@@ -114,13 +116,19 @@ typedef struct fc_pad_copy {
 } fc_pad_copy;
 
 // F(m, r) along rows alone (one side), or along rows and columns (two): m outputs, r taps and alpha = m + r - 1 points
-// to a side.  A kernel of more taps is cut into blocks of r to a side, the last of which may be filled up with zeros;
-// along the other axes every tap is a block.
+// to a side.  A kernel of more taps is cut into blocks of r to a side, some of which may be filled up with zeros; along the
+// other axes every tap is a block.  Where outputs are several inputs apart the taps of a block are, too, and so each block
+// sees one phase of the image.
 typedef struct fc_winograd_form {
-    int64_t m, r, alpha, sides;
+    int64_t m, r, alpha, sides, stride;
     int64_t points;          // of a tile: alpha for each side
     int64_t blocks[FC_AXES]; // of taps
 } fc_winograd_form;
+
+// The first tap of a block along a side.
+static inline int64_t fc_winograd_tap(const fc_winograd_form *form, int64_t block) {
+    return block % form->stride + block / form->stride * form->r * form->stride;
+}
 
 typedef struct fc_winograd_tiles {
     const fc_problem *problem;
@@ -252,7 +260,7 @@ typedef void fc_widen_fn(const uint16_t *in, float *out, int64_t count);
 typedef void fc_narrow_fn(const float *in, uint16_t *out, int64_t count);
 typedef double fc_burn_fn(int64_t rounds);
 
-// One of the two forms of the matrix product: what it reads and writes, its tile, and what packs its weights.
+// One of the forms of the matrix product: what it reads and writes, its tile, and what packs its weights.
 typedef struct fc_gemm_kernel {
     fc_types types;
     int64_t mr, nr; // rows and columns of a tile
@@ -271,7 +279,7 @@ typedef struct fc_kernels {
     int64_t element, vl; // its bytes, and lanes of a vector
 #define FC_KERNEL(type, name) type *name;
 #define FC_SINGLE_KERNEL FC_KERNEL
-#define FC_GEMM_KERNEL(name) fc_gemm_kernel name;
+#define FC_GEMM_KERNEL(name, ...) fc_gemm_kernel name;
 #include "kernels/kernels.inc"
 #undef FC_GEMM_KERNEL
 #undef FC_SINGLE_KERNEL

@@ -83,7 +83,12 @@ FC_INLINE void FC_NAME(winograd_at)(const int m, const int alpha, const vec *p, 
     } else if (alpha == 5) {
         y[0] = v_add(v_add(p[0], p[3]), even);
         y[1] = v_fma(v_set1((T)a), odd, v_mul(v_set1((T)b), p[3]));
-        y[2] = v_fma(v_set1((T)aa), even, v_fma(v_set1((T)bb), p[3], p[4]));
+        if (m == 3) {
+            y[2] = v_fma(v_set1((T)aa), even, v_fma(v_set1((T)bb), p[3], p[4]));
+            return;
+        }
+        y[2] = v_fma(v_set1((T)aa), even, v_mul(v_set1((T)bb), p[3]));
+        y[3] = v_fma(v_set1((T)(aa * a)), odd, v_fma(v_set1((T)(bb * b)), p[3], p[4]));
     } else if (alpha == 6) {
         const vec even_b = v_add(p[3], p[4]), odd_b = v_sub(p[3], p[4]);
         y[0] = v_add(p[0], v_add(even, even_b));
@@ -179,18 +184,33 @@ FC_INLINE void FC_NAME(winograd_down)(const int alpha, const T *in, int64_t row,
     }
 }
 
+// Every stride-th element of an axis, among them the one at `first`: how many there are, of an axis of `size` elements, and
+// where the first one is.  `first` becomes its number, which may be less than 0 or beyond the last.
+FC_INLINE int64_t FC_NAME(winograd_phase)(int64_t stride, int64_t size, int64_t *count, int64_t *first) {
+    *count = size;
+    if (stride == 1) return 0;
+    const int64_t phase = (*first % stride + stride) % stride;
+    *first = (*first - phase) / stride;
+    *count = size > phase ? (size - phase - 1) / stride + 1 : 0;
+    return phase;
+}
+
 // points [alpha] or [alpha * alpha][tile][channel]
 FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const int alpha, const int sides) {
     enum { PITCH = FC_NAME(winograd_columns) * FC_VL };
     const fc_problem *p = w->problem;
     const int m = (int)w->form.m, rows = sides == 2 ? alpha : 1, tile_rows = sides == 2 ? m : 1;
-    const int64_t step = p->src.axis[2], down = p->src.axis[1], point = w->point, pitch = w->pitch;
-    const int64_t height = p->axis[1].in, width = p->axis[2].in;
+    const int64_t across = w->form.stride, below = sides == 2 ? across : 1; // from output to output
+    const int64_t step = across * p->src.axis[2], down = below * p->src.axis[1], point = w->point, pitch = w->pitch;
     T buffer[FC_NAME(winograd_most) * PITCH];
     for (int64_t done = 0; done < w->count;) {
         const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
-        const int64_t columns = at.tiles * m + alpha - m, x = at.column * m - p->axis[2].pad + w->shift[2];
-        const int64_t y = at.row * tile_rows * p->axis[1].stride - p->axis[1].pad + w->shift[1];
+        const int64_t columns = at.tiles * m + alpha - m;
+        int64_t x = at.column * m * across - p->axis[2].pad + w->shift[2], width;
+        int64_t y = at.row * tile_rows * p->axis[1].stride - p->axis[1].pad + w->shift[1], height;
+        const T *phase = (const T *)w->src;
+        phase += FC_NAME(winograd_phase)(across, p->axis[2].in, &width, &x) * p->src.axis[2];
+        phase += FC_NAME(winograd_phase)(below, p->axis[1].in, &height, &y) * p->src.axis[1];
         const int64_t z = at.d * p->axis[0].stride - p->axis[0].pad + w->shift[0];
         const int deep = z >= 0 && z < p->axis[0].in;
         const int whole = deep && y >= 0 && y + rows <= height && p->src.channel == 1;
@@ -199,7 +219,7 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
         if (high < low) high = low;
         for (int64_t c = w->channel; c < w->channel + w->channels; c += FC_VL) {
             const int64_t left = p->in_channels - c, lanes = left < FC_VL ? left : FC_VL;
-            const T *image = (const T *)w->src + at.image * p->src.outer + c * p->src.channel + z * p->src.axis[0];
+            const T *image = phase + at.image * p->src.outer + c * p->src.channel + z * p->src.axis[0];
             // Where the rows to be transformed lie, and from column to column.
             const T *in_place = buffer;
             int64_t in_step = FC_VL;
@@ -305,12 +325,12 @@ static __attribute__((noinline, cold)) void FC_NAME(winograd_again)(const fc_win
                     const int64_t v = row * h->stride - h->pad + j * h->dilation;
                     const int inside = z >= 0 && z < d->in && v >= 0 && v < h->in;
                     const T *line = inside ? image + z * p->src.axis[0] + v * p->src.axis[1] : image;
-                    for (int64_t k = 0, u = column - x->pad; k < x->kernel; k++, u++, wei += FC_NR) {
+                    for (int64_t k = 0; k < x->kernel; k++, wei += FC_NR) {
                         const vec weight = v_load(wei);
 #pragma GCC unroll 4
                         for (int q = 0; q < FEW; q++) {
-                            const int there = inside && u + q >= 0 && u + q < x->in;
-                            const T value = there ? line[(u + q) * p->src.axis[2]] : 0;
+                            const int64_t u = (column + q) * x->stride - x->pad + k;
+                            const T value = inside && u >= 0 && u < x->in ? line[u * p->src.axis[2]] : 0;
                             part[q] = v_fma(v_set1(value), weight, part[q]);
                         }
                         if (++terms % TERMS) continue;
@@ -444,6 +464,7 @@ void FC_NAME(winograd_output)(const fc_winograd_tiles *w) {
     FC_WINOGRAD_OUTPUT(2, 4)
     FC_WINOGRAD_OUTPUT(3, 4)
     FC_WINOGRAD_OUTPUT(3, 5)
+    FC_WINOGRAD_OUTPUT(4, 5)
     FC_WINOGRAD_OUTPUT(2, 6)
     FC_WINOGRAD_OUTPUT(4, 6)
     FC_WINOGRAD_OUTPUT(6, 8)

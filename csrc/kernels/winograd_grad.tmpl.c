@@ -132,6 +132,7 @@ void FC_NAME(winograd_grad)(const fc_winograd_tiles *w) {
     FC_WINOGRAD_GRAD(2, 4)
     FC_WINOGRAD_GRAD(3, 4)
     FC_WINOGRAD_GRAD(3, 5)
+    FC_WINOGRAD_GRAD(4, 5)
     FC_WINOGRAD_GRAD(2, 6)
     FC_WINOGRAD_GRAD(4, 6)
     FC_WINOGRAD_GRAD(6, 8)
@@ -140,6 +141,7 @@ void FC_NAME(winograd_grad)(const fc_winograd_tiles *w) {
 int FC_NAME(winograd_grad_taps)(const fc_winograd_taps *w) {
     FC_WINOGRAD_TAPS(2, 4)
     FC_WINOGRAD_TAPS(3, 4)
+    FC_WINOGRAD_TAPS(2, 5)
     FC_WINOGRAD_TAPS(3, 5)
     FC_WINOGRAD_TAPS(3, 6)
     FC_WINOGRAD_TAPS(5, 6)

@@ -67,26 +67,32 @@ FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, 
 FC_INLINE void FC_NAME(winograd_weights_blocks)(const fc_winograd_weights *work, const int r, const int sides) {
     const fc_problem *p = work->problem;
     const fc_view *view = &p->wei;
-    const int64_t down = sides == 2 ? r : 1, height = p->axis[1].kernel, width = p->axis[2].kernel;
+    const int64_t height = p->axis[1].kernel, width = p->axis[2].kernel;
+    const int64_t apart = work->form.stride, below = sides == 2 ? apart : 1; // from tap to tap
     T *out = work->points;
     FC_NAME(taps) g;
     for (int64_t z = 0; z < work->form.blocks[0]; z++)
-        for (int64_t y = 0; y < work->form.blocks[1] * down; y += down)
-            for (int64_t x = 0; x < work->form.blocks[2] * r; x += r) {
+        for (int64_t b = 0; b < work->form.blocks[1]; b++)
+            for (int64_t a = 0; a < work->form.blocks[2]; a++) {
+                const int64_t y = sides == 2 ? fc_winograd_tap(&work->form, b) : b;
+                const int64_t x = fc_winograd_tap(&work->form, a);
                 const T *first = (const T *)work->wei + z * view->axis[0] + y * view->axis[1] + x * view->axis[2];
-                const int64_t rows = height - y < down ? height - y : down, columns = width - x < r ? width - x : r;
+                const int64_t left = (width - x + apart - 1) / apart, columns = left < r ? left : r;
+                const int64_t most = sides == 2 ? r : 1, rest = (height - y + below - 1) / below;
+                const int64_t rows = rest < most ? rest : most;
                 memset(g, 0, sizeof g); // taps outside of the kernel, channels behind the last one
                 for (int64_t c = 0; c < p->in_channels; c++, out += FC_NR) {
                     for (int64_t o = 0; o < work->channels; o++) {
                         const T *tap = first + c * view->channel + o * view->outer;
                         for (int64_t i = 0; i < rows; i++)
                             for (int64_t j = 0; j < columns; j++)
-                                g[i][j][o] = (double)tap[i * view->axis[1] + j * view->axis[2]];
+                                g[i][j][o] = (double)tap[i * below * view->axis[1] + j * apart * view->axis[2]];
                     }
                     T *taps = (T *)work->taps + (((c * work->form.blocks[0] + z) * height + y) * width + x) * FC_NR;
                     for (int64_t i = 0; i < rows; i++)
                         for (int64_t j = 0; j < columns; j++)
-                            for (int64_t o = 0; o < FC_NR; o++) taps[(i * width + j) * FC_NR + o] = (T)g[i][j][o];
+                            for (int64_t o = 0; o < FC_NR; o++)
+                                taps[(i * below * width + j * apart) * FC_NR + o] = (T)g[i][j][o];
                     FC_NAME(winograd_weights_block)(work, g, out, r, sides);
                 }
             }
