@@ -4,9 +4,9 @@
 // write each element once, so vectors run along whatever is contiguous.
 //
 //   over pixels    one input channel per group, any number of outputs: a task is some rows of some groups, vectors along
-//                  the row. Contiguous rows are read where they lie, outputs one or two columns apart; others are first
-//                  copied, zero-padded and split into the phases of the stride (padded.c), which leaves neither borders
-//                  nor strides to the kernel, but takes as long as the sums
+//                  the row. Contiguous rows are read where they lie; others are first copied, zero-padded and split into
+//                  the phases of the stride (padded.c), which leaves neither borders nor strides to the kernel, but takes
+//                  as long as the sums
 //   over channels  a task is some rows of all channels, vectors over the channels; as many outputs as inputs per group,
 //                  a power of two that does not exceed a vector
 #include "conv/activate.h"
@@ -27,7 +27,7 @@ static int over_channels(const fc_problem *p) {
 }
 
 // Over pixels: whether rows are read where they lie.
-static int in_place(const fc_problem *p) { return p->src.axis[2] == 1 && p->axis[2].stride <= 2; }
+static int in_place(const fc_problem *p) { return p->src.axis[2] == 1; }
 
 static fc_padded padded_of(const fc_problem *p) {
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
@@ -44,13 +44,15 @@ static const char *refuse(const fc_request *r) {
     return NULL;
 }
 
-// Two loads for each multiply-add, and each vector of outputs stored once.
+// Two loads for each multiply-add, or several where outputs are further than two columns apart, and each vector of outputs
+// stored once.
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const int64_t run = over_channels(p) ? p->groups * p->in_channels : p->axis[2].out;
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
+    const int64_t apart = over_channels(p) || !in_place(p) ? 1 : fc_min(p->axis[2].stride, 8);
     double copy = 0;
     if (!over_channels(p) && !in_place(p)) {
         const fc_padded s = padded_of(p);
@@ -58,7 +60,7 @@ static double cost(const fc_request *r) {
         copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
     }
     if (p->dst.axis[2] != 1 && !over_channels(p)) copy += fc_cost_elements(fc_macs(p) / (double)fc_taps(p), c);
-    return c->fixed + c->depthwise * vectors + copy +
+    return c->fixed + c->depthwise * vectors * (apart > 2 ? 2.0 * (double)apart : 1.0) + copy +
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }
 

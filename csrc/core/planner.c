@@ -10,8 +10,8 @@ extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kin
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
 extern const fc_kind fc_kind_weight_product, fc_kind_weight_winograd_f2, fc_kind_weight_winograd_f3,
     fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_depthwise_grad, fc_kind_depthwise_input;
-extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_dots, fc_kind_small, fc_kind_small_grad,
-    fc_kind_views, fc_kind_spread, fc_kind_convert, fc_kind_images;
+extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_interleaved, fc_kind_dots, fc_kind_small,
+    fc_kind_small_grad, fc_kind_views, fc_kind_spread, fc_kind_convert, fc_kind_images;
 
 static const fc_kind *const algorithms[FC_ALGOS] = {
     [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
@@ -25,9 +25,9 @@ static const fc_kind *const weight_gradients[FC_ALGOS] = {
     [FC_WINOGRAD_F3] = &fc_kind_weight_winograd_f3, [FC_WINOGRAD_F4] = &fc_kind_weight_winograd_f4,
     [FC_WINOGRAD_F6] = &fc_kind_weight_winograd_f6, [FC_DEPTHWISE] = &fc_kind_depthwise_grad,
 };
-static const fc_kind *const derived[] = {&fc_kind_bands, &fc_kind_dilated,    &fc_kind_turned,
-                                         &fc_kind_dots,  &fc_kind_views,      &fc_kind_spread,
-                                         &fc_kind_small, &fc_kind_small_grad, &fc_kind_convert};
+static const fc_kind *const derived[] = {&fc_kind_bands,      &fc_kind_dilated, &fc_kind_turned, &fc_kind_interleaved,
+                                         &fc_kind_dots,       &fc_kind_views,   &fc_kind_spread, &fc_kind_small,
+                                         &fc_kind_small_grad, &fc_kind_convert};
 enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
 // ----------------------------------------------------------------------------------------------------------- choosing

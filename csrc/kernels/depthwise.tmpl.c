@@ -258,23 +258,55 @@ FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int t
     }
 }
 
+// The inputs of a vector of outputs `step` elements apart, three or more: of the vectors that they lie in those lanes that
+// are in the row.
+typedef struct FC_NAME(reads) {
+    vmask lanes[FC_VL];
+} FC_NAME(reads);
+
+// Of which the first is element `at` of a row of `size`.
+FC_INLINE FC_NAME(reads) FC_NAME(reads_at)(int64_t step, int64_t at, int64_t size) {
+    FC_NAME(reads) r;
+    memset(&r, 0, sizeof r);
+    if (step <= FC_VL)
+#pragma GCC unroll 4
+        for (int64_t j = 0; j * FC_VL <= (FC_VL - 1) * step; j++)
+            r.lanes[j] = v_lanes(-at - j * FC_VL, size - at - j * FC_VL);
+    return r;
+}
+
+FC_INLINE vec FC_NAME(row_each)(const T *p, const FC_NAME(reads) * r, int64_t step, int64_t at, int64_t size) {
+    vec v = v_set1(0);
+    if (FC_VL == 1 || step > FC_VL) {
+        T lane[FC_VL];
+        for (int64_t l = 0; l < FC_VL; l++) lane[l] = at + l * step >= 0 && at + l * step < size ? p[l * step] : 0;
+        return v_load(lane);
+    }
+#pragma GCC unroll 4
+    for (int64_t j = 0; j * FC_VL <= (FC_VL - 1) * step; j++)
+        v = v_pick(v, v_load_where(r->lanes[j], p + j * FC_VL, v_set1(0)), step, j);
+    return v;
+}
+
 // What `reach` rows of taps, the first of which sees row `top` of a plane, add to seven rows of a vector of outputs from
-// column x on.  Outputs are `apart` columns of the input apart.  An input row is loaded once for all of the taps, which are
-// neighbours then, and outputs as far apart in height as in width; with a reach of one nothing is asked of dilation and
-// stride.
+// column x on.  Outputs are `apart` columns of the input apart, or any number from three on where that is 0.  An input row
+// is loaded once for all of the taps, which are neighbours then, and outputs as far apart in height as in width; with a
+// reach of one nothing is asked of dilation and stride.
 FC_INLINE void FC_NAME(plane_taps)(const fc_depthwise_rows *work, const T *plane, const T *tap, int64_t top, int64_t x,
                                    vec *sum, const int reach, const int apart) {
     const fc_problem *p = work->problem;
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int over = reach == 1 ? 1 : apart;            // input rows from output to output
     const int64_t further = reach == 1 ? h->stride : 1; // what an input row is here
-    const int64_t down = further * p->src.axis[1];
+    const int64_t down = further * p->src.axis[1], step = apart ? apart : w->stride;
     const int rows = (FC_PLANE_ROWS - 1) * over + reach;
     const int rows_inside = top >= 0 && top + (rows - 1) * further < h->in;
     for (int64_t k = 0; k < w->kernel; k++) {
-        const int64_t at = x * apart - w->pad + k * w->dilation;
-        const int inside = rows_inside && at >= 0 && at + (FC_VL - 1) * apart < w->in;
+        const int64_t at = x * step - w->pad + k * w->dilation;
+        const int inside = rows_inside && at >= 0 && at + (FC_VL - 1) * step < w->in;
         const vmask low = v_lanes(-at, w->in - at), high = v_lanes(-at - FC_VL, w->in - at - FC_VL);
+        FC_NAME(reads) reads;
+        if (apart == 0) reads = FC_NAME(reads_at)(step, at, w->in);
         const T *in = plane + top * p->src.axis[1] + at;
         vec weight[3];
 #pragma GCC unroll 3
@@ -282,7 +314,9 @@ FC_INLINE void FC_NAME(plane_taps)(const fc_depthwise_rows *work, const T *plane
 #pragma GCC unroll 15
         for (int t = 0; t < rows; t++, in += down) {
             if (!inside && (top + t * further < 0 || top + t * further >= h->in)) continue;
-            const vec row = inside ? FC_NAME(row_load)(in, apart) : FC_NAME(row_masked)(in, low, high, apart);
+            vec row;
+            if (apart == 0) row = FC_NAME(row_each)(in, &reads, step, at, w->in);
+            else row = inside ? FC_NAME(row_load)(in, apart) : FC_NAME(row_masked)(in, low, high, apart);
 #pragma GCC unroll 7
             for (int r = 0; r < FC_PLANE_ROWS; r++) {
                 const int q = t - r * over;
@@ -294,7 +328,7 @@ FC_INLINE void FC_NAME(plane_taps)(const fc_depthwise_rows *work, const T *plane
 
 // How many rows of taps go together from row j on: tap by tap along the row, and down the rows for each.
 FC_INLINE int FC_NAME(plane_reach)(const fc_axis *h, int64_t j, const int apart) {
-    return h->dilation == 1 && h->stride == apart && j + 3 <= h->kernel ? 3 : 1;
+    return apart && h->dilation == 1 && h->stride == apart && j + 3 <= h->kernel ? 3 : 1;
 }
 
 // Seven rows of a vector by any kernel.
@@ -372,11 +406,15 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
     const int64_t columns = work->problem->axis[2].out, end = work->h + work->rows;
     const FC_NAME(plane) plane = FC_NAME(plane_of)(work);
     FC_NAME(spot) at = {.y = work->h, .height = FC_PLANE_ROWS};
-    for (; at.y + FC_PLANE_ROWS <= end; at.y += FC_PLANE_ROWS)
+    // Further apart even a few rows share what is prepared for each tap, though some of the seven are for nothing.
+    for (; at.y + (apart ? FC_PLANE_ROWS : 1) <= end; at.y += FC_PLANE_ROWS) {
+        if (end - at.y < FC_PLANE_ROWS) at.height = end - at.y;
         for (at.x = 0; at.x < columns; at.x += FC_VL) {
             at.lanes = columns - at.x < FC_VL ? columns - at.x : FC_VL;
             FC_NAME(plane_rows)(&plane, at, apart);
         }
+    }
+    if (apart == 0) return;
     for (at.height = 1; at.y < end; at.y++) {
         at.lanes = FC_VL;
         for (at.x = 0; at.x + 4 * FC_VL <= columns; at.x += 4 * FC_VL) FC_NAME(plane_row)(&plane, at, 4, apart);
@@ -389,6 +427,8 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
 
 void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
     FC_DEPTHWISE_KNOWN(plane_patches)
-    if (work->problem->axis[2].stride == 1) FC_NAME(plane_any)(work, 1);
-    else FC_NAME(plane_any)(work, 2);
+    const int64_t stride = work->problem->axis[2].stride;
+    if (stride == 1) FC_NAME(plane_any)(work, 1);
+    else if (stride == 2) FC_NAME(plane_any)(work, 2);
+    else FC_NAME(plane_any)(work, 0);
 }

@@ -44,6 +44,7 @@
 #define v_store_apart FC_CAT(v_store_apart, FC_S)
 #define v_even FC_CAT(v_even, FC_S)
 #define v_odd FC_CAT(v_odd, FC_S)
+#define v_pick FC_CAT(v_pick, FC_S)
 #define v_zip_low FC_CAT(v_zip_low, FC_S)
 #define v_zip_high FC_CAT(v_zip_high, FC_S)
 #define v_div FC_CAT(v_div, FC_S)
@@ -66,6 +67,9 @@
 // An address that is walked: without this the compiler keeps each multiple of a step in a register of its own, and spills.
 #define FC_WALK(p) __asm__("" : "+r"(p))
 
+// Pixels of a product whose vectors run along k: as many as hide the latency of their sums.
+#define FC_ALONG_ROWS (FC_VL > 8 ? FC_VL : 8)
+
 #define FC_INLINE static inline __attribute__((always_inline))
 
 #if FC_BITS == 32
@@ -83,7 +87,7 @@
 // What the parts define and the table names.
 #define FC_KERNEL(type, name) extern type FC_NAME(name);
 #define FC_SINGLE_KERNEL FC_KERNEL
-#define FC_GEMM_KERNEL(name) FC_KERNEL(fc_gemm_fn, name)
+#define FC_GEMM_KERNEL(name, ...) FC_KERNEL(fc_gemm_fn, name)
 #include "kernels/kernels.inc"
 #undef FC_GEMM_KERNEL
 #undef FC_SINGLE_KERNEL

@@ -150,6 +150,23 @@ FC_AVX2_ZIP(f32, ps)
 FC_AVX2_ZIP(f64, pd)
 #undef FC_AVX2_ZIP
 
+static inline v_f32 v_pick_f32(v_f32 a, v_f32 v, int64_t step, int64_t j) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i at = _mm256_mullo_epi32(lane, _mm256_set1_epi32((int)step));
+    const __m256i here = _mm256_cmpeq_epi32(_mm256_srli_epi32(at, 3), _mm256_set1_epi32((int)j));
+    return _mm256_blendv_ps(a, _mm256_permutevar8x32_ps(v, at), _mm256_castsi256_ps(here));
+}
+
+// Halves of a lane go the same way.
+static inline v_f64 v_pick_f64(v_f64 a, v_f64 v, int64_t step, int64_t j) {
+    const __m256i lane = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3), half = _mm256_setr_epi32(0, 1, 0, 1, 0, 1, 0, 1);
+    const __m256i at = _mm256_mullo_epi32(lane, _mm256_set1_epi32((int)step));
+    const __m256i here = _mm256_cmpeq_epi32(_mm256_srli_epi32(at, 2), _mm256_set1_epi32((int)j));
+    const __m256i from = _mm256_add_epi32(_mm256_add_epi32(at, at), half);
+    const __m256 picked = _mm256_permutevar8x32_ps(_mm256_castpd_ps(v), from);
+    return _mm256_blendv_pd(a, _mm256_castps_pd(picked), _mm256_castsi256_pd(here));
+}
+
 // The second load starts one element early and so ends on the last element wanted, not behind it.
 #define FC_AVX2_LOAD2(T, S, N)                                                                                         \
     static inline v_##S v_load2_##S(const T *p) { return fc_even_odd_##S(v_load_##S(p), v_load_##S(p + N - 1)); }      \

@@ -76,6 +76,17 @@ FC_AVX512_PICK(fc_even_odd, f32, ps, _mm512_setr_epi32, 0, 2, 4, 6, 8, 10, 12, 1
 FC_AVX512_PICK(fc_even_odd, f64, pd, _mm512_setr_epi64, 0, 2, 4, 6, 9, 11, 13, 15)
 #undef FC_AVX512_PICK
 
+#define FC_AVX512_STEPS(S, I, E, bits, ...)                                                                            \
+    static inline v_##S v_pick_##S(v_##S a, v_##S v, int64_t step, int64_t j) {                                        \
+        const __m512i at = _mm512_mullo_##E(_mm512_setr_##E(__VA_ARGS__), _mm512_set1_##E((int)step));                 \
+        const __m512i from = _mm512_srli_##E(at, bits);                                                                \
+        return _mm512_mask_permutexvar_##I(a, _mm512_cmpeq_##E##_mask(from, _mm512_set1_##E((int)j)), at, v);          \
+    }
+
+FC_AVX512_STEPS(f32, ps, epi32, 4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+FC_AVX512_STEPS(f64, pd, epi64, 3, 0, 1, 2, 3, 4, 5, 6, 7)
+#undef FC_AVX512_STEPS
+
 static inline v_f32 v_spread_f32(v_f32 v, int size, int i) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i run = _mm512_and_si512(lane, _mm512_set1_epi32(-size));

@@ -146,6 +146,19 @@ static inline v_f64 v_spread_f64(v_f64 v, int size, int i) {
     return vreinterpretq_f64_u8(fc_spread(vreinterpretq_u8_f64(v), 8, size, i));
 }
 
+// Bytes beyond the table keep what was there.
+static inline v_f32 v_pick_f32(v_f32 a, v_f32 v, int64_t step, int64_t j) {
+    static const uint8_t lanes[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    static const uint8_t bytes[16] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
+    const uint8x16_t at = vmlaq_u8(vld1q_u8(bytes), vld1q_u8(lanes), vdupq_n_u8((uint8_t)(4 * step)));
+    const uint8x16_t from = vsubq_u8(at, vdupq_n_u8((uint8_t)(16 * j)));
+    return vreinterpretq_f32_u8(vqtbx1q_u8(vreinterpretq_u8_f32(a), vreinterpretq_u8_f32(v), from));
+}
+
+static inline v_f64 v_pick_f64(v_f64 a, v_f64 v, int64_t step, int64_t j) {
+    return (void)step, j == 0 ? v : a; // no step fits
+}
+
 #include "simd/apart.h"
 
 #define v_store_apart_f32 fc_store_each_f32

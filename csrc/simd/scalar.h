@@ -15,6 +15,8 @@
 //   v_even(a, b) v_odd(a, b)    elements 0, 2, 4, ... or 1, 3, 5, ... of a and b in a row
 //   v_zip_low(a, b) v_zip_high(a, b)
 //                               the lower or the upper half of a[0], b[0], a[1], b[1], ...
+//   v_pick(a, v, step, j)       element l * step of those that v holds from j * FC_VL on, where it has it, else a
+//                               (2 < step <= FC_VL)
 //   v_load_apart(p, n, step)    lane l: p[l * step] for the first n lanes, the rest zero
 //   v_store_apart(p, a, n, step)
 //                               p[l * step] = a[l] for the first n lanes; nothing in between is touched
@@ -81,6 +83,7 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     }                                                                                                                  \
     static inline v_##S v_even_##S(v_##S a, v_##S b) { return (void)b, a; }                                            \
     static inline v_##S v_odd_##S(v_##S a, v_##S b) { return (void)a, b; }                                             \
+    static inline v_##S v_pick_##S(v_##S a, v_##S v, int64_t step, int64_t j) { return (void)step, j == 0 ? v : a; }   \
     static inline v_##S v_zip_low_##S(v_##S a, v_##S b) { return (void)b, a; }                                         \
     static inline v_##S v_zip_high_##S(v_##S a, v_##S b) { return (void)a, b; }                                        \
     static inline v_##S v_div_##S(v_##S a, v_##S b) { return a / b; }                                                  \
