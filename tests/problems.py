@@ -276,6 +276,30 @@ def _winograd_blocks() -> Iterator[Problem]:
                 )
 
 
+def _winograd_phases() -> Iterator[Problem]:
+    """Outputs two apart along rows, or along both sides: kernels of an odd and an even number of taps, any padding."""
+    dice = _Dice(12)
+    for kernel in ((3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (3, 5), (4, 7), (13, 3), (1, 3), (2, 3), (3, 4)):
+        for width in (1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 24, 31, 32, 33):
+            padding = tuple((dice.upto(k, 0), dice.upto(k, 0)) for k in kernel)
+            height, width = (
+                2 * o - 1 + k - 1 - sum(p) + dice.upto(1, 0)
+                for o, k, p in zip((dice.upto(9), width), kernel, padding, strict=True)
+            )
+            groups = dice.one((1, 1, 1, 2))
+            yield Problem(
+                (height, width),
+                groups * dice.one(CHANNELS),
+                groups * dice.one(CHANNELS),
+                kernel,
+                dice.one((1, 1, 2)),
+                (dice.one((2, 2, 2, 1, 3)), 2),
+                padding,
+                groups=groups,
+                **dice.epilogue(),
+            )
+
+
 def _pointwise() -> Iterator[Problem]:
     """1 x 1: short and long rows, tiles that run on into the next row, channel or image."""
     dice = _Dice(3)
@@ -346,6 +370,26 @@ def _depthwise() -> Iterator[Problem]:
         yield Problem(
             (dice.one((1, 2, 3)), width), 3, 3, (1, taps), 1, (1, dice.one((1, 2))), ((0, 0), (2, 1)), groups=3
         )
+    # outputs further apart: the vectors in which their inputs lie, and where these end with the row
+    for stride in (3, 4, 5, 7, 8, 9, 15, 16, 17, 20):
+        for width in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33):
+            kernel = dice.pair((1, 2, 3, 3, 5, 7))
+            dilation = dice.pair((1, 1, 2))
+            padding = dice.padding(kernel, dilation)
+            reach = dilation[1] * (kernel[1] - 1) + 1 - sum(padding[1])
+            channels = dice.one((2, 3, 3, 7, 8, 9, 15, 16, 17, 33))
+            yield Problem(
+                (dice.one((1, 2, 9, 25)), stride * (width - 1) + reach + dice.one((0, 0, 1, stride - 1))),
+                channels,
+                channels * dice.one((1, 1, 1, 2)),
+                kernel,
+                dice.one((1, 1, 2)),
+                (dice.one((1, 2, 3, stride)), stride),
+                padding,
+                dilation,
+                channels,
+                **dice.epilogue(),
+            )
     # kernels that are unrolled, on patches of two by four pixels and of seven rows by a vector, with some more or less
     for kernel in (2, 3, 5, 7):
         for stride in (1, 2):
@@ -411,8 +455,22 @@ def _few_channels() -> Iterator[Problem]:
 
 
 def _few_outputs() -> Iterator[Problem]:
-    """A few outputs of many channels: vectors over pixels whose channels are neighbours, turned as they are read."""
+    """A few outputs of many channels that are neighbours: vectors along these, in blocks of k that end within a tap
+    and between taps, or over pixels, which are turned as they are read."""
     dice = _Dice(11)
+    for channels in (64, 100, 128, 129, 255, 256, 257, 300, 520):
+        for outputs in (1, 2, 4, 7, 8, 11, 12, 15):
+            kernel = dice.one(((1, 1), (1, 1), (1, 3), (3, 3)))
+            yield Problem(
+                (dice.upto(4), dice.one((1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33))),
+                channels,
+                outputs,
+                kernel,
+                dice.one((1, 1, 2)),
+                dice.pair((1, 1, 2)),
+                dice.one((((0, 0), (0, 0)), dice.padding(kernel))),
+                **dice.epilogue(),
+            )
     for channels in (4, 7, 8, 15, 16, 17, 33, 70):
         for outputs in (1, 2, 3, 5):
             for width in (1, 7, 8, 9, 15, 16, 17, 31, 34):
@@ -549,6 +607,7 @@ _FAMILIES = {
     "gemm_tiles": (_gemm_tiles, LARGEST, None),
     "winograd_tiles": (_winograd_tiles, 3 * LARGEST, None),
     "winograd_blocks": (_winograd_blocks, 3 * LARGEST, None),
+    "winograd_phases": (_winograd_phases, 3 * LARGEST, None),
     "pointwise": (_pointwise, LARGEST, None),
     "depthwise": (_depthwise, LARGEST, None),
     "grouped": (_grouped, LARGEST, None),

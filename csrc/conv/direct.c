@@ -70,8 +70,9 @@ static int turns(const fc_request *r) {
     return p->src.axis[2] == 1 && fill_vectors(r) && !fc_direct_channels_refuse(r);
 }
 
-// Whether strides suggest it, and outputs are enough for it.
+// Whether strides suggest it, and outputs are enough for it, or so few that they are summed one by one.
 static int suggested(const fc_request *r) {
+    if (fc_direct_channels_along(r)) return 1;
     return fc_gemm_over_channels(r->op->problem, r->kernels) && (fill_vectors(r) || pixels_refuse(r));
 }
 
@@ -82,7 +83,8 @@ static const char *refuse(const fc_request *r) {
 
 // What the strides suggest, or for rows of pixels the cheaper way: going over channels transposes the input as it is
 // copied and the output as it is stored, which costs less than short rows and phases of a stride often do.  Where channels
-// are neighbours but few outputs would leave most of a vector empty, it goes over pixels, whatever the size of the image.
+// are neighbours but few outputs would leave most of a vector empty, these are summed one by one, or it goes over pixels,
+// whatever the size of the image.
 static int over_channels(const fc_request *r) {
     if (suggested(r)) return 1;
     if (!turns(r)) return 0;

@@ -12,6 +12,7 @@
 
 typedef struct direct_channels {
     int in_place;              // the image's own rows, else a copy
+    int along;                 // output channels are few: each is summed by itself
     int64_t rows;              // of output
     int64_t rows_in, width;    // of the copy
     int64_t pixel, row, plane; // distances in elements, of the copy or of the image
@@ -26,9 +27,20 @@ static int inside(const fc_axis *a) {
     return a->pad <= 0 && (a->out - 1) * a->stride - a->pad + (a->kernel - 1) * a->dilation < a->in;
 }
 
-static direct_channels shape_of(const fc_problem *p, const fc_machine *machine) {
+// Taps of a kernel row that are neighbours in memory where pixels are.
+static int64_t joined(const fc_problem *p) { return p->axis[2].dilation == 1 ? p->axis[2].kernel : 1; }
+
+static int along(const fc_problem *p, const fc_kernels *k) {
+    const int64_t taps = joined(p);
+    return fc_gemm_along(p, k, fc_taps(p) / taps, taps * p->in_channels);
+}
+
+static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     direct_channels s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
+    s.along = along(p, k);
+    // The order of sums along k is that of its segments, which must not depend on where the image lies.
+    if (s.along && p->src.axis[2] != p->in_channels) s.in_place = 0;
     s.width = (w->out - 1) * w->stride + (w->kernel - 1) * w->dilation + 1;
     if (s.in_place) {
         s.rows = 1;
@@ -44,14 +56,15 @@ static direct_channels shape_of(const fc_problem *p, const fc_machine *machine) 
         s.rows_in = (s.rows - 1) * h->stride + extra;
         s.plane = s.rows_in * s.row;
     }
-    s.taps = w->dilation == 1 && s.pixel == p->in_channels ? w->kernel : 1;
+    s.taps = s.pixel == p->in_channels ? joined(p) : 1;
     s.segment = s.taps * p->in_channels;
     const int64_t depth = p->in_channels * fc_taps(p), segments = depth / s.segment;
-    if (s.segment > FC_DIRECT_K) { // each segment in parts of even size
-        s.block = fc_ceil_div(s.segment, fc_ceil_div(s.segment, FC_DIRECT_K));
+    const int64_t most = s.along ? FC_DIRECT_K * k->vl : FC_DIRECT_K; // a lane's share of a sum counts
+    if (s.segment > most) {                                           // each segment in parts of even size
+        s.block = fc_ceil_div(s.segment, fc_ceil_div(s.segment, most));
         s.span = s.segment;
     } else { // whole segments
-        const int64_t blocks = fc_ceil_div(segments, FC_DIRECT_K / s.segment);
+        const int64_t blocks = fc_ceil_div(segments, most / s.segment);
         s.block = fc_ceil_div(segments, blocks) * s.segment;
         s.span = depth;
     }
@@ -70,11 +83,16 @@ const char *fc_direct_channels_refuse(const fc_request *r) {
     return NULL;
 }
 
+int fc_direct_channels_along(const fc_request *r) {
+    const fc_problem *p = r->op->problem;
+    return !fc_direct_channels_refuse(r) && along(p, r->kernels);
+}
+
 double fc_direct_channels_cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
-    const direct_channels s = shape_of(p, &r->options->machine);
+    const direct_channels s = shape_of(p, r->kernels, &r->options->machine);
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
@@ -89,13 +107,18 @@ double fc_direct_channels_cost(const fc_request *r) {
     else if (p->src.channel != 1) copy = fc_cost_runs(copied, 1, k, c);
     if (p->dst.channel != 1)
         copy += turned * (double)(p->groups * p->batch * fc_positions(p)) * (double)fc_round_up(p->out_channels, k->vl);
+    if (s.along)
+        return c->row_unit * units + copy + fc_gemm_along_cost(r, p->in_channels * fc_taps(p) / s.segment, s.segment);
     // Tiles end with the row.
-    const double m = (double)w->out / (double)fc_ceil_div(w->out, k->gemm_channels.mr);
+    const int64_t across = fc_ceil_div(w->out, k->gemm_channels.mr);
+    const double m = (double)w->out / (double)across;
     const int64_t pixels = p->batch * fc_positions(p);
     const double flat = (double)pixels / (double)fc_max(1, fc_ceil_div(pixels, k->gemm_channels.mr));
+    const int64_t apart = w->stride * s.pixel * fc_bytes(p->types.source);
+    const double aliases = fc_cost_aliases(&r->options->machine, apart, fc_ceil_div(w->out, across));
     // A unit is looked up and addressed by itself, which pointwise, whose tiles run on, need not do.
-    return c->row_unit * units +
-           fc_cost_gemm(p, k, r->options, 1, copy) * fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
+    const double narrow = fmin(fmax(flat, 4.0), 6.0) / fmin(fmax(m, 4.0), 6.0);
+    return c->row_unit * units + fc_cost_gemm(p, k, r->options, 1, copy) * narrow * aliases;
 }
 
 static const direct_channels *shape_in(const fc_plan *plan) { return fc_gemm_of(plan)->shape; }
@@ -214,9 +237,10 @@ static const fc_gemm_source source = {
 
 fc_status fc_direct_channels_layout(fc_plan *plan, const fc_request *r) {
     const fc_problem *p = &plan->problem;
-    const direct_channels s = shape_of(p, &r->options->machine);
+    const direct_channels s = shape_of(p, r->kernels, &r->options->machine);
     const int64_t segments = p->in_channels * fc_taps(p) / s.segment;
     const fc_gemm_wish wish = {.source = &source,
+                               .kernel = s.along ? &plan->kernels->gemm_along : NULL,
                                .over_channels = 1,
                                .order = p->in_channels,
                                .block = s.block,

@@ -3,17 +3,29 @@
 // pointwise.c - 1x1 convolutions as a GEMM on the image where it lies.
 //
 //   over pixels    B of depth k is the plane of channel k: no packing, but for tiles that dst or src break off
-//   over channels  A of pixel i is its channel vector: no packing at all
+//   over channels  A of pixel i is its channel vector: no packing at all; few output channels are summed one by one, along
+//                  those vectors
 //
 // Neither form may read past the end of the image, so a tile of pixels that is not full is packed like im2col's.
 #include "conv/gemm/gemm.h"
+
+static int along(const fc_problem *p, const fc_kernels *k) { return fc_gemm_along(p, k, 1, p->in_channels); }
+
+// Of k: a lane's share of a sum counts.
+static int64_t along_block(const fc_problem *p, const fc_kernels *k) {
+    return fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, FC_BLOCK_K * k->vl));
+}
+
+static int over_channels(const fc_problem *p, const fc_kernels *k) {
+    return fc_gemm_over_channels(p, k) || along(p, k);
+}
 
 static const char *refuse(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     for (int i = 0; i < FC_AXES; i++)
         if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 || p->axis[i].in != p->axis[i].out)
             return "only 1x1 kernels with stride 1 and no padding are pointwise";
-    if (!fc_gemm_over_channels(p, r->kernels)) {
+    if (!over_channels(p, r->kernels)) {
         if (p->src.axis[2] != 1) return "the input's rows are not contiguous";
     } else if (p->src.channel != 1) return "the input's channels are not contiguous";
     else if (p->batch * p->axis[0].out * p->axis[1].out > 1) return "the input's pixels do not lie at even distances";
@@ -36,9 +48,11 @@ static double read_apart(const fc_request *r) {
 
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    const int over_channels = fc_gemm_over_channels(p, r->kernels);
-    const double apart = over_channels ? 0 : read_apart(r);
-    return fc_cost_gemm(p, r->kernels, r->options, over_channels, apart);
+    if (along(p, r->kernels)) return fc_gemm_along_cost(r, 1, p->in_channels);
+    const int channels = over_channels(p, r->kernels);
+    const double product = fc_cost_gemm(p, r->kernels, r->options, channels, channels ? 0 : read_apart(r));
+    const int64_t apart = p->src.axis[2] * fc_bytes(p->types.source), rows = r->kernels->gemm_channels.mr;
+    return channels ? product * fc_cost_aliases(&r->options->machine, apart, rows) : product;
 }
 
 static const fc_gemm_source source;
@@ -46,18 +60,20 @@ static const fc_gemm_source source;
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)r, (void)message;
     const fc_problem *p = &plan->problem;
-    const int over_channels = fc_gemm_over_channels(p, plan->kernels);
+    const int channels = over_channels(p, plan->kernels);
     const fc_gemm_wish wish = {
         .source = &source,
-        .over_channels = over_channels,
+        .kernel = along(p, plan->kernels) ? &plan->kernels->gemm_along : NULL,
+        .over_channels = channels,
         .order = 1,
-        .table = over_channels ? 1 : 2 * p->in_channels,
-        .load = over_channels ? 0.0 : 0.3,
+        .block = along(p, plan->kernels) ? along_block(p, plan->kernels) : 0,
+        .table = channels ? 1 : 2 * p->in_channels,
+        .load = channels ? 0.0 : 0.3,
     };
     const fc_status status = fc_gemm_layout(plan, &wish);
     if (status != FC_OK) return status;
     const fc_gemm *g = fc_gemm_of(plan);
-    for (int64_t k = 0; k < g->block && !over_channels; k++) {
+    for (int64_t k = 0; k < g->block && !channels; k++) {
         g->table[k] = k * p->src.channel;
         g->table[g->block + k] = k * g->kernel->nr;
     }

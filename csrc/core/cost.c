@@ -53,6 +53,12 @@ double fc_cost_weights(double bytes, const fc_options *o) {
     return bytes * (bytes < l2 ? o->costs.weight_l2 : bytes < l3 ? o->costs.weight_l3 : o->costs.weight_far);
 }
 
+double fc_cost_aliases(const fc_machine *m, int64_t bytes, int64_t rows) {
+    const int64_t period = m->l1 / m->l1_ways, lines = period / fc_clamp(64, bytes & -bytes, period);
+    const double each = (double)fc_ceil_div(rows, fc_max(1, lines)) / (double)m->l1_ways;
+    return 1 + 0.4 * fmax(0.0, each - 1); // L2 is not far: 1.2 to 1.4 for 14 rows in 8 ways
+}
+
 double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_options *o, int over_channels,
                     double copy_seconds) {
     const fc_costs *c = &o->costs;

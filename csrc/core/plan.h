@@ -101,6 +101,9 @@ static inline const void *fc_at(const void *base, int64_t elements, int32_t dtyp
 double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_options *options, int over_channels,
                     double copy_seconds);
 double fc_cost_macs(double macs, const fc_kernels *kernels, const fc_costs *costs);
+// By what factor a product takes longer whose rows, `bytes` apart, are more than L1 has ways in the sets that they share:
+// each step throws out what the next one wants.
+double fc_cost_aliases(const fc_machine *machine, int64_t bytes, int64_t rows);
 // Copying `elements` in runs of `run`.
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);
 // Copying them one by one.

@@ -5,5 +5,6 @@
 #include "kernels/convert.tmpl.c"
 #include "kernels/dot.tmpl.c"
 #include "kernels/gemm.tmpl.c"
+#include "kernels/gemm_along.tmpl.c"
 #include "kernels/pack.tmpl.c"
 #include "kernels/table.tmpl.c"

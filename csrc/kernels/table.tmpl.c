@@ -10,8 +10,8 @@ const fc_kernels FC_NAME(kernels) = {
     .element = sizeof(T),
     .vl = FC_VL,
 #define FC_KERNEL(type, name) .name = FC_NAME(name),
-#define FC_GEMM_KERNEL(name)                                                                                           \
-    .name = {{FC_DTYPE, FC_DTYPE, FC_DTYPE, FC_DTYPE}, FC_MR, FC_NR, 1, FC_NAME(name), FC_NAME(pack_weights)},
+#define FC_GEMM_KERNEL(name, mr, nr)                                                                                   \
+    .name = {{FC_DTYPE, FC_DTYPE, FC_DTYPE, FC_DTYPE}, mr, nr, 1, FC_NAME(name), FC_NAME(pack_weights)},
 #if FC_BITS == 32
 #define FC_SINGLE_KERNEL(type, name) .name = FC_NAME(name),
 #else

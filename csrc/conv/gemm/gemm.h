@@ -37,9 +37,10 @@ typedef struct fc_gemm {
 
 static inline const fc_gemm *fc_gemm_of(const fc_plan *plan) { return plan->state; }
 
-// What a source asks for: 0 for the default of order, block and span.
+// What a source asks for: 0 for the default of order, block and span, NULL for the kernel of the form.
 typedef struct fc_gemm_wish {
     const struct fc_gemm_source *source;
+    const fc_gemm_kernel *kernel;
     int over_channels;
     int64_t order, block, span;
     int64_t table; // elements
@@ -98,6 +99,11 @@ typedef struct fc_gemm_source {
 
 // Whether vectors should run over channels, for the strides of dst.
 int fc_gemm_over_channels(const fc_problem *problem, const fc_kernels *kernels);
+// Whether over channels each output channel is better summed by itself, along k, which lies in `segments` of so many steps:
+// that of few channels.  Nothing else enters, so that an image's bits are the same in bands, in batches and by itself.
+int fc_gemm_along(const fc_problem *problem, const fc_kernels *kernels, int64_t segments, int64_t steps);
+// Predicted seconds of that product.
+double fc_gemm_along_cost(const fc_request *request, int64_t segments, int64_t steps);
 // Whether two plans of one algorithm add the same products in the same order.
 int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b);
 // Lays out k, the tiles and the packed weights; the caller fills in `table` behind it.

@@ -10,9 +10,29 @@ int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
     return p->dst.channel == 1 || enough;
 }
 
+// A vector of each segment at a time, and another three for adding the lanes.
+static int64_t along_vectors(const fc_kernels *k, int64_t segments, int64_t steps) {
+    return segments * fc_ceil_div(steps, k->vl) + 3;
+}
+
+int fc_gemm_along(const fc_problem *p, const fc_kernels *k, int64_t segments, int64_t steps) {
+    if (p->src.channel != 1 || p->in_channels == 1) return 0;
+    const int64_t along = p->out_channels * along_vectors(k, segments, steps);
+    return along < segments * steps * fc_ceil_div(p->out_channels, k->vl);
+}
+
+double fc_gemm_along_cost(const fc_request *r, int64_t segments, int64_t steps) {
+    const fc_problem *p = r->op->problem;
+    const fc_kernels *k = r->kernels;
+    const fc_costs *c = &r->options->costs;
+    const double sums = (double)(p->groups * p->batch * p->out_channels) * (double)fc_positions(p);
+    const double macs = sums * (double)(along_vectors(k, segments, steps) * k->vl);
+    return c->fixed + fc_cost_macs(macs, k, c) + c->tile * sums / (double)k->gemm_along.mr;
+}
+
 int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b) {
-    return a->over_channels == b->over_channels && a->depth == b->depth && a->block == b->block && a->span == b->span &&
-           a->order == b->order;
+    return a->kernel == b->kernel && a->over_channels == b->over_channels && a->depth == b->depth &&
+           a->block == b->block && a->span == b->span && a->order == b->order;
 }
 
 // How many flat output positions in a row lie side by side in dst.
@@ -30,7 +50,7 @@ static int64_t contiguous(const fc_problem *p) {
 
 fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     const fc_problem *p = &plan->problem;
-    const fc_gemm_kernel *k = fc_gemm_kernel_of(plan->kernels, wish->over_channels);
+    const fc_gemm_kernel *k = wish->kernel ? wish->kernel : fc_gemm_kernel_of(plan->kernels, wish->over_channels);
     const size_t shape = fc_align(sizeof(fc_gemm)), table = shape + fc_align(wish->shape_bytes);
     char *state = calloc(1, table + sizeof(int64_t) * (size_t)wish->table);
     if (!state) return FC_NO_MEMORY;
@@ -82,5 +102,7 @@ void fc_gemm_block(const fc_gemm *g, int64_t block, int64_t *k0, int64_t *k1) {
 }
 
 const char *fc_gemm_form(const fc_plan *plan) {
-    return fc_gemm_of(plan)->over_channels ? "over channels" : "over pixels";
+    const fc_gemm *g = fc_gemm_of(plan);
+    if (g->kernel == &plan->kernels->gemm_along) return "along the sums";
+    return g->over_channels ? "over channels" : "over pixels";
 }
