@@ -251,5 +251,11 @@ void fc_memory_release(void *memory);
 void *fc_scratch_acquire(size_t bytes); // NULL when there is no memory
 void fc_scratch_release(void *buffer);
 size_t fc_scratch_kept(void); // bytes that wait for the next call
+// Memory of results, which may be that of an earlier one; NULL when there is none.  It goes back with its capacity, and then
+// waits, until it is forgotten or others take its place.
+void *fc_result_acquire(size_t bytes, size_t *capacity);
+void fc_result_release(void *memory, size_t capacity);
+void fc_result_forget(void);
+size_t fc_results_kept(void); // bytes that wait
 
 #endif

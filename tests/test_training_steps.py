@@ -2,13 +2,12 @@
 """Steps of training as a whole: memory stays flat, bits do not depend on threads, and curves follow torch's."""
 
 import copy
-import weakref
 
 import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import nn, optim
+from fastconv import _core, nn, optim
 from support import limited
 
 
@@ -113,7 +112,7 @@ def test_ten_thousand_steps_leak_nothing():
     """The memory of the process after a thousand steps is that after ten thousand, but for a few pages."""
     limited(
         """
-        from fastconv import nn, optim
+        from fastconv import _core, nn, optim
         rng = np.random.default_rng(0)
         net = nn.Sequential(
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
@@ -137,23 +136,25 @@ def test_ten_thousand_steps_leak_nothing():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: nn.Conv2d(3, 4, 3, rng=0), lambda: nn.Linear(5, 4, rng=0)], ids=["conv", "linear"]
+    ("make", "shape"),
+    [(lambda: nn.Conv2d(64, 64, 3, rng=0), (2, 64, 5, 5)), (lambda: nn.Linear(300, 200, rng=0), (7, 300))],
+    ids=["conv", "linear"],
 )
-def test_a_gradient_has_the_memory_of_the_last_one_unless_somebody_holds_it(make):
+def test_a_gradient_has_the_memory_of_the_last_one_unless_somebody_holds_it(make, shape):
     layer = make()
-    x = np.random.default_rng(0).standard_normal((2, 3, 5, 5), np.float32)
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def gradient():
         layer.backward(layer(x))
         return layer.weight.grad
 
     expected = gradient().copy()
-    last = weakref.ref(layer.weight.grad)
+    last = layer.weight.grad.ctypes.data
     layer.weight.grad.fill(np.nan)
     layer.zero_grad()
     assert layer.weight.grad is None
     np.testing.assert_array_equal(gradient(), expected)
-    assert layer.weight.grad is last()
+    assert layer.weight.grad.ctypes.data == last
     for hold in (lambda g: g, lambda g: g[:1], memoryview):
         held = hold(layer.weight.grad)
         before = np.array(held)
@@ -167,6 +168,16 @@ def test_a_gradient_has_the_memory_of_the_last_one_unless_somebody_holds_it(make
     gradient()
     layer.backward(layer(x))  # accumulated
     np.testing.assert_array_equal(layer.weight.grad, 2 * expected)
+
+
+def test_what_training_kept_goes_back_in_eval_mode():
+    layer = nn.Conv2d(8, 8, 3, padding=1, rng=0)
+    x = np.ones((2, 8, 64, 64), np.float32)
+    layer.backward(layer(x))
+    layer.zero_grad()
+    assert _core.results() >= 2 * x.nbytes
+    layer.eval()
+    assert _core.results() == 0
 
 
 def test_an_optimiser_goes_on_where_a_copy_does():

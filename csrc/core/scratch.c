@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// scratch.c - memory: aligned, in large pages where it is large, and a handful of buffers that outlive a call, so that a
-// call in a loop does not pay for fresh pages each time.
+// scratch.c - memory: aligned, in large pages where it is large; a handful of buffers that outlive a call, so that a
+// call in a loop does not pay for fresh pages each time; and the memory of results, for the results after them.
 #ifdef __linux__
 #define _DEFAULT_SOURCE // madvise
 #endif
@@ -102,6 +102,102 @@ void fc_scratch_release(void *buffer) {
     kept += capacity;
     unlock();
     while (olds) destroy(old[--olds]);
+}
+
+// ------------------------------------------------------------------------------------------------------------- results
+//
+// A step of training makes hundreds of arrays of megabytes and lets go of them.  The system fills each page with zeros
+// before it hands it out, which took a quarter of a step of MobileNet.  So what is let go of waits for a request of its
+// size, as long as all of it, waiting or not, is at most half as much again as ever was in use at once.
+
+typedef struct block {
+    void *memory;
+    size_t capacity;
+} block;
+
+static struct {
+    block *waiting; // the one that has waited longest first
+    size_t count, room, bytes, used, most;
+} results;
+
+static block take_result(size_t i) {
+    const block b = results.waiting[i];
+    results.count--;
+    memmove(&results.waiting[i], &results.waiting[i + 1], (results.count - i) * sizeof b);
+    results.bytes -= b.capacity;
+    return b;
+}
+
+// Gives back what waits until `most` bytes are left of it.
+static void give_back(size_t most) {
+    for (;;) {
+        lock();
+        const block b = results.bytes > most ? take_result(0) : (block){NULL, 0};
+        unlock();
+        if (!b.memory) return;
+        fc_memory_release(b.memory);
+    }
+}
+
+void *fc_result_acquire(size_t bytes, size_t *capacity) {
+    size_t best = SIZE_MAX;
+    block found = {NULL, bytes};
+    lock();
+    for (size_t i = results.count; i-- > 0;) { // of equal ones the last, which caches may hold
+        const size_t c = results.waiting[i].capacity;
+        if (c >= bytes && c - bytes <= bytes / 8 && (best == SIZE_MAX || c < results.waiting[best].capacity)) best = i;
+    }
+    if (best != SIZE_MAX) found = take_result(best);
+    results.used += found.capacity;
+    if (results.used > results.most) results.most = results.used;
+    const size_t all = results.most + results.most / 2, left = all > results.used ? all - results.used : 0;
+    unlock();
+    *capacity = found.capacity;
+    if (found.memory) return found.memory;
+    give_back(left);
+    found.memory = fc_memory_acquire(bytes);
+    if (!found.memory) {
+        give_back(0);
+        found.memory = fc_memory_acquire(bytes);
+    }
+    if (found.memory) return found.memory;
+    lock();
+    results.used -= bytes;
+    unlock();
+    return NULL;
+}
+
+void fc_result_release(void *memory, size_t capacity) {
+    int waits = 1;
+    if (!memory) return;
+    lock();
+    results.used -= capacity;
+    if (results.count == results.room) {
+        const size_t room = 2 * results.room + SLOTS;
+        block *more = realloc(results.waiting, room * sizeof *more);
+        waits = more != NULL;
+        if (more) results.waiting = more, results.room = room;
+    }
+    if (waits) {
+        results.waiting[results.count++] = (block){memory, capacity};
+        results.bytes += capacity;
+    }
+    unlock();
+    if (!waits) fc_memory_release(memory);
+}
+
+void fc_result_forget(void) {
+    give_back(0);
+    lock();
+    results.most = results.used;
+    unlock();
+}
+
+size_t fc_results_kept(void) {
+    lock();
+    const size_t bytes = results.bytes;
+    unlock();
+    return bytes;
 }
 
 size_t fc_scratch_kept(void) {

@@ -12,13 +12,18 @@ from cpython.buffer cimport (
     PyBUF_RECORDS_RO,
     PyBUF_STRIDED_RO,
     PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
+    PyBuffer_IsContiguous,
     PyBuffer_Release,
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.string cimport memcmp
 
-from numpy import dtype as numpy_dtype, empty, empty_like, int64 as INT64, ndarray
+from numpy import dtype as numpy_dtype, empty, empty_like, ndarray
+
+
+cdef object INDEX = numpy_dtype("int64")  # of positions
 
 
 cdef int handle_signals() noexcept with gil:

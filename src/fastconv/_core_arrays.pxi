@@ -41,8 +41,9 @@ def fingerprint(object array, int threads):
 
 
 cdef class Layout:
-    """Shape, byte strides and format that an array must have."""
+    """Shape, byte strides and format that an array must have, and what makes one: `empty` or its like."""
     cdef readonly tuple shape
+    cdef object make
     cdef int length
     cdef int64_t description[FC_DESCRIPTION]
 
@@ -58,7 +59,7 @@ cdef class Layout:
             lengths[i], steps[i] = shape[i], strides[i]
         a.data, a.format, a.itemsize, a.ndim = NULL, kind, numpy_dtype(format).itemsize, len(shape)
         a.shape, a.strides = lengths, steps
-        self.shape = shape
+        self.shape, self.make = shape, maker(shape)
         self.length = fc_array_describe(&a, self.description)
         if self.length == 0:
             raise ValueError("strides are not whole elements of a native float")
@@ -76,6 +77,55 @@ cdef class Layout:
             release(view)
             raise ValueError(f"{name} does not have the shape and strides that the plan was made for")
         return 0
+
+
+cdef enum:
+    LARGE = 1 << 15  # elements of a result whose memory is worth keeping
+
+
+cdef class Memory:
+    """Memory of a large result, which goes to a later one when nobody has this any more."""
+    cdef void *data
+    cdef size_t nbytes, capacity
+
+    def __cinit__(self, size_t nbytes):
+        self.nbytes = nbytes
+        self.data = fc_result_acquire(nbytes, &self.capacity)
+
+    def __dealloc__(self):
+        fc_result_release(self.data, self.capacity)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if self.data is NULL:
+            raise MemoryError(f"{self.nbytes} bytes could not be allocated")
+        PyBuffer_FillInfo(view, self, self.data, self.nbytes, 0, flags)
+
+
+cdef Py_ssize_t size_of(tuple shape) except -1:
+    cdef Py_ssize_t count = 1
+    for n in shape:
+        count *= <Py_ssize_t>n
+    return count
+
+
+cdef object large_array(tuple shape, dtype):
+    memory = Memory(size_of(shape) * <Py_ssize_t>dtype.itemsize)
+    return empty(shape, dtype) if (<Memory>memory).data is NULL else ndarray(shape, dtype, memory)
+
+
+def new_array(tuple shape, dtype):
+    """An array for a result, C-contiguous; its shape has been checked."""
+    return empty(shape, dtype) if size_of(shape) < LARGE else large_array(shape, dtype)
+
+
+cdef object maker(tuple shape):
+    """What makes arrays of this shape."""
+    return empty if size_of(shape) < LARGE else new_array
+
+
+def forget_memory():
+    """Gives back what waits for results."""
+    fc_result_forget()
 
 
 cdef void *acquire(size_t nbytes) except NULL:

@@ -33,10 +33,10 @@ cdef class Views:
         self.opened[which] = True
         return True
 
-    cdef object result(self, object out, tuple shape, object dtype):
-        """What OUT is opened for: `out`, or a new array if that is None."""
+    cdef object result(self, object out, object make, tuple shape, object dtype):
+        """What OUT is opened for: `out`, or a new array, made by `make`, if that is None."""
         if out is None:
-            out = empty(shape, dtype)
+            out = make(shape, dtype)
             look(out, &self.views[OUT], PyBUF_RECORDS_RO | PyBUF_WRITABLE)
             self.opened[OUT] = True
         return out

@@ -69,6 +69,11 @@ def scratch():
     return fc_scratch_kept(), FC_SCRATCH_KEPT
 
 
+def results():
+    """Bytes that wait for results."""
+    return fc_results_kept()
+
+
 def fma_burn(int isa, int dtype, int threads, int64_t rounds):
     """(seconds, floating-point operations) of independent multiply-adds."""
     cdef double flops, seconds

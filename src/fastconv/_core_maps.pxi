@@ -56,6 +56,7 @@ cdef class Program:
         """A new array for the result, of its shape; in the order of src where that has all of its elements."""
         cdef int i, k, rank = 0
         cdef bint same = True
+        cdef Py_ssize_t count = 1
         for k in range(OUT):
             if v.opened[k]:
                 rank = max(rank, v.views[k].ndim)
@@ -70,6 +71,9 @@ cdef class Program:
                     sizes[rank - v.views[k].ndim + i] = v.views[k].shape[i]
         for i in range(rank):
             same = same and v.views[INPUT].ndim == rank and v.views[INPUT].shape[i] == sizes[i]
+            count *= sizes[i]
+        if count >= LARGE and not (same and not PyBuffer_IsContiguous(&v.views[INPUT], c'C')):
+            return large_array(tuple([sizes[i] for i in range(rank)]), src.dtype)
         return empty_like(src) if same else empty(tuple([sizes[i] for i in range(rank)]), src.dtype)
 
     cdef int stride(self, const Py_buffer *view, int axis, int rank, int64_t size, int64_t *stride) except -1:

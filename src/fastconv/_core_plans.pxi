@@ -153,7 +153,7 @@ cdef class Plan(Planned):
         return not (v.opened[BIAS] and bias.shape[0] > 1 and bias.strides[0] != bias.itemsize)
 
     cdef object again(self, Views v, object out, int threads):
-        out = v.result(out, self.dst.shape, self.dtype)
+        out = v.result(out, self.dst.make, self.dst.shape, self.dtype)
         self.run_once(v.data(INPUT), v.data(WEIGHT), v.data(BIAS), v.data(RESIDUAL), v.views[OUT].buf, threads)
         return out
 
@@ -168,7 +168,7 @@ cdef class Plan(Planned):
             return None
         if v.opened[OUT] and not self.dst.fits(&v.views[OUT]) or not v.safe():
             return None
-        out = v.result(out, self.dst.shape, self.dtype)
+        out = v.result(out, self.dst.make, self.dst.shape, self.dtype)
         self.run(v.data(INPUT), packed.data, v.data(RESIDUAL), v.views[OUT].buf, threads)
         return out
 

@@ -21,7 +21,7 @@ cdef class PoolCall(Planned):
     """Pooling of planes of known sizes and strides; ``shape`` and ``dtype`` are those of the caller's result."""
     cdef bint positions
     cdef tuple shape
-    cdef object dtype
+    cdef object dtype, make
 
     cdef fc_status run(self, const void *src, void *dst, int64_t *where, int threads) except? FC_NO_MEMORY:
         cdef fc_operands operands = operands_of(src, dst)
@@ -29,7 +29,7 @@ cdef class PoolCall(Planned):
         return run_plan(self.plan, &operands, threads)
 
     def returns(self, tuple shape, dtype):
-        self.shape, self.dtype = shape, dtype
+        self.shape, self.dtype, self.make = shape, dtype, maker(shape)
         return self
 
     cdef bint suits(self, Views v) noexcept:
@@ -38,10 +38,10 @@ cdef class PoolCall(Planned):
     cdef object again(self, Views v, object out, int threads):
         cdef Py_buffer i
         i.buf = NULL
-        out = v.result(out, self.shape, self.dtype)
+        out = v.result(out, self.make, self.shape, self.dtype)
         answer = out
         if self.positions:
-            indices = empty(self.shape, INT64)
+            indices = self.make(self.shape, INDEX)
             answer = out, indices
             look(indices, &i, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
         try:

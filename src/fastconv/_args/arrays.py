@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv import _core
 from fastconv._args.words import said
 
 FLOATS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # the core's number of each dtype
@@ -207,7 +208,12 @@ def target(out: np.ndarray | None, contiguous: bool, shape: tuple[int, ...], dty
     """``out`` if the core can write to it as it lies, else a new array."""
     if out is not None and addressable(out) is out and (out.flags.c_contiguous or not contiguous):
         return out
-    return np.empty(shape, dtype)
+    return _core.new_array(shape, dtype)
+
+
+def new_like(x: np.ndarray) -> np.ndarray:
+    """A new array of the shape of `x`, and in its order if that has no gaps."""
+    return _core.new_array(x.shape, x.dtype) if x.flags.c_contiguous else np.empty_like(x)
 
 
 def laid_out(residual: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._maps import Map, op
 from fastconv._names import only
 from fastconv.nn.module import Module, Symbol
@@ -212,8 +212,10 @@ class Concat(Module):
                     f"input {i} has shape {array.shape}; except along axis {axis} it needs "
                     f"that of input 0, {arrays[0].shape}"
                 )
-        self.save_for_backward(axis, [array.shape[axis] for array in arrays])
-        return np.concatenate(arrays, axis)
+        lengths = [array.shape[axis] for array in arrays]
+        self.save_for_backward(axis, lengths)
+        shape = (*rests[0][:axis], sum(lengths), *rests[0][axis:])
+        return np.concatenate(arrays, axis, out=_core.new_array(shape, np.result_type(*arrays)))
 
     def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
         """One gradient per input, as views of `grad_output`."""

@@ -154,9 +154,7 @@ class _Conv(Module):
         if border is not None:  # what its elements came from adds up in float32
             arrays = [None if a is None else widened(a) for a in arrays]
         x, weight, grad, y = arrays
-        room = self.weight.room() if weight.dtype == self.weight.dtype else None
-        outs = {"input": None, "weight": room, "bias": None}
-        asked = Asked(grad, [name for name in needed if needed[name]], y, bounds, outs)
+        asked = Asked(grad, [name for name in needed if needed[name]], y, bounds)
         d_input, d_weight, d_bias = back(self.rank, self.transposed, x, weight, parameters, asked, self.batch_invariant)
         for parameter, gradient in ((self.weight, d_weight), (self.bias, d_bias)):
             if parameter is not None and gradient is not None:

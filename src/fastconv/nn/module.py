@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import update_wrapper
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._names import only
 
 __all__ = ["Buffer", "LoadResult", "Module", "Parameter", "StateDictError"]
@@ -59,13 +58,12 @@ class Parameter:
     array([2., 2.])
     """
 
-    __slots__ = ("__weakref__", "_array", "_loan", "_spare", "_version", "grad")
+    __slots__ = ("__weakref__", "_array", "_loan", "_version", "grad")
 
     def __init__(self, data: ArrayLike) -> None:
         self._adopt(np.array(data, order="C"))
         self._version = 0
         self.grad: np.ndarray | None = None
-        self._spare: np.ndarray | None = None
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: Any = np.float32) -> Parameter:
@@ -78,7 +76,7 @@ class Parameter:
         self = cls.__new__(cls)
         self._adopt(np.empty(shape, dtype))
         self._version = 0
-        self.grad = self._spare = None
+        self.grad = None
         return self
 
     def _adopt(self, array: np.ndarray) -> None:
@@ -126,24 +124,6 @@ class Parameter:
     @property
     def size(self) -> int:
         return self._array.size
-
-    def forget(self) -> None:
-        """Let `grad` go, but for its memory, which the next gradient may have (`room`).
-
-        Memory that has been given back to the system comes from there in pages that are filled with zeros first.
-        """
-        if self.grad is not None:
-            self._spare = self.grad
-        self.grad = None
-
-    def room(self) -> np.ndarray | None:
-        """An array for the first gradient after `forget`, whose contents are of no use to anyone, if there is one."""
-        spare, self._spare = self._spare, None
-        if spare is None or self.grad is not None or spare.base is not None or spare.shape != self.shape:
-            return None
-        # This variable and the argument are all that may refer to it: views would, too.
-        alone = sys.getrefcount(spare) <= 2 and spare.dtype == self.dtype and spare.flags.c_contiguous
-        return spare if alone and spare.flags.writeable else None
 
     def accumulate(self, gradient: np.ndarray) -> None:
         """Add to `grad`. The first gradient after `zero_grad` is kept as it is, not copied."""
@@ -455,13 +435,13 @@ class Module:
 
     def train(self, mode: bool = True) -> Module:
         """Switch this module and all below it to training mode; returns the module."""
-        for parameter in self.parameters() if not mode else ():
-            parameter.room()  # which nobody will ask for
-        for module in self.modules():
-            if module.training != mode:
-                module.training = mode
-                module._saved = None
-                module._release()
+        changed = [module for module in self.modules() if module.training != mode]
+        for module in changed:
+            module.training = mode
+            module._saved = None
+            module._release()
+        if changed and not mode:
+            _core.forget_memory()  # in which the next step would have put its results
         return self
 
     def eval(self) -> Module:
@@ -596,7 +576,7 @@ def zero_gradients(parameters: Iterable[Parameter], set_to_none: bool = True) ->
     """Forget the gradients of `parameters`, or fill them with zeros."""
     for parameter in parameters:
         if set_to_none:
-            parameter.forget()
+            parameter.grad = None
         elif parameter.grad is not None:
             parameter.grad.fill(0)
 

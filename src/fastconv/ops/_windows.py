@@ -210,8 +210,8 @@ def forward(
         _args.check_out(out, shape, array.dtype, {"input": array})
     src = _args.computed(array)
     usable = out if out is not None and out.dtype == src.dtype and _args.addressable(out) is out else None
-    dst = np.empty(shape, src.dtype) if usable is None else usable
-    indices = np.empty(shape, np.int64) if return_indices else None
+    dst = _core.new_array(shape, src.dtype) if usable is None else usable
+    indices = _core.new_array(shape, np.dtype(np.int64)) if return_indices else None
     if dst.size:
         where = None if indices is None else images.planes(indices)
         done = what.core.forward(images.planes(src), images.planes(dst), where, _config.ISA, threads)
@@ -239,7 +239,7 @@ def backward(
     d_dst = _args.computed(grad)
     if not d_dst.size:
         return np.zeros(images.shape, grad.dtype)
-    d_src = np.empty(images.shape, d_dst.dtype)
+    d_src = _core.new_array(images.shape, d_dst.dtype)
     if not pooling.core.backward(
         images.planes(d_dst),
         None if indices is None else images.planes(indices),

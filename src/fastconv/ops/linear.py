@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._names import only
 from fastconv.ops._convolution import Asked, back
 from fastconv.ops.activation import UNBOUNDED
@@ -114,14 +114,13 @@ def gradients(
     need_input: bool,
     output: np.ndarray | None = None,
     bounds: tuple[float, float] = UNBOUNDED,
-    out: np.ndarray | None = None,
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """The same below a clamp by `bounds` of which `output` is the result; `out` takes the gradient of the weight."""
+    """The same below a clamp by `bounds` of which `output` is the result."""
     kernels = _kernels(weight)
     rows = _rows(input, "input", kernels.shape[1])
     grad = _rows(grad_output, "grad_output", kernels.shape[0])
     result = None if output is None else _rows(output, "output", kernels.shape[0])
-    d_weight = np.empty(kernels.shape[:2], rows.dtype) if out is None else out
+    d_weight = _core.new_array(kernels.shape[:2], rows.dtype)
     outs = {"input": None, "weight": d_weight[:, :, None, None], "bias": None}
     wanted = [*(["input"] if need_input else []), "weight", *(["bias"] if bias else [])]
     d_input, _, d_bias = back(2, False, rows, kernels, _PARAMETERS, Asked(grad, wanted, result, bounds, outs))

@@ -82,7 +82,7 @@ def _found(
 def _spread(
     kind: int, x: np.ndarray, g: np.ndarray | None, vectors: np.ndarray, axis: int, bounds: Bounds
 ) -> np.ndarray:
-    y = np.empty_like(x)
+    y = _args.new_like(x)
     _core.batch_norm(x, g, vectors, y, axis, kind, *bounds, _config.ISA, _config.get_num_threads())
     return y
 
@@ -386,7 +386,7 @@ def local_response_norm(
     x = operand(input)
     axis, before, after, share, beta, k = _lrn_arguments(x, size, alpha, beta, k, layout)
     x = _args.addressable(x)
-    y = np.empty_like(x)
+    y = _args.new_like(x)
     window = axis, before, after, share, beta, k
     _core.lrn(x, None, y, *window, _config.ISA, _config.get_num_threads())
     return like(y, input)
@@ -424,6 +424,6 @@ def local_response_norm_grad(
     g = _args.addressable(matching(grad_output, "grad_output", x, "input"))
     window = _lrn_arguments(x, size, alpha, beta, k, layout)
     x = _args.addressable(x)
-    d = np.empty_like(x)
+    d = _args.new_like(x)
     _core.lrn(x, g, d, *window, _config.ISA, _config.get_num_threads())
     return like(d, grad_output)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Memory of large results, which goes to later ones."""
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastconv as fc
+from fastconv import _core
+
+
+@pytest.fixture
+def nothing_kept():
+    gc.collect()
+    _core.forget_memory()
+    yield
+    _core.forget_memory()
+
+
+LARGE = (4, 64, 64, 64)  # 4 MiB of float32
+
+
+def test_a_large_result_has_the_memory_of_one_that_is_gone(nothing_kept):
+    x = np.ones(LARGE, np.float32)
+    y = fc.relu(x)
+    place, held = y.ctypes.data, y[1:, :, ::2]
+    assert y.flags.writeable
+    assert place % 64 == 0
+    del y
+    z = fc.relu(2 * x)  # the view has its own
+    assert z.ctypes.data != place
+    assert (held == 1).all()
+    del held
+    assert _core.results() == x.nbytes
+    assert fc.relu(x).ctypes.data == place
+    assert fc.relu(x[:2]).ctypes.data != place  # much of it would lie idle
+    _core.forget_memory()
+    assert _core.results() == 0
+    assert (z == 2).all()
+
+
+def test_memory_that_waits_is_at_most_half_of_what_was_in_use(nothing_kept):
+    arrays = [np.ones((n, 1 << 16), np.float32) for n in (8, 10, 13, 17, 22, 28)]
+    most = max(a.nbytes for a in arrays)
+    for _ in range(3):
+        for a in arrays:
+            y = fc.relu(a)
+            assert y.nbytes + _core.results() <= 1.5 * most
+            del y
+
+
+def test_many_threads_share_the_memory_of_results(nothing_kept):
+    x = np.random.default_rng(0).standard_normal((3, 1 << 16), np.float32)
+
+    def work(number):
+        for i in range(50):
+            y = fc.relu(x if i % 2 else x[: 1 + number % 3])
+            z = fc.tanh(y)
+            np.testing.assert_array_equal(y, np.maximum(x, 0)[: len(y)])
+            assert (np.abs(z) <= 1).all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
