@@ -35,7 +35,7 @@ def core_plan(
         raise NotImplementedError(f"algorithm={algorithm!r} cannot serve this convolution: {error}") from None
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=1024)
 def kept_plan(
     fields: _args.Fields,
     numbers: tuple[int, ...],
