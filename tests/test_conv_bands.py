@@ -23,6 +23,11 @@ AXES = [
     (7, 50, 2, 3, 150),
     (1, 3, 1, 1, 1),
     (6, 4, 5, 9, 27),
+    # taps far apart
+    (20, 3, 1, 13, 13),
+    (11, 3, 2, 8, 9),
+    (9, 5, 1, 6, 12),
+    (5, 3, 1, 7, 9),
 ]
 
 
@@ -112,6 +117,19 @@ def test_packed_weights_follow_the_weights():
     x = normal(1, 3, 8).astype("float32")
     expected = fc.conv1d(x.astype(float), weight.astype(float), padding=4095, algorithm="reference")
     assert max_error(plan(x), expected) <= tolerance("float32", 24)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_taps_that_see_padding_alone_are_left_out(layout):
+    """Of 3 x 3 taps 27 apart on 40 pixels 30 % see the image; those 2 apart nearly all do."""
+
+    def predicted(dilation):
+        weight = np.zeros((64, 64, 3, 3), "f4")
+        shape = (1, 64, 40, 40) if layout == "NCHW" else (1, 40, 40, 64)
+        plan = fc.ConvPlan(shape, weight, padding=dilation, dilation=dilation, layout=layout)
+        return next(row.predicted for row in plan.explain() if row.algorithm == "direct")
+
+    assert predicted(27) < 0.6 * predicted(2)
 
 
 def test_time_follows_the_products_that_are_not_zero():

@@ -9,6 +9,8 @@
 // it from end to end: all bands but the first and the last are the same problem with other taps, and the products are
 // out * in rather than out * kernel.  Swapping the roles of kernel and image would take as few, but would pack the image
 // in every call, and has no place for a bias.
+//
+// A few taps far apart are better told from each other: outputs that see the same ones are a band.
 #include "conv/parts.h"
 
 static int64_t ceil_div(int64_t a, int64_t b) { return -fc_floor_div(-a, b); }
@@ -33,6 +35,35 @@ static bands bands_of(const fc_axis *a, int64_t length, int64_t tile) {
     return b;
 }
 
+enum { FC_BANDS_MOST = 9 }; // along an axis, where they are told apart by taps
+
+// The first and the last tap by which an output sees the image.
+static int64_t first_tap(const fc_axis *a, int64_t o) {
+    return fc_max(0, ceil_div(a->pad - o * a->stride, a->dilation));
+}
+static int64_t last_tap(const fc_axis *a, int64_t o) {
+    return fc_min(a->kernel - 1, fc_floor_div(a->in - 1 + a->pad - o * a->stride, a->dilation));
+}
+
+// Behind the outputs from `low` on that see the same taps.
+static int64_t band_end(const fc_axis *a, int64_t low, int64_t high) {
+    const int64_t first = first_tap(a, low), last = last_tap(a, low);
+    if (first > 0) high = fc_min(high, ceil_div(a->pad - (first - 1) * a->dilation, a->stride));
+    return fc_min(high, fc_floor_div(a->in - 1 + a->pad - last * a->dilation, a->stride) + 1);
+}
+
+// How many such bands there are, and the share of the products of an axis that they have.
+static int64_t bands_by_taps(const fc_axis *a, double *share) {
+    const bands b = bands_of(a, a->out, 1);
+    int64_t count = 0, products = 0;
+    for (int64_t low = b.low, end; low < b.high && count <= FC_BANDS_MOST; low = end, count++) {
+        end = band_end(a, low, b.high);
+        products += (end - low) * fc_max(0, last_tap(a, low) + 1 - first_tap(a, low));
+    }
+    *share = (double)products / ((double)a->out * (double)a->kernel);
+    return count;
+}
+
 static int64_t kinds_of(const bands *b) { return b->count - fc_max(0, b->behind - b->alike - 1); }
 
 static fc_series band_series(const fc_split *split, int axis, int64_t index) {
@@ -40,14 +71,19 @@ static fc_series band_series(const fc_split *split, int axis, int64_t index) {
     const bands b = bands_of(a, split->length[axis], split->tile);
     const int64_t kind = index / 4, alike = b.behind - b.alike;
     const int64_t band = alike && kind > b.alike ? kind + alike - 1 : kind;
-    const int64_t low = b.low + band * b.length, high = fc_min(b.high, low + b.length);
+    int64_t low = b.low + band * b.length, high = fc_min(b.high, low + b.length);
+    if (split->by_taps) {
+        low = b.low;
+        for (int64_t i = 0; i < kind; i++) low = band_end(a, low, b.high);
+        high = band_end(a, low, b.high);
+    }
     int64_t tap = fc_max(0, ceil_div(a->pad - (high - 1) * a->stride, a->dilation));
     int64_t taps = fc_min(a->kernel - 1, fc_floor_div(a->in - 1 + a->pad - low * a->stride, a->dilation)) + 1 - tap;
     if (split->tile > 1) {
         tap = 0;
         taps = a->kernel;
     }
-    const int64_t count = alike && kind == b.alike ? alike : 1;
+    const int64_t count = alike && kind == b.alike && !split->by_taps ? alike : 1;
     fc_series series = {.axis = *a, .count = index % 4 == 0 && taps > 0 ? count : 0, .tap = tap, .at = low};
     series.axis.out = high - low;
     series.axis.kernel = taps;
@@ -84,6 +120,22 @@ static fc_split split_of(const fc_problem *p, int64_t tile, int scale) {
     return split;
 }
 
+static fc_split split_by_taps(const fc_problem *p) {
+    fc_split split = split_of(p, 1, 62);
+    double share;
+    split.by_taps = 1;
+    for (int i = 0; i < FC_AXES; i++) split.kinds[i] = bands_by_taps(&p->axis[i], &share);
+    return split;
+}
+
+// Whether it might pay.
+static int few_by_taps(const fc_problem *p) {
+    double share[FC_AXES];
+    for (int i = 0; i < FC_AXES; i++)
+        if (bands_by_taps(&p->axis[i], &share[i]) > FC_BANDS_MOST) return 0;
+    return share[0] * share[1] * share[2] < 0.6;
+}
+
 static int is_whole(const fc_split *split) {
     for (int i = 0; i < FC_AXES; i++) {
         const fc_series s = band_series(split, i, 0);
@@ -98,6 +150,14 @@ static fc_verdict ask_bands(const fc_request *r, fc_split *best) {
     const fc_problem *p = r->op->problem;
     const int64_t tile = r->planner->kind(r->options->algorithm)->rows;
     fc_verdict found = {.refusal = "most taps see the image", .cost = INFINITY};
+    if (tile == 1 && few_by_taps(p)) {
+        const fc_split split = split_by_taps(p);
+        const fc_verdict v = fc_parts_ask(&split, r->planner->ask_own, r->options);
+        if (!v.refusal) {
+            found = v;
+            *best = split;
+        }
+    }
     if (live(&p->axis[0]) * live(&p->axis[1]) * live(&p->axis[2]) > 0.5) return found;
     for (int scale = 0, all = 0; !all; scale++) {
         const fc_split split = split_of(p, tile, scale);

@@ -23,7 +23,7 @@ typedef struct fc_split {
     int one_kernel;                           // every part has all the weights: they are packed but once
     int64_t kinds[FC_AXES];                   // fours of series
     int64_t sample;                           // of an axis' kinds, as many as an estimate looks at
-    int64_t length[FC_AXES], tile;            // of bands (conv/bands.c)
+    int64_t length[FC_AXES], tile, by_taps;   // of bands (conv/bands.c)
     fc_series (*series)(const struct fc_split *split, int axis, int64_t index);
 } fc_split;
 
