@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How well ``auto`` chooses: every algorithm that serves a layer is timed, and the one chosen set against the fastest.
 
-    python benchmarks/choice.py --network table untuned --threads 2 --json choice.json
+    python benchmarks/choice.py --network table untuned kinds --threads 2 --json choice.json
     python benchmarks/choice.py --network table resnet50 --of input weight --batch 8
 
 A choice within a tenth of the fastest counts as right. Layers run hot, algorithms take turns: forward by plans,
@@ -96,7 +96,7 @@ def measure(layer: ConvLayer, layout: str, of: str, batch: int, rounds: int, sli
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=["table", "untuned"])
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=["table", "untuned", "kinds"])
     parser.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"])
     parser.add_argument("--of", nargs="+", choices=("forward", "input", "weight"), default=["forward"])
     parser.add_argument("--batch", type=int, default=1)

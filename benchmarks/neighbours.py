@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Cliffs: steps from a layer to one that is almost the same at which the time per multiply-add jumps.
 
-    python benchmarks/neighbours.py --network table untuned --threads 1 --json neighbours.json
+    python benchmarks/neighbours.py --network table kinds --threads 1 --json neighbours.json
 
 From each layer a step leads to one channel, row, column or tap more or fewer, to another stride, dilation, number of
 groups, layout or batch, and to the image on its side. A step by which a multiply-add takes more than `--factor` times

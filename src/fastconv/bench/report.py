@@ -51,6 +51,7 @@ _TITLES = {
     "mobilenet_v1": "MobileNet v1",
     "table": "Layers of many networks",
     "untuned": "Layers that nobody tunes for",
+    "kinds": "Layers with bottlenecks of their own",
     "networks": "Whole networks",
     "resnet18": "ResNet-18",
     "mobilenet_v2": "MobileNet v2",

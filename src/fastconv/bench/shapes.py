@@ -23,6 +23,7 @@ __dir__ = only(__all__)
 LISTS = {
     "table": "one layer of each sort that real networks have",
     "untuned": "layers of odd sizes, kernels, strides and groups, which libraries seldom tune for",
+    "kinds": "layers of kinds that networks have here and there, each of which has a bottleneck of its own",
 }
 #: The names that :func:`layers` knows: six networks, and the lists.
 NETWORKS = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet50", "mobilenet_v1", *LISTS)
