@@ -10,9 +10,10 @@ int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
     return p->dst.channel == 1 || enough;
 }
 
-// A vector of each segment at a time, and another three for adding the lanes.
+// A vector of each segment at a time, in the time of one more where the last is not whole, and another three for adding the
+// lanes.
 static int64_t along_vectors(const fc_kernels *k, int64_t segments, int64_t steps) {
-    return segments * fc_ceil_div(steps, k->vl) + 3;
+    return segments * (fc_ceil_div(steps, k->vl) + (steps % k->vl > 0)) + 3;
 }
 
 int fc_gemm_along(const fc_problem *p, const fc_kernels *k, int64_t segments, int64_t steps) {
@@ -27,7 +28,7 @@ double fc_gemm_along_cost(const fc_request *r, int64_t segments, int64_t steps) 
     const fc_costs *c = &r->options->costs;
     const double sums = (double)(p->groups * p->batch * p->out_channels) * (double)fc_positions(p);
     const double macs = sums * (double)(along_vectors(k, segments, steps) * k->vl);
-    return c->fixed + fc_cost_macs(macs, k, c) + c->tile * sums / (double)k->gemm_along.mr;
+    return c->fixed + fc_cost_macs(macs, k, c) + 0.5 * c->tile * sums / (double)k->gemm_along.mr;
 }
 
 int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b) {
