@@ -2,16 +2,24 @@
 """Steps of training beside torch: forward, cross-entropy, backward, SGD with momentum.
 
     python benchmarks/training_steps.py --threads 2 --json steps.json
+    python benchmarks/training_steps.py --accelerate
+    python benchmarks/training_steps.py --memory
     python benchmarks/training_steps.py --networks resnet18 --profile
 
 The networks of fastconv.models and the same in torch, of the same weights. The contenders take turns, torch in both of
-its layouts, and the figures are medians. ``--profile`` tells where ours spends its time, by kinds of layers.
+its layouts, and the figures are medians. With ``--accelerate`` fastconv is torch's network under
+fastconv.torch.accelerate(). ``--memory`` tells by how much steps make a process grow that has network and batch, each
+in one of its own. ``--profile`` tells where ours spends its time, by kinds of layers.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,7 +30,7 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
-from fastconv import models, nn, optim
+from fastconv import _core, models, nn, optim
 from fastconv.models._parts import Branched
 
 # Network, batch, channels, side, classes.
@@ -116,7 +124,17 @@ def their_step(net: Any, x: Any, target: Any) -> Callable[[], float]:
     return step
 
 
-def contenders(name: str, peers: bool) -> dict[str, Callable[[], float]]:
+def accelerated(step: Callable[[], float]) -> Callable[[], float]:
+    import fastconv.torch
+
+    def inside() -> float:
+        with fastconv.torch.accelerate():
+            return step()
+
+    return inside
+
+
+def contenders(name: str, peers: bool, accelerate: bool = False) -> dict[str, Callable[[], float]]:
     batch, channels, side, classes = CASES[name]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, channels, side, side), dtype=np.float32)
@@ -135,6 +153,10 @@ def contenders(name: str, peers: bool) -> dict[str, Callable[[], float]]:
             raise SystemExit(f"{name}: the twin differs by {error:.1e}")
         steps["torch NCHW"] = their_step(plain, tensor, labels)
         steps["torch channels_last"] = their_step(other.to(memory_format=last), tensor.to(memory_format=last), labels)
+        if accelerate:
+            twins = twin(net), twin(net).to(memory_format=last)
+            ours = their_step(twins[0], tensor, labels), their_step(twins[1], tensor.to(memory_format=last), labels)
+            return {f"fastconv {k}": accelerated(step) for k, step in zip(("NCHW", "NHWC"), ours, strict=True)} | steps
     return {"fastconv": our_step(net, x, target), **steps}
 
 
@@ -156,6 +178,33 @@ def measured(steps: dict[str, Callable[[], float]], rounds: int, seconds: float)
                 if now > end:
                     break
     return {name: 1e3 * median(found) for name, found in times.items()}
+
+
+def kibibytes(name: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(f"{name}:"))
+
+
+def growth(name: str, which: str) -> float:
+    """Mebibytes by which three steps of one contender make this process grow, which does nothing else."""
+    everyone = contenders(name, which != "fastconv")
+    step = everyone.pop(which)
+    everyone.clear()
+    gc.collect()
+    _core.forget_memory()
+    ctypes.CDLL(None).malloc_trim(0)  # what comparing the networks took
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM becomes VmRSS
+    before = kibibytes("VmRSS")
+    for _ in range(3):
+        step()
+    return (kibibytes("VmHWM") - before) / 1024
+
+
+def memory(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """The same of each, in processes of their own."""
+    command = [sys.executable, __file__, "--networks", name, "--threads", str(args.threads), "--growth"]
+    names = ["fastconv"] if args.alone else ["fastconv", "torch NCHW", "torch channels_last"]
+    return {which: float(subprocess.check_output([*command, which], text=True)) for which in names}
 
 
 def profile(name: str, calls: int) -> None:
@@ -200,6 +249,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3, help="of a turn")
     parser.add_argument("--alone", action="store_true", help="without torch")
+    parser.add_argument("--accelerate", action="store_true", help="torch's networks under accelerate()")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--growth", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
@@ -209,23 +261,32 @@ def main() -> None:
             print(name)
             profile(name, 5)
         return
-    if not args.alone:
+    if not args.alone and args.growth != "fastconv":
         import torch
 
         torch.set_num_threads(args.threads)
         torch.manual_seed(0)
-    rows = {}
+    if args.growth:
+        print(growth(args.networks[0], args.growth))
+        return
+    unit, rows = "MiB" if args.memory else "ms", {}
     for name in args.networks:
-        row = rows[name] = measured(contenders(name, not args.alone), args.rounds, args.seconds)
-        best = min((value for key, value in row.items() if key != "fastconv"), default=float("nan"))
+        if args.memory:
+            row = memory(name, args)
+        else:
+            row = measured(contenders(name, not args.alone, args.accelerate), args.rounds, args.seconds)
+        rows[name] = row
+        ours = min(value for key, value in row.items() if key.startswith("fastconv"))
+        best = min((value for key, value in row.items() if not key.startswith("fastconv")), default=float("nan"))
         print(
-            f"{name:<14}" + "  ".join(f"{key} {value:.2f} ms" for key, value in row.items()),
-            f" {best / row['fastconv']:.2f}x",
+            f"{name:<14}" + "  ".join(f"{key} {value:.2f} {unit}" for key, value in row.items()),
+            f" {best / ours:.2f}x",
             flush=True,
         )
     if args.json:
         about = {"isa": fc.isa(), "threads": args.threads, "cpu": fc.config()["cpu"]}
-        Path(args.json).write_text(json.dumps({**about, "milliseconds": rows}, indent=1))
+        figures = "mebibytes" if args.memory else "milliseconds"
+        Path(args.json).write_text(json.dumps({**about, figures: rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 // scratch.c - memory: aligned, in large pages where it is large; a handful of buffers that outlive a call, so that a
 // call in a loop does not pay for fresh pages each time; and the memory of results, for the results after them.
 #ifdef __linux__
-#define _DEFAULT_SOURCE // madvise
+#define _DEFAULT_SOURCE // madvise, anonymous maps
 #endif
 #include "fastconv.h"
 
@@ -15,6 +15,7 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 enum { SLOTS = 8, ALIGN = 64 };
@@ -120,6 +121,35 @@ static struct {
     size_t count, room, bytes, used, most;
 } results;
 
+// Maps of their own, as malloc would in time carve them from a heap that falls to pieces between them; whole large pages
+// where they have room for such.
+#ifdef __linux__
+static size_t map_size(size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+static void *map(size_t bytes) {
+    if (bytes > SIZE_MAX / 2) return NULL;
+    const size_t size = map_size(bytes), more = size >= large_page ? large_page : 0;
+    char *base = mmap(NULL, size + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return NULL;
+    if (!more) return base;
+    char *start = base + (large_page - (uintptr_t)base % large_page) % large_page;
+    if (start > base) (void)munmap(base, (size_t)(start - base));
+    if (start < base + more) (void)munmap(start + size, (size_t)(base + more - start));
+#ifdef MADV_HUGEPAGE
+    (void)madvise(start, size, MADV_HUGEPAGE);
+#endif
+    return start;
+}
+
+static void unmap(block b) { (void)munmap(b.memory, map_size(b.capacity)); }
+#else
+static void *map(size_t bytes) { return fc_memory_acquire(bytes); }
+static void unmap(block b) { fc_memory_release(b.memory); }
+#endif
+
 static block take_result(size_t i) {
     const block b = results.waiting[i];
     results.count--;
@@ -135,7 +165,7 @@ static void give_back(size_t most) {
         const block b = results.bytes > most ? take_result(0) : (block){NULL, 0};
         unlock();
         if (!b.memory) return;
-        fc_memory_release(b.memory);
+        unmap(b);
     }
 }
 
@@ -155,10 +185,10 @@ void *fc_result_acquire(size_t bytes, size_t *capacity) {
     *capacity = found.capacity;
     if (found.memory) return found.memory;
     give_back(left);
-    found.memory = fc_memory_acquire(bytes);
+    found.memory = map(bytes);
     if (!found.memory) {
         give_back(0);
-        found.memory = fc_memory_acquire(bytes);
+        found.memory = map(bytes);
     }
     if (found.memory) return found.memory;
     lock();
@@ -183,7 +213,7 @@ void fc_result_release(void *memory, size_t capacity) {
         results.bytes += capacity;
     }
     unlock();
-    if (!waits) fc_memory_release(memory);
+    if (!waits) unmap((block){memory, capacity});
 }
 
 void fc_result_forget(void) {
