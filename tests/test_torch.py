@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -377,3 +378,28 @@ assert len(runtimes) <= 1, runtimes"""
 def test_fastconv_itself_does_not_import_torch():
     code = "import sys, fastconv; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_results_may_be_changed_in_place(form):
+    """As torch's own, by the ReLU behind them."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.MaxPool2d(2),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.ConvTranspose2d(4, 3, 2, stride=2),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.AvgPool2d(2),
+        torch.nn.ReLU(inplace=True),
+    ).to(memory_format=form)
+    x = torch.randn(2, 3, 8, 8).to(memory_format=form)
+    gradients = []
+    for context in (nullcontext(), ft.accelerate()):
+        model.zero_grad()
+        with context:
+            model(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for ours, theirs in zip(gradients[1], gradients[0], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
