@@ -60,7 +60,10 @@ static double cost(const fc_request *r) {
         copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
     }
     if (p->dst.axis[2] != 1 && !over_channels(p)) copy += fc_cost_elements(fc_macs(p) / (double)fc_taps(p), c);
-    return c->fixed + c->depthwise * vectors * (apart > 2 ? 2.0 * (double)apart : 1.0) + copy +
+    const double each = p->in_channels > 1 ? 1.3
+                        : apart > 2        ? 2.0 * (double)apart
+                                           : 1.0; // inputs are spread, or picked
+    return c->fixed + c->depthwise * vectors * each + copy +
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }
 

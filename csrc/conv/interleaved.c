@@ -1,52 +1,80 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// interleaved.c - depthwise convolutions of planes, a vector of which are interleaved in scratch memory: over channels no
-// lane is left empty by short rows, and no stride makes a vector of outputs cost several of inputs.  What it takes are two
-// transposes, of the input and of the output, which long rows of near outputs do not repay.
+// interleaved.c - depthwise convolutions of planes, and those of groups of a few channels, a vector of which are interleaved
+// in scratch memory: over channels no lane is left empty by short rows, and no stride makes a vector of outputs cost several
+// of inputs.  What it takes are two transposes, of the input and of the output, which long rows of near outputs do not repay.
+// A transposed convolution, or an input gradient, is transposed as a whole rather than phase by phase.
 //
-// A task takes a block of planes of one image through a plan over channels, of whole planes.
+// A task takes a block of groups of one image through a plan over channels, of whole planes.
 #include "conv/activate.h"
 
-enum { FC_LANES_DEPTH = 3 }; // vectors copied in the time that one takes to be transposed
+enum { FC_TURN = 3 }; // vectors copied in the time that one takes to be transposed
 
 // The state of a plan.  Its parts are plans of a whole block, and of what the last block has.
 typedef struct interleaved {
-    int64_t blocks;
+    int64_t blocks, groups; // of a block, but the last
 } interleaved;
 
-static int64_t in_positions(const fc_problem *p) { return p->axis[0].in * p->axis[1].in * p->axis[2].in; }
+// What is read and what is written, by the direction.
+static int backward(const fc_problem *p) { return p->direction == FC_BACKWARD_INPUT; }
+static const fc_view *view_of(const fc_problem *p, int written) { return written == backward(p) ? &p->src : &p->dst; }
+static int64_t size_of(const fc_problem *p, int axis, int written) {
+    return written == backward(p) ? p->axis[axis].in : p->axis[axis].out;
+}
+static int64_t positions_of(const fc_problem *p, int written) {
+    return size_of(p, 0, written) * size_of(p, 1, written) * size_of(p, 2, written);
+}
 
-// Of a view of interleaved planes, one image of them.
-static fc_view packed_view(const fc_problem *p, int64_t lanes, int out) {
-    fc_view v = {.group = 1, .channel = 1};
+// From channel to channel, of any group.
+static int64_t channel_step(const fc_problem *p, const fc_view *v) {
+    return p->in_channels == 1 ? v->group : v->channel;
+}
+
+// Of interleaved planes of one image.
+static fc_view packed_view(const fc_problem *p, int64_t lanes, int written) {
+    fc_view v = {.group = p->in_channels, .channel = 1};
     int64_t step = lanes;
     for (int i = FC_AXES - 1; i >= 0; i--) {
         v.axis[i] = step;
-        step *= out ? p->axis[i].out : p->axis[i].in;
+        step *= size_of(p, i, written);
     }
     v.outer = step;
     return v;
 }
 
-// The problem of a block of `groups` planes.
+// The problem of a block of `groups` groups.
 static fc_problem block_of(const fc_problem *p, int64_t groups) {
     fc_problem block = *p;
     block.batch = 1;
     block.groups = groups;
-    block.src = packed_view(p, groups, 0);
-    block.dst = packed_view(p, groups, 1);
+    block.src = packed_view(p, groups * p->in_channels, backward(p));
+    block.dst = packed_view(p, groups * p->in_channels, !backward(p));
     return block;
 }
 
+// Groups of a block: a vector of channels, but two groups at least, or their strides would tell nothing.
+static int64_t groups_of(const fc_problem *p, const fc_kernels *k) { return fc_max(2, k->vl / p->in_channels); }
+
 static const char *refusal(const fc_request *r) {
     const fc_problem *p = r->op->problem;
+    const fc_kernels *k = r->kernels;
     if (r->options->algorithm != FC_DEPTHWISE) return "another algorithm was asked for";
-    if (p->in_channels != 1 || p->out_channels != 1) return "a group has more than one channel";
-    if (p->src.axis[2] != 1 || p->src.group == 1) return "the input's rows are not contiguous";
-    if (p->groups < 2 || r->kernels->vl == 1) return "there are no planes to interleave";
-    const double elements = (double)p->axis[0].in * (double)p->axis[1].in * (double)p->axis[2].in +
-                            2 * (double)p->axis[0].out * (double)p->axis[1].out * (double)p->axis[2].out;
-    const double bytes = elements * (double)(r->kernels->vl * r->kernels->element);
+    const int64_t size = p->in_channels;
+    if (size != p->out_channels || size > k->vl || (size & (size - 1)) != 0)
+        return "groups are not alike, or not small";
+    for (int written = 0; written < 2; written++) {
+        const fc_view *v = view_of(p, written);
+        if (v->axis[2] != 1 || channel_step(p, v) == 1) return "rows are not contiguous";
+        if (size > 1 && v->group != size * v->channel) return "channels of groups do not follow each other";
+    }
+    if (p->groups < 2 || k->vl == 1) return "there are no planes to interleave";
+    const int64_t lanes = groups_of(p, k) * size;
+    double read = 1, written = 1; // and a residual as large
+    for (int i = 0; i < FC_AXES; i++) {
+        read *= (double)size_of(p, i, 0);
+        written *= (double)size_of(p, i, 1);
+    }
+    const double bytes = (read + 2 * written) * (double)(lanes * k->element);
     return bytes > 0.75 * (double)r->options->machine.l2 ? "so many planes exceed the second-level cache" : NULL;
 }
 
@@ -55,13 +83,15 @@ static fc_verdict ask(const fc_request *r) {
     const fc_costs *c = &r->options->costs;
     fc_verdict found = {.refusal = refusal(r), .cost = INFINITY};
     if (found.refusal) return found;
-    const int64_t vl = r->kernels->vl, sizes[] = {vl, p->groups % vl}, counts[] = {p->groups / vl, p->groups % vl > 0};
-    const double turned = FC_LANES_DEPTH * c->copied * (double)(in_positions(p) + fc_positions(p));
+    const int64_t groups = groups_of(p, r->kernels), sizes[] = {groups, p->groups % groups};
+    const int64_t counts[] = {p->groups / groups, p->groups % groups > 0};
+    const double vectors = (double)fc_ceil_div(groups * p->in_channels, r->kernels->vl);
+    const double turned = FC_TURN * c->copied * vectors * (double)(positions_of(p, 0) + positions_of(p, 1));
     found.cost = c->fixed;
     for (int i = 0; i < 2; i++) {
         if (!counts[i]) continue;
         const fc_problem block = block_of(p, sizes[i]);
-        const fc_verdict v = r->planner->ask_own(&(fc_op){FC_CONV, &block}, r->options);
+        const fc_verdict v = r->planner->ask(&(fc_op){FC_CONV, &block}, r->options);
         if (v.refusal) return v;
         found.cost += (double)(p->batch * counts[i]) * (v.cost - c->fixed + turned);
         found.packing += (double)counts[i] * v.packing;
@@ -69,12 +99,13 @@ static fc_verdict ask(const fc_request *r) {
     return found;
 }
 
-static int64_t lanes_of(const fc_plan *plan, int64_t block) {
-    return fc_min(plan->kernels->vl, plan->problem.groups - block * plan->kernels->vl);
+static int64_t groups_in(const fc_plan *plan, int64_t block) {
+    const interleaved *s = plan->state;
+    return fc_min(s->groups, plan->problem.groups - block * s->groups);
 }
 
 static const fc_part *part_of(const fc_plan *plan, int64_t block) {
-    return &plan->parts[lanes_of(plan, block) == plan->parts[0].plan->problem.groups ? 0 : 1];
+    return &plan->parts[groups_in(plan, block) == plan->parts[0].plan->problem.groups ? 0 : 1];
 }
 
 static size_t packed_at(const fc_plan *plan, int64_t block) {
@@ -86,9 +117,10 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     interleaved *state = plan->state = calloc(1, sizeof *state);
     plan->parts = calloc(2, sizeof *plan->parts);
     if (!state || !plan->parts) return FC_NO_MEMORY;
-    state->blocks = fc_ceil_div(p->groups, r->kernels->vl);
+    state->groups = groups_of(p, r->kernels);
+    state->blocks = fc_ceil_div(p->groups, state->groups);
     for (int64_t block = 0; block < state->blocks; block += fc_max(1, state->blocks - 1)) {
-        const int64_t groups = lanes_of(plan, block);
+        const int64_t groups = groups_in(plan, block);
         if (plan->part_count && groups == plan->parts[0].plan->problem.groups) break;
         const fc_problem part = block_of(p, groups);
         const fc_status status =
@@ -106,10 +138,11 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     const interleaved *s = plan->state;
     for (int64_t block = 0; block < s->blocks; block++) {
         const fc_plan *part = part_of(plan, block)->plan;
-        const int64_t first = block * plan->kernels->vl;
-        const fc_status status = part->kind->pack(part, fc_at(wei, first * p->wei.group, p->types.weight),
-                                                  bias ? fc_at(bias, first, p->types.destination) : NULL,
-                                                  (char *)packed + packed_at(plan, block), threads);
+        const int64_t first = block * s->groups;
+        const fc_status status =
+            part->kind->pack(part, fc_at(wei, first * p->wei.group, p->types.weight),
+                             bias ? fc_at(bias, first * p->in_channels, p->types.destination) : NULL,
+                             (char *)packed + packed_at(plan, block), threads);
         if (status != FC_OK) return status;
     }
     return FC_OK;
@@ -120,56 +153,58 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
 typedef struct planes {
     const fc_problem *problem;
     const fc_kernels *kernels;
-    fc_view view;
     int64_t lanes;
-    int out; // of the output, or of the input
+    int written; // or read
 } planes;
 
 static void move(const planes *m, char *at, char *scratch, int to_scratch) {
-    int64_t size[FC_AXES];
-    for (int i = 0; i < FC_AXES; i++) size[i] = m->out ? m->problem->axis[i].out : m->problem->axis[i].in;
-    const int joined = m->view.axis[1] == m->view.axis[2] * size[2] || size[1] == 1;
-    const int64_t rows = joined ? 1 : size[1], columns = joined ? size[1] * size[2] : size[2];
-    for (int64_t d = 0; d < size[0]; d++)
-        for (int64_t h = 0; h < rows; h++, scratch += columns * m->lanes * m->kernels->element) {
-            char *row = at + (d * m->view.axis[0] + h * m->view.axis[1]) * m->kernels->element;
+    const fc_view *v = view_of(m->problem, m->written);
+    const int64_t height = size_of(m->problem, 1, m->written), width = size_of(m->problem, 2, m->written);
+    const int joined = v->axis[1] == v->axis[2] * width || height == 1;
+    const int64_t rows = joined ? 1 : height, columns = joined ? height * width : width;
+    const int64_t step = channel_step(m->problem, v), element = m->kernels->element;
+    for (int64_t d = 0; d < size_of(m->problem, 0, m->written); d++)
+        for (int64_t h = 0; h < rows; h++, scratch += columns * m->lanes * element) {
+            char *row = at + (d * v->axis[0] + h * v->axis[1]) * element;
             fc_rectangle work = {.rows = columns, .columns = m->lanes};
             work.src = to_scratch ? row : scratch;
             work.dst = to_scratch ? scratch : row;
-            work.src_row = to_scratch ? m->view.axis[2] : m->lanes;
-            work.src_column = to_scratch ? m->view.group : 1;
-            work.dst_row = to_scratch ? m->lanes : m->view.axis[2];
-            work.dst_column = to_scratch ? 1 : m->view.group;
+            work.src_row = to_scratch ? v->axis[2] : m->lanes;
+            work.src_column = to_scratch ? step : 1;
+            work.dst_row = to_scratch ? m->lanes : v->axis[2];
+            work.dst_column = to_scratch ? 1 : step;
             m->kernels->rectangle(&work);
         }
 }
 
 // Bytes of the planes of a block.
-static size_t in_bytes(const fc_plan *plan) {
-    return fc_align((size_t)(in_positions(&plan->problem) * plan->kernels->vl * plan->kernels->element));
-}
-static size_t out_bytes(const fc_plan *plan) {
-    return fc_align((size_t)(fc_positions(&plan->problem) * plan->kernels->vl * plan->kernels->element));
+static size_t block_bytes(const fc_plan *plan, int written) {
+    const fc_problem *p = &plan->problem;
+    const int64_t lanes = groups_of(p, plan->kernels) * p->in_channels;
+    return fc_align((size_t)(positions_of(p, written) * lanes * plan->kernels->element));
 }
 
 static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     const fc_plan *plan = stage->plan;
     const fc_problem *p = &plan->problem;
     const interleaved *s = plan->state;
-    const int64_t block = fc_digit(&index, s->blocks), lanes = lanes_of(plan, block), first = block * plan->kernels->vl;
+    const int64_t block = fc_digit(&index, s->blocks), first = block * s->groups, element = plan->kernels->element;
+    const int64_t lanes = groups_in(plan, block) * p->in_channels;
     const fc_schedule *schedule = ((const fc_schedule *const *)stage->context)[part_of(plan, block) - plan->parts];
-    char *src = fc_own_scratch(call, thread), *dst = src + in_bytes(plan), *residual = dst + out_bytes(plan);
-    const planes in = {p, plan->kernels, p->src, lanes, 0}, out = {p, plan->kernels, p->dst, lanes, 1};
-    const int64_t from = index * p->src.outer + first * p->src.group, to = index * p->dst.outer + first * p->dst.group;
-    char *added = (char *)fc_operand(call, fc_behind(stage->at.residual, to * plan->kernels->element));
-    move(&in, fc_operand(call, fc_behind(stage->at.src, from * plan->kernels->element)), src, 1);
+    char *src = fc_own_scratch(call, thread), *dst = src + block_bytes(plan, 0), *residual = dst + block_bytes(plan, 1);
+    const planes in = {p, plan->kernels, lanes, 0}, out = {p, plan->kernels, lanes, 1};
+    const fc_view *read = view_of(p, 0), *written = view_of(p, 1);
+    const int64_t from = (index * read->outer + first * read->group) * element;
+    const int64_t to = (index * written->outer + first * written->group) * element;
+    char *added = fc_operand(call, fc_behind(stage->at.residual, to));
+    move(&in, fc_operand(call, fc_behind(stage->at.src, from)), src, 1);
     if (added) move(&out, added, residual, 1);
     const fc_operands operands = {.src = src,
                                   .wei = (char *)fc_operand(call, stage->at.wei) + packed_at(plan, block),
                                   .residual = added ? residual : NULL,
                                   .dst = dst};
-    fc_schedule_run_alone(schedule, &operands, residual + out_bytes(plan));
-    move(&out, fc_operand(call, fc_behind(stage->at.dst, to * plan->kernels->element)), dst, 0);
+    fc_schedule_run_alone(schedule, &operands, residual + block_bytes(plan, 1));
+    move(&out, fc_operand(call, fc_behind(stage->at.dst, to)), dst, 0);
 }
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
@@ -186,7 +221,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         const size_t bytes = fc_schedule_scratch_bytes(schedules[i]);
         scratch = bytes > scratch ? bytes : scratch;
     }
-    fc_list_scratch(list, 0, in_bytes(plan) + 2 * out_bytes(plan) + scratch);
+    fc_list_scratch(list, 0, block_bytes(plan, 0) + 2 * block_bytes(plan, 1) + scratch);
     fc_list_stage(list, plan, task, plan->problem.batch * s->blocks, fc_list_keep(list, schedules, sizeof schedules));
 }
 
@@ -197,7 +232,7 @@ static const char *form(const fc_plan *plan) {
 
 const fc_kind fc_kind_interleaved = {
     .name = "interleaved",
-    .traits = FC_SERVES_FORWARD,
+    .traits = FC_SERVES_FORWARD | FC_SERVES_INPUT,
     .rows = 1,
     .ask = ask,
     .layout = layout,

@@ -25,8 +25,8 @@ static const fc_kind *const weight_gradients[FC_ALGOS] = {
     [FC_WINOGRAD_F3] = &fc_kind_weight_winograd_f3, [FC_WINOGRAD_F4] = &fc_kind_weight_winograd_f4,
     [FC_WINOGRAD_F6] = &fc_kind_weight_winograd_f6, [FC_DEPTHWISE] = &fc_kind_depthwise_grad,
 };
-static const fc_kind *const derived[] = {&fc_kind_bands,      &fc_kind_dilated, &fc_kind_turned, &fc_kind_interleaved,
-                                         &fc_kind_dots,       &fc_kind_views,   &fc_kind_spread, &fc_kind_small,
+static const fc_kind *const derived[] = {&fc_kind_bands,      &fc_kind_dilated, &fc_kind_turned,      &fc_kind_dots,
+                                         &fc_kind_views,      &fc_kind_spread,  &fc_kind_interleaved, &fc_kind_small,
                                          &fc_kind_small_grad, &fc_kind_convert};
 enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
