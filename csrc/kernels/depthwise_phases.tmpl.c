@@ -82,8 +82,9 @@ void FC_NAME(depthwise_phases)(const fc_depthwise_rows *work) {
     for (int64_t y = work->h; y < work->h + work->rows; y++) {
         FC_NAME(first_tap)(&p->axis[1], y, &tap[1], &out[1]);
         for (int64_t x = 0; x < w->in; x += 2 * FC_VL) {
-            const int64_t last = (x + w->pad + 1) / 2; // output of the first column and tap, or one further
-            const int border = x + 2 * FC_VL > w->in || last < 2 || last + FC_VL > w->out;
+            const int64_t last =
+                (x + w->pad + (w->pad & 1)) / 2; // output that the first tap sees; the others: or one before
+            const int border = x + 2 * FC_VL > w->in || last < 1 || last + FC_VL > w->out;
             if (border) FC_NAME(phase_columns)(work, y, x, tap, out, bias, 3, 1);
             else FC_NAME(phase_columns)(work, y, x, tap, out, bias, 3, 0);
         }
