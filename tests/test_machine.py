@@ -38,7 +38,8 @@ CHOICES = [
     ((512, 512, 28, 3), "winograd_f4, staged", "winograd_f4, fused"),
     ((64, 256, 56, 1), "pointwise, over channels", "pointwise, over channels"),
     ((64, 256, 56, 1, "NCHW"), "pointwise, over pixels", "pointwise, over pixels"),
-    ((3, 64, 224, 7, "NHWC", 1, 2), "direct, over channels", "direct, over channels"),
+    ((3, 96, 224, 11, "NHWC", 1, 4), "direct, over channels", "direct, over channels"),
+    ((128, 128, 56, 3, "NHWC", 1, 2), "winograd_f4, staged", "winograd_f4, fused"),
     ((128, 128, 28, 3, "NHWC", 128), "depthwise, over channels", "depthwise, over channels"),
     ((128, 128, 28, 3, "NCHW", 128), "depthwise, over pixels, in place", "depthwise, over pixels, in place"),
 ]

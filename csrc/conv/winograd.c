@@ -143,8 +143,8 @@ static double cost(const fc_request *r, int64_t m) {
     const double points = (double)w.form.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * w.gemm->nr);
     const double rows = (double)fc_min(w.most, w.gemm->mr), short_rows = rows / fmax(rows, 4.0);
-    // A vector of input channels that is not whole takes about twice the time.
-    const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl != 0);
+    // A vector of input channels that is not whole takes about twice the time, and of a phase three times.
+    const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl ? w.form.stride : 0);
     const double vectors =
         points * tiles * (double)(fc_winograd_blocks(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
