@@ -17,23 +17,32 @@ FC_INLINE vec FC_NAME(lrn_divide)(vec x, vec s, double beta) {
     return v_mul(x, v_load(lane));
 }
 
+enum { FC_LRN_VECTORS = 4 }; // of pixels, side by side: lines of one page while it is there
+
+// The sum of squares over the window of channel c, of `count` vectors of pixels; only one of them may be a part, of n.
+FC_INLINE void FC_NAME(lrn_squares)(const fc_lrn_work *work, const T *src, int64_t c, int64_t n, const int count,
+                                    vec *sum) {
+    const int64_t step = work->src_channel, in = work->src_pixel, most = work->channels - 1;
+    const int64_t first = c > work->before ? c - work->before : 0;
+    const int64_t last = c + work->after < most ? c + work->after : most;
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) sum[v] = v_set1(0);
+    for (int64_t j = first; j <= last; j++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < count; v++) {
+            const T *at = src + j * step;
+            const vec x = count > 1 ? v_load(at + v * FC_VL) : FC_NAME(load_row)(at, n, in);
+            sum[v] = v_fma(x, x, sum[v]);
+        }
+    }
+}
+
 FC_INLINE void FC_NAME(lrn_planes_block)(const fc_lrn_work *work, const T *src, T *dst, int64_t n, const int count) {
     const vec share = v_set1((T)work->share), k = v_set1((T)work->k);
     const int64_t step = work->src_channel, in = work->src_pixel, out = work->dst_pixel;
     for (int64_t c = 0; c < work->channels; c++) {
-        const int64_t first = c > work->before ? c - work->before : 0;
-        const int64_t last = c + work->after < work->channels ? c + work->after : work->channels - 1;
-        vec sum[4];
-#pragma GCC unroll 4
-        for (int v = 0; v < count; v++) sum[v] = v_set1(0);
-        for (int64_t j = first; j <= last; j++) {
-#pragma GCC unroll 4
-            for (int v = 0; v < count; v++) {
-                const T *at = src + j * step;
-                const vec x = count > 1 ? v_load(at + v * FC_VL) : FC_NAME(load_row)(at, n, in);
-                sum[v] = v_fma(x, x, sum[v]);
-            }
-        }
+        vec sum[FC_LRN_VECTORS];
+        FC_NAME(lrn_squares)(work, src, c, n, count, sum);
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) {
             const T *at = src + c * step;
@@ -91,8 +100,6 @@ FC_INLINE vec FC_NAME(lrn_slope)(const fc_lrn_work *work, vec r, vec x, vec sum)
     return v_fnma(v_mul(v_set1((T)(2 * work->share * work->beta)), x), sum, r);
 }
 
-enum { FC_LRN_VECTORS = 4 }; // of pixels, side by side: lines of one page while it is there
-
 // `count` vectors of pixels from pixel i on; only one of them may be a part, of n.  What is summed stands in the room, and
 // dst holds r until it is.
 FC_INLINE void FC_NAME(lrn_grad_planes_block)(const fc_lrn_work *work, int64_t i, int64_t n, const int count) {
@@ -101,19 +108,8 @@ FC_INLINE void FC_NAME(lrn_grad_planes_block)(const fc_lrn_work *work, int64_t i
     const T *src = (const T *)work->src + i * in, *g = (const T *)work->g + i * work->g_pixel;
     T *dst = (T *)work->dst + i * out, *inner = work->room;
     for (int64_t c = 0; c <= most; c++) {
-        const int64_t first = c > work->before ? c - work->before : 0;
-        const int64_t last = c + work->after < most ? c + work->after : most;
         vec sum[FC_LRN_VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < count; v++) sum[v] = v_set1(0);
-        for (int64_t j = first; j <= last; j++) {
-#pragma GCC unroll 4
-            for (int v = 0; v < count; v++) {
-                const T *at = src + j * step;
-                const vec x = count > 1 ? v_load(at + v * FC_VL) : FC_NAME(load_row)(at, n, in);
-                sum[v] = v_fma(x, x, sum[v]);
-            }
-        }
+        FC_NAME(lrn_squares)(work, src, c, n, count, sum);
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) {
             const T *at = src + c * step, *grad = g + c * work->g_channel;

@@ -99,8 +99,7 @@ class Linear(Module):
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, bounds, y = self.saved()
         d_input, d_weight, d_bias = gradients(
-            *(x, self.weight.value, grad_output, self.bias is not None, self.needs_input_grad),
-            *(y, bounds),
+            x, self.weight.value, grad_output, self.bias is not None, self.needs_input_grad, y, bounds
         )
         self.weight.accumulate(d_weight)
         if self.bias is not None and d_bias is not None:
