@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from problems import DTYPES, FAMILIES, LAYOUTS, family, in_layout, operands
+from families import FAMILIES, family
+from problems import DTYPES, LAYOUTS, in_layout, operands
 from support import Fenced, every_thread, poison
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from families import FAMILIES, family
 from fastconv import reference
-from problems import DTYPES, FAMILIES, LAYOUTS, Problem, family, in_layout, operands, spell
+from problems import DTYPES, LAYOUTS, Problem, in_layout, operands, spell
 from support import (
     MANY_THREADS,
     every_thread,

@@ -14,18 +14,9 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from families import FAMILIES, family
 from fastconv import reference
-from problems import (
-    DTYPES,
-    FAMILIES,
-    LAYOUTS,
-    Operands,
-    Problem,
-    family,
-    in_layout,
-    operands,
-    spell,
-)
+from problems import DTYPES, LAYOUTS, Operands, Problem, in_layout, operands, spell
 from support import embedded, from_layout, max_error, poison, spoil_scratch, tolerance
 
 #: The policy of precision: max|y - y64| / max|y64| in float32.

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from families import family
 from fastconv import _args, reference
 from fastconv.ops import _convolution
-from problems import DTYPES, LAYOUTS, Problem, family, in_layout, operands
+from problems import DTYPES, LAYOUTS, Problem, in_layout, operands
 from support import MANY_THREADS, every_thread, max_error, poison, spoil_scratch, to_layout, tolerance, whole
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)

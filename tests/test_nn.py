@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Layers: values, gradients, state and looks against torch; gradients by differences; plans."""
-
-import threading
+"""Layers: values, gradients, state and looks against torch; gradients by differences."""
 
 import numpy as np
 import pytest
 
-import fastconv.nn.conv
-import fastconv.nn.linear
-from fastconv import functional as F
-from fastconv import nn
+from fastconv import nn, optim
 from support import from_layout, max_error, numerical_gradient, to_layout, tolerance
 
 # torch says so of even kernels, by which it may be slower.
@@ -214,7 +209,7 @@ def test_one_training_step_is_torchs(torch, rng):
     ours.load_state_dict(theirs.state_dict())
     ours.needs_input_grad = False
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
-    sgd = fastconv.optim.SGD(ours.parameters(), lr=0.1, momentum=0.9)
+    sgd = optim.SGD(ours.parameters(), lr=0.1, momentum=0.9)
     reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
     for _ in range(2):
         x = rng.standard_normal((8, 1, 12, 12)).astype(np.float32)
@@ -373,206 +368,6 @@ def test_a_batch_that_batch_norm_refuses_is_not_counted():
 def test_errors_of_constructors(make, error, message):
     with pytest.raises(error, match=message):
         make()
-
-
-# --- plans ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The input shapes for which a layer has made a plan."""
-    shapes = []
-
-    def make(input_shape, *args, **kwargs):
-        shapes.append(tuple(input_shape))
-        return fastconv.ConvPlan(input_shape, *args, **kwargs)
-
-    monkeypatch.setattr(fastconv.nn.conv, "ConvPlan", make)
-    monkeypatch.setattr(fastconv.nn.linear, "ConvPlan", make)
-    return shapes
-
-
-def exact(layer, x):
-    """What the layer gives without a plan."""
-    bias = None if layer.bias is None else layer.bias.value
-    function = F.conv2d if isinstance(layer, nn.Conv2d) else F.linear
-    return function(x, layer.weight.value, bias)
-
-
-@pytest.fixture(params=["Conv2d", "Linear"])
-def planned(request, rng):
-    """A layer that keeps plans, and an input for it; its sums have 18 terms."""
-    if request.param == "Conv2d":
-        layer, shape = nn.Conv2d(2, 3, 3, rng=0), (1, 2, 5, 5)
-    else:
-        layer, shape = nn.Linear(18, 3, rng=0), (4, 18)
-    return layer, rng.standard_normal(shape).astype(np.float32)
-
-
-def test_a_plan_is_kept_for_the_last_shape(planned, made):
-    layer, a = planned
-    b = np.concatenate([a, a])
-    layer(a)
-    assert made == []
-    layer.eval()
-    for x in (a, a, b, b, a):
-        layer(x)
-    assert [shape[0] for shape in made] == [len(a), len(b), len(a)]
-    layer.eval()(a)
-    assert len(made) == 3
-    layer.train().eval()(a)
-    assert len(made) == 4
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda layer: layer.weight.data.__imul__(2),
-        lambda layer: layer.bias.data.__iadd__(1),
-        lambda layer: setattr(layer.weight, "data", layer.weight.value * 2),
-        lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight.value * 2)),
-        lambda layer: setattr(layer, "bias", None),
-        lambda layer: nn.init.ones_(layer.weight),
-        lambda layer: layer.load_state_dict({k: v * 2 for k, v in layer.state_dict().items()}),
-        lambda layer: layer.reset_parameters(rng=9),
-    ],
-)
-def test_no_write_leaves_a_stale_plan(planned, made, write):
-    layer, x = planned
-    before = layer.eval()(x)
-    write(layer)
-    y = layer(x)
-    assert len(made) == 2
-    assert not np.allclose(y, before)
-    assert max_error(y, exact(layer, x)) < tolerance(np.float32, 18)
-
-
-def test_an_optimiser_step_leaves_no_stale_plan(planned, made):
-    layer, x = planned
-    layer.backward(layer(x))
-    layer.eval()(x)
-    fastconv.optim.SGD(layer.parameters(), lr=0.1).step()
-    assert max_error(layer(x), exact(layer, x)) < tolerance(np.float32, 18)
-    assert len(made) == 2
-
-
-def test_no_plan_while_the_weights_are_lent(planned, made):
-    layer, x = planned
-    layer.eval()(x)
-    row = layer.weight.data[0]
-    for value in (1.0, 2.0):
-        row[...] = value  # a write that no counter sees
-        assert max_error(layer(x), exact(layer, x)) < tolerance(np.float32, 18)
-    assert len(made) == 1
-    del row
-    layer(x)
-    assert len(made) == 2
-
-
-def test_threads_share_a_layer(rng):
-    layer = nn.Conv2d(3, 8, 3, rng=0).eval()
-    inputs = [rng.standard_normal((n, 3, 8, 8)).astype(np.float32) for n in (1, 2, 3, 4)]
-    expected = [exact(layer, x) for x in inputs]
-    wrong = []
-
-    def work(x, y):
-        for _ in range(20):
-            if max_error(layer(x), y) > tolerance(np.float32, 27):
-                wrong.append(x.shape)
-
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-# --- initial values -------------------------------------------------------------------------------
-
-
-def test_a_seed_makes_the_same_network():
-    def build(rng):
-        rng = np.random.default_rng(rng)
-        return nn.Sequential(nn.Conv2d(2, 3, 3, rng=rng), nn.Linear(4, 5, rng=rng)).state_dict()
-
-    a, b, c = build(1), build(1), build(2)
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key])
-        assert not np.array_equal(a[key], c[key])
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_default_initial_values(dtype):
-    for layer, fan_in in (
-        (nn.Conv2d(8, 64, 5, groups=2, dtype=dtype, rng=0), 100),
-        (nn.Linear(100, 64, dtype=dtype, rng=0), 100),
-    ):
-        bound = 1 / np.sqrt(fan_in)
-        for p in layer.parameters():
-            values = p.value.astype(np.float64)
-            assert np.abs(values).max() <= bound * (1 + np.finfo(dtype).eps)
-            assert np.abs(values).max() > 0.9 * bound
-            # The mean of n uniform values strays by bound/√(3n); six times that is no chance.
-            assert abs(values.mean()) < 6 * bound / np.sqrt(3 * values.size)
-
-
-INITIALISERS = [
-    ("uniform_", (-2.0, 3.0), 0.5, 5 / np.sqrt(12)),
-    ("normal_", (1.0, 0.5), 1.0, 0.5),
-    ("kaiming_uniform_", (), 0.0, np.sqrt(2 / 450)),
-    ("kaiming_normal_", (0, "fan_out", "relu"), 0.0, np.sqrt(2 / 900)),
-    ("kaiming_normal_", (0.5, "fan_in"), 0.0, np.sqrt(2 / 1.25 / 450)),
-    ("xavier_uniform_", (), 0.0, np.sqrt(2 / 1350)),
-    ("xavier_normal_", (2.0,), 0.0, 2 * np.sqrt(2 / 1350)),
-]
-
-
-@pytest.mark.parametrize(("name", "args", "mean", "std"), INITIALISERS)
-@pytest.mark.parametrize("strided", [False, True])
-def test_initialisers(name, args, mean, std, strided):
-    array = np.zeros((100, 50, 3, 6 if strided else 3))[..., :: 2 if strided else 1]
-    assert getattr(nn.init, name)(array, *args, rng=7) is array
-    assert abs(array.mean() - mean) < 6 * std / np.sqrt(array.size)
-    assert abs(array.std() / std - 1) < 6 / np.sqrt(array.size)
-
-
-@pytest.mark.parametrize(("a", "b"), [(-2.0, 2.0), (0.5, 9.0), (3.0, np.inf), (-np.inf, -6.0), (0.1, 0.2), (8.0, 8.5)])
-def test_truncated_normal(a, b):
-    """The moments of the density that is left between the ends, wherever these are."""
-    mean, std = 1.0, 0.5
-    array = np.full((100, 500), np.nan)
-    assert nn.init.trunc_normal_(array, mean, std, mean + std * a, mean + std * b, rng=3) is array
-    z = np.linspace(max(a, -12), min(b, 12), 200_001)
-    density = np.exp((np.abs(z).min() ** 2 - z**2) / 2)
-    density /= density.sum()
-    expected = np.sum(density * z)
-    spread = np.sqrt(np.sum(density * (z - expected) ** 2))
-    found = (array - mean) / std
-    assert found.min() >= a - 1e-9
-    assert found.max() <= b + 1e-9
-    assert abs(found.mean() - expected) < 6 * spread / np.sqrt(array.size)
-    assert abs(found.std() / spread - 1) < 20 / np.sqrt(array.size)
-    again = nn.init.trunc_normal_(nn.Parameter.empty(7), mean, std, mean + std * a, mean + std * b, rng=3)
-    assert again.dtype == np.float32
-
-
-def test_constants_and_gains(torch):
-    p = nn.Parameter.empty((2, 3))
-    assert nn.init.ones_(p) is p
-    assert (p.value == 1).all()
-    assert not nn.init.zeros_(p).value.any()
-    for name in ("linear", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
-        assert nn.init.calculate_gain(name) == pytest.approx(torch.nn.init.calculate_gain(name))
-    assert nn.init.calculate_gain("leaky_relu", 0.2) == pytest.approx(np.sqrt(2 / 1.04))
-    with pytest.raises(ValueError, match="nonlinearity is 'gelu'"):
-        nn.init.calculate_gain("gelu")
-    with pytest.raises(ValueError, match="mode is 'fan'"):
-        nn.init.kaiming_normal_(p, mode="fan")
-    with pytest.raises(ValueError, match=r"tensor has shape \(3,\)"):
-        nn.init.xavier_normal_(np.zeros(3))
-    with pytest.raises(ValueError, match=r"a is 2\.0 and b is 1\.0"):
-        nn.init.trunc_normal_(p, a=2.0, b=1.0)
 
 
 # --- losses ---------------------------------------------------------------------------------------

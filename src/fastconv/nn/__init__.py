@@ -33,8 +33,9 @@ from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTransp
 from fastconv.nn.layer_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm
 from fastconv.nn.linear import Flatten, Identity, Linear
 from fastconv.nn.loss import CrossEntropyLoss, MSELoss
-from fastconv.nn.module import Buffer, LoadResult, Module, Parameter, StateDictError
+from fastconv.nn.module import LoadResult, Module, StateDictError
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LocalResponseNorm
+from fastconv.nn.parameter import Buffer, Parameter
 from fastconv.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.nn.module import Parameter
+from fastconv.nn.parameter import Parameter
 from fastconv.plan import ConvPlan
 
 __all__ = ["PackedPlan"]

@@ -14,7 +14,8 @@ from fastconv._names import only
 from fastconv._ranks import of_rank
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
-from fastconv.nn.module import Module, Parameter
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 from fastconv.ops._convolution import Asked, back
 from fastconv.ops._operand import like, widened
 from fastconv.ops.activation import UNBOUNDED, activation_of

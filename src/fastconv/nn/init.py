@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastconv._names import only
-from fastconv.nn.module import Parameter
+from fastconv.nn.parameter import Parameter
 
 __all__ = [
     "calculate_gain",

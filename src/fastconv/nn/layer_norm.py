@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from fastconv import _args
 from fastconv._names import only
 from fastconv.nn import init
-from fastconv.nn.module import Module, Parameter
+from fastconv.nn.module import Module
 from fastconv.nn.norm import _BatchNorm
+from fastconv.nn.parameter import Parameter
 from fastconv.ops import layer_norm as L
 from fastconv.ops._operand import channel_axis
 

@@ -14,7 +14,8 @@ from fastconv import functional as F
 from fastconv._names import only
 from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
-from fastconv.nn.module import Module, Parameter
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 from fastconv.ops._operand import axis_index
 from fastconv.ops.activation import UNBOUNDED, activation_of
 from fastconv.ops.linear import gradients

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv._names import only
-from fastconv.nn.module import Buffer, Module
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Buffer
 from fastconv.ops import loss as L
 
 __all__ = ["CrossEntropyLoss", "MSELoss"]

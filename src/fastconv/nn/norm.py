@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from fastconv import _args
 from fastconv._names import only
 from fastconv.nn import init
-from fastconv.nn.module import Buffer, Module, Parameter
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Buffer, Parameter
 from fastconv.ops import norm as N
 from fastconv.ops._operand import channel_axis
 from fastconv.ops.activation import UNBOUNDED

@@ -11,7 +11,8 @@ import numpy as np
 from fastconv import _args
 from fastconv._maps import Map, op
 from fastconv._names import only
-from fastconv.nn.module import Module, Parameter
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 from fastconv.ops import _folds
 from fastconv.ops._operand import widened
 

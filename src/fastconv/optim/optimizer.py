@@ -24,7 +24,8 @@ import numpy as np
 
 from fastconv import _args, _config, _core
 from fastconv._names import only
-from fastconv.nn.module import Module, Parameter, zero_gradients
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter, zero_gradients
 from fastconv.ops._operand import widened
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
