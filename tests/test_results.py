@@ -51,6 +51,25 @@ def test_memory_that_waits_is_at_most_half_of_what_was_in_use(nothing_kept):
             del y
 
 
+def test_smaller_results_have_what_would_go_for_them(nothing_kept):
+    """A chain of layers, each of another size, goes on in the memory that it has: the system fills no pages for it."""
+    resource = pytest.importorskip("resource")
+    arrays = [np.ones((n, 1 << 16), np.float32) for n in (8, 28, 10, 22, 13, 17)]
+
+    def rounds(count):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(count):
+            for a in arrays:
+                fc.relu(a)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    rounds(3)
+    assert rounds(10) * resource.getpagesize() < sum(a.nbytes for a in arrays)
+    large = fc.relu(arrays[1]).ctypes.data
+    small = [fc.relu(arrays[0][:5]) for _ in range(8)]  # none keeps the memory of one that is five times as large
+    assert large not in [y.ctypes.data for y in small]
+
+
 def test_many_threads_share_the_memory_of_results(nothing_kept):
     x = np.random.default_rng(0).standard_normal((3, 1 << 16), np.float32)
 

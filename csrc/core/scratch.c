@@ -109,7 +109,8 @@ void fc_scratch_release(void *buffer) {
 //
 // A step of training makes hundreds of arrays of megabytes and lets go of them.  The system fills each page with zeros
 // before it hands it out, which took a quarter of a step of MobileNet.  So what is let go of waits for a request of its
-// size, as long as all of it, waiting or not, is at most half as much again as ever was in use at once.
+// size, as long as all of it, waiting or not, is at most half as much again as ever was in use at once.  A chain of
+// layers, which uses little at once and each time another size, has it for smaller ones: half of the time of DenseNet.
 
 typedef struct block {
     void *memory;
@@ -169,18 +170,36 @@ static void give_back(size_t most) {
     }
 }
 
-void *fc_result_acquire(size_t bytes, size_t *capacity) {
+static int fits(size_t capacity, size_t bytes) { return capacity >= bytes && capacity - bytes <= bytes / 8; }
+
+// The smallest of those that wait and are `right` for so many bytes; of equal ones the last, which caches may hold.
+// SIZE_MAX if there is none.
+static size_t smallest_result(size_t bytes, int (*right)(size_t, size_t)) {
     size_t best = SIZE_MAX;
+    for (size_t i = results.count; i-- > 0;) {
+        const size_t c = results.waiting[i].capacity;
+        if (right(c, bytes) && (best == SIZE_MAX || c < results.waiting[best].capacity)) best = i;
+    }
+    return best;
+}
+
+// What all may take, waiting or not, once `used` bytes are in use.
+static size_t most_of_all(size_t used) {
+    const size_t most = used > results.most ? used : results.most;
+    return most + most / 2;
+}
+
+void *fc_result_acquire(size_t bytes, size_t *capacity) {
     block found = {NULL, bytes};
     lock();
-    for (size_t i = results.count; i-- > 0;) { // of equal ones the last, which caches may hold
-        const size_t c = results.waiting[i].capacity;
-        if (c >= bytes && c - bytes <= bytes / 8 && (best == SIZE_MAX || c < results.waiting[best].capacity)) best = i;
-    }
+    size_t best = smallest_result(bytes, fits);
+    const size_t used = results.used + bytes;
+    // A larger one rather than a new one for which others would have to go.
+    if (best == SIZE_MAX && used + results.bytes > most_of_all(used)) best = smallest_result(bytes, suits);
     if (best != SIZE_MAX) found = take_result(best);
     results.used += found.capacity;
+    const size_t left = most_of_all(results.used) - results.used;
     if (results.used > results.most) results.most = results.used;
-    const size_t all = results.most + results.most / 2, left = all > results.used ? all - results.used : 0;
     unlock();
     *capacity = found.capacity;
     if (found.memory) return found.memory;
