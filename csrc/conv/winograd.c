@@ -150,7 +150,8 @@ static double cost(const fc_request *r, int64_t m) {
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
-    const double macs = fc_cost_macs(points * tiles * (double)w.depth * out, k, c) / short_rows;
+    const double lanes = fc_cost_lanes(p->out_channels, w.gemm, k);
+    const double macs = fc_cost_macs(points * tiles * (double)w.depth * lanes, k, c) / short_rows;
     const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
     return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, r->options)) +
            c->transform * vectors + travel;
@@ -293,7 +294,8 @@ static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part,
     const int64_t block_bytes = w->depth * w->gemm->nr * element;
     const char *v = c->v + point * v_point(w, c->count) * element;
     const char *u = c->weights + (part * w->form.points + point) * block_bytes;
-    fc_gemm_tile tile = {.columns = w->gemm->nr, .a_row = w->pitch, .segments = 1, .a_segment = &zero};
+    const int64_t columns = fc_min(w->gemm->nr, c->plan->problem.out_channels - part * w->gemm->nr);
+    fc_gemm_tile tile = {.columns = columns, .a_row = w->pitch, .segments = 1, .a_segment = &zero};
     tile.ahead_step = fc_ceil_div(w->gemm->nr * element, rows);
     m += point * m_point(c->plan, c->count) * element;
     for (int64_t k0 = 0; k0 < w->depth; k0 += FC_WINOGRAD_BLOCK_K) {

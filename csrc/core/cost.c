@@ -40,6 +40,12 @@ double fc_cost_macs(double macs, const fc_kernels *k, const fc_costs *c) {
     return macs * c->mac * (k->dtype == FC_F32 || k->vl == 1 ? 1.0 : 2.0);
 }
 
+// A last tile of one vector takes two thirds of the time of a whole one.
+double fc_cost_lanes(int64_t columns, const fc_gemm_kernel *gemm, const fc_kernels *k) {
+    const int64_t rest = columns % gemm->nr;
+    return (double)(columns - rest) + (rest == 0 ? 0.0 : (double)gemm->nr * (rest <= k->vl ? 0.65 : 1.0));
+}
+
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_costs *c) {
     const double runs = elements / (double)fc_max(1, run);
     return runs * (c->copied_run + c->copied * (double)fc_ceil_div(fc_max(1, run), k->vl));
@@ -65,10 +71,7 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_options *
     const fc_gemm_kernel *g = fc_gemm_kernel_of(k, over_channels);
     const int64_t pixels = p->batch * fc_positions(p);
     const int64_t rows = over_channels ? pixels : p->out_channels, lanes = over_channels ? p->out_channels : pixels;
-    // A last tile of one vector takes two thirds of the time of a whole one.
-    const int64_t rest = lanes % g->nr, whole = lanes - rest;
-    const double last = rest == 0 ? 0.0 : (double)g->nr * (rest <= k->vl ? 0.65 : 1.0);
-    const double used = lanes ? (double)lanes / ((double)whole + last) : 1.0;
+    const double used = lanes ? (double)lanes / fc_cost_lanes(lanes, g, k) : 1.0;
     // A tile of m rows takes the time of at least four: B has to be loaded and the chains of additions are serial.
     const double m = (double)fc_max(1, rows) / (double)fc_max(1, fc_ceil_div(rows, g->mr));
     const double rate = used * m / fmax(m, 4.0);

@@ -70,17 +70,11 @@ static double input_pixels(const fc_problem *p, int64_t rows, int64_t columns) {
 // Under a unit.
 static int64_t unit_pixels(const product *s) { return (int64_t)input_pixels(&s->problem, s->rows, s->columns); }
 
-// Lanes that multiply for a run of columns; one vector takes two thirds of the time of two.
-static double lanes_of(int64_t run, const fc_gemm_kernel *gemm, const fc_kernels *k) {
-    const int64_t rest = run % gemm->nr;
-    return (double)(run - rest) + (rest == 0 ? 0.0 : (double)gemm->nr * (rest <= k->vl ? 0.65 : 1.0));
-}
-
 static double all_lanes(const product *s, const fc_kernels *k) {
     double lanes = 0;
     for (int64_t part = 0; part < s->parts; part++) {
         const int64_t channels = fc_min(s->channels, s->problem.in_channels - part * s->channels);
-        lanes += (double)runs_of(s) * lanes_of(run_of(s, channels), s->gemm, k);
+        lanes += (double)runs_of(s) * fc_cost_lanes(run_of(s, channels), s->gemm, k);
     }
     return lanes;
 }

@@ -46,9 +46,7 @@ static fc_verdict ask(const fc_request *r) {
     const small_grad s = shape_of(r);
     const double groups = (double)p->groups, batch = (double)p->batch, pairs = (double)s.pairs;
     const double m = (double)p->out_channels / (double)s.out_tiles;
-    const int64_t rest = p->in_channels % s.gemm->nr;
-    const double lanes =
-        (double)(p->in_channels - rest) + (rest ? (double)s.gemm->nr * (rest <= k->vl ? 0.65 : 1.0) : 0);
+    const double lanes = fc_cost_lanes(p->in_channels, s.gemm, k);
     const double macs = batch * pairs * (double)p->out_channels * lanes * fmax(m, 4.0) / m;
     const double products = (double)(s.out_tiles * s.parts * fc_taps(p));
     const double copied = batch * (double)(s.pixels * p->in_channels), out = batch * pairs * (double)p->out_channels;
