@@ -42,6 +42,7 @@ CHOICES = [
     ((128, 128, 56, 3, "NHWC", 1, 2), "winograd_f4, staged", "winograd_f4, fused"),
     ((128, 128, 28, 3, "NHWC", 128), "depthwise, over channels", "depthwise, over channels"),
     ((128, 128, 28, 3, "NCHW", 128), "depthwise, over pixels, in place", "depthwise, over pixels, in place"),
+    ((512, 512, 14, 3, "NHWC", 512), "depthwise, over channels, copied", "depthwise, over channels"),
 ]
 
 

@@ -8,7 +8,9 @@
 //                  the phases of the stride (padded.c), which leaves neither borders nor strides to the kernel, but takes
 //                  as long as the sums
 //   over channels  a task is some rows of all channels, vectors over the channels; as many outputs as inputs per group,
-//                  a power of two that does not exceed a vector
+//                  a power of two that does not exceed a vector. Where pixels are so far apart in memory that those of a
+//                  patch share few sets of L1, a task copies its rows first
+#include "kernels/depthwise.h"
 #include "conv/activate.h"
 #include "conv/padded.h"
 
@@ -17,7 +19,9 @@ enum { FC_PADDED_ELEMENTS = 4096, FC_ROWS_ELEMENTS = 16384, FC_PADDED_BYTES = 4 
 // Columns of a span are a multiple of what a body covers; multiply-adds that make one worth while, some milliseconds.
 enum { FC_SPAN = 4 * FC_MAX_NR, FC_CHANNELS_SPAN = 4, FC_SPAN_MACS = 1 << 24 };
 // Rows that a body computes together, and multiply-adds that make a part worth while, a tenth of a second at most.
-enum { FC_BODY_ROWS = 7, FC_PART_MACS = 1 << 30 };
+enum { FC_BODY_ROWS = 7, FC_CHANNELS_ROWS = 2, FC_PART_MACS = 1 << 30 };
+// Over channels: outputs of a row that a body computes together, and elements by which copied pixels are further apart.
+enum { FC_CHANNELS_PIXELS = 4, FC_APART = 16 };
 
 static int over_channels(const fc_problem *p) {
     const int64_t size = p->in_channels;
@@ -34,6 +38,29 @@ static fc_padded padded_of(const fc_problem *p) {
     return fc_padded_rows(p, fc_max(1, fc_min(p->axis[1].out, FC_PADDED_ELEMENTS / width)), 1, 1, FC_SLACK);
 }
 
+// Over channels: inputs of `count` outputs of an axis.
+static int64_t reach(const fc_axis *a, int64_t count) {
+    return fc_min(a->in, (count - 1) * a->stride + (a->kernel - 1) * a->dilation + 1);
+}
+
+// Bytes of the copy of the inputs of so many rows.
+static double copy_bytes(const fc_problem *p, const fc_kernels *k, int64_t rows) {
+    return (double)(reach(&p->axis[0], 1) * reach(&p->axis[1], rows)) * (double)p->axis[2].in *
+           (double)((p->groups * p->in_channels + FC_APART) * k->element);
+}
+
+// Over channels: the output rows of a task that copies its inputs, or 0 where they are read where they lie. Where pixels
+// share one set or two, the copy takes a half to a fifth of the time; where they share four, it saved what it took.
+static int64_t copied_rows(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
+    const int64_t rows = reach(&p->axis[1], FC_CHANNELS_ROWS), columns = reach(&p->axis[2], FC_CHANNELS_PIXELS);
+    const int64_t bytes = p->src.axis[2] * k->element, period = fc_max(1, machine->l1 / machine->l1_ways);
+    if (!over_channels(p) || fc_taps(p) == 1 || 2 * bytes % period != 0) return 0;
+    if (fc_cost_aliases(machine, bytes, rows * columns) == 1) return 0;
+    int64_t most = p->axis[1].out;
+    while (most > FC_CHANNELS_ROWS && copy_bytes(p, k, most) > 0.4 * (double)machine->l2) most = fc_ceil_div(most, 2);
+    return copy_bytes(p, k, most) > 0.8 * (double)machine->l2 ? 0 : fc_round_up(most, FC_CHANNELS_ROWS);
+}
+
 static const char *refuse(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
@@ -42,6 +69,12 @@ static const char *refuse(const fc_request *r) {
     if (p->dst.axis[2] != 1 && !in_place(p)) return "neither rows nor channels of the output are contiguous";
     if (!in_place(p) && !fc_padded_fits(p, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
     return NULL;
+}
+
+static int is_unrolled(const fc_problem *p, const fc_kernels *k) {
+#define FC_IS(body, taps, apart) || fc_depthwise_is(p, taps, apart)
+    return k->dtype == FC_F32 ? 0 FC_DEPTHWISE_LIST(FC_IS, 0) : fc_depthwise_is(p, 3, 1);
+#undef FC_IS
 }
 
 // Two loads for each multiply-add, or several where outputs are further than two columns apart, and each vector of outputs
@@ -60,9 +93,16 @@ static double cost(const fc_request *r) {
         copy = tasks * fc_cost_runs((double)s.elements, s.width, k, c);
     }
     if (p->dst.axis[2] != 1 && !over_channels(p)) copy += fc_cost_elements(fc_macs(p) / (double)fc_taps(p), c);
-    const double each = p->in_channels > 1 ? 1.3
-                        : apart > 2        ? 2.0 * (double)apart
-                                           : 1.0; // inputs are spread, or picked
+    const int64_t rows = copied_rows(p, k, &r->options->machine);
+    if (rows) {
+        const double tasks = (double)(p->batch * p->axis[0].out * fc_ceil_div(p->axis[1].out, rows));
+        copy += fc_cost_runs(tasks * copy_bytes(p, k, rows) / (double)k->element, p->groups * p->in_channels, k, c);
+    }
+    // Inputs are spread, or picked, or loaded for each tap, in place across cache lines.
+    const fc_axis *w = &p->axis[2];
+    const int window = over_channels(p) && w->stride == 1 && w->dilation == 1 && w->kernel > 1;
+    const int loaded = k->vl > 1 && !window && (over_channels(p) || in_place(p)) && !is_unrolled(p, k);
+    const double each = p->in_channels > 1 ? 1.3 : apart > 2 ? 2.0 * (double)apart : loaded ? 1.8 : 1.0;
     return c->fixed + c->depthwise * vectors * each + copy +
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }
@@ -147,6 +187,8 @@ typedef struct depthwise_split {
     int64_t parts;  // tasks that share the rows of a plane
     int64_t shares; // over pixels: tasks that share the groups
     int64_t spans;  // that a row is cut into, which is done in place only
+    int64_t unit;   // rows that are not shared
+    int copies;     // over channels: the rows of a task
     fc_padded padded;
 } depthwise_split;
 
@@ -174,8 +216,9 @@ static fc_depthwise_rows rows_of(const depthwise_job *job, int64_t part) {
     const fc_problem *p = &job->plan->problem;
     fc_depthwise_rows work = {.problem = p, .bias = job->packed, .taps = fc_taps(p)};
     work.weights = weights_of(job->plan, job->packed);
-    work.h = fc_share(p->axis[1].out, part, job->split->parts);
-    work.rows = fc_share(p->axis[1].out, part + 1, job->split->parts) - work.h;
+    const int64_t out = p->axis[1].out, unit = job->split->unit, units = fc_ceil_div(out, unit);
+    work.h = unit * fc_share(units, part, job->split->parts);
+    work.rows = fc_min(out, unit * fc_share(units, part + 1, job->split->parts)) - work.h;
     return work;
 }
 
@@ -210,17 +253,50 @@ static const fc_problem *span_of(const fc_problem *p, const depthwise_split *s, 
     return part;
 }
 
+// The axis of the inputs of `count` outputs from `first` on; their first is *low.
+static fc_axis inputs_of(const fc_axis *a, int64_t first, int64_t count, int64_t *low) {
+    fc_axis part = *a;
+    const int64_t at = first * a->stride - a->pad;
+    *low = fc_clamp(0, at, a->in);
+    part.in = fc_clamp(*low, at + (count - 1) * a->stride + (a->kernel - 1) * a->dilation + 1, a->in) - *low;
+    part.pad += *low;
+    return part;
+}
+
+// Copies the inputs of the rows at hand; the problem is then that of the copy.
+static void copy_rows(const depthwise_job *job, fc_depthwise_rows *work, fc_problem *p, char *copy) {
+    const int64_t element = job->plan->kernels->element;
+    const fc_view from = p->src;
+    int64_t z, y;
+    p->axis[0] = inputs_of(&p->axis[0], work->d, 1, &z);
+    p->axis[1] = inputs_of(&p->axis[1], work->h, work->rows, &y);
+    p->src.axis[2] = p->groups * p->in_channels + FC_APART;
+    p->src.axis[1] = p->src.axis[2] * p->axis[2].in;
+    p->src.axis[0] = p->src.axis[1] * p->axis[1].in;
+    fc_rectangle row = {.rows = p->axis[2].in, .columns = p->groups * p->in_channels, .src_column = 1, .dst_column = 1};
+    row.src_row = from.axis[2];
+    row.dst_row = p->src.axis[2];
+    row.dst = copy;
+    for (int64_t d = 0; d < p->axis[0].in; d++)
+        for (int64_t h = 0; h < p->axis[1].in; h++) {
+            row.src = (const char *)work->src + ((z + d) * from.axis[0] + (y + h) * from.axis[1]) * element;
+            job->plan->kernels->rectangle(&row);
+            row.dst = (char *)row.dst + p->src.axis[1] * element;
+        }
+    work->src = copy;
+}
+
 static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
-    (void)thread;
     const depthwise_job job = job_of(stage, call);
     const fc_problem *p = &job.plan->problem;
-    fc_problem part;
+    fc_problem rows = *p, part;
     int64_t x;
-    const fc_problem *span = span_of(p, job.split, fc_digit(&index, job.split->spans), &part, &x);
+    const int64_t span = fc_digit(&index, job.split->spans);
     fc_depthwise_rows work = rows_of(&job, fc_digit(&index, job.split->parts));
-    work.problem = span;
     work.d = fc_digit(&index, p->axis[0].out);
     work.src = fc_at(job.src, index * p->src.outer, p->types.source);
+    if (job.split->copies) copy_rows(&job, &work, &rows, fc_own_scratch(call, thread));
+    work.problem = span_of(&rows, job.split, span, &part, &x);
     aim(&job, &work, index * p->dst.outer + work.d * p->dst.axis[0] + x * p->dst.axis[2]);
     job.plan->kernels->depthwise_channels(&work);
     activate(&job, &work, p->groups * p->in_channels);
@@ -273,10 +349,14 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    depthwise_split s = {.parts = 1, .shares = 1, .spans = 1};
+    depthwise_split s = {.parts = 1, .shares = 1, .spans = 1, .unit = 1};
     int64_t rows, planes = p->batch * p->axis[0].out;
     if (over_channels(p)) {
-        rows = FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels);
+        rows = copied_rows(p, plan->kernels, &plan->machine);
+        s.copies = rows > 0;
+        s.unit = fc_min(FC_CHANNELS_ROWS, fc_max(1, p->axis[1].out / threads));
+        if (!s.copies) rows = FC_ROWS_ELEMENTS / (p->axis[2].out * p->groups * p->in_channels);
+        rows = fc_round_up(fc_max(1, rows), s.unit);
     } else {
         int64_t elements = p->axis[1].out * p->axis[2].out;
         rows = FC_ROWS_ELEMENTS / p->axis[2].out;
@@ -289,8 +369,9 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         s.shares = fc_ceil_div(p->groups, fc_max(1, fc_min(groups, p->groups / (4 * threads))));
         planes *= s.shares;
     }
+    const int64_t units = fc_ceil_div(p->axis[1].out, s.unit);
     s.parts = fc_ceil_div(p->axis[1].out, fc_max(1, fc_min(p->axis[1].out, rows)));
-    if (planes * s.parts < 8 * threads) s.parts = fc_min(p->axis[1].out, fc_round_up(s.parts, threads));
+    if (planes * s.parts < 8 * threads) s.parts = fc_min(units, fc_round_up(s.parts, threads));
     // Rows that are long under a long kernel are a task's work in parts, and may be all that there is to share; so are
     // many rows, but for those that a body computes together.
     if (over_channels(p) || in_place(p)) {
@@ -301,15 +382,19 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         s.spans = (int64_t)fmin((double)fc_ceil_div(p->axis[2].out, span_unit(p)), ceil(macs / FC_SPAN_MACS));
         s.spans = fc_max(1, s.spans);
     }
-    fc_list_scratch(list, 0, panel_bytes(plan));
+    s.parts = fc_min(s.parts, units);
+    const int64_t share = fc_min(p->axis[1].out, s.unit * fc_ceil_div(units, fc_max(1, s.parts)));
+    const size_t copied = s.copies ? fc_align((size_t)copy_bytes(p, plan->kernels, share)) : 0;
+    fc_list_scratch(list, 0, copied ? copied : panel_bytes(plan));
     const void *context = fc_list_keep(list, &s, sizeof s);
     fc_list_stage(list, plan, over_channels(p) ? channels_task : pixels_task, planes * s.parts * s.spans, context);
 }
 
 static const char *form(const fc_plan *plan) {
-    return over_channels(&plan->problem) ? "over channels"
-           : in_place(&plan->problem)    ? "over pixels, in place"
-                                         : "over pixels";
+    const fc_problem *p = &plan->problem;
+    if (over_channels(p))
+        return copied_rows(p, plan->kernels, &plan->machine) ? "over channels, copied" : "over channels";
+    return in_place(p) ? "over pixels, in place" : "over pixels";
 }
 
 const fc_kind fc_kind_depthwise = {

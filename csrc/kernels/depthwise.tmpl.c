@@ -4,6 +4,7 @@
 //
 // Taps are summed in one order everywhere, and every column by the same operations, so that a pixel's bits do not depend
 // on where it stands.
+#include "kernels/depthwise.h"
 
 // `rows` rows of `count` vectors of outputs from column x on; the last vector of a row holds `lanes` columns.  Several
 // sums go on at a time, or each would wait for the one before.
@@ -83,26 +84,17 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
 }
 
 FC_INLINE int FC_NAME(depthwise_is)(const fc_problem *p, int taps, int apart) {
-    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     if (!FC_KNOWN_SIZES && (FC_VL == 1 || taps != 3 || apart != 1)) return 0;
-    return h->kernel == taps && w->kernel == taps && h->stride == apart && w->stride == apart && h->dilation == 1 &&
-           w->dilation == 1;
+    return fc_depthwise_is(p, taps, apart);
 }
 
-// The kernels that are unrolled: taps x taps without dilation, their outputs `apart` inputs apart.  In float64 only 3 x 3.
-// Leaves it to `body`, if the kernel at hand is one of them.
+// Leaves it to `body`, if the kernel at hand is one of those that are unrolled.
 #define FC_DEPTHWISE(body, taps, apart)                                                                                \
     if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
         FC_NAME(body)(work, taps, apart);                                                                              \
         return;                                                                                                        \
     }
-#define FC_DEPTHWISE_KNOWN(body)                                                                                       \
-    FC_DEPTHWISE(body, 2, 1)                                                                                           \
-    FC_DEPTHWISE(body, 3, 1)                                                                                           \
-    FC_DEPTHWISE(body, 3, 2)                                                                                           \
-    FC_DEPTHWISE(body, 5, 1)                                                                                           \
-    FC_DEPTHWISE(body, 5, 2)                                                                                           \
-    FC_DEPTHWISE(body, 7, 1)
+#define FC_DEPTHWISE_KNOWN(body) FC_DEPTHWISE_LIST(FC_DEPTHWISE, body)
 
 // --------------------------------------------------------------------------------- in place: rows read where they lie
 

@@ -45,7 +45,7 @@ FC_INLINE void FC_NAME(depthwise_finish)(FC_NAME(depthwise_end) * end, int64_t a
     const T *from = end->residual;
     if (from) from += at;
     vec before = v_set1(0);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int q = 0; q < pixels; q++) {
         if (q >= some) break;
         vec value = v_add(sum[q * apart], bias);
@@ -176,6 +176,88 @@ FC_INLINE void FC_NAME(depthwise_patches)(const fc_depthwise_rows *work, const i
         }
 }
 
+// ------------------------------------------------------- windows: neighbouring outputs by neighbouring taps of any kernel
+
+enum { FC_WINDOW_PIXELS = 8, FC_WINDOW_TAPS = 4 };
+
+// What `taps` neighbouring taps add to the sums of `pixels` neighbouring outputs; the first of them sees column 0 of `in` by
+// the first of these.  An input is loaded once for all that see it: the sums and the taps fill the registers of AVX2.  Columns
+// outside of [low, high) do not exist.
+FC_INLINE void FC_NAME(window_taps)(const T *in, int64_t step, int64_t low, int64_t high, int64_t lanes, const T *tap,
+                                    vec *sum, const int pixels, const int taps, const int whole) {
+    vec weight[FC_WINDOW_TAPS];
+#pragma GCC unroll 4
+    for (int k = 0; k < taps; k++) weight[k] = v_load(tap + k * FC_VL);
+#pragma GCC unroll 11
+    for (int c = 0; c < pixels + taps - 1; c++) {
+        const T *from = in;
+        in += step;
+        FC_WALK(in);
+        if (c < low || c >= high) continue;
+        const vec x = whole ? v_load(from) : v_load_part(from, lanes);
+#pragma GCC unroll 4
+        for (int k = 0; k < taps; k++)
+            if (c - k >= 0 && c - k < pixels) sum[c - k] = v_fma(weight[k], x, sum[c - k]);
+    }
+}
+
+// The outputs of a box of one row and one vector, `pixels` of them at most.
+FC_INLINE void FC_NAME(depthwise_window)(const fc_depthwise_rows *work, const FC_NAME(box) * at, int64_t d0, int64_t d1,
+                                         const int pixels, const int whole) {
+    const fc_problem *p = work->problem;
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    const int64_t step = p->src.axis[2], lanes = at->lanes, left = at->x - w->pad;
+    const T *weights = (const T *)work->weights + at->c * work->taps;
+    int64_t h0, h1;
+    FC_NAME(taps_inside)(h, at->y, &h0, &h1);
+    vec sum[FC_WINDOW_PIXELS];
+#pragma GCC unroll 8
+    for (int q = 0; q < pixels; q++) sum[q] = v_set1(0);
+    for (int64_t i = d0; i < d1; i++)
+        for (int64_t j = h0; j < h1; j++) {
+            const T *in = FC_NAME(depthwise_input)(work, at->y, at->x, i, j, 0) + at->c;
+            const T *tap = weights + (i * h->kernel + j) * w->kernel * FC_VL;
+            int64_t low = -left, high = w->in - left, k = 0;
+#define FC_WINDOW(n) FC_NAME(window_taps)(in, step, low, high, lanes, tap, sum, pixels, n, whole)
+            for (; k + FC_WINDOW_TAPS <= w->kernel; k += FC_WINDOW_TAPS) {
+                FC_WINDOW(FC_WINDOW_TAPS);
+                in += FC_WINDOW_TAPS * step;
+                tap += FC_WINDOW_TAPS * FC_VL;
+                low -= FC_WINDOW_TAPS;
+                high -= FC_WINDOW_TAPS;
+            }
+            if (w->kernel - k == 3) FC_WINDOW(3);
+            else if (w->kernel - k == 2) FC_WINDOW(2);
+            else if (w->kernel - k == 1) FC_WINDOW(1);
+#undef FC_WINDOW
+        }
+    FC_NAME(depthwise_end) end = FC_NAME(depthwise_end_at)(work, at->y, at->x);
+    const vec bias = whole ? v_load((const T *)work->bias + at->c) : v_load_part((const T *)work->bias + at->c, lanes);
+    const int64_t some = at->width < pixels ? at->width : pixels;
+    FC_NAME(depthwise_finish)(&end, at->c, sum, bias, pixels, some, 1, whole ? FC_VL : lanes);
+    FC_NAME(depthwise_written)(&end, at->c, lanes, some, 1, 0);
+}
+
+// One vector of channels after the other, whose taps stay in L1.
+FC_INLINE void FC_NAME(depthwise_windows)(const fc_depthwise_rows *work) {
+    const fc_problem *p = work->problem;
+    int64_t d0, d1;
+    FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
+    FC_NAME(box) at = {.height = 1};
+    for (at.c = 0; at.c < p->groups; at.c += FC_VL) {
+        at.lanes = p->groups - at.c < FC_VL ? p->groups - at.c : FC_VL;
+        for (at.y = work->h; at.y < work->h + work->rows; at.y++)
+            for (at.x = 0; at.x < p->axis[2].out;) {
+                at.width = p->axis[2].out - at.x;
+                const int wide = at.lanes == FC_VL && at.width > FC_WINDOW_PIXELS / 2;
+                if (wide) FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS, 1);
+                else if (at.lanes == FC_VL) FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS / 2, 1);
+                else FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS / 2, 0);
+                at.x += wide ? FC_WINDOW_PIXELS : FC_WINDOW_PIXELS / 2;
+            }
+    }
+}
+
 // --------------------------------------------------------------------------------------------------- runs: the others
 
 typedef struct FC_NAME(tap_range) {
@@ -291,7 +373,9 @@ void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
         return;
     }
     FC_DEPTHWISE_KNOWN(depthwise_patches)
-    FC_NAME(depthwise_runs)(work, 1);
+    const fc_axis *w = &work->problem->axis[2];
+    if (w->stride == 1 && w->dilation == 1 && w->kernel > 1) FC_NAME(depthwise_windows)(work);
+    else FC_NAME(depthwise_runs)(work, 1);
 }
 
 #undef FC_DEPTHWISE_KNOWN
