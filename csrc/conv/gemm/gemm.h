@@ -133,6 +133,9 @@ typedef struct fc_gemm_split {
     int64_t tiles, tile_elements; // at most, per strip
     int64_t target;               // bytes of an fc_gemm_target
     size_t panel_bytes, sums_bytes, targets_bytes;
+    // Neighbouring tasks are parts of a strip, so that a thread has pixels of its own, which it finds in its cache in the
+    // next layer, and every thread reads all weights; or strips of a part, where these are more than caches hold.
+    int pixels_first;
 } fc_gemm_split;
 
 fc_gemm_split fc_gemm_split_for(const fc_plan *plan, int threads);

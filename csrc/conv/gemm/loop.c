@@ -112,7 +112,10 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
     const fc_gemm_split *s = stage->context;
     const fc_problem *p = &plan->problem;
     const gemm_bytes bytes = bytes_of(g->kernel->types);
-    const int64_t strip = fc_digit(&task, s->strips), part = fc_digit(&task, s->channel_parts), group = task;
+    int64_t part, strip;
+    if (s->pixels_first) part = fc_digit(&task, s->channel_parts), strip = fc_digit(&task, s->strips);
+    else strip = fc_digit(&task, s->strips), part = fc_digit(&task, s->channel_parts);
+    const int64_t group = task;
     const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
     char *panel = fc_own_scratch(call, thread);
     gemm_nest n = {

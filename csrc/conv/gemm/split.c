@@ -59,5 +59,7 @@ fc_gemm_split fc_gemm_split_for(const fc_plan *plan, int threads) {
     const int64_t kept = g->blocks > 1 ? s.tiles * fc_ceil_div(g->out_tiles, s.channel_parts) : 1;
     s.sums_bytes = fc_align((size_t)(kept * s.tile_elements * sum));
     s.targets_bytes = fc_align((size_t)(s.tiles * s.target));
+    s.pixels_first =
+        (size_t)(g->depth * fc_gemm_packed_channels(plan) * fc_bytes(k->types.weight)) <= 2 * (size_t)plan->machine.l2;
     return s;
 }
