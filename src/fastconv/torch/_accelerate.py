@@ -15,11 +15,12 @@ from torch.overrides import TorchFunctionMode
 from fastconv.torch._functions import FUNCTIONS, Left, table
 from fastconv.torch._lock import LOCK
 from fastconv.torch._packed import CheckedWeights, PackedWeights
+from fastconv.torch._training import BESIDES, Own
 
 __all__ = ["accelerate", "report"]
 
 CHECKED = CheckedWeights()
-_FUNCTIONS = table(CHECKED.conv)
+_FUNCTIONS = table(CHECKED.conv) | BESIDES
 _served: Counter[str] = Counter()
 _left: Counter[tuple[str, str]] = Counter()
 
@@ -42,9 +43,11 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
         ours = self.functions.get(function)
-        if ours is None or is_dynamo_compiling():
+        if ours is None:  # reading an attribute comes here, too
+            return function(*args, **kwargs) if kwargs else function(*args)
+        kwargs = kwargs or {}
+        if is_dynamo_compiling():
             return function(*args, **kwargs)
         # The second run needs to save what the first one does. One that begins in the checkpoint begins anew in each.
         if _checkpoint() is not self.checkpoint:
@@ -58,6 +61,8 @@ def serve(ours: Callable[..., Any], function: Callable[..., Any], args: tuple[An
         return function(*args, **kwargs)
     try:
         result = ours(*args, **kwargs)
+    except Own:
+        return function(*args, **kwargs)
     except (Left, TypeError, ValueError) as error:  # what is wrong is torch's to say, too
         reason = str(error)
     else:
@@ -92,7 +97,7 @@ def _target(ours: Callable[..., Any], function: Callable[..., Any]) -> Callable[
 
 
 #: torch's functions, and what takes their place in graphs, whose code names its functions by their modules.
-SERVED = {function: _target(ours, function) for function, ours in FUNCTIONS.items()}
+SERVED = {function: _target(ours, function) for function, ours in (FUNCTIONS | BESIDES).items()}
 #: And back; of several that are served as one, the first.
 ORIGINALS = {served: function for function, served in reversed(SERVED.items())}
 
@@ -119,6 +124,9 @@ class accelerate:
     -----
     The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
 
+    Large tensors' ``batch_norm`` in training, where channels are not last, and ``tanh`` are fastconv's in the forward
+    pass, where torch takes several times as long. Their gradients and running statistics are as torch has them.
+
     Where no gradients are wanted, weights that come unchanged for the second time in a row are packed and kept so, as
     long as they live. Every call compares a 64-bit fingerprint of all of their contents, so that no change goes
     unnoticed, however it was made; that takes as long as reading them, a fraction of packing them. Packed weights take
@@ -139,7 +147,7 @@ class accelerate:
 
     def __init__(self, *, frozen: bool = False) -> None:
         self._weights = PackedWeights() if frozen else CHECKED
-        self._functions = table(self._weights.conv) if frozen else _FUNCTIONS
+        self._functions = table(self._weights.conv) | BESIDES if frozen else _FUNCTIONS
         self._modes: list[_Mode] = []
 
     def __enter__(self) -> accelerate:

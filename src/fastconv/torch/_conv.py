@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from fastconv import _core
 from fastconv._args import GRADIENTS
 from fastconv.ops import _convolution
-from fastconv.torch._library import array, define, is_last, layout, like, tensor
+from fastconv.torch._library import array, define, is_last, layout, like, ops, tensor
 
 
 def _conv(
@@ -71,13 +72,17 @@ def _conv_backward(
     rank, last = weight.ndim - 2, is_last(input)
     sizes = (tuple(stride), tuple(padding), tuple(output_padding) if transposed else 0, tuple(dilation), groups)
     wanted = [name for name, needed in zip(GRADIENTS, mask, strict=True) if needed]
+    outs: dict[str, np.ndarray | None] = dict.fromkeys(GRADIENTS)
+    if mask[1] and is_last(weight):  # in the order of its axes, to which autograd would copy what has another
+        kernels = array(weight, True)
+        outs["weight"] = np.moveaxis(_core.new_array(kernels.shape, kernels.dtype), -1, 1)
     found = _convolution.back(
         rank,
         transposed,
         array(input, last),
         array(weight),
         (*sizes, layout(rank, last), "auto", "default"),
-        _convolution.Asked(array(grad, last), wanted),
+        _convolution.Asked(array(grad, last), wanted, outs=outs),
     )
     d_input, d_weight, d_bias = (
         grad.new_empty(0) if a is None else tensor(a, last and i == 0) for i, a in enumerate(found)
@@ -89,7 +94,7 @@ def _conv_backward_fake(grad: Tensor, input: Tensor, weight: Tensor, *rest: Any)
     mask, channels = rest[-1], grad.shape[1]
     return (
         like(input, input.shape) if mask[0] else grad.new_empty(0),
-        grad.new_empty(weight.shape) if mask[1] else grad.new_empty(0),
+        like(weight, weight.shape) if mask[1] else grad.new_empty(0),
         grad.new_empty(channels) if mask[2] else grad.new_empty(0),
     )
 
@@ -102,7 +107,7 @@ def _conv_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _conv_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, weight = ctx.saved_tensors
     mask = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.has_bias and ctx.needs_input_grad[2]]
-    found = torch.ops.fastconv.conv_backward(grad, input, weight, *ctx.geometry, mask)
+    found = ops.conv_backward(grad, input, weight, *ctx.geometry, mask)
     return (*(g if wanted else None for g, wanted in zip(found, mask, strict=True)), *([None] * len(ctx.geometry)))
 
 
@@ -115,7 +120,7 @@ def _conv_second_gradients(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     """A convolution is linear in its input and in its weight, and so are its gradients."""
     grad, input, weight = ctx.saved_tensors
     of_input, of_weight, of_bias = (g if wanted else None for g, wanted in zip(grads, ctx.mask, strict=True))
-    conv, backward = torch.ops.fastconv.conv, torch.ops.fastconv.conv_backward
+    conv, backward = ops.conv, ops.conv_backward
     d_grad = d_input = d_weight = None
     if ctx.needs_input_grad[0]:
         terms = []

@@ -14,8 +14,8 @@ from torch.compiler import is_dynamo_compiling
 
 from fastconv.graph.doors.fx import Tracer, is_torchs
 from fastconv.torch._accelerate import accelerate
-from fastconv.torch._functions import Left, _batched, _each, _served, recorder
-from fastconv.torch._library import FORMATS, array, tensor
+from fastconv.torch._functions import Left, _batched, _each, _served
+from fastconv.torch._library import FORMATS, array, recorder, tensor
 from fastconv.torch._packed import PackedWeights, has_gradients
 from fastconv.torch._regions import with_regions
 

@@ -13,37 +13,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included, _is_tracing, _len_torch_dispatch_stack
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
-from torch.compiler import is_dynamo_compiling
 
 from fastconv.torch import _conv, _pool  # noqa: F401 (they register the operators)
+from fastconv.torch._library import TENSORS, ops, recorder
 
 DTYPES = (torch.float32, torch.float64, torch.float16)
-TENSORS = (Tensor, torch.nn.Parameter)
-_BEFORE_DISPATCH = DispatchKey.PreDispatch
 
 
 class Left(Exception):
     """Why a call is left to torch."""
-
-
-def recorder() -> str | None:
-    """What looks at the operators that run, if anything does: those are to be torch's own then.
-
-    A graph that is recorded is read by others and elsewhere, where no operator of fastconv's is known; what is computed
-    past the recorder would be a constant in it.
-    """
-    if is_dynamo_compiling():  # dynamo, which takes this for True, follows no further
-        return "torch.compile"
-    if _is_tracing():
-        return "torch.jit.trace"
-    if _len_torch_dispatch_stack() or _dispatch_tls_is_dispatch_key_included(_BEFORE_DISPATCH):
-        return "a dispatch mode"  # of make_fx, torch.export, fake tensors
-    if peek_interpreter_stack() is not None:
-        return "a transform of torch.func"
-    return None if forward_ad._current_level < 0 else "derivatives in forward mode"
 
 
 def _served(*tensors: Tensor | None) -> tuple[Any, ...]:
@@ -156,7 +134,7 @@ def _maximum(rank: int, both: bool) -> Callable[..., Any]:
         kernel = _each(kernel_size, rank)
         steps = _steps(stride, kernel)
         pads, holes = _each(padding, rank), _each(dilation, rank)
-        y, where = torch.ops.fastconv.max_pool(x, kernel, steps, pads, holes, ceil_mode)
+        y, where = ops.max_pool(x, kernel, steps, pads, holes, ceil_mode)
         if not batched:
             y, where = y.squeeze(0), where.squeeze(0)
         return (y, where) if both or return_indices else y
@@ -180,7 +158,7 @@ def _unpooled(rank: int) -> Callable[..., Tensor]:
         kernel = _each(kernel_size, rank)
         steps, pads = _steps(stride, kernel), _each(padding, rank)
         size = F._unpool_output_size(x, kernel, steps, pads, output_size)  # type: ignore[attr-defined]  # not public
-        y = torch.ops.fastconv.max_unpool(x, indices if batched else indices.unsqueeze(0), size)
+        y = ops.max_unpool(x, indices if batched else indices.unsqueeze(0), size)
         return y if batched else y.squeeze(0)
 
     return unpool
@@ -201,7 +179,7 @@ def _mean(rank: int) -> Callable[..., Tensor]:
         kernel = _each(kernel_size, rank)
         steps = _steps(stride, kernel)
         window = (kernel, steps, _each(padding, rank), ceil_mode, count_include_pad, divisor_override)
-        y = torch.ops.fastconv.avg_pool(x, *window)
+        y = ops.avg_pool(x, *window)
         return y if batched else y.squeeze(0)
 
     return pool
@@ -213,7 +191,7 @@ def _power_mean(rank: int) -> Callable[..., Tensor]:
         x, batched = _batched(x, rank)
         kernel = _each(kernel_size, rank)
         window = (kernel, _steps(stride, kernel), [0] * rank, ceil_mode, True, None)
-        mean = torch.ops.fastconv.avg_pool(x.pow(norm_type), *window)
+        mean = ops.avg_pool(x.pow(norm_type), *window)
         y = (mean.sign() * mean.abs().relu()).mul(math.prod(kernel)).pow(1.0 / norm_type)  # as torch has it
         return y if batched else y.squeeze(0)
 
@@ -232,7 +210,7 @@ def _adaptive_mean(rank: int) -> Callable[..., Tensor]:
     def pool(input: Tensor, output_size: Any) -> Tensor:
         (x,) = _served(input)
         x, batched = _batched(x, rank)
-        y = torch.ops.fastconv.adaptive_avg_pool(x, _size(x, output_size))
+        y = ops.adaptive_avg_pool(x, _size(x, output_size))
         return y if batched else y.squeeze(0)
 
     return pool
@@ -242,7 +220,7 @@ def _adaptive_maximum(rank: int, both: bool) -> Callable[..., Any]:
     def pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
         (x,) = _served(input)
         x, batched = _batched(x, rank)
-        y, where = torch.ops.fastconv.adaptive_max_pool(x, _size(x, output_size))
+        y, where = ops.adaptive_max_pool(x, _size(x, output_size))
         if not batched:
             y, where = y.squeeze(0), where.squeeze(0)
         return (y, where) if both or return_indices else y
@@ -280,4 +258,4 @@ def table(run: Callable[..., Tensor]) -> dict[Any, Callable[..., Any]]:
     return found
 
 
-FUNCTIONS = table(torch.ops.fastconv.conv)
+FUNCTIONS = table(ops.conv)

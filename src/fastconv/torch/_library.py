@@ -4,11 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import (
+    DispatchKey,
+    _any_requires_grad,
+    _dispatch_keys,
+    _dispatch_tls_is_dispatch_key_included,
+    _is_tracing,
+    _len_torch_dispatch_stack,
+)
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from fastconv import _args
 
@@ -16,6 +28,51 @@ _library = torch.library.Library("fastconv", "DEF")
 _LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
 #: Of tensors with so many axes: the format in which channels come last.
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+TENSORS = (Tensor, torch.nn.Parameter)
+_BEFORE_DISPATCH = DispatchKey.PreDispatch
+
+
+def recorder() -> str | None:
+    """What looks at the operators that run, if anything does: those are to be torch's own then.
+
+    A graph that is recorded is read by others and elsewhere, where no operator of fastconv's is known; what is computed
+    past the recorder would be a constant in it.
+    """
+    if is_dynamo_compiling():  # dynamo, which takes this for True, follows no further
+        return "torch.compile"
+    if _is_tracing():
+        return "torch.jit.trace"
+    if _len_torch_dispatch_stack() or _dispatch_tls_is_dispatch_key_included(_BEFORE_DISPATCH):
+        return "a dispatch mode"  # of make_fx, torch.export, fake tensors
+    if peek_interpreter_stack() is not None:
+        return "a transform of torch.func"
+    return None if forward_ad._current_level < 0 else "derivatives in forward mode"
+
+
+def _keys(x: Tensor) -> int:
+    """What torch's dispatcher would do to a tensor, in bits: its device, its layout, a sign or a conjugate to come."""
+    return _dispatch_keys(x).raw_repr()
+
+
+with torch.inference_mode():
+    _PLAIN = {_keys(torch.empty(0))}
+_PLAIN.add(_keys(torch.empty(0)))
+
+
+def is_direct(args: Sequence[Any]) -> bool:
+    """Whether the dispatcher would do nothing but call our kernel."""
+    for x in args:
+        if type(x) in TENSORS:
+            if _keys(x) not in _PLAIN:
+                return False
+        elif isinstance(x, Tensor):
+            return False
+    return recorder() is None
+
+
+#: The operators by their names: as ``torch.ops.fastconv``, but past the dispatcher, which takes a tenth of a
+#: millisecond for a forward and a backward call, where it would do nothing else.
+ops: Any = SimpleNamespace()
 
 
 def define(
@@ -31,6 +88,38 @@ def define(
     _library.impl(name, kernel, "CPU")
     torch.library.register_fake(f"fastconv::{name}", fake, lib=_library)
     torch.library.register_autograd(f"fastconv::{name}", gradients, setup_context=context, lib=_library)
+    setattr(ops, name, _past_the_dispatcher(name, direct(name, kernel, gradients, context)))
+
+
+def direct(
+    name: str, kernel: Callable[..., Any], gradients: Callable[..., Any], context: Callable[..., None]
+) -> Callable[..., Any]:
+    """A kernel with its gradients, for arguments of which `is_direct` holds."""
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        result = kernel(*args)
+        context(ctx, args, result)
+        return result
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(gradients)}
+    function: Any = type(f"fastconv_{name}", (torch.autograd.Function,), members)
+
+    def run(*args: Any) -> Any:
+        with torch._C.DisableTorchFunction():  # a backward pass runs inside of the switch
+            if torch.is_grad_enabled() and _any_requires_grad(*args):
+                return function.apply(*args)
+            return kernel(*args)
+
+    return run
+
+
+def _past_the_dispatcher(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    dispatched = getattr(torch.ops.fastconv, name)
+
+    def operator(*args: Any) -> Any:
+        return run(*args) if is_direct(args) else dispatched(*args)
+
+    return operator
 
 
 def is_last(x: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fastconv import _core
 from fastconv._config import get_num_threads
 from fastconv.plan import ConvPlan
-from fastconv.torch._library import array, is_last, layout, tensor
+from fastconv.torch._library import array, is_last, layout, ops, tensor
 from fastconv.torch._lock import LOCK
 
 
@@ -101,7 +101,7 @@ class _Weights:
             plan = None if weight._is_view() else self.plan(x.shape, weight, bias, geometry, last)
             if plan is not None:
                 return tensor(plan(x), last)
-        return torch.ops.fastconv.conv(input, weight, bias, *geometry)
+        return ops.conv(input, weight, bias, *geometry)
 
     def plan(
         self, shape: tuple[int, ...], weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...], last: bool

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastconv import grad as G
 from fastconv.ops import avg_pool, max_pool, max_unpool
-from fastconv.torch._library import array, define, is_last, layout, like, tensor
+from fastconv.torch._library import array, define, is_last, layout, like, ops, tensor
 
 
 def _max_pool(
@@ -58,7 +58,7 @@ def _max_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 def _max_pool_gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     indices, input = ctx.saved_tensors
-    found = torch.ops.fastconv.max_pool_backward(grad, indices, input)
+    found = ops.max_pool_backward(grad, indices, input)
     return (found, *[None] * (len(ctx.needs_input_grad) - 1))
 
 
@@ -67,7 +67,7 @@ def _indices_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _max_pool_second_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.fastconv.max_unpool_backward(grad, *ctx.saved_tensors), None, None
+    return ops.max_unpool_backward(grad, *ctx.saved_tensors), None, None
 
 
 def _adaptive_max_pool(input: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ def _max_unpool(input: Tensor, indices: Tensor, output_size: Sequence[int]) -> T
 
 
 def _max_unpool_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.fastconv.max_unpool_backward(grad, *ctx.saved_tensors), None, None
+    return ops.max_unpool_backward(grad, *ctx.saved_tensors), None, None
 
 
 def _max_unpool_backward(grad: Tensor, indices: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def _max_unpool_backward(grad: Tensor, indices: Tensor) -> Tensor:
 
 def _max_unpool_second_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     (indices,) = ctx.saved_tensors
-    return torch.ops.fastconv.max_unpool(grad, indices, ctx.size), None
+    return ops.max_unpool(grad, indices, ctx.size), None
 
 
 def _max_unpool_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -136,7 +136,7 @@ def _avg_pool_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None
 
 
 def _avg_pool_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    found = torch.ops.fastconv.avg_pool_backward(grad, ctx.saved_tensors[0], *ctx.window)
+    found = ops.avg_pool_backward(grad, ctx.saved_tensors[0], *ctx.window)
     return (found, *([None] * len(ctx.window)))
 
 
@@ -145,7 +145,7 @@ def _avg_pool_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor
 
 
 def _avg_pool_second_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return (torch.ops.fastconv.avg_pool(grad, *ctx.window), *[None] * (1 + len(ctx.window)))
+    return (ops.avg_pool(grad, *ctx.window), *[None] * (1 + len(ctx.window)))
 
 
 def _adaptive_avg_pool(input: Tensor, output_size: Sequence[int]) -> Tensor:
@@ -165,7 +165,7 @@ def _adaptive_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None
 
 
 def _adaptive_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.fastconv.adaptive_avg_pool_backward(grad, ctx.saved_tensors[0]), None
+    return ops.adaptive_avg_pool_backward(grad, ctx.saved_tensors[0]), None
 
 
 def _adaptive_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -173,7 +173,7 @@ def _adaptive_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor
 
 
 def _adaptive_second_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    return torch.ops.fastconv.adaptive_avg_pool(grad, ctx.size), None
+    return ops.adaptive_avg_pool(grad, ctx.size), None
 
 
 def _as_input(grad: Tensor, *rest: Any) -> Tensor:

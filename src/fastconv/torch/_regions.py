@@ -20,8 +20,8 @@ from fastconv.graph import CompiledNet, Graph, Value, run_passes
 from fastconv.graph.doors.fx import Aliases, Reader, Unknown
 from fastconv.graph.listing import Options
 from fastconv.torch._accelerate import SERVED, accelerate, count
-from fastconv.torch._functions import FUNCTIONS, Left, _served, recorder
-from fastconv.torch._library import array, is_last, tensor
+from fastconv.torch._functions import FUNCTIONS, Left, _served
+from fastconv.torch._library import array, is_last, recorder, tensor
 from fastconv.torch._packed import _version, has_gradients
 
 __all__ = ["Region", "with_regions"]
