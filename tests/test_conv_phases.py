@@ -73,6 +73,44 @@ def test_agrees_with_the_reference(case, dtype, layout):
             assert max_error(plan(x, residual=residual), expected) <= tolerance(dtype, terms)
 
 
+# stride, padding, kernel, input, groups, channels per group: around the vectors and the tiles of all instruction sets.
+PLANES = [
+    (2, 1, 3, (5, 20), 2, 16),
+    (2, 0, 2, (3, 15), 1, 17),
+    (2, 1, 4, (4, 9), 2, 8),
+    (2, 0, 3, (2, 1), 1, 33),
+    (3, 1, 5, (3, 13), 2, 9),
+    (2, 2, 5, (6, 31), 1, 31),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", PLANES, ids=str)
+def test_phases_of_planes_with_many_channels(case, dtype):
+    """Stored between those of their neighbours, a vector at a time; NaN are all the same, wherever they come from."""
+    stride, padding, kernel, size, groups, channels = case
+    x = normal(2, groups * 6, *size).astype(dtype)
+    weight = normal(groups * 6, channels, kernel, kernel).astype(dtype)
+    bias = normal(groups * channels).astype(dtype)
+    pairs = [(number,) * 2 for number in (stride, padding, 1)]
+    plain = transposed(*(a.astype(float) for a in (x, weight, bias)), *pairs, groups)
+    terms, options = 6 * kernel * kernel, {"stride": stride, "padding": padding, "groups": groups}
+    for algorithm in ("direct", "im2col"):
+        out = poison(plain.shape, dtype)
+        fc.conv_transpose2d(x, weight, bias, **options, algorithm=algorithm, out=out)
+        assert max_error(out, plain) <= tolerance(dtype, terms)
+        residual = normal(*plain.shape).astype(dtype)
+        out = residual.copy()
+        fc.conv_transpose2d(x, weight, bias, **options, algorithm=algorithm, activation="relu", residual=out, out=out)
+        assert max_error(out, np.maximum(plain + residual, 0)) <= tolerance(dtype, terms)
+        spoilt = x.copy()
+        spoilt[0, 0, 0, 0] = -np.float64("nan")
+        out = fc.conv_transpose2d(spoilt, weight, bias, **options, algorithm=algorithm)
+        seen = out[np.isnan(out)]
+        assert 0 < seen.size < out.size
+        assert set(seen.view(f"u{seen.itemsize}")) == {np.array(np.nan, dtype).view(f"u{seen.itemsize}")[()]}
+
+
 def test_what_no_tap_reaches_is_bias_and_residual():
     x, weight = np.full((1, 2, 2, 2), np.nan, np.float32), np.ones((2, 3, 1, 1), np.float32)
     bias = np.array([1, np.nan, -2], np.float32)

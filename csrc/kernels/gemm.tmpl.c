@@ -8,11 +8,12 @@
 // wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
 // keep the rounding error of long sums near that of pairwise summation.
 
-// Whether the rows of a tile (its pixels, over channels) are neighbours in dst.
-FC_INLINE int FC_NAME(gemm_rows_adjoin)(const fc_gemm_tile *t) {
-    for (int64_t i = 1; i < t->m; i++)
-        if (t->row_offset[i] != t->row_offset[0] + i) return 0;
-    return 1;
+// The distance from row to row of a tile (from pixel to pixel, over channels) in dst; 0 where it is not even.
+FC_INLINE int64_t FC_NAME(gemm_row_step)(const fc_gemm_tile *t) {
+    const int64_t step = t->m > 1 ? t->row_offset[1] - t->row_offset[0] : 1;
+    for (int64_t i = 2; i < t->m; i++)
+        if (t->row_offset[i] != t->row_offset[0] + i * step) return 0;
+    return step;
 }
 
 // When all of a tile has been written.
@@ -23,8 +24,19 @@ static __attribute__((noinline, cold)) void FC_NAME(gemm_one_nan)(const fc_gemm_
                              0);
 }
 
-// Finishes rows that lie in memory where pixels are neighbours in dst and channels are not: transposed in registers.
-static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t) {
+// Finishes `count` channels of `pixels` pixels that are `step` apart in dst: those of a phase.
+static __attribute__((noinline)) void FC_NAME(gemm_apart)(const fc_gemm_tile *t, const T *sums, const T *bias,
+                                                          int64_t count, int64_t at, int64_t pixels, int64_t step) {
+    const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+    for (int64_t r = 0; r < count; r++, at += t->column_stride) {
+        const vec res = t->residual ? v_load_apart((const T *)t->residual + at, pixels, step) : v_set1(0);
+        const vec y = FC_NAME(finish)(v_load(sums + r * FC_VL), v_set1(bias[r]), res, low, high);
+        v_store_apart((T *)t->dst + at, y, pixels, step);
+    }
+}
+
+// Finishes rows that lie in memory where pixels are `step` apart in dst and channels further: transposed in registers.
+static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t, int64_t step) {
     const T *bias = t->bias;
     const int64_t channels = t->runs[0].length, start = t->row_offset[0] + t->runs[0].offset;
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
@@ -37,6 +49,14 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t) {
             for (int r = 0; r < FC_VL; r++)
                 v[r] = r < pixels ? v_load((const T *)t->sums + (i + r) * FC_NR + j) : v_set1(0);
             v_transpose(v);
+            if (step != 1) {
+                T lane[FC_VL * FC_VL];
+#pragma GCC unroll 16
+                for (int r = 0; r < FC_VL; r++) v_store(lane + r * FC_VL, v[r]);
+                FC_NAME(gemm_apart)(t, lane, bias + j, channels - j < FC_VL ? channels - j : FC_VL,
+                                    start + i * step + j * t->column_stride, pixels, step);
+                continue;
+            }
 #pragma GCC unroll 16
             for (int r = 0; r < FC_VL; r++) {
                 if (j + r >= channels) continue;
@@ -132,7 +152,8 @@ FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, const int n
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++) v_store(sums + i * FC_NR + j * FC_VL, sum[i][j]);
     if (!t->last) return;
-    if (!bias_per_row && t->column_stride != 1 && FC_NAME(gemm_rows_adjoin)(t)) FC_NAME(gemm_transposed)(t);
+    const int64_t step = bias_per_row || t->column_stride == 1 ? 0 : FC_NAME(gemm_row_step)(t);
+    if (step > 0 && step <= 2) FC_NAME(gemm_transposed)(t, step);
     else FC_NAME(gemm_scatter)(t, bias_per_row);
 }
 
