@@ -97,15 +97,20 @@ ISAS = (
 
 
 #: The kernels in parts that are compiled by themselves, csrc/kernels/PART.part.h, what takes longest first, with -O of
-#: those for float32 in vectors and of scalars. Those for float64 in vectors are as fast by -O2, which builds in half
-#: the time and takes two thirds of the room. -Os takes as much again away: scalars that pool or map are a tenth slower
-#: by it, single precision products and Winograd take 1.6 to 2.5 times as long.
+#: those for float32 in vectors, for float64 in vectors, and of scalars. Most are as fast by -O2, which builds in half
+#: the time and takes two thirds of the room that -O3 does. It is not enough for the taps of float32, of which some lose
+#: a sixth, nor for plain loops that the compiler makes vectors of. -Os takes as much again away: what waits for memory
+#: does not notice, and scalars that pool or map are a tenth slower by it; but pools in vectors are so by an eighth,
+#: some functions and sums of columns by up to 40 %, and single precision products and Winograd of scalars take 1.6 to 2.5
+#: times as long.
 PARTS = {
-    "taps": ("-O3", "-O2"),
-    "pools": ("-O3", "-Os"),
-    "products": ("-O3", "-O2"),
-    "maps": ("-O2", "-Os"),
-    "winograd": ("-O3", "-O2"),
+    "taps": ("-O3", "-O2", "-O2"),
+    "pools": ("-O2", "-O2", "-Os"),
+    "winograd": ("-O2", "-O2", "-O2"),
+    "products": ("-O2", "-O2", "-O2"),
+    "maps": ("-O2", "-O2", "-Os"),
+    "packs": ("-O3", "-O2", "-O2"),
+    "spreads": ("-Os", "-Os", "-Os"),
 }
 
 
@@ -293,12 +298,12 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
                 *flags,
                 f"-DFC_BITS={bits}",
                 f'-DFC_PART="kernels/{part}.part.h"',
-                scalar if name == "scalar" else vector if bits == 32 else "-O2",
+                scalar if name == "scalar" else single if bits == 32 else double,
             ),
             f"kernels/{part}_{name}_f{bits}.o",
         )
         for bits in (32, 64)
-        for part, (vector, scalar) in PARTS.items()
+        for part, (single, double, scalar) in PARTS.items()
         for name, flags in kernels
     ] + [(path, shared, str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
 

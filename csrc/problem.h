@@ -130,7 +130,7 @@ typedef struct fc_stencil {
     // the last but one axis, then those of the last.  Rows are summed first; what lies beyond the columns of sums is the
     // fill times the sum of the last axis' weights, if the whole is to be the dense sum, or whatever else is asked for.
     int32_t separable;
-    int32_t unfused;        // round products before they are added
+    int32_t unfused;        // float64 alone: round products before they are added
     double fill, fill_rows; // fill_rows: of the sums, separable only
     fc_stencil_axis axis[FC_RANK];
 } fc_stencil;

@@ -134,6 +134,7 @@ fc_status fc_check_stencil(const void *problem, char message[FC_MESSAGE]) {
     int64_t taps = 1;
     FC_CHECK(s->rank >= 2 && s->rank <= FC_RANK, "%d axes", (int)s->rank);
     FC_CHECK(s->dtype == FC_F32 || s->dtype == FC_F64, "dtype %d is unknown", (int)s->dtype);
+    FC_CHECK(!s->unfused || s->dtype == FC_F64, "products of float32 are not rounded by themselves");
     for (int i = 0; i < s->rank; i++) {
         const fc_stencil_axis *a = &s->axis[i];
         FC_CHECK(a->in > 0 && a->out > 0 && a->kernel > 0 && a->in < limit && a->out < limit && a->kernel < limit,

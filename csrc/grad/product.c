@@ -314,6 +314,7 @@ static void multiply(const product_task *t, int64_t o, int64_t depth, int first,
     const int64_t m = fc_min(s->out_tile, s->problem.out_channels - o * s->out_tile);
     fc_gemm_tile tile = {
         .m = m,
+        .a_row = m,
         .depth = depth,
         .a = t->d + (o - t->out0) * s->out_tile * depth * element,
         .b_offset = t->offsets,

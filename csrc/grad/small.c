@@ -152,6 +152,7 @@ static void multiply(const grad_task *t, int64_t channel, int64_t channels, cons
     const fc_run run = {0, channels, 0};
     fc_gemm_tile tile = {
         .m = t->m,
+        .a_row = t->m,
         .columns = channels,
         .b = t->x + channel * element,
         .runs = &run,

@@ -201,6 +201,7 @@ static void multiply_task(const fc_stage *stage, fc_call *call, int64_t task, in
             const int64_t m = fc_min(w->out_tile, p->out_channels - o * w->out_tile);
             fc_gemm_tile tile = {
                 .m = m,
+                .a_row = m,
                 .depth = k1 - k0,
                 .a = z + o * s->count * w->out_tile + k0 * m,
                 .b_offset = offsets,

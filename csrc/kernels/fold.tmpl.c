@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// fold.tmpl.c - many numbers become one, and one number changes many: what sums, extremes, norms and softmax are made of.
+// fold.tmpl.c - many numbers become one: what sums, extremes, norms and softmax are made of.
 //
 // Four accumulators hide the latency of an addition.  The caller cuts long rows into pieces, so that no accumulator takes
 // more than a few thousand terms, whatever the length.
@@ -61,21 +61,6 @@ FC_INLINE vec FC_NAME(fold_join)(const fc_fold_kind kind, vec a, vec b) {
     return kind == FC_FOLD_PRODUCT ? v_mul(a, b) : v_add(a, b);
 }
 
-// Over the lanes of a vector, in pairs, then pairs of pairs.
-FC_INLINE T FC_NAME(fold_lanes)(const fc_fold_kind kind, vec a) {
-    T lane[FC_VL];
-    v_store(lane, a);
-#pragma GCC unroll 4
-    for (int half = FC_VL / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < half; i++) {
-            const T x = lane[i + half];
-            if (kind == FC_FOLD_MAX || kind == FC_FOLD_MIN) lane[i] = x > lane[i] || x != x ? x : lane[i];
-            else lane[i] = kind == FC_FOLD_PRODUCT ? lane[i] * x : lane[i] + x;
-        }
-    return kind == FC_FOLD_MIN ? 0 - lane[0] : lane[0];
-}
-
 // The first n elements that are `step` apart; the other lanes are neutral.
 FC_INLINE vec FC_NAME(fold_part)(const T *p, int64_t n, int64_t step, vec neutral) {
     if (step == 1) return v_load_where(v_lanes(0, n), p, neutral);
@@ -132,21 +117,24 @@ FC_INLINE vec FC_NAME(fold_group)(const fc_fold *work, int64_t g, const fc_fold_
     return FC_NAME(fold_join)(kind, sum[0], sum[2]);
 }
 
-// As many groups as a vector has lanes are joined by turning them, in the order of fold_lanes.
+// Several groups, as many as a vector has lanes at a time, are joined by turning them, in the order of fold_lanes.
 FC_INLINE void FC_NAME(fold_all_of)(const fc_fold *work, const fc_fold_kind kind) {
     T *total = work->total;
-    int64_t g = 0;
-    for (; FC_VL > 1 && g + FC_VL <= work->groups; g += FC_VL) {
+    for (int64_t g = 0; g < work->groups; g += FC_VL) {
+        const int64_t n = work->groups - g < FC_VL ? work->groups - g : FC_VL;
         vec v[FC_VL];
-        for (int i = 0; i < FC_VL; i++) v[i] = FC_NAME(fold_group)(work, g + i, kind);
+        for (int i = 0; i < FC_VL; i++) v[i] = i < n ? FC_NAME(fold_group)(work, g + i, kind) : v_set1(0);
+        if (n == 1) {
+            total[g] = FC_NAME(fold_lanes)(kind, v[0]);
+            continue;
+        }
         v_transpose(v);
 #pragma GCC unroll 4
         for (int half = FC_VL / 2; half > 0; half /= 2)
 #pragma GCC unroll 8
             for (int i = 0; i < half; i++) v[i] = FC_NAME(fold_join)(kind, v[i], v[i + half]);
-        v_store(total + g, kind == FC_FOLD_MIN ? v_sub(v_set1(0), v[0]) : v[0]);
+        v_store_part(total + g, kind == FC_FOLD_MIN ? v_sub(v_set1(0), v[0]) : v[0], n);
     }
-    for (; g < work->groups; g++) total[g] = FC_NAME(fold_lanes)(kind, FC_NAME(fold_group)(work, g, kind));
 }
 
 // `count` vectors of columns from column i on; only one of them may be a part.
@@ -233,76 +221,3 @@ FC_INLINE void FC_NAME(fold_columns_of)(const fc_fold *work, const fc_fold_kind 
 FC_FOLD_KERNEL(fold_all)
 FC_FOLD_KERNEL(fold_columns)
 #undef FC_FOLD_KERNEL
-
-// ------------------------------------------------------------------------------------------------------------ spreading
-
-FC_INLINE vec FC_NAME(spread_one)(vec x, vec centre, vec factor, vec scale, vec shift, const int subtract,
-                                  const int scaled) {
-    x = v_sub(x, centre);
-    if (subtract) return v_sub(x, factor);
-    x = v_mul(x, factor);
-    return scaled ? v_fma(x, scale, shift) : x;
-}
-
-// scaled: 0 no scale, 1 one for a row, 2 one for each element.
-FC_INLINE void FC_NAME(spread_as)(const fc_spread_work *work, const int subtract, const int each, const int scaled) {
-    const int64_t in = work->src_column, out = work->dst_column, wei = work->wei_column, columns = work->columns;
-    const T *centre = work->centre, *factor = work->factor;
-    vec c = v_set1(0), f = v_set1(1), a = v_set1(1), b = v_set1(0);
-    for (int64_t line = 0; line < work->groups * work->rows; line++) {
-        const int64_t g = work->groups == 1 ? 0 : line / work->rows, r = line - g * work->rows;
-        const T *src = (const T *)work->src + g * work->src_group + r * work->src_row;
-        T *dst = (T *)work->dst + g * work->dst_group + r * work->dst_row;
-        const T *scale = (const T *)work->scale, *shift = (const T *)work->shift;
-        int64_t i = 0;
-        if (!each) {
-            c = v_set1(centre[g]);
-            f = v_set1(factor[g]);
-        }
-        if (scaled) {
-            scale += g * work->wei_group + r * work->wei_row;
-            shift += g * work->wei_group + r * work->wei_row;
-        }
-        if (scaled == 1) {
-            a = v_set1(*scale);
-            b = v_set1(*shift);
-        }
-        if (in == 1 && out == 1 && (scaled < 2 || wei == 1))
-            for (; i + FC_VL <= columns; i += FC_VL) {
-                if (each) {
-                    c = v_load(centre + i);
-                    f = v_load(factor + i);
-                }
-                if (scaled == 2) {
-                    a = v_load(scale + i);
-                    b = v_load(shift + i);
-                }
-                v_store(dst + i, FC_NAME(spread_one)(v_load(src + i), c, f, a, b, subtract, scaled));
-            }
-        for (; i < columns; i += FC_VL) {
-            const int64_t n = columns - i < FC_VL ? columns - i : FC_VL;
-            if (each) {
-                c = v_load_part(centre + i, n);
-                f = v_load_part(factor + i, n);
-            }
-            if (scaled == 2) {
-                a = FC_NAME(load_row)(scale + i * wei, n, wei);
-                b = FC_NAME(load_row)(shift + i * wei, n, wei);
-            }
-            const vec x = FC_NAME(load_row)(src + i * in, n, in);
-            FC_NAME(store_row)(dst + i * out, FC_NAME(spread_one)(x, c, f, a, b, subtract, scaled), n, out);
-        }
-    }
-}
-
-void FC_NAME(spread)(const fc_spread_work *work) {
-    const int scaled = !work->scale ? 0 : work->wei_column == 0 ? 1 : 2;
-    if (work->subtract && work->each) FC_NAME(spread_as)(work, 1, 1, 0);
-    else if (work->subtract) FC_NAME(spread_as)(work, 1, 0, 0);
-    else if (work->each && scaled == 0) FC_NAME(spread_as)(work, 0, 1, 0);
-    else if (work->each && scaled == 1) FC_NAME(spread_as)(work, 0, 1, 1);
-    else if (work->each) FC_NAME(spread_as)(work, 0, 1, 2);
-    else if (scaled == 0) FC_NAME(spread_as)(work, 0, 0, 0);
-    else if (scaled == 1) FC_NAME(spread_as)(work, 0, 0, 1);
-    else FC_NAME(spread_as)(work, 0, 0, 2);
-}

@@ -3,10 +3,10 @@
 // gemm.tmpl.c - the register tile: C[m][nr] = sum over k of A[m][k] * B[k][nr], for m = 1 .. mr.
 //
 // Each m has its own unrolled body, so that the last rows of a matrix cost no more than their share, and so has a last
-// tile of no more columns than one vector holds.  The products of a
-// block of k are summed from zero and then added to the earlier blocks' sums: the same operations in the same order
-// wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks of 256 also
-// keep the rounding error of long sums near that of pairwise summation.
+// tile of no more columns than one vector holds. In float64, rows that are many, and yet no whole tile, go in two halves.
+// The products of a block of k are summed from zero and then added to the earlier blocks' sums: the same operations in
+// the same order wherever a pixel lies in a tile, hence results that do not depend on batch, position or threads.  Blocks
+// of 256 also keep the rounding error of long sums near that of pairwise summation.
 
 // The distance from row to row of a tile (from pixel to pixel, over channels) in dst; 0 where it is not even.
 FC_INLINE int64_t FC_NAME(gemm_row_step)(const fc_gemm_tile *t) {
@@ -186,7 +186,8 @@ FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m, con
     const int64_t *offset = t->b_offset;
     const char *ahead = t->ahead;
     const int64_t ahead_step = t->ahead_step;
-    for (int64_t k = 0; k < t->depth; k++, a += m) {
+    const int64_t step = FC_KNOWN_SIZES ? m : t->a_row;
+    for (int64_t k = 0; k < t->depth; k++, a += step) {
         const T *row = base + offset[k];
         FC_NAME(gemm_ahead)(&ahead, ahead_step);
         vec b[FC_NV];
@@ -234,11 +235,15 @@ FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m, c
     FC_NAME(gemm_end)(t, m, nv, sum, 0);
 }
 
+// The rows that have a body.
+#define FC_GEMM_FEW 7
+#define FC_GEMM_BODY_OF(rows) (rows <= FC_MR && (FC_KNOWN_SIZES || rows <= FC_GEMM_FEW || rows == FC_MR))
+
 #define FC_GEMM_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)
 
 #define FC_GEMM_CASE(rows)                                                                                             \
     case rows:                                                                                                         \
-        if (rows <= FC_MR) FC_GEMM_BODY(tile, rows <= FC_MR ? rows : 1, FC_GEMM_VECTORS);                              \
+        if (FC_GEMM_BODY_OF(rows)) FC_GEMM_BODY(tile, rows <= FC_MR ? rows : 1, FC_GEMM_VECTORS);                      \
         return;
 
 #define FC_GEMM_VECTORS FC_NV
@@ -269,10 +274,32 @@ static void FC_NAME(gemm_channels_narrow)(const fc_gemm_tile *tile) {
 #undef FC_GEMM_CASE
 #undef FC_GEMM_ROWS
 
+// Each half keeps the multipliers busy; that the columns are read twice is not noticed.
+FC_INLINE void FC_NAME(gemm_split)(const fc_gemm_tile *tile, fc_gemm_fn *run, const int over_pixels) {
+    if (FC_GEMM_BODY_OF(tile->m)) {
+        run(tile);
+        return;
+    }
+    const int64_t first = tile->m / 2;
+    fc_gemm_tile half = *tile;
+    half.m = first;
+    run(&half);
+    half.m = tile->m - first;
+    half.a = (const T *)tile->a + first * (over_pixels ? 1 : tile->a_row);
+    half.sums = (T *)tile->sums + first * FC_NR;
+    if (tile->last) { // they are there
+        half.row_offset = tile->row_offset + first;
+        if (over_pixels) half.bias = (const T *)tile->bias + first;
+    }
+    run(&half);
+}
+
 void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
-    (tile->columns <= FC_VL ? FC_NAME(gemm_pixels_narrow) : FC_NAME(gemm_pixels_wide))(tile);
+    FC_NAME(gemm_split)(tile, tile->columns <= FC_VL ? FC_NAME(gemm_pixels_narrow) : FC_NAME(gemm_pixels_wide), 1);
 }
 
 void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
-    (tile->columns <= FC_VL ? FC_NAME(gemm_channels_narrow) : FC_NAME(gemm_channels_wide))(tile);
+    FC_NAME(gemm_split)(tile, tile->columns <= FC_VL ? FC_NAME(gemm_channels_narrow) : FC_NAME(gemm_channels_wide), 0);
 }
+#undef FC_GEMM_BODY_OF
+#undef FC_GEMM_FEW

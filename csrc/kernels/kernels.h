@@ -51,7 +51,8 @@ typedef struct fc_gemm_tile {
     int64_t depth;   // of the k loop (over channels: of one segment)
     const void *a, *b;
     const int64_t *b_offset;  // over pixels: [depth]
-    int64_t a_row, segments;  // over channels
+    int64_t a_row;            // of a: over channels from row to row, over pixels from k to k
+    int64_t segments;         // over channels
     const int64_t *a_segment; // over channels: [segments]
 
     // What later calls will read: two cache lines at ahead + k * ahead_step are asked for at each step k.  Never NULL.
@@ -203,6 +204,7 @@ typedef struct fc_stencil_rows {
     int64_t count, columns;       // output rows, 1 .. FC_STENCIL_ROWS and at most height; output columns
     void *dst;
     int64_t dst_row; // elements from row to row
+    int unfused;     // of float64: products are rounded before they are added
 } fc_stencil_rows;
 
 // One operation of a map on rows of elements.  Each operand has a first element, elements from row to row, and 1 or 0 from

@@ -4,8 +4,6 @@
 #include "kernels/map_functions.tmpl.c"
 
 #include "kernels/fold.tmpl.c"
-
-#include "kernels/batch_norm.tmpl.c" // which uses what stands in both
 #include "kernels/lrn.tmpl.c"
 #include "kernels/map.tmpl.c"
 #include "kernels/map_rows.tmpl.c"

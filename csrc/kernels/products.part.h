@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// The matrix product, what packs its operands, and the table of all kernels.
+// The matrix product, and the table of all kernels.
 #include "kernels/burn.tmpl.c"
 #include "kernels/convert.tmpl.c"
-#include "kernels/dot.tmpl.c"
 #include "kernels/gemm.tmpl.c"
 #include "kernels/gemm_along.tmpl.c"
-#include "kernels/pack.tmpl.c"
 #include "kernels/table.tmpl.c"

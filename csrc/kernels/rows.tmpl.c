@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
 // rows.tmpl.c - what several kernels do with the elements that they load and store: bounds, one NaN, rows whose elements
-// lie apart, transposition.
+// lie apart, the lanes of a vector joined, transposition.
 
 // NaN passes, and so does everything when the bounds are infinite.
 FC_INLINE vec FC_NAME(bound)(vec value, vec low, vec high) { return v_min(high, v_max(low, value)); }
@@ -30,6 +30,21 @@ FC_INLINE vec FC_NAME(load_row)(const T *p, int64_t n, int64_t step) {
 FC_INLINE void FC_NAME(store_row)(T *p, vec value, int64_t n, int64_t step) {
     if (step == 1) v_store_part(p, value, n);
     else v_store_apart(p, value, n, step);
+}
+
+// Over the lanes of a vector, in pairs, then pairs of pairs.
+FC_INLINE T FC_NAME(fold_lanes)(const fc_fold_kind kind, vec a) {
+    T lane[FC_VL];
+    v_store(lane, a);
+#pragma GCC unroll 4
+    for (int half = FC_VL / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) {
+            const T x = lane[i + half];
+            if (kind == FC_FOLD_MAX || kind == FC_FOLD_MIN) lane[i] = x > lane[i] || x != x ? x : lane[i];
+            else lane[i] = kind == FC_FOLD_PRODUCT ? lane[i] * x : lane[i] + x;
+        }
+    return kind == FC_FOLD_MIN ? 0 - lane[0] : lane[0];
 }
 
 // `rows` rows of n elements, which are `step` apart, and the rows `down`.

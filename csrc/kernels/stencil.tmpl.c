@@ -25,9 +25,9 @@ FC_INLINE void FC_NAME(stencil_row)(vec sum[6][4], const T *in, const T *wei, in
     }
 }
 
-// `rows` x `count` vectors of outputs from column x on, the last vector of `lanes` columns; rows <= height.
-FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t x, int64_t lanes, const int rows,
-                                      const int count, const int fused) {
+// `rows` x `count` vectors of outputs from row `first` and column x on, the last vector of `lanes` columns; rows <= height.
+FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t first, int64_t x, int64_t lanes,
+                                      const int rows, const int count, const int fused) {
     const int64_t height = work->height, width = work->width;
     vec sum[6][4];
 #pragma GCC unroll 6
@@ -35,7 +35,7 @@ FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t x, in
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) sum[r][v] = v_set1(0);
     for (int64_t t = 0; t < work->depth; t++) {
-        const void *const *in = work->rows + t * (height + rows - 1);
+        const void *const *in = work->rows + t * (height + work->count - 1) + first;
         const T *wei = (const T *)work->weights + t * height * width;
 #define FC_INPUT_ROW(r, from, to)                                                                                      \
     FC_NAME(stencil_row)(sum, (const T *)in[r] + x, wei + (r), width, height, from, to, count, fused)
@@ -55,7 +55,7 @@ FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t x, in
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
-        T *dst = (T *)work->dst + r * work->dst_row + x;
+        T *dst = (T *)work->dst + (first + r) * work->dst_row + x;
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) {
             if (v + 1 < count || lanes == FC_VL) v_store(dst + v * FC_VL, sum[r][v]);
@@ -67,46 +67,35 @@ FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t x, in
 // With 16 vector registers a tile is two vectors wide.
 #define FC_STENCIL_COUNT (FC_MR * FC_NV >= 24 ? 4 : 2)
 
-FC_INLINE void FC_NAME(stencil_rows)(const fc_stencil_rows *work, const int rows, const int fused) {
+FC_INLINE void FC_NAME(stencil_rows)(const fc_stencil_rows *work, int64_t first, const int rows, const int fused) {
     for (int64_t x = 0; x < work->columns;) {
         const int64_t vectors = (work->columns - x + FC_VL - 1) / FC_VL;
         const int64_t count = vectors >= FC_STENCIL_COUNT ? FC_STENCIL_COUNT : vectors >= 2 ? 2 : 1;
         const int64_t left = work->columns - x - (count - 1) * FC_VL, lanes = left < FC_VL ? left : FC_VL;
-        if (count == FC_STENCIL_COUNT) FC_NAME(stencil_block)(work, x, lanes, rows, FC_STENCIL_COUNT, fused);
-        else if (count == 2) FC_NAME(stencil_block)(work, x, lanes, rows, 2, fused);
-        else FC_NAME(stencil_block)(work, x, lanes, rows, 1, fused);
+        if (count == FC_STENCIL_COUNT) FC_NAME(stencil_block)(work, first, x, lanes, rows, FC_STENCIL_COUNT, fused);
+        else if (count == 2) FC_NAME(stencil_block)(work, first, x, lanes, rows, 2, fused);
+        else FC_NAME(stencil_block)(work, first, x, lanes, rows, 1, fused);
         x += count * FC_VL;
     }
 }
 
-#define FC_STENCIL(name, fused)                                                                                        \
-    void FC_NAME(name)(const fc_stencil_rows *work) {                                                                  \
-        if (!fused && FC_VL == 1) { /* a lane by itself rounds products anyway */                                      \
-            FC_NAME(stencil)(work);                                                                                    \
-            return;                                                                                                    \
-        }                                                                                                              \
-        switch (work->count) {                                                                                         \
-        case 1:                                                                                                        \
-            FC_NAME(stencil_rows)(work, 1, fused);                                                                     \
-            break;                                                                                                     \
-        case 2:                                                                                                        \
-            FC_NAME(stencil_rows)(work, 2, fused);                                                                     \
-            break;                                                                                                     \
-        case 3:                                                                                                        \
-            FC_NAME(stencil_rows)(work, 3, fused);                                                                     \
-            break;                                                                                                     \
-        case 4:                                                                                                        \
-            FC_NAME(stencil_rows)(work, 4, fused);                                                                     \
-            break;                                                                                                     \
-        case 5:                                                                                                        \
-            FC_NAME(stencil_rows)(work, 5, fused);                                                                     \
-            break;                                                                                                     \
-        default:                                                                                                       \
-            FC_NAME(stencil_rows)(work, 6, fused);                                                                     \
-        }                                                                                                              \
+// Four rows are twice two: windows of even height are rare. Where products are rounded by themselves, six are twice three:
+// beside two instructions for each product, loads are not noticed.
+FC_INLINE void FC_NAME(stencil_any)(const fc_stencil_rows *work, const int fused) {
+    for (int64_t first = 0, n; first < work->count; first += n) {
+        const int64_t left = work->count - first;
+        n = left == 4 ? 2 : left == 6 && !fused ? 3 : left;
+        if (n == 1) FC_NAME(stencil_rows)(work, first, 1, fused);
+        else if (n == 2) FC_NAME(stencil_rows)(work, first, 2, fused);
+        else if (n == 3) FC_NAME(stencil_rows)(work, first, 3, fused);
+        else if (n == 5) FC_NAME(stencil_rows)(work, first, 5, fused);
+        else if (fused) FC_NAME(stencil_rows)(work, first, 6, fused);
     }
+}
 
-FC_STENCIL(stencil, 1)
-FC_STENCIL(stencil_unfused, 0)
-#undef FC_STENCIL
+void FC_NAME(stencil)(const fc_stencil_rows *work) {
+    // A lane by itself rounds products anyway.
+    if (FC_BITS == 64 && FC_VL > 1 && work->unfused) FC_NAME(stencil_any)(work, 0);
+    else FC_NAME(stencil_any)(work, 1);
+}
 #undef FC_STENCIL_COUNT

@@ -150,7 +150,8 @@ static void enter(const stencil_job *job, const stencil_place *place, int64_t y,
                                       .width = w->kernel,
                                       .count = 1,
                                       .columns = columns,
-                                      .dst = out};
+                                      .dst = out,
+                                      .unfused = s->unfused};
         job->kernel(&work);
     }
 }
@@ -162,7 +163,7 @@ static void stencil_task(const fc_stage *stage, fc_call *call, int64_t task, int
     const stencil_job job = {
         .stencil = s,
         .split = split,
-        .kernel = s->unfused ? k->stencil_unfused : k->stencil,
+        .kernel = k->stencil,
         .src = fc_operand(call, stage->at.src),
         .weights = fc_operand(call, stage->at.wei),
         .dst = fc_operand(call, stage->at.dst),
@@ -191,7 +192,8 @@ static void stencil_task(const fc_stage *stage, fc_call *call, int64_t task, int
                                       .count = count,
                                       .columns = columns,
                                       .dst = dst + y * h->dst * element,
-                                      .dst_row = h->dst};
+                                      .dst_row = h->dst,
+                                      .unfused = s->unfused};
         job.kernel(&work);
         y += count;
     }

@@ -78,8 +78,8 @@ static int try_problem(int64_t number) {
     fc_stencil s = {.rank = (int32_t)(2 + below(3)),
                     .dtype = (int32_t)below(FC_DTYPES),
                     .separable = (int32_t)below(2),
-                    .unfused = (int32_t)below(2),
                     .fill = (double)below(3)};
+    if (s.dtype == FC_F64) s.unfused = (int32_t)below(2);
     int64_t in = 1, out = 1, taps = 1;
     for (int i = s.rank - 1; i >= 0; i--) {
         const int plane = i >= s.rank - 2;
@@ -102,6 +102,10 @@ static int try_problem(int64_t number) {
         s.fill_rows += s.fill * value(&s, wei, s.axis[s.rank - 2].kernel + i);
     const fc_op op = {FC_STENCIL, &s};
     if (fc_op_check(&op, message) != FC_OK) return printf("problem %d: %s\n", (int)number, message);
+    fc_stencil rounded = s;
+    rounded.unfused = 1;
+    if ((fc_op_check(&(fc_op){FC_STENCIL, &rounded}, message) == FC_OK) != (s.dtype == FC_F64))
+        return printf("problem %d: products of float32 rounded\n", (int)number);
     for (int isa = 0; isa < FC_ISAS; isa++) {
         if (!fc_isa_supported((fc_isa)isa)) continue;
         const int threads = 1 + (int)below(3);

@@ -57,6 +57,7 @@ static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels
             n->tile.row_offset = target->row_offset;
         } else {
             n->tile.a = w;
+            n->tile.a_row = channels;
             n->tile.b = at;
             n->tile.b_offset = from->offset;
             n->tile.m = channels;
