@@ -68,6 +68,16 @@ def test_gradients_go_past_the_dispatcher_only_where_it_has_nothing_to_do():
         close(ours, torch.autograd.grad(theirs, layer.weight, grad, retain_graph=True)[0])
 
 
+def test_nothing_is_differentiated_below_autograd(any_size):
+    """As in the kernels of operators, whose tensors may want gradients."""
+    layers = nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.Tanh()
+    x = torch.randn(4, 3, 6, 6, requires_grad=True)
+    with ft.accelerate():
+        assert all(layer(x).grad_fn is not None for layer in layers)
+        with torch._C._AutoDispatchBelowAutograd():
+            assert all(layer(x).grad_fn is None for layer in layers)
+
+
 def test_a_graph_of_a_backward_pass_has_operators_and_no_constants():
     from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -14,6 +14,7 @@ from torch._C import (
     DispatchKey,
     _any_requires_grad,
     _dispatch_keys,
+    _dispatch_tls_is_dispatch_key_excluded,
     _dispatch_tls_is_dispatch_key_included,
     _is_tracing,
     _len_torch_dispatch_stack,
@@ -29,7 +30,7 @@ _LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
 #: Of tensors with so many axes: the format in which channels come last.
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 TENSORS = (Tensor, torch.nn.Parameter)
-_BEFORE_DISPATCH = DispatchKey.PreDispatch
+_BEFORE_DISPATCH, _AUTOGRAD = DispatchKey.PreDispatch, DispatchKey.AutogradFunctionality
 
 
 def recorder() -> str | None:
@@ -67,7 +68,10 @@ def is_direct(args: Sequence[Any]) -> bool:
                 return False
         elif isinstance(x, Tensor):
             return False
-    return recorder() is None
+    if recorder() is not None:
+        return False
+    # In the kernel of an operator nothing is differentiated, and yet gradients may be enabled.
+    return not (torch.is_grad_enabled() and _dispatch_tls_is_dispatch_key_excluded(_AUTOGRAD))
 
 
 #: The operators by their names: as ``torch.ops.fastconv``, but past the dispatcher, which takes a tenth of a
