@@ -101,8 +101,8 @@ ISAS = (
 #: the time and takes two thirds of the room that -O3 does. It is not enough for the taps of float32, of which some lose
 #: a sixth, nor for plain loops that the compiler makes vectors of. -Os takes as much again away: what waits for memory
 #: does not notice, and scalars that pool or map are a tenth slower by it; but pools in vectors are so by an eighth,
-#: some functions and sums of columns by up to 40 %, and single precision products and Winograd of scalars take 1.6 to 2.5
-#: times as long.
+#: some functions and sums of columns by up to 40 %, and single precision products and Winograd of scalars take 1.6 to
+#: 2.5 times as long.
 PARTS = {
     "taps": ("-O3", "-O2", "-O2"),
     "pools": ("-O2", "-O2", "-Os"),

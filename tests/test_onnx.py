@@ -528,37 +528,51 @@ def test_the_suite_of_onnx(kind):
     assert not [name for name in set(names) - set(served) if re.search("conv|pool", name, re.IGNORECASE)]
 
 
+LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))
+
+
+@pytest.fixture(scope="module")
+def many_weights():
+    """A prime number of normal ones, which any array is filled with: drawing those of a VGG takes seconds."""
+    return np.random.default_rng(0).standard_normal(999_983, np.float32)
+
+
+def test_there_are_light_models():
+    assert len(LIGHT) > 5
+
+
 @pytest.mark.slow
-def test_light_models():
+@pytest.mark.parametrize("file", LIGHT, ids=lambda file: file.stem)
+def test_light_models(file, many_weights):
     """With random weights in place of those that are all the same, against ONNX Runtime."""
     runtime = pytest.importorskip("onnxruntime")
-    folder = Path(onnx.__file__).parent / "backend/test/data/light"
-    files = sorted(folder.glob("*.onnx"))
-    assert len(files) > 5
-    for file in files:
-        model, rng = onnx.load(file), np.random.default_rng(0)
-        known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        kept = []
-        for made in model.graph.node:
-            if made.op_type != "ConstantOfShape":
-                kept.append(made)
-                continue
-            shape = tuple(known[made.input[0]])
-            weights = rng.standard_normal(shape) * np.sqrt(2 / max(np.prod(shape[1:]), 1))
-            weights = np.abs(weights) / 5 + 0.5 if len(shape) < 2 else weights
-            model.graph.initializer.append(numpy_helper.from_array(weights.astype(np.float32), made.output[0]))
-        del model.graph.node[:]
-        model.graph.node.extend(kept)
-        scores = next((made.input[0] for made in kept if made.op_type == "Softmax"), kept[-1].output[0])
-        del model.graph.output[:]
-        model.graph.output.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, None))
-        net = fc.compile(model)
-        image = array(*net.inputs[0].shape)
-        session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        (right,) = session.run(None, {net.inputs[0].name: image})
-        assert right.std() > 0.01 * np.abs(right).max(), file.name
-        assert max_error(net(image), right) < 1e-4, file.name
-        assert "python" not in algorithms(net), file.name
+    model = onnx.load(file)
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    kept = []
+    for made in model.graph.node:
+        if made.op_type != "ConstantOfShape":
+            kept.append(made)
+            continue
+        shape = tuple(known[made.input[0]])
+        weights = np.resize(many_weights, shape)
+        if len(shape) < 2:
+            weights = np.abs(weights) / 5 + 0.5
+        else:
+            weights *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        model.graph.initializer.append(numpy_helper.from_array(weights, made.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    scores = next((made.input[0] for made in kept if made.op_type == "Softmax"), kept[-1].output[0])
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(scores, TensorProto.FLOAT, None))
+    net = fc.compile(model)
+    assert "python" not in algorithms(net)
+    name, image = net.inputs[0].name, array(*net.inputs[0].shape)
+    found, written = net(image), model.SerializeToString()
+    del net, model, known, kept, made  # half a gigabyte of weights each, and the session has its own
+    (right,) = runtime.InferenceSession(written, providers=["CPUExecutionProvider"]).run(None, {name: image})
+    assert right.std() > 0.01 * np.abs(right).max()
+    assert max_error(found, right) < 1e-4
 
 
 # --- the backend ------------------------------------------------------------------------------------
