@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv import _args, _core, reference
+from fastconv import _args, _config, _core, reference
 from problems import DTYPES, Problem, in_layout, operands
 from support import (
     MANY_THREADS,
@@ -104,6 +104,30 @@ def test_rows_that_are_copied_change_no_bit(case, dtype):
                 np.testing.assert_array_equal(conv(image, w, **options), expected)
 
 
+def chosen(shape, weight, stride, layout, isa):
+    """The form that `auto` takes, and bytes of scratch, by nominal constants and a first-level cache of eight ways."""
+    g = _args.geometry(2, shape, weight, stride, weight[-1] // 2, 1, weight[0], layout)
+    strides = (_args.dense_strides(sizes, 4) for sizes in (g.input_shape, weight, g.output_shape))
+    fields = g.fields("forward", np.dtype(np.float32), *strides)
+    return _core.choice(fields, isa, (32 << 10, 8, 1 << 20, 32 << 20), _core.default_costs(isa))[1:]
+
+
+@pytest.mark.skipif(fc.isa() not in ("avx2", "avx512"), reason="by the lanes of these")
+@pytest.mark.parametrize(
+    ("channels", "size", "kernel", "stride", "expected"),
+    [
+        (64, 40, 11, 1, "over channels, interleaved"),
+        (64, 40, 3, 3, "over channels, interleaved"),
+        (96, 57, 3, 3, "over channels, interleaved"),
+        (64, 40, 3, 1, "over pixels, in place"),
+        (128, 56, 3, 2, "over pixels, in place"),
+    ],
+)
+def test_planes_are_interleaved_where_rows_in_place_are_slow(channels, size, kernel, stride, expected):
+    shape, weight = (1, channels, size, size), (channels, 1, kernel, kernel)
+    assert chosen(shape, weight, stride, "NCHW", _config.ISA)[0] == expected
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "expected"),
     [
@@ -115,11 +139,7 @@ def test_rows_that_are_copied_change_no_bit(case, dtype):
     ],
 )
 def test_rows_are_copied_where_pixels_share_sets(channels, kernel, expected):
-    """Of a first-level cache of eight ways."""
     shape, weight = (1, 14, 14, channels), (channels, 1, kernel, kernel)
-    g = _args.geometry(2, shape, weight, 1, kernel // 2, 1, channels, "NHWC")
-    strides = (_args.dense_strides(sizes, 4) for sizes in (g.input_shape, weight, g.output_shape))
-    fields = g.fields("forward", np.dtype(np.float32), *strides)
-    _, form, scratch = _core.choice(fields, 0, (32 << 10, 8, 1 << 20, 32 << 20), _core.default_costs(0))
+    form, scratch = chosen(shape, weight, 1, "NHWC", 0)
     assert form == expected
     assert (scratch > 0) == ("copied" in expected)

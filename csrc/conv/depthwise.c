@@ -102,7 +102,10 @@ static double cost(const fc_request *r) {
     const fc_axis *w = &p->axis[2];
     const int window = over_channels(p) && w->stride == 1 && w->dilation == 1 && w->kernel > 1;
     const int loaded = k->vl > 1 && !window && (over_channels(p) || in_place(p)) && !is_unrolled(p, k);
-    const double each = p->in_channels > 1 ? 1.3 : apart > 2 ? 2.0 * (double)apart : loaded ? 1.8 : 1.0;
+    const double each = p->in_channels > 1 ? 1.3
+                        : apart > 2        ? (k->vl > 1 ? 4.0 : 2.0) * (double)apart
+                        : loaded           ? 1.8
+                                           : 1.0;
     return c->fixed + c->depthwise * vectors * each + copy +
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }
