@@ -37,6 +37,7 @@ enum { FC_MESSAGE = 160 };
 // core/family.c finds its check and its kinds, and the member that tells with which fc_dtype it is computed.
 #define FC_FAMILY_LIST(X)                                                                                              \
     X(CONV, fc_problem, problem, types.accumulator)                                                                    \
+    X(LAYER_GRADIENT, fc_layer_gradient, layer_gradient, weight.types.accumulator)                                     \
     X(POOL, fc_pool, pool, dtype)                                                                                      \
     X(STENCIL, fc_stencil, stencil, dtype)                                                                             \
     X(MAP, fc_map, map, dtype)                                                                                         \
@@ -155,12 +156,13 @@ typedef struct fc_operands {
     const void *residual;         // NULL, or laid out exactly as dst
     const void *other[FC_OTHERS]; // what src is combined with, in the order and layout that the family says
     void *dst;
+    void *further;  // a result beside dst, where the family has one
     int64_t *index; // of pooling: written forward, read backward
 } fc_operands;
 
 extern const char *const fc_map_names[]; // of the operations of maps, in their order, NULL behind the last
 
-// Scratch is 64-byte aligned.  Allocates nothing, touches nothing but dst, index and scratch; thread-safe.  FC_INVALID
+// Scratch is 64-byte aligned.  Allocates nothing, touches nothing but dst, further, index and scratch; thread-safe.  FC_INVALID
 // when an index lies outside the plane; dst then lacks its share.
 fc_status fc_schedule_run(const fc_schedule *schedule, const fc_operands *operands, void *scratch);
 
@@ -176,7 +178,7 @@ typedef struct fc_place {
 } fc_place;
 
 typedef struct fc_places {
-    fc_place src, wei, residual, dst, index, other[FC_OTHERS], shared;
+    fc_place src, wei, residual, dst, further, index, other[FC_OTHERS], shared;
 } fc_places;
 
 // Networks (net/net.c): plans that run one after the other, in one call and one parallel region.  Their operands lie

@@ -79,6 +79,15 @@ typedef struct fc_problem {
     double low, high;   // of FC_ACT_CLAMP; infinite for the others
 } fc_problem;
 
+// All gradients of a layer in one call (grad/layer.c): both problems are of the same convolution, the first in direction
+// FC_BACKWARD_WEIGHT and the second FC_BACKWARD_INPUT.  src and wei of the call are those of the first, the input and the
+// output's gradient, and other[0] the weights; dst is the gradient of the input and `further` that of the weights,
+// `second` elements behind which the gradient of the bias lies side by side, unless `second` is negative.
+typedef struct fc_layer_gradient {
+    fc_problem weight, input;
+    int64_t second;
+} fc_layer_gradient;
+
 // Pooling (pool/pool.c): the same axes.  A window is cut to the input, so padding is never a maximum and adds nothing to
 // a sum; `out` is given here too, and whoever rounds it up makes sure that each window starts before the end of the
 // input.  A window of a maximum may step over all of it: minus infinity, at -1.

@@ -247,9 +247,9 @@ def every_thread() -> Iterator[None]:
     costs, calls = _costs.COSTS, _convolution._CALLS
     _costs.COSTS = replace(costs, seconds=tuple(1e6 * seconds for seconds in costs.seconds))
     _convolution._CALLS = _core.Calls(128)
-    _plans.kept_plan.cache_clear()
+    _plans.forget()
     try:
         yield
     finally:
         _costs.COSTS, _convolution._CALLS = costs, calls
-        _plans.kept_plan.cache_clear()
+        _plans.forget()

@@ -105,3 +105,5 @@ def test_gradients(fences, name, dtype, layout, at_end, threads):
         options = {**problem.geometry, "layout": layout}
         assert np.isfinite(fc.grad.conv2d_input(x.shape, w, y, **options)).all(), problem
         assert np.isfinite(fc.grad.conv2d_weight(x, w.shape, y, **options)).all(), problem
+        out = fences[3].place(poison(x.shape, dtype), at_end), None, None
+        assert all(np.isfinite(gradient).all() for gradient in fc.grad.conv2d(x, w, y, **options, out=out)), problem

@@ -55,6 +55,7 @@ fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule *
                .residual = fc_place_in(FC_BASE_RESIDUAL),
                .other = {fc_place_in(FC_BASE_OTHER), fc_place_in(FC_BASE_OTHER + 1), fc_place_in(FC_BASE_OTHER + 2)},
                .dst = fc_place_in(FC_BASE_DST),
+               .further = fc_place_in(FC_BASE_FURTHER),
                .index = fc_place_in(FC_BASE_INDEX),
                .shared = fc_place_in(FC_BASE_SHARED)}};
     if (!list.schedule) return FC_NO_MEMORY;

@@ -106,6 +106,7 @@ static void run_unit(const fc_stage *unit, fc_call *call, int64_t task, int thre
      [FC_BASE_WEI] = (char *)(operands)->wei,                                                                          \
      [FC_BASE_RESIDUAL] = (char *)(operands)->residual,                                                                \
      [FC_BASE_DST] = (operands)->dst,                                                                                  \
+     [FC_BASE_FURTHER] = (operands)->further,                                                                          \
      [FC_BASE_INDEX] = (char *)(operands)->index,                                                                      \
      [FC_BASE_OTHER] = (char *)(operands)->other[0],                                                                   \
      [FC_BASE_OTHER + 1] = (char *)(operands)->other[1],                                                               \

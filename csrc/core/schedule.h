@@ -19,6 +19,7 @@ typedef enum fc_base {
     FC_BASE_WEI,
     FC_BASE_RESIDUAL,
     FC_BASE_DST,
+    FC_BASE_FURTHER,
     FC_BASE_INDEX,
     FC_BASE_OTHER,                              // and as many more as there are others
     FC_BASE_SHARED = FC_BASE_OTHER + FC_OTHERS, // scratch that all threads share

@@ -14,13 +14,13 @@
 //
 // Output rows, of all images one after the other, are summed in parts where there are few channels.  How many is a matter
 // of the problem alone, and parts are added in their order, so that bits do not depend on the number of threads.
-#include "core/plan.h"
+#include "grad/depthwise.h"
 
 // Parts, together with blocks of channels, that are worth while; multiply-adds of a part at least, and of a kernel's call
 // at most, some milliseconds.
 enum { FC_PIECES = 64, FC_PART_MACS = 1 << 17, FC_CALL_MACS = 1 << 24 };
-// Vectors of channels of a task, and products of a task over pixels; bytes of the sums of a thread, and of all parts.
-enum { FC_BLOCK_VECTORS = 8, FC_TASK_MACS = 1 << 18, FC_SUMS_BYTES = 4 << 20, FC_PARTS_BYTES = 8 << 20 };
+// Products of a task over pixels; bytes of the sums of a thread, and of all parts.
+enum { FC_TASK_MACS = 1 << 18, FC_SUMS_BYTES = 4 << 20, FC_PARTS_BYTES = 8 << 20 };
 
 static int over_channels(const fc_problem *p, const fc_kernels *k) {
     const int64_t size = p->in_channels;
@@ -29,20 +29,9 @@ static int over_channels(const fc_problem *p, const fc_kernels *k) {
            (adjoin || (size == 1 && p->src.group == 1 && p->dst.group == 1));
 }
 
-// How the work is cut.  The sums of a part are [pair][tap] over pixels, and as kernels have them over channels.
-typedef struct grad_split {
-    int over_channels;
-    int64_t rows, parts; // output rows of all images
-    int64_t sums;        // of a part
-    int64_t own;         // over pixels: of a pair, with its lanes
-    int64_t vector;      // over channels: sums of a vector of channels
-    int64_t units;       // pairs of channels, or vectors of them
-    int64_t blocks;      // tasks that share the units
-    int64_t call;        // rows of a kernel's call
-} grad_split;
-
-static grad_split split_of(const fc_problem *p, const fc_kernels *k) {
-    grad_split s = {.over_channels = over_channels(p, k), .rows = p->batch * p->axis[0].out * p->axis[1].out};
+fc_grad_cut fc_grad_cut_of(const fc_problem *p, const fc_kernels *k) {
+    fc_grad_cut s = {
+        .problem = p, .over_channels = over_channels(p, k), .rows = p->batch * p->axis[0].out * p->axis[1].out};
     const int64_t taps = fc_taps(p), pairs = p->groups * p->out_channels * p->in_channels;
     const double row = (double)p->axis[2].out * (double)taps; // multiply-adds of a pair
     if (s.over_channels) {
@@ -88,7 +77,7 @@ static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
-    const grad_split s = split_of(p, k);
+    const fc_grad_cut s = fc_grad_cut_of(p, k);
     const int64_t run = s.over_channels ? p->groups * p->in_channels : p->axis[2].out;
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     const int gathered = !s.over_channels && (p->src.axis[2] != 1 || p->dst.axis[2] != 1 || p->axis[2].stride > 2);
@@ -110,16 +99,16 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
 // ----------------------------------------------------------------------------------------------------------- running
 
 typedef struct grad_job {
-    const fc_plan *plan;
-    const grad_split *split;
+    const fc_kernels *kernels;
+    const fc_grad_cut *cut;
     const char *src, *grad;
     char *parts, *dst;
 } grad_job;
 
 static grad_job job_of(const fc_stage *stage, const fc_call *call) {
     return (grad_job){
-        .plan = stage->plan,
-        .split = stage->context,
+        .kernels = stage->plan->kernels,
+        .cut = stage->context,
         .src = fc_operand(call, stage->at.src),
         .grad = fc_operand(call, stage->at.wei),
         .parts = fc_operand(call, stage->at.shared),
@@ -129,8 +118,8 @@ static grad_job job_of(const fc_stage *stage, const fc_call *call) {
 
 // The output rows of a part, a few at a time.
 static void add_rows(const grad_job *job, fc_depthwise_grad *work, int64_t part) {
-    const grad_split *s = job->split;
-    const fc_kernels *k = job->plan->kernels;
+    const fc_grad_cut *s = job->cut;
+    const fc_kernels *k = job->kernels;
     const int64_t end = (part + 1) * s->rows / s->parts;
     for (int64_t row = part * s->rows / s->parts; row < end && !fc_must_stop(); row = work->end) {
         work->row = row;
@@ -142,9 +131,9 @@ static void add_rows(const grad_job *job, fc_depthwise_grad *work, int64_t part)
 static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
     const grad_job job = job_of(stage, call);
-    const grad_split *s = job.split;
-    const fc_problem *p = &job.plan->problem;
-    const int64_t element = job.plan->kernels->element, vl = job.plan->kernels->vl;
+    const fc_grad_cut *s = job.cut;
+    const fc_problem *p = job.cut->problem;
+    const int64_t element = job.kernels->element, vl = job.kernels->vl;
     const int64_t part = index / s->blocks, block = index % s->blocks;
     const int64_t first = block * s->units / s->blocks, last = (block + 1) * s->units / s->blocks;
     fc_depthwise_grad work = {
@@ -177,9 +166,9 @@ FC_ADD_LANES(double, f64)
 
 static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     const grad_job job = job_of(stage, call);
-    const grad_split *s = job.split;
-    const fc_problem *p = &job.plan->problem;
-    const int64_t element = job.plan->kernels->element, vl = job.plan->kernels->vl, taps = fc_taps(p);
+    const fc_grad_cut *s = job.cut;
+    const fc_problem *p = job.cut->problem;
+    const int64_t element = job.kernels->element, vl = job.kernels->vl, taps = fc_taps(p);
     const int64_t part = index / s->blocks, block = index % s->blocks;
     fc_depthwise_grad work = {.problem = p, .sums = fc_own_scratch(call, thread), .tap = vl};
     for (int64_t pair = block * s->units / s->blocks; pair < (block + 1) * s->units / s->blocks; pair++) {
@@ -198,8 +187,8 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
 // The parts of some units, one after the other, to where they belong; with one NaN, as in every kernel.
 #define FC_ADD_PARTS(T, S)                                                                                             \
     static void add_parts_##S(const grad_job *job, int64_t out, int64_t c, const T *sums, int64_t tap) {               \
-        const grad_split *s = job->split;                                                                              \
-        const fc_problem *p = &job->plan->problem;                                                                     \
+        const fc_grad_cut *s = job->cut;                                                                               \
+        const fc_problem *p = job->cut->problem;                                                                       \
         T *dst = (T *)job->dst + out / p->out_channels * p->wei.group + out % p->out_channels * p->wei.outer +         \
                  c * p->wei.channel;                                                                                   \
         for (int64_t i = 0; i < p->axis[0].kernel; i++)                                                                \
@@ -217,9 +206,9 @@ FC_ADD_PARTS(double, f64)
 static void parts_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
     const grad_job job = job_of(stage, call);
-    const grad_split *s = job.split;
-    const fc_problem *p = &job.plan->problem;
-    const int64_t element = job.plan->kernels->element, vl = job.plan->kernels->vl, taps = fc_taps(p);
+    const fc_grad_cut *s = job.cut;
+    const fc_problem *p = job.cut->problem;
+    const int64_t element = job.kernels->element, vl = job.kernels->vl, taps = fc_taps(p);
     const int64_t outs = p->groups * p->out_channels, tap = s->over_channels ? p->in_channels * vl : 1;
     for (int64_t out = index * outs / s->blocks; out < (index + 1) * outs / s->blocks && !fc_must_stop(); out++)
         for (int64_t c = 0; c < p->in_channels; c++) {
@@ -230,14 +219,26 @@ static void parts_task(const fc_stage *stage, fc_call *call, int64_t index, int 
         }
 }
 
+int64_t fc_grad_shared_bytes(const fc_grad_cut *s, const fc_kernels *k) { return s->parts * s->sums * k->element; }
+
+int64_t fc_grad_own_bytes(const fc_grad_cut *s, const fc_kernels *k) { return s->own * k->element; }
+
+void fc_grad_sum_stage(const fc_plan *plan, const fc_grad_cut *s, fc_list *list) {
+    if (s) fc_list_stage(list, plan, s->over_channels ? channels_task : pixels_task, s->parts * s->blocks, s);
+}
+
+void fc_grad_part_stage(const fc_plan *plan, const fc_grad_cut *s, fc_list *list) {
+    if (s) fc_list_stage(list, plan, parts_task, s->blocks, s);
+}
+
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     (void)threads;
-    const grad_split s = split_of(&plan->problem, plan->kernels);
-    const int64_t element = plan->kernels->element;
-    fc_list_scratch(list, (size_t)(s.parts * s.sums * element), (size_t)(s.own * element));
-    const void *context = fc_list_keep(list, &s, sizeof s);
-    fc_list_stage(list, plan, s.over_channels ? channels_task : pixels_task, s.parts * s.blocks, context);
-    fc_list_stage(list, plan, parts_task, s.blocks, context);
+    const fc_grad_cut s = fc_grad_cut_of(&plan->problem, plan->kernels);
+    fc_list_scratch(list, (size_t)fc_grad_shared_bytes(&s, plan->kernels),
+                    (size_t)fc_grad_own_bytes(&s, plan->kernels));
+    const fc_grad_cut *kept = fc_list_keep(list, &s, sizeof s);
+    fc_grad_sum_stage(plan, kept, list);
+    fc_grad_part_stage(plan, kept, list);
 }
 
 static const char *form(const fc_plan *plan) {

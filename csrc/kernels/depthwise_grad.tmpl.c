@@ -221,96 +221,153 @@ void FC_NAME(depthwise_grad_pixels)(const fc_depthwise_grad *work){FC_GRAD_PLANE
 
 // ----------------------------------------------------------------------------------------------------- over channels
 
-// What `count` neighbouring outputs of a row add, by rows x columns taps of channels [c, c + lanes).  All of their inputs
-// exist along the row, or they are one at the `border`.
-FC_INLINE void FC_NAME(grad_pixels)(const FC_NAME(grad_rows) * work, int64_t y, int64_t x, int64_t c, int64_t lanes,
-                                    int64_t size, int64_t q, vec *sum, const int whole, const int border,
-                                    const int count, const int rows, const int columns, const int apart) {
+// What a patch of height x count outputs adds, by rows x columns taps without dilation, in one vector of `lanes` channels.
+// Neighbours share inputs, each of which is loaded once, if it exists: `top` and `column` are those of the first.
+FC_INLINE void FC_NAME(grad_patch)(const FC_NAME(grad_rows) * work, const T *out, const T *src, int64_t top,
+                                   int64_t column, int64_t lanes, T *sums, const int whole, const int height,
+                                   const int count, const int rows, const int columns, const int apart) {
     const fc_problem *p = work->problem;
-    const int64_t step = p->src.axis[2], column = work->left + x * work->across;
-    vec grad[4];
-    const T *out = work->grad + y * p->dst.axis[1] + x * p->dst.axis[2] + c;
+    vec sum[FC_MR * FC_NV], grad[8];
+#pragma GCC unroll 32
+    for (int t = 0; t < rows * columns; t++) sum[t] = v_set1(0);
+#pragma GCC unroll 2
+    for (int r = 0; r < height; r++, out += p->dst.axis[1])
 #pragma GCC unroll 4
-    for (int i = 0; i < count; i++, out += p->dst.axis[2]) grad[i] = whole ? v_load(out) : v_load_part(out, lanes);
-    const int64_t top = work->top + y * work->over;
-    const T *row = work->src + top * p->src.axis[1] + column * step + c;
-#pragma GCC unroll 5
-    for (int j = 0; j < rows; j++, row += p->src.axis[1]) {
-        if (top + j < 0 || top + j >= p->axis[1].in) continue;
-        if (apart) { // neighbours share inputs
-            const T *from = row;
+        for (int i = 0; i < count; i++) {
+            const T *from = out + i * p->dst.axis[2];
+            grad[r * count + i] = whole ? v_load(from) : v_load_part(from, lanes);
+        }
+#pragma GCC unroll 7
+    for (int t = 0; t < (height - 1) * apart + rows; t++, src += p->src.axis[1]) {
+        FC_WALK(src);
+        if (top + t < 0 || top + t >= p->axis[1].in) continue;
+        const T *from = src;
 #pragma GCC unroll 11
-            for (int i = 0; i < (count - 1) * apart + columns; i++, from += step) {
-                FC_WALK(from);
-                if (border && (column + i < 0 || column + i >= p->axis[2].in)) continue;
-                vec in = whole ? v_load(from) : v_load_part(from, lanes);
-                FC_KEEP(in);
+        for (int i = 0; i < (count - 1) * apart + columns; i++, from += p->src.axis[2]) {
+            FC_WALK(from);
+            if (column + i < 0 || column + i >= p->axis[2].in) continue;
+            vec in = whole ? v_load(from) : v_load_part(from, lanes);
+            FC_KEEP(in);
+#pragma GCC unroll 2
+            for (int r = 0; r < height; r++) {
+                const int j = t - r * apart;
+                if (j < 0 || j >= rows) continue;
 #pragma GCC unroll 5
                 for (int k = 0; k < columns; k++)
                     if (i >= k && (i - k) % apart == 0 && (i - k) / apart < count)
-                        sum[j * columns + k] = v_fma(grad[(i - k) / apart], in, sum[j * columns + k]);
+                        sum[j * columns + k] = v_fma(grad[r * count + (i - k) / apart], in, sum[j * columns + k]);
             }
-            continue;
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < count; i++)
-#pragma GCC unroll 4
-            for (int k = 0; k < columns; k++) {
-                const int64_t at = i * work->across + k * work->step;
-                if (border && (column + at < 0 || column + at >= p->axis[2].in)) continue;
-                const T *from = row + at * step;
-                const vec in = whole ? v_load(from) : v_load_part(from, lanes);
-                sum[j * columns + k] =
-                    v_fma(grad[i], size == 1 ? in : v_spread(in, (int)size, (int)q), sum[j * columns + k]);
-            }
-    }
-}
-
-// A row of outputs by rows x columns taps; columns [low, high) see all of them.
-FC_INLINE void FC_NAME(grad_line)(const FC_NAME(grad_rows) * work, int64_t y, int64_t c, int64_t lanes, int64_t size,
-                                  int64_t q, int64_t low, int64_t high, T *sums, const int whole, const int rows,
-                                  const int columns, const int apart) {
-    vec sum[FC_MR * FC_NV];
-    const int64_t out = work->problem->axis[2].out;
-#pragma GCC unroll 32
-    for (int t = 0; t < rows * columns; t++) sum[t] = v_set1(0);
-    for (int64_t x = 0; x < out;) {
-        if (x >= low && x + 4 <= high) {
-            FC_NAME(grad_pixels)(work, y, x, c, lanes, size, q, sum, whole, 0, 4, rows, columns, apart);
-            x += 4;
-        } else {
-            FC_NAME(grad_pixels)(work, y, x, c, lanes, size, q, sum, whole, 1, 1, rows, columns, apart);
-            x++;
         }
     }
 #pragma GCC unroll 5
     for (int j = 0; j < rows; j++)
 #pragma GCC unroll 5
         for (int k = 0; k < columns; k++) {
-            T *to = sums + j * work->tap_row + k * size * FC_VL;
+            T *to = sums + j * work->tap_row + k * FC_VL;
             v_store(to, v_add(v_load(to), sum[j * columns + k]));
         }
 }
 
-// One pass over all rows, all vectors of channels of each.
-FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector, const int rows,
+// The same in whole vectors of channels, one after the other: pixels may lie apart by a power of two, and then only a few
+// of the same channels fit into the first-level cache; or in what is left of one behind those, of a single output.
+FC_INLINE void FC_NAME(grad_patches)(const FC_NAME(grad_rows) * work, int64_t y, int64_t x, int64_t c, int64_t channels,
+                                     int64_t vector, const int whole, const int height, const int count, const int rows,
+                                     const int columns, const int apart) {
+    const fc_problem *p = work->problem;
+    const int64_t top = work->top + y * work->over, column = work->left + x * work->across;
+    const T *out = work->grad + y * p->dst.axis[1] + x * p->dst.axis[2];
+    const T *src = work->src + top * p->src.axis[1] + column * p->src.axis[2];
+    T *sums = work->sums + c / FC_VL * vector;
+    for (; c < channels; c += FC_VL, sums += vector)
+        FC_NAME(grad_patch)(work, out + c, src + c, top, column, channels - c, sums, whole, height, count, rows,
+                            columns, apart);
+}
+
+// Rows of outputs: by patches of as many rows as there are registers for.
+FC_INLINE void FC_NAME(grad_bands)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector, const int rows,
                                    const int columns, const int apart) {
+    const int height = rows * columns + 2 * 4 + 1 <= FC_MR * FC_NV + 4 ? 2 : 1;
+    const int64_t out = work->problem->axis[2].out, whole = channels / FC_VL * FC_VL;
+    for (int64_t y = work->first, next; y < work->end; y = next) {
+        const int high = height == 2 && y + 2 <= work->end;
+        int64_t x = 0;
+        next = high ? y + 2 : y + 1;
+        for (; high && x + 4 <= out; x += 4)
+            FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 2, 4, rows, columns, apart);
+        for (const int64_t left = x; y < next; y++) {
+            x = left;
+            for (; x + 4 <= out; x += 4)
+                FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 4, rows, columns, apart);
+            for (; x + 2 <= out; x += 2)
+                FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 2, rows, columns, apart);
+            if (x < out) FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 1, rows, columns, apart);
+            for (x = 0; x < out && whole < channels; x++)
+                FC_NAME(grad_patches)(work, y, x, whole, channels, vector, 0, 1, 1, rows, columns, apart);
+        }
+    }
+}
+
+// What `count` neighbouring outputs of a row add, by a row of `columns` taps, to what stands beside channels [c, c + lanes):
+// of groups of `size`, input q of each is spread over the group's outputs.
+FC_INLINE void FC_NAME(grad_pixels)(const FC_NAME(grad_rows) * work, int64_t y, int64_t x, int64_t c, int64_t lanes,
+                                    int64_t size, int64_t q, vec *sum, const int whole, const int border,
+                                    const int count, const int columns) {
+    const fc_problem *p = work->problem;
+    const int64_t step = p->src.axis[2], column = work->left + x * work->across;
+    const T *out = work->grad + y * p->dst.axis[1] + x * p->dst.axis[2] + c;
+    const T *row = work->src + (work->top + y * work->over) * p->src.axis[1] + column * step + c;
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++, out += p->dst.axis[2]) {
+        const vec grad = whole ? v_load(out) : v_load_part(out, lanes);
+#pragma GCC unroll 4
+        for (int k = 0; k < columns; k++) {
+            const int64_t at = i * work->across + k * work->step;
+            if (border && (column + at < 0 || column + at >= p->axis[2].in)) continue;
+            const T *from = row + at * step;
+            const vec in = whole ? v_load(from) : v_load_part(from, lanes);
+            sum[k] = v_fma(grad, size == 1 ? in : v_spread(in, (int)size, (int)q), sum[k]);
+        }
+    }
+}
+
+// A row of outputs by a row of taps.
+FC_INLINE void FC_NAME(grad_line)(const FC_NAME(grad_rows) * work, int64_t y, int64_t c, int64_t lanes, int64_t size,
+                                  int64_t q, int64_t low, int64_t high, T *sums, const int whole, const int columns) {
+    vec sum[4];
+    const int64_t out = work->problem->axis[2].out, top = work->top + y * work->over;
+    if (top < 0 || top >= work->problem->axis[1].in) return;
+#pragma GCC unroll 4
+    for (int k = 0; k < columns; k++) sum[k] = v_set1(0);
+    for (int64_t x = 0; x < out;) {
+        const int inside = x >= low && x + 4 <= high;
+        if (inside) FC_NAME(grad_pixels)(work, y, x, c, lanes, size, q, sum, whole, 0, 4, columns);
+        else FC_NAME(grad_pixels)(work, y, x, c, lanes, size, q, sum, whole, 1, 1, columns);
+        x += inside ? 4 : 1;
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < columns; k++) {
+        T *to = sums + k * size * FC_VL;
+        v_store(to, v_add(v_load(to), sum[k]));
+    }
+}
+
+// One pass over all rows and channels, by a row of taps.
+FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector,
+                                   const int columns) {
     const fc_problem *p = work->problem;
     const fc_axis *w = &p->axis[2];
-    const int64_t size = apart ? 1 : p->in_channels, s = work->across;
+    const int64_t size = p->in_channels, s = work->across;
     const int64_t reach = w->in - 1 - (columns - 1) * work->step - work->left;
-    const int64_t low = work->left < 0 ? (-work->left + s - 1) / s : 0, high = reach < 0 ? 0 : reach / s + 1;
+    const int64_t low = work->left < 0 ? (-work->left + s - 1) / s : 0, past = reach < 0 ? 0 : reach / s + 1;
+    const int64_t high = past < w->out ? past : w->out;
     for (int64_t y = work->first; y < work->end; y++) {
         T *sums = work->sums;
         int64_t c = 0;
         for (; c + FC_VL <= channels; c += FC_VL, sums += vector)
             for (int64_t q = 0; q < size; q++)
-                FC_NAME(grad_line)(work, y, c, FC_VL, size, q, low, high < w->out ? high : w->out, sums + q * FC_VL, 1,
-                                   rows, columns, apart);
-        if (c == channels) continue;
-        for (int64_t q = 0; q < size; q++)
-            FC_NAME(grad_line)(work, y, c, channels - c, size, q, low, high < w->out ? high : w->out, sums + q * FC_VL,
-                               0, rows, columns, apart);
+                FC_NAME(grad_line)(work, y, c, FC_VL, size, q, low, high, sums + q * FC_VL, 1, columns);
+        for (int64_t q = 0; q < size && c < channels; q++)
+            FC_NAME(grad_line)(work, y, c, channels - c, size, q, low, high, sums + q * FC_VL, 0, columns);
     }
 }
 
@@ -326,23 +383,23 @@ FC_INLINE void FC_NAME(grad_blocks)(FC_NAME(grad_rows) work, int64_t channels, i
         for (; j + reach <= h->kernel; j += reach) {
             work.sums = sums + j * work.tap_row;
             work.top = top + j;
-            FC_NAME(grad_lines)(&work, channels, vector, reach, taps, apart);
+            FC_NAME(grad_bands)(&work, channels, vector, reach, taps, apart);
         }
     for (; j < h->kernel; j++) {
         work.top = top + j * h->dilation;
         work.sums = sums + j * work.tap_row;
         if (apart) {
-            FC_NAME(grad_lines)(&work, channels, vector, 1, taps, apart);
+            FC_NAME(grad_bands)(&work, channels, vector, 1, taps, apart);
             continue;
         }
         int64_t k = 0;
         for (; k + 3 <= w->kernel; k += 3, work.sums += 3 * tap) {
             work.left = left + k * work.step;
-            FC_NAME(grad_lines)(&work, channels, vector, 1, 3, 0);
+            FC_NAME(grad_lines)(&work, channels, vector, 3);
         }
         for (; k < w->kernel; k++, work.sums += tap) {
             work.left = left + k * work.step;
-            FC_NAME(grad_lines)(&work, channels, vector, 1, 1, 0);
+            FC_NAME(grad_lines)(&work, channels, vector, 1);
         }
     }
 }

@@ -144,8 +144,12 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_recurrent:
         int32_t dtype, kind
         int64_t steps, directions, batch, hidden, backward
+    ctypedef struct fc_layer_gradient:
+        fc_problem weight, input
+        int64_t second
     ctypedef enum fc_family:
         FC_CONV
+        FC_LAYER_GRADIENT
         FC_POOL
         FC_STENCIL
         FC_MAP
@@ -178,6 +182,7 @@ cdef extern from "fastconv.h" nogil:
         const void *residual
         const void *other[3]
         void *dst
+        void *further
         int64_t *index
     fc_status fc_schedule_run(const fc_schedule *, const fc_operands *, void *)
     ctypedef struct fc_place:

@@ -53,6 +53,29 @@ class Planned(Prepared):
     def flops(self) -> float: ...
     def workspace_bytes(self, threads: int) -> int: ...
 
+class LayerGradient(Planned):
+    def __new__(
+        cls,
+        weight: Fields,
+        input: Fields,
+        shape: tuple[int, ...],
+        biases: int,
+        isa: int,
+        algorithm: int,
+        strict: bool,
+        costs: tuple[float, ...],
+        src: Layout,
+        grad: Layout,
+        wei: Layout,
+        dst: Layout,
+        dtype: DTypeLike,
+    ) -> LayerGradient: ...
+    def execute(
+        self, src: np.ndarray, grad: np.ndarray, wei: np.ndarray, dst: np.ndarray, threads: int
+    ) -> tuple[np.ndarray, np.ndarray | None]: ...
+
+class Unserved(Prepared): ...
+
 class Plan(Planned):
     def __new__(
         cls,

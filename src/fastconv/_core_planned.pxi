@@ -42,7 +42,7 @@ cdef inline fc_operands operands_of(const void *src, void *dst) noexcept:
     """Those, and no others."""
     cdef fc_operands operands
     operands.src, operands.dst = src, dst
-    operands.wei = operands.residual = operands.index = NULL
+    operands.wei = operands.residual = operands.further = operands.index = NULL
     for i in range(FC_OTHERS):
         operands.other[i] = NULL
     return operands

@@ -56,3 +56,37 @@ def kept_plan(
     return _core.Plan(
         fields, _config.ISA, numbers[0], strict, once, batch_invariant, seconds, read, packed, written, dtype
     )
+
+
+@lru_cache(maxsize=1024)
+def layer_gradient_plan(
+    weight: _args.Fields,
+    input: _args.Fields,
+    biases: int,
+    algorithm: str,
+    strict: bool,
+    src: _Layout,
+    grad: _Layout,
+    wei: _Layout,
+    dst: _Layout,
+    dtype: np.dtype,
+) -> _core.LayerGradient | None:
+    """The plan of all gradients of a layer at once, of the bias unless there are no ``biases``.
+
+    ``weight`` and ``input`` are the problems of the two gradients. None where these are to be computed one after the
+    other, which with ``"auto"`` may be because that is faster.
+    """
+    x, y, w, d = (_core.Layout(shape, strides, dtype.char) for shape, strides in (src, grad, wei, dst))
+    (number,), seconds = _args.candidates(algorithm), _costs.COSTS.seconds
+    try:
+        return _core.LayerGradient(
+            weight, input, wei[0], biases, _config.ISA, number, strict, seconds, x, y, w, d, dtype
+        )
+    except NotImplementedError:
+        return None
+
+
+def forget() -> None:
+    """All plans that are kept, since the costs that they were chosen by are others now."""
+    kept_plan.cache_clear()
+    layer_gradient_plan.cache_clear()

@@ -16,7 +16,7 @@ __all__ = ["tables"]
 __dir__ = only(__all__)
 
 RATIO = Ratio("best peer ÷\nfastconv", lambda duel: duel.best_peer, lambda duel: duel.plan)
-NOTE = "fastconv's gradients are three calls. Above 1 it is faster, in the faster of its layouts."
+NOTE = "All three gradients are one call of everybody's. Above 1 it is faster, in the faster of its layouts."
 
 
 def tables(

@@ -184,6 +184,41 @@ def weight_grad(
 
 
 Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+_UNSERVED = _core.Unserved()
+
+
+def _at_once(
+    rank: int,
+    x: np.ndarray,
+    w: np.ndarray,
+    grad: np.ndarray,
+    parameters: tuple[Any, ...],
+    bias: bool,
+    out: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
+    """All gradients of a convolution in one pass through memory; None where that does not exist or does not pay."""
+    stride, padding, _, dilation, groups, layout, algorithm, precision = parameters
+    if algorithm not in ("auto", "depthwise") or w.shape[1] != 1 or w.shape[0] != groups or x.ndim != rank + 2:
+        return None
+    kind, arrays, threads = ("gradients", rank, bias), (x, grad, w, None, out), _config.get_num_threads()
+    result = _CALLS.repeat(kind, arrays, parameters, threads)
+    if result is not None:
+        return result or None
+    g = _args.geometry_of(rank, False, x.shape, w.shape, stride, padding, 0, dilation, groups, layout, "input")
+    x, grad, weight = (_args.computed(a) for a in (x, grad, w))
+    d_input = _args.target(out, False, x.shape, x.dtype)
+    seen, output, weights, found = views = [(a.shape, _args.strides_of(a)) for a in (x, grad, weight, d_input)]
+    dense = _args.dense_strides(w.shape, w.itemsize)
+    by_weight = g.fields("weight", x.dtype, seen[1], dense, output[1])
+    by_input = g.fields("input", x.dtype, found[1], weights[1], output[1])
+    strict = _args.is_strict(precision)
+    plan = _plans.layer_gradient_plan(by_weight, by_input, groups if bias else 0, algorithm, strict, *views, x.dtype)
+    if plan is None:
+        _CALLS.remember(kind, arrays, parameters, _UNSERVED)
+        return None
+    d_weight, d_bias = plan.execute(x, grad, weight, d_input, threads)
+    _CALLS.remember(kind, arrays, parameters, plan)
+    return _args.handed_over(d_input, out), d_weight, d_bias
 
 
 def gradients(
@@ -277,6 +312,16 @@ def back(
             grad, d_bias = _folds.through(grad, output, channels, bounds)
         else:
             grad = clamp_grad(grad, output, bounds)
+    if "input" in wanted and "weight" in wanted and of_input is None and not (transposed or batch_invariant):
+        bias = "bias" in wanted and d_bias is None
+        together = _at_once(rank, x, w, grad, parameters, bias, outs["input"])
+        if together is not None:
+            d_input, d_weight, d_bias = (
+                together[0],
+                _args.handed_over(together[1], outs["weight"]),
+                together[2] if bias else d_bias,
+            )
+            wanted = ("bias",) if "bias" in wanted else ()
     if "input" in wanted:
         if of_input is None:
             d_input = input_grad(rank, transposed, x.shape, w, grad, parameters, batch_invariant, outs["input"])

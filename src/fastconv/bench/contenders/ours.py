@@ -11,7 +11,6 @@ import fastconv as fc
 from fastconv._names import only
 from fastconv.bench.cases import ConvCase, GradientCase, NetworkCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
-from fastconv.ops._operand import channel_sum
 
 __all__ = ["OURS", "Compiled", "FastConv", "FastConvCall", "LayerByLayer"]
 __dir__ = only(__all__)
@@ -55,14 +54,7 @@ class FastConv(Contender):
     def gradients(self, case: GradientCase) -> Prepared:
         x, grad = case.input(self.layout), case.grad_output(self.layout)
         options = {**case.layer.arguments, "layout": self.layout, "algorithm": self.variant}
-        axis = self.layout.index("C")
-
-        def run() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            by_input = fc.grad.conv2d_input(x.shape, case.weight, grad, **options)
-            by_weight = fc.grad.conv2d_weight(x, case.weight.shape, grad, **options)
-            return by_input, by_weight, channel_sum(grad, axis)
-
-        return Prepared(run, threads=fc.get_num_threads)
+        return Prepared(lambda: fc.grad.conv2d(x, case.weight, grad, **options), threads=fc.get_num_threads)
 
     def pool(self, case: PoolCase) -> Prepared:
         if self.variant != "auto":
