@@ -54,7 +54,7 @@ LIMITED_API, WHEEL_TAG = "-DPy_LIMITED_API=0x030B0000", "cp311"
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 BASELINE = {"x86_64": ["-march=x86-64"], "aarch64": ["-march=armv8-a"]}
 
-#: No -ffast-math: rounding, NaN and infinity are kept. No contraction: compilers differ in it.
+#: Arithmetic as it is written: rounding, NaN and infinity are kept, and no contraction, in which compilers differ.
 CORE_FLAGS = ["-std=c11", "-O3", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=hidden"]
 CORE_FLAGS += ["-Wall", "-Wextra", f"-I{CSRC}", "-D_POSIX_C_SOURCE=200809L"]
 #: Threads of some systems have 128 KiB of stack.
