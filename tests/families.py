@@ -512,8 +512,7 @@ def family(name: str) -> tuple[Problem, ...]:
     generate, largest, count = _FAMILIES[name]
     kept: dict[Problem, None] = {}
     for problem in generate():
-        possible = min(*problem.size, *problem.out_size) >= 1
-        if possible and (largest is None or problem.products <= largest):
+        if problem.exists and (largest is None or problem.products <= largest):
             kept[problem] = None
         if count is not None and len(kept) == count:
             break

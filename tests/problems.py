@@ -2,6 +2,7 @@
 """A seeded convolution, with its numbers, in each layout."""
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -61,6 +62,11 @@ class Problem:
         return (self.batch, self.out_channels, *self.out_size)
 
     @property
+    def exists(self) -> bool:
+        """Whether there are an image and an output."""
+        return min(*self.size, *self.out_size) >= 1
+
+    @property
     def terms(self) -> int:
         """Products in one sum."""
         return int(np.prod(self.weight_shape[1:]))
@@ -78,6 +84,10 @@ class Problem:
             "dilation": self.dilation,
             "groups": self.groups,
         }
+
+
+def existing(problems: Iterable[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.exists]
 
 
 class Operands(NamedTuple):

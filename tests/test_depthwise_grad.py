@@ -10,7 +10,7 @@ import fastconv as fc
 from families import family
 from fastconv import _args, reference
 from fastconv.ops import _convolution
-from problems import DTYPES, LAYOUTS, Problem, in_layout, operands
+from problems import DTYPES, LAYOUTS, Problem, existing, in_layout, operands
 from support import MANY_THREADS, every_thread, max_error, poison, spoil_scratch, to_layout, tolerance, whole
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -51,10 +51,8 @@ def grad_output(problem, dtype):
 
 
 def agree(problems, layout, dtype):
-    checked = 0
+    problems = existing(problems)
     for problem in problems:
-        if min(problem.out_size) < 1:
-            continue
         x, w, _, _ = operands(problem, dtype)
         y = grad_output(problem, dtype)
         truth = reference.conv2d_weight(x, w.shape, y, **problem.geometry, dtype=np.float64)
@@ -62,8 +60,7 @@ def agree(problems, layout, dtype):
         scale = max(np.abs(truth).max(), 5 * np.sqrt(terms / 2))
         error = max_error(weight_gradient(problem, x, w, y, layout), truth, scale)
         assert error <= tolerance(dtype, terms), f"{problem}, {layout}, {dtype}"
-        checked += 1
-    assert checked > 10
+    assert len(problems) > 10
 
 
 @each_layout
