@@ -72,6 +72,27 @@ def test_merge_shapes():
     assert "transpose1 = transpose(x)  order=(0, 1, 2, 3)" in lines
 
 
+def test_fold_numbers():
+    """Of either side; what may change, and what makes axes, stays."""
+    graph, x = start()
+    three, many = graph.constant(np.float64(3)), graph.constant(array(6))
+    shared = graph.constant(np.array(2.0), shared=True)
+    for name in ("add", "sub", "mul", "div", "min", "max"):
+        for inputs in ([x, three], [three, x]):
+            graph.outputs.append(graph.add("map", inputs, program=((name, 1),)))
+    graph.outputs.append(graph.add("map", [x, many, three, x], program=(("mul", 1), ("sub", 2), ("add", 3))))
+    for other in (shared, many, graph.constant(array(1, 1))):
+        graph.outputs.append(graph.add("map", [x, other], program=(("mul", 1),)))
+    graph.outputs.append(graph.add("map", [x, graph.constant(np.float64(0))], program=(("div", 1),)))
+    lines = [line.split("program=")[1] for line in changed(graph, "fold_numbers")]
+    assert lines[:5] == ["(('affine', 1.0, 3.0),)"] * 2 + [
+        "(('affine', 1.0, -3.0),)", "(('affine', -1.0, 3.0),)", "(('affine', 3.0, 0.0),)"
+    ]  # fmt: skip
+    assert lines[7] == "(('reciprocal',), ('affine', 3.0, 0.0))"
+    assert lines[8] == lines[9] == "(('clamp', -inf, 3.0),)"
+    assert lines[12:] == ["(('mul', 1), ('affine', 1.0, -3.0), ('add', 2))"] + ["(('mul', 1),)"] * 3 + ["(('div', 1),)"]
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_find_gates(turned):
     graph, x = start()
@@ -81,12 +102,45 @@ def test_find_gates(turned):
     product = graph.add("map", [silu, ramp], program=(("mul", 1),))
     graph.outputs = [graph.add("map", [product], program=(("affine", 1 / 6, 0.0),))]
     PASSES["find_gates"](graph)
-    PASSES["remove_dead_nodes"](graph)
+    PASSES["merge_chains"](graph)
     lines = [line.strip() for line in str(graph).splitlines()[1:]]
-    assert lines == ["map1 = map(x)  program=(('silu',),)", "map5 = map(map1)  program=(('hardswish',),)"]
+    assert lines == ["map5 = map(x)  program=(('silu',), ('hardswish',))"]
     x = array(1, 4, 6, 6)
     silu = x / (1 + np.exp(-x))
     assert max_error(interpret(graph, [x])[0], silu * np.clip(silu + 3, 0, 6) / 6) < 1e-12
+
+
+@pytest.mark.parametrize("order", ["last", "first", "gate", "once"])
+def test_find_gates_of_the_normal_distribution(order):
+    """gelu, as frameworks spell it: the half of the product, of x or of the gate; the gate as one function."""
+    graph, x = start()
+
+    def scaled(value):
+        return graph.add("map", [value], program=(("affine", 0.5, 0.0),))
+
+    if order == "once":
+        gate = graph.add("map", [x], program=(("affine", np.sqrt(0.5), 0.0), ("erf",), ("affine", 0.5, 0.5)))
+    else:
+        inner = graph.add("map", [x], program=(("affine", float(np.float32(np.sqrt(0.5))), 0.0),))
+        gate = graph.add("map", [graph.add("map", [inner], program=(("erf",),))], program=(("affine", 1.0, 1.0),))
+    factors = [scaled(x) if order == "first" else x, scaled(gate) if order == "gate" else gate]
+    product = graph.add("map", factors, program=(("mul", 1),))
+    graph.outputs = [scaled(product) if order == "last" else product]
+    before = interpret(graph, [array(1, 4, 6, 6)])[0]
+    PASSES["find_gates"](graph)
+    PASSES["merge_chains"](graph)
+    (node,) = graph.nodes
+    assert node.attributes["program"] == (("gelu",),)
+    assert max_error(interpret(graph, [array(1, 4, 6, 6)])[0], before) < 1e-7
+
+
+def test_find_gates_leaves_other_products():
+    graph, x = start()
+    other = graph.add("map", [x], program=(("affine", 1.0, 1.0),))
+    gate = graph.add("map", [other], program=(("sigmoid",),))
+    bell = graph.add("map", [x], program=(("affine", 0.7, 0.0), ("erf",), ("affine", 1.0, 1.0)))
+    graph.outputs = [graph.add("map", [x, g], program=(("mul", 1),)) for g in (gate, bell)]
+    assert PASSES["find_gates"](graph) == 0
 
 
 def test_fold_pads():
@@ -162,6 +216,81 @@ def test_fold_batch_norms_leaves_what_others_read():
     y = conv(graph, x, padding=1)
     graph.outputs = [norm(graph, y), relu(graph, y)]
     assert PASSES["fold_batch_norms"](graph) == 0
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_sink_transposes(turned):
+    """A sum behind a transpose, of what is and what is not transposed itself, and a function of the sum."""
+    graph, x = start()
+    last = graph.add("transpose", [x], order=(0, 2, 3, 1))
+    weight = [graph.constant(array(4, 4)), graph.constant(array(4))]
+    y = graph.add("transpose", [graph.add("linear", [last, *weight])], order=(0, 3, 1, 2))
+    y = graph.add("map", [y, graph.constant(array(4, 1, 1))], program=(("mul", 1),))
+    other = graph.add("transpose", [last], order=(0, 3, 1, 2)) if turned else x
+    y = relu(graph, graph.add("map", [other, y], program=(("add", 1),)))
+    graph.outputs = [conv(graph, y)]
+    lines = changed(graph, "sink_transposes")
+    back = [] if turned else ["transpose"]
+    ops = [line.split(" = ")[1].split("(")[0] for line in lines]
+    assert ops == ["transpose", "linear", "map", *back, "map", "map", "transpose", "conv"]
+    assert "(linear0, float64[1, 1, 1, 4])" in lines[2]
+    PASSES["fold_scales"](graph)
+    PASSES["fuse_residuals"](graph)
+    PASSES["fuse_activations"](graph)
+    ops = [node.op for node in graph.nodes]
+    assert ops == ["transpose", "linear", "transpose", "conv"] if turned else ops.count("map") == 0
+
+
+def test_sink_transposes_leaves_what_others_read_or_have_fewer_axes():
+    graph, x = start()
+    for program in ((("add", 1),), (("sub", 1),)):
+        y = graph.add("transpose", [conv(graph, x)], order=(0, 2, 3, 1))
+        other = graph.input(f"a{len(graph.inputs)}", (4,), np.float64)  # of fewer axes
+        graph.outputs += [conv(graph, graph.add("map", [y, other], program=program))]
+    y = graph.add("transpose", [conv(graph, x)], order=(0, 2, 3, 1))
+    graph.outputs += [conv(graph, relu(graph, y)), y]
+    assert PASSES["sink_transposes"](graph) == 0
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_fold_scales(groups, transposed):
+    graph, x = start()
+    y = conv(graph, x, 6 // groups if transposed else 6, 4 if transposed else 4 // groups, groups=groups)
+    if transposed:
+        weight = graph.constant(array(4, 6 // groups, 3, 3))
+        y = graph.add("conv", [x, weight], transposed=True, groups=groups)
+    shapes = {"mul": (6, 1, 1), "sub": (1, 6, 1, 1), "rsub": (6, 1, 1), "div": (1, 1, 1), "add": ()}
+    for name, shape in shapes.items():
+        y = graph.add("map", [y, graph.constant(array(*shape) + 2)], program=((name, 1),))
+    graph.outputs = [graph.add("map", [y], program=(("affine", 0.5, 3.0), ("clamp", 0.0, 1.0)))]
+    PASSES["remove_dead_nodes"](graph)
+    PASSES["merge_chains"](graph)
+    lines = changed(graph, "fold_scales")
+    assert len(lines) == 2
+    assert lines[1].endswith("program=(('clamp', 0.0, 1.0),)")
+
+
+def test_fold_scales_of_linear_layers():
+    graph, x = start(2, 5, 4)
+    y = graph.add("linear", [x, graph.constant(array(3, 4))])
+    y = graph.add("map", [y, graph.constant(array(1, 1, 3))], program=(("mul", 1),))
+    z = graph.add("map", [y, graph.constant(array(3))], program=(("add", 1), ("neg",)))
+    graph.outputs = [z]
+    assert changed(graph, "fold_scales") == [
+        "linear0 = linear(x, float64[3, 4], float64[3])",
+        "map1 = map(linear0)  program=(('neg',),)",
+    ]
+
+
+def test_fold_scales_leaves_what_is_not_of_channels():
+    graph, x = start()
+    for shape in ((4, 1), (4,), (1, 1, 4, 1), (1, 1, 4, 1, 1)):
+        y = conv(graph, x)
+        graph.outputs.append(graph.add("map", [y, graph.constant(array(*shape))], program=(("mul", 1),)))
+    y = conv(graph, x)
+    graph.outputs += [graph.add("map", [y, graph.constant(array(4, 1, 1))], program=(("mul", 1),)), y]
+    assert PASSES["fold_scales"](graph) == 0
 
 
 def test_fuse_residuals():

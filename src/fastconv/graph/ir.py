@@ -75,6 +75,11 @@ class Constant:
         return Constant(np.array(self.array()))
 
     @property
+    def is_shared(self) -> bool:
+        """Whether somebody else may change it, or a part of it."""
+        return self._mark is not None or any(part.is_shared for part in self.parts)
+
+    @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 

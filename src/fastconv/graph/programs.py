@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "activation",
     "clamp",
     "evaluate",
+    "joined",
     "operations",
     "renumbered",
 ]
@@ -34,6 +36,7 @@ Program = tuple[tuple[Any, ...], ...]
 
 LONGEST = 8  # functions of a program that the core runs at once
 OPERANDS = 3  # that it takes besides the first
+_ROUNDED = 1e-7  # how far a product of two numbers of float32 may be from 1 if it is meant to be that
 
 #: What the core's convolutions do with a result if nothing is asked for.
 NOTHING = _args.ACTIVATIONS[None]
@@ -117,6 +120,19 @@ def evaluate(program: Program, x: np.ndarray, others: Sequence[np.ndarray]) -> n
     return x
 
 
+def joined(*parts: Program) -> Program:
+    """One program after the other; a scale is multiplied into one that follows, and left out where that makes 1."""
+    made: list[tuple[Any, ...]] = []
+    for step in chain.from_iterable(parts):
+        if step[0] == "affine":
+            if made and made[-1][0] == "affine" and made[-1][2] == 0:
+                step = ("affine", made.pop()[1] * step[1], step[2])
+            if step[2] == 0 and abs(step[1] - 1) < _ROUNDED:
+                continue
+        made.append(step)
+    return tuple(made)
+
+
 def renumbered(program: Program, first: int) -> Program:
     """The same with operands counted from ``first`` instead of 1."""
     return tuple(
@@ -137,11 +153,9 @@ def operations(program: Program) -> tuple[tuple[Any, ...], ...] | None:
 
 
 def activation(program: Program) -> tuple[int, float, float] | None:
-    """How the core's convolutions know a program, if they do."""
+    """How the core's convolutions know a program of one function or none, if they do."""
     if not program:
         return NOTHING
-    if len(program) > 1:
-        return None
     name, *numbers = program[0]
     if name == "clamp":
         return (NOTHING[0], *numbers)

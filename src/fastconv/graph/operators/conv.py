@@ -135,20 +135,30 @@ def _lower_linear(to: Listing, node: Node) -> None:
     weight = (*to.type(node.inputs[1]).shape, 1, 1)
     rows = reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1], 1, 1))
     written = reshaped(y, (math.prod(y.shape[:-1]), y.shape[-1], 1, 1))
-    if rows is None or written is None:
-        to.foreign(node, _evaluate(node))
-        return
-    _lower(to, node, rows, weight, geometry(Node("linear", node.name, []), rows.shape, weight), written, y)
+    whole = y
+    if rows is None:
+        rows = reshaped(to.without_gaps(node, x), (math.prod(x.shape[:-1]), x.shape[-1], 1, 1))
+    if written is None:
+        whole = to.scratch(y.type, dense(y.shape), node.name)
+        written = reshaped(whole, (math.prod(y.shape[:-1]), y.shape[-1], 1, 1))
+    assert rows is not None
+    assert written is not None
+    geometric = geometry(Node("linear", node.name, []), rows.shape, weight)
+    if _lower(to, node, rows, weight, geometric, written, whole) and whole is not y:
+        to.elementwise(node, (), whole, (), y)
 
 
-def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View, whole: View) -> None:
-    """``y`` is the result as the convolution has it, ``whole`` as the node does, with which the residual broadcasts."""
+def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.Geometry, y: View, whole: View) -> bool:
+    """``y`` is the result as the convolution has it, ``whole`` as the node does, with which the residual broadcasts.
+
+    False if it became a step in Python, which fills the node's result.
+    """
     constant = node.inputs[1].constant if node.inputs[1] is not None else None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     residual = to.view(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else None
     if constant is None or (bias is not None and bias.constant is None) or x.dtype not in to.floats:
         to.foreign(node, _evaluate(node))
-        return
+        return False
     finish = node.attributes.get("finish", ())
     added = residual
     if residual is not None and residual.shape != y.shape:
@@ -156,17 +166,18 @@ def _lower(to: Listing, node: Node, x: View, weight: tuple[int, ...], g: _args.G
     if added is not None and added.strides != y.strides:
         added = None
     takes = residual is None or added is not None
-    fused = programs.activation(finish) if takes else None
+    fused = programs.activation(finish[:1]) if takes else None
     if y.shape != result_of(node, g):
         to.foreign(node, _evaluate(node))  # a sum that broadcasts beyond the convolution
-        return
+        return False
     fields = fields_of(node, g, x.dtype, x.strides, weight, y.strides, programs.NOTHING if fused is None else fused)
     plan = to.convolution(fields, x, weight, y)
     packed = to.packed(plan, constant, weight, None if bias is None else bias.constant)
     to.step(node, plan, src=x, wei=packed, residual=added if takes else None, dst=y, in_place=added if takes else None)
-    if fused is None:
-        rest = finish if takes else (("add", 1), *finish)
+    rest = finish[fused is not None :] if takes else (("add", 1), *finish)
+    if rest:
         to.elementwise(node, rest, whole, () if takes or residual is None else (residual,), whole)
+    return True
 
 
 def _evaluate(node: Node) -> Any:

@@ -16,9 +16,12 @@ from fastconv.graph.passes.batch_norm import fold_batch_norms
 from fastconv.graph.passes.chains import merge_chains
 from fastconv.graph.passes.cleanup import fold_constants, remove_dead_nodes, remove_identities
 from fastconv.graph.passes.gates import find_gates
+from fastconv.graph.passes.numbers import fold_numbers
 from fastconv.graph.passes.pad import fold_pads
 from fastconv.graph.passes.residual import fuse_residuals
+from fastconv.graph.passes.scales import fold_scales
 from fastconv.graph.passes.shapes import merge_shapes
+from fastconv.graph.passes.transposes import sink_transposes
 
 __all__ = ["PASSES", "run_passes"]
 __dir__ = only(__all__)
@@ -28,9 +31,12 @@ PASSES: dict[str, Callable[[Graph], int]] = {
     "fold_constants": fold_constants,
     "remove_identities": remove_identities,
     "merge_shapes": merge_shapes,
+    "fold_numbers": fold_numbers,
     "find_gates": find_gates,
     "fold_pads": fold_pads,
     "fold_batch_norms": fold_batch_norms,
+    "sink_transposes": sink_transposes,
+    "fold_scales": fold_scales,
     "fuse_residuals": fuse_residuals,
     "fuse_activations": fuse_activations,
     "merge_chains": merge_chains,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from fastconv._names import only
 from fastconv.graph.ir import Graph
-from fastconv.graph.programs import COMBINING, LONGEST
+from fastconv.graph.programs import COMBINING, LONGEST, joined
 
 __all__ = ["fuse_activations"]
 __dir__ = only(__all__)
@@ -23,10 +23,12 @@ def fuse_activations(graph: Graph) -> int:
             finish = node.attributes.get("finish", ())
             if reader.op != "map" or len(reader.inputs) != 1:
                 break
-            program = reader.attributes["program"]
-            if any(step[0] in COMBINING for step in program) or len(finish) + len(program) > LONGEST - 2:
+            if any(step[0] in COMBINING for step in reader.attributes["program"]):
                 break
-            node.attributes["finish"] = (*finish, *program)
+            program = joined(finish, reader.attributes["program"])
+            if len(program) > LONGEST - 2:
+                break
+            node.attributes["finish"] = program
             graph.remove(reader, node.output, readers)
             fused += 1
     return fused

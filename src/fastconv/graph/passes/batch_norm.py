@@ -14,7 +14,17 @@ import numpy as np
 from fastconv._names import only
 from fastconv.graph.ir import Constant, Graph, Node, Readers
 from fastconv.graph.operators.elementwise import scale_and_shift
-from fastconv.graph.passes.convolutions import is_open, pairs_of
+from fastconv.graph.passes.convolutions import (
+    bias_of,
+    groups_of,
+    is_open,
+    out_channels,
+    pairs_of,
+    replace_weights,
+    rounded,
+    scale_outputs,
+    weight_of,
+)
 
 __all__ = ["fold_batch_norms"]
 __dir__ = only(__all__)
@@ -36,7 +46,7 @@ def _fold_behind(graph: Graph, norm: Node, readers: Readers) -> bool:
         return False
     assert source is not None
     assert source.producer is not None
-    _scale_outputs(graph, source.producer, *scale_and_shift(norm))
+    scale_outputs(graph, source.producer, *scale_and_shift(norm))
     _hand_on(norm, source.producer)
     graph.remove(norm, source, readers)
     return True
@@ -55,8 +65,8 @@ def _fold_into_parts(graph: Graph, norm: Node, readers: Readers) -> bool:
     start = 0
     for part in parts:
         assert part.producer is not None
-        stop = start + _out_channels(part.producer)
-        _scale_outputs(graph, part.producer, _part(scale, start, stop), _part(shift, start, stop))
+        stop = start + out_channels(part.producer)
+        scale_outputs(graph, part.producer, _part(scale, start, stop), _part(shift, start, stop))
         _hand_on(norm, part.producer)
         start = stop
     graph.remove(norm, concat.output, readers)
@@ -73,58 +83,6 @@ def _part(factor: Constant, start: int, stop: int) -> Constant:
     return Constant.derived(lambda array: array[start:stop], [factor], (stop - start,), factor.dtype)
 
 
-def _weight(node: Node) -> Constant:
-    value = node.inputs[1]
-    assert value is not None
-    assert value.constant is not None
-    return value.constant
-
-
-def _bias(node: Node) -> Constant | None:
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    return None if value is None else value.constant
-
-
-def _groups(node: Node) -> int:
-    return int(node.attributes.get("groups", 1))
-
-
-def _out_channels(node: Node) -> int:
-    weight = _weight(node).shape
-    return weight[1] * _groups(node) if node.attributes.get("transposed") else weight[0]
-
-
-def _replace_weights(graph: Graph, node: Node, weight: Constant, bias: Constant) -> None:
-    node.inputs = [
-        node.inputs[0],
-        graph.constant(weight, f"{node.name}.weight"),
-        graph.constant(bias, f"{node.name}.bias"),
-    ]
-
-
-def _rounded(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """The product in float64, rounded once, without an array of float64."""
-    return np.multiply(weight, factor, out=np.empty_like(weight), dtype=np.float64, casting="unsafe")
-
-
-def _scale_outputs(graph: Graph, node: Node, scale: Constant, shift: Constant) -> None:
-    weight, bias, groups = _weight(node), _bias(node), _groups(node)
-    transposed = bool(node.attributes.get("transposed"))
-
-    def scaled(w: np.ndarray, s: np.ndarray) -> np.ndarray:
-        if transposed:  # (inputs, outputs of a group, *kernel)
-            inner = w.reshape(groups, -1, *w.shape[1:])
-            return _rounded(inner, s.reshape(groups, 1, w.shape[1], *(1,) * (w.ndim - 2))).reshape(w.shape)
-        return _rounded(w, s.reshape(-1, *(1,) * (w.ndim - 1)))
-
-    def shifted(s: np.ndarray, t: np.ndarray, *b: np.ndarray) -> np.ndarray:
-        return (t + s * b[0] if b else t).astype(weight.dtype)
-
-    made = Constant.derived(scaled, (weight, scale), weight.shape, weight.dtype)
-    parts = (scale, shift) if bias is None else (scale, shift, bias)
-    _replace_weights(graph, node, made, Constant.derived(shifted, parts, shift.shape, weight.dtype))
-
-
 def _fold_before(graph: Graph, norm: Node, readers: Readers) -> bool:
     behind, source = readers.get(norm.output, []), norm.inputs[0]
     if len(behind) != 1 or norm.output in graph.outputs or norm.attributes.get("finish") or source is None:
@@ -134,7 +92,7 @@ def _fold_before(graph: Graph, norm: Node, readers: Readers) -> bool:
         return False
     if any(v is not None and v.constant is None for v in node.inputs[1:3]):
         return False
-    weight, bias, groups = _weight(node), _bias(node), _groups(node)
+    weight, bias, groups = weight_of(node), bias_of(node), groups_of(node)
     scale, shift = scale_and_shift(norm)
     if node.op == "conv":
         pairs = pairs_of(node.attributes.get("padding", 0), len(weight.shape) - 2)
@@ -148,7 +106,7 @@ def _fold_before(graph: Graph, norm: Node, readers: Readers) -> bool:
         return w.reshape(groups, -1, *w.shape[1:]), factor.reshape(groups, 1, -1, *(1,) * (w.ndim - 2))
 
     def scaled(w: np.ndarray, s: np.ndarray) -> np.ndarray:
-        return _rounded(*per_input(w, s)).reshape(w.shape)
+        return rounded(*per_input(w, s)).reshape(w.shape)
 
     def shifted(w: np.ndarray, t: np.ndarray, *b: np.ndarray) -> np.ndarray:
         inner, factor = per_input(w, t)
@@ -158,7 +116,7 @@ def _fold_before(graph: Graph, norm: Node, readers: Readers) -> bool:
     made = Constant.derived(scaled, (weight, scale), weight.shape, weight.dtype)
     parts = (weight, shift) if bias is None else (weight, shift, bias)
     extra = node.inputs[3:]
-    _replace_weights(graph, node, made, Constant.derived(shifted, parts, (weight.shape[0],), weight.dtype))
+    replace_weights(graph, node, made, Constant.derived(shifted, parts, (weight.shape[0],), weight.dtype))
     node.inputs = [norm.output, *node.inputs[1:], *extra]
     graph.remove(norm, source, readers)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from fastconv._names import only
 from fastconv.graph.ir import Graph
-from fastconv.graph.programs import LONGEST, OPERANDS, renumbered
+from fastconv.graph.programs import LONGEST, OPERANDS, joined, renumbered
 
 __all__ = ["merge_chains"]
 __dir__ = only(__all__)
@@ -20,10 +20,7 @@ def merge_chains(graph: Graph) -> int:
         before = source.producer if source is not None else None
         if before is None or before.op != "map" or source in graph.outputs or len(readers[before.output]) != 1:
             continue
-        program = (
-            *before.attributes["program"],
-            *renumbered(node.attributes["program"], len(before.inputs)),
-        )
+        program = joined(before.attributes["program"], renumbered(node.attributes["program"], len(before.inputs)))
         inputs = [*before.inputs, *node.inputs[1:]]
         if len(program) > LONGEST or len(inputs) > OPERANDS + 1:
             continue
