@@ -95,6 +95,7 @@ typedef struct fc_costs {
 
 typedef struct fc_machine {
     fc_isa isa;
+    int in_halves; // whether the widest vectors are computed in two halves, one after the other
 #define FC_CACHE(name) int64_t name;
     FC_CACHES(FC_CACHE)
 #undef FC_CACHE
@@ -111,8 +112,9 @@ typedef struct fc_options {
     fc_costs costs;
 } fc_options;
 
-// The constants of a nominal machine, and their names in the order of the struct, NULL behind the last.
-fc_costs fc_costs_default(fc_isa isa);
+// The constants of a nominal core with this machine's vectors, and their names in the order of the struct, NULL behind the
+// last.
+fc_costs fc_costs_default(const fc_machine *machine);
 extern const char *const fc_cost_names[];
 
 // What one algorithm has to say about a problem.

@@ -98,3 +98,17 @@ def test_the_runtime_waits_briefly_unless_told_otherwise():
     assert said() == "10000 spins at most | None"
     assert said(GOMP_SPINCOUNT="7") == "GOMP_SPINCOUNT=7 | 7"
     assert said(OMP_WAIT_POLICY="passive") == "OMP_WAIT_POLICY=passive | None"
+
+
+def test_the_nominal_core_is_as_wide_as_this_one():
+    """A Zen 4 computes 512 bits in two passes, an Intel core in one; of a Zen 5 only it says which."""
+    names = [name for name, _, _ in _core.isas()]
+    about = Path("/proc/cpuinfo")
+    if not about.exists() or not _core.isas()[names.index("avx512")][2]:
+        pytest.skip("needs Linux, which says what processor this is, and AVX-512")
+    said = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", about.read_text(), re.MULTILINE))
+    mac = dict(zip(_core.COST_NAMES, _core.default_costs(names.index("avx512")), strict=True))["mac"]
+    if said["vendor_id"] == "AuthenticAMD" and said["cpu family"] == "26":
+        assert mac in (1 / 50e9, 1 / 110e9)
+    else:
+        assert mac == (1 / 50e9 if said["vendor_id"] == "AuthenticAMD" else 1 / 110e9)

@@ -98,14 +98,16 @@ static double cost(const fc_request *r) {
         const double tasks = (double)(p->batch * p->axis[0].out * fc_ceil_div(p->axis[1].out, rows));
         copy += fc_cost_runs(tasks * copy_bytes(p, k, rows) / (double)k->element, p->groups * p->in_channels, k, c);
     }
-    // Inputs are spread, or picked, or loaded for each tap, in place across cache lines.
+    // Inputs are spread, or picked, or loaded for each tap, in place across cache lines, or once for all that see them.
     const fc_axis *w = &p->axis[2];
     const int window = over_channels(p) && w->stride == 1 && w->dilation == 1 && w->kernel > 1;
     const int loaded = k->vl > 1 && !window && (over_channels(p) || in_place(p)) && !is_unrolled(p, k);
-    const double each = p->in_channels > 1 ? 1.3
-                        : apart > 2        ? (k->vl > 1 ? 4.0 : 2.0) * (double)apart
-                        : loaded           ? 1.8
-                                           : 1.0;
+    const double once = !is_unrolled(p, k) || k->vl == 1 ? 1.0 : !over_channels(p) ? 0.85 : w->stride == 1 ? 0.7 : 0.95;
+    const double each = p->in_channels > 1        ? 1.3
+                        : apart > 2               ? (k->vl > 1 ? 4.0 : 2.0) * (double)apart
+                        : apart == 2 && k->vl > 1 ? (loaded ? 3.4 : 1.7)
+                        : loaded                  ? 1.8
+                                                  : once;
     return c->fixed + c->depthwise * vectors * each + copy +
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);
 }

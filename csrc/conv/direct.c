@@ -51,7 +51,8 @@ static double pixels_cost(const fc_request *r) {
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.padded.rows);
     const double copied = units * (double)p->in_channels * (double)p->axis[0].kernel * (double)(h->stride * w->stride) *
                           (double)((s.padded.rows + s.padded.rows_extra) * s.padded.width);
-    double copy = w->stride <= 2 && p->src.axis[2] == 1 ? fc_cost_runs(copied, s.padded.width, k, c)
+    // Of a stride of two every other element is picked out of two vectors.
+    double copy = w->stride <= 2 && p->src.axis[2] == 1 ? fc_cost_runs(copied, s.padded.width, k, c) * (double)w->stride
                                                         : fc_cost_elements(copied, c);
     if (p->dst.axis[2] != 1) copy += fc_cost_elements(fc_macs(p) / (double)(p->in_channels * fc_taps(p)), c);
     const double gemm = fc_cost_gemm(p, k, r->options, 0, copy);

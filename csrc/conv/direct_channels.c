@@ -102,7 +102,7 @@ double fc_direct_channels_cost(const fc_request *r) {
     const double turned = 3 * c->copied / (double)k->vl;
     if (p->src.axis[2] == 1 && p->src.channel != 1)
         copy = p->in_channels <= 4
-                   ? fc_cost_elements(copied, c)
+                   ? 0.25 * fc_cost_elements(copied, c)
                    : copied * turned * (double)fc_round_up(p->in_channels, k->vl) / (double)p->in_channels;
     else if (p->src.channel != 1) copy = fc_cost_runs(copied, 1, k, c);
     if (p->dst.channel != 1)

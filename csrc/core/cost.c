@@ -6,11 +6,11 @@
 
 // A nominal core: measured on Zen 4 and Zen 5 (avx2, avx512) and estimated for the rest.  `fastconv tune` measures the
 // constants of the machine at hand and hands them in by fc_options.
-fc_costs fc_costs_default(fc_isa isa) {
+fc_costs fc_costs_default(const fc_machine *machine) {
     static const double macs_per_second[FC_ISAS] = {
         [FC_SCALAR] = 4e9, [FC_AVX2] = 60e9, [FC_AVX512] = 110e9, [FC_NEON] = 25e9};
-    return (fc_costs){
-        .mac = 1 / macs_per_second[isa],
+    fc_costs costs = {
+        .mac = 1 / macs_per_second[machine->isa],
         .weight_l2 = 1 / 60e9,
         .weight_l3 = 1 / 45e9,
         .weight_far = 1 / 16e9,
@@ -27,6 +27,13 @@ fc_costs fc_costs_default(fc_isa isa) {
         .pack_point = 0.3e-9,
         .fixed = 1e-6,
     };
+    if (machine->in_halves) { // Zen 4
+        costs.mac = 1 / 50e9;
+        costs.copied = 1e-9;
+        costs.tile = 36e-9;
+        costs.staged = 1 / 45e9;
+    }
+    return costs;
 }
 
 const char *const fc_cost_names[] = {

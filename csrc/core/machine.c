@@ -35,6 +35,14 @@ static int cpu_offers(fc_isa isa) {
            (saved_state() & avx512_state) == avx512_state;
 }
 
+// AMD says how wide its registers are computed with: AVX-512 on 256 bits takes two passes (Zen 4), on 512 one (Zen 5).
+static int computes_in_halves(void) {
+    const unsigned fp256 = 1u << 2, fp512 = 1u << 3;
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(0, &eax, &ebx, &ecx, &edx) || ecx != signature_AMD_ecx) return 0;
+    return __get_cpuid(0x8000001a, &eax, &ebx, &ecx, &edx) && (eax & (fp256 | fp512)) == fp256;
+}
+
 // Data caches by CPUID: a leaf of the same form has one number with Intel and another with AMD.
 static void caches_from_cpu(fc_machine *m) {
     unsigned eax, ebx, ecx, edx, leaf = 4;
@@ -58,6 +66,8 @@ static int cpu_offers(fc_isa isa) { return isa == FC_SCALAR; }
 #endif
 
 #if !defined(__x86_64__)
+static int computes_in_halves(void) { return 0; }
+
 // The system says it, or nothing.
 static void caches_from_cpu(fc_machine *m) {
 #ifdef _SC_LEVEL1_DCACHE_SIZE
@@ -99,6 +109,7 @@ static fc_machine here = {.l1 = 32 << 10, .l1_ways = 8, .l2 = 1 << 20, .l3 = 32 
 static void ask_cpu(void) {
     for (int isa = 0; isa < FC_ISAS; isa++) offered[isa] = cpu_offers((fc_isa)isa);
     caches_from_cpu(&here);
+    here.in_halves = computes_in_halves();
     // A shared second level without a third is both.
     if (here.l3 < here.l2) here.l3 = here.l2;
 }
@@ -114,6 +125,7 @@ fc_machine fc_machine_here(fc_isa isa) {
     pthread_once(&asked, ask_cpu);
     fc_machine machine = here;
     machine.isa = isa;
+    machine.in_halves = here.in_halves && isa == FC_AVX512;
     return machine;
 }
 

@@ -62,7 +62,7 @@ cdef extern from "fastconv.h" nogil:
         fc_algo_id algorithm
         int strict, once, batch_invariant, borrows
         fc_costs costs
-    fc_costs fc_costs_default(fc_isa)
+    fc_costs fc_costs_default(const fc_machine *)
     const char *const fc_cost_names[]
     ctypedef struct fc_pool:
         int64_t batch, channels

@@ -13,8 +13,9 @@ COST_NAMES = names_of_costs()
 
 
 def default_costs(int isa):
-    """Seconds, in the order of COST_NAMES, on a nominal machine with this instruction set."""
-    cdef fc_costs costs = fc_costs_default(isa)
+    """Seconds, in the order of COST_NAMES, on a nominal machine with this instruction set, as wide as here."""
+    cdef fc_machine machine = fc_machine_here(isa)
+    cdef fc_costs costs = fc_costs_default(&machine)
     return tuple([(<double *>&costs)[i] for i in range(len(COST_NAMES))])
 
 

@@ -27,7 +27,7 @@ cdef fc_plan *plan_of(fc_family family, const void *problem, int isa) except NUL
     options.machine = fc_machine_here(isa)
     options.algorithm, options.strict, options.once = FC_AUTO, False, False
     options.batch_invariant = options.borrows = False
-    options.costs = fc_costs_default(isa)
+    options.costs = fc_costs_default(&options.machine)
     return planned(family, problem, &options)
 
 

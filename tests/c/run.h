@@ -18,11 +18,16 @@ static inline void *poisoned(size_t bytes) {
     return memory;
 }
 
+// How to plan for this machine.
+static inline fc_options options_for(fc_isa isa, fc_algo_id algorithm) {
+    const fc_machine machine = fc_machine_here(isa);
+    return (fc_options){.machine = machine, .algorithm = algorithm, .costs = fc_costs_default(&machine)};
+}
+
 // The algorithm that served, or FC_ALGOS for a problem that it cannot serve; *status gets that of the run.
 static inline int run_op(const fc_op *op, fc_isa isa, fc_algo_id algorithm, const void *wei, const void *bias,
                          fc_operands operands, int threads, fc_status *status) {
-    const fc_options options = {
-        .machine = fc_machine_here(isa), .algorithm = algorithm, .costs = fc_costs_default(isa)};
+    const fc_options options = options_for(isa, algorithm);
     char message[FC_MESSAGE];
     const fc_schedule *schedule, *again;
     fc_plan *plan;

@@ -3,7 +3,7 @@
 // smoke_memory.c - allocations that fail, each in its turn, while a problem is planned, scheduled, packed and run: either
 // all is well or the status is FC_NO_MEMORY, and nothing stays allocated.  It stands between the core and glibc's
 // allocator, and so does nothing elsewhere or where a sanitizer stands there.
-#include "fastconv.h"
+#include "run.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -125,10 +125,8 @@ int main(void) {
             for (int half = 0; half <= (direction == FC_FORWARD); half++)
                 for (fc_algo_id algorithm = FC_AUTO; algorithm < FC_ALGOS; algorithm++)
                     for (int invariant = 0; invariant < 2; invariant++) {
-                        const fc_options options = {.machine = fc_machine_here(fc_isa_best()),
-                                                    .algorithm = algorithm,
-                                                    .batch_invariant = invariant,
-                                                    .costs = fc_costs_default(fc_isa_best())};
+                        fc_options options = options_for(fc_isa_best(), algorithm);
+                        options.batch_invariant = invariant;
                         const fc_problem problem = problem_of(s, direction, half ? FC_F16 : FC_F32);
                         if (check(&problem, &options, &failed)) {
                             failures++;

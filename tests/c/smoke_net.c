@@ -85,8 +85,7 @@ static int try_net(int dtype, fc_isa isa, fc_algo_id algorithm) {
     fc_step steps[STEPS] = {0};
     for (int i = 0; i < STEPS; i++) {
         const fc_algo_id chosen = i == CONV ? algorithm : FC_AUTO;
-        const fc_options options = {
-            .machine = fc_machine_here(isa), .algorithm = chosen, .costs = fc_costs_default(isa)};
+        const fc_options options = options_for(isa, chosen);
         fc_status status;
         char message[FC_MESSAGE];
         fc_plan *plan;
