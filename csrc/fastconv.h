@@ -239,7 +239,8 @@ typedef struct fc_array {
 } fc_array;
 
 // Type, sizes and strides as numbers that are equal for arrays that can be treated alike; returns how many.  0 for an
-// array that takes preparation: not of native floats, or not at multiples of their size.
+// array that takes preparation: not of native floats or int64, or not at multiples of
+// their size.
 int fc_array_describe(const fc_array *array, int64_t out[FC_DESCRIPTION]);
 // Whether one array ends before the other begins.
 int fc_arrays_apart(const fc_array *a, const fc_array *b);

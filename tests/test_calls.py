@@ -8,7 +8,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import _core
-from fastconv.ops import _convolution
+from fastconv.ops import _convolution, _windows
 from support import poison, same_values
 
 rng = np.random.default_rng(5)
@@ -89,6 +89,35 @@ def test_gradients_are_known_again(name, calls):
     if name.startswith("input"):
         with pytest.raises(TypeError, match="batch_invariant"):
             gradient(read, batch_invariant=0)
+
+
+POOL_GRADIENTS = {
+    "max": lambda g, **o: fc.grad.max_pool2d(g, np.arange(24).reshape(1, 2, 3, 4), (1, 2, 6, 8), **o),
+    "avg": lambda g, **o: fc.grad.avg_pool2d(g, (1, 2, 6, 8), 2, **o),
+    "adaptive avg": lambda g, **o: fc.grad.adaptive_avg_pool2d(g, (1, 2, 6, 8), **o),
+}
+
+
+@pytest.mark.parametrize("name", POOL_GRADIENTS)
+def test_gradients_of_pooling_are_known_again(name, monkeypatch):
+    calls = _core.Calls(ROOM)
+    monkeypatch.setattr(_windows, "_CALLS", calls)
+    gradient, g = POOL_GRADIENTS[name], np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    first = gradient(g)
+    assert first.sum() == g.sum()
+    assert len(calls) == 1
+    again = gradient(2 * g)
+    assert len(calls) == 1
+    assert not np.shares_memory(again, first)
+    np.testing.assert_array_equal(again, 2 * first)
+    np.testing.assert_array_equal(gradient(g.astype(float)), first)
+    np.testing.assert_array_equal(gradient(np.asfortranarray(g)), first)
+    assert len(calls) == 3
+    with pytest.raises(ValueError, match="shape"):
+        gradient(g[:, :1])
+    with pytest.raises(TypeError, match="grad_output has dtype int64"):
+        gradient(g.astype(int))
+    assert gradient(g.astype(np.float16)).dtype == np.float16
 
 
 def test_gradients_of_one_image_and_of_float16_are_not_mistaken(calls):

@@ -426,6 +426,47 @@ def test_gradients_of_long_lines(width, rng):
 
 
 @both_layouts
+@both_dtypes
+@pytest.mark.parametrize("stray", ["none", "first", "last", "many", "all"])
+def test_gradients_of_indices_from_anywhere(stray, layout, dtype, rng):
+    """Any position of a plane is a maximum's, whatever windows the sizes suggest, and -1 is none's."""
+    for channels in (3, 8, 17, 66):
+        for size in ((8, 6), (4, 33)):
+            x = whole(rng, (2, channels, *size), dtype)
+            _, indices = reference.max_pool2d(x, (2, size[1] // 2), return_indices=True)
+            strays = {"none": slice(0), "first": slice(1), "last": slice(-1, None), "many": slice(None, None, 7)}
+            flat = indices.reshape(-1)[strays.get(stray, slice(None))]
+            flat[...] = rng.integers(-1, math.prod(size), flat.shape)
+            g = to_layout(whole(rng, indices.shape, dtype), layout)
+            i, shape = to_layout(indices, layout), to_layout(x, layout).shape
+            expected = reference.max_pool2d_input(g, i, shape, layout=layout)
+            identical(fc.grad.max_pool2d(g, i, shape, layout=layout), expected)
+
+
+@both_dtypes
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1), (5, 2, 2), (9, 1, 4)]
+)
+def test_gradients_of_every_number_of_contiguous_channels(kernel, stride, padding, dtype, rng):
+    """Bit for bit as one output after the other is spread, in one image and in enough to be shared out."""
+    for channels in (*range(2, 20), 31, 33, 63, 64, 65, 79, 131):
+        x = whole(rng, (2, 9, 10, channels), dtype)
+        window = {"kernel_size": kernel, "stride": stride, "padding": padding}
+        pooled, indices = fc.max_pool2d(x, **window, return_indices=True, layout="NHWC")
+        g = rng.standard_normal(pooled.shape).astype(dtype)
+        identical(
+            fc.grad.max_pool2d(g, indices, x.shape, layout="NHWC"),
+            reference.max_pool2d_input(g, indices, x.shape, layout="NHWC"),
+        )
+        actual = fc.grad.avg_pool2d(g, x.shape, **window, layout="NHWC")
+        spread = np.zeros((2, 9 + 2 * padding, 10 + 2 * padding, channels), dtype)
+        for h, w in np.ndindex(*pooled.shape[1:3]):
+            rows, columns = slice(h * stride, h * stride + kernel), slice(w * stride, w * stride + kernel)
+            spread[:, rows, columns] += (g[:, h, w] / np.dtype(dtype).type(kernel**2))[:, None, None]
+        identical(actual, spread[:, padding : padding + 9, padding : padding + 10])
+
+
+@both_layouts
 def test_gradients_are_the_functions_slopes(layout, rng):
     """Finite differences of float64; distinct numbers, so that no maximum changes on the way."""
     shape = (2, 3, 5, 6)

@@ -104,10 +104,17 @@ def test_errors(name):
         call()
 
 
-def test_one_wrong_index_among_many_is_found():
-    indices = np.zeros((1, 64, 32, 32), np.int64)
-    indices[0, 63, 31, 31] = 64 * 64
-    for layout in ("NCHW", "NHWC"):
-        i = to_layout(indices, layout)
-        with pytest.raises(ValueError, match="indices reach from 0 to 4096"):
-            fc.grad.max_pool2d(np.ones(i.shape), i, to_layout(np.empty((1, 64, 64, 64)), layout).shape, layout=layout)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("wrong", [64 * 64, -2, 2**32 + 63 * 64, 2**63 - 1, -(2**63)])
+def test_one_wrong_index_among_many_is_found(wrong, dtype, layout):
+    """In a first call, and in one like it that has succeeded; 2**32 + n is none of the inputs of n's window."""
+    rows, columns = np.indices((32, 32)) * 2
+    indices = np.ascontiguousarray(np.broadcast_to(rows * 64 + columns, (1, 64, 32, 32)))
+    g, i = np.ones(to_layout(indices, layout).shape, dtype), to_layout(indices.copy(), layout)
+    shape = to_layout(np.empty((1, 64, 64, 64)), layout).shape
+    i[0, -1, -1, -1] = wrong
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"indices reach from .*; they need to be positions in planes"):
+            fc.grad.max_pool2d(g, i, shape, layout=layout)
+        fc.grad.max_pool2d(g, to_layout(indices, layout), shape, layout=layout)

@@ -8,9 +8,10 @@
 #include <string.h>
 
 int fc_array_describe(const fc_array *a, int64_t out[FC_DESCRIPTION]) {
-    const char kind = a->format && a->format[0] && !a->format[1] ? a->format[0] : 0;
-    if ((kind != 'e' && kind != 'f' && kind != 'd') || a->ndim > FC_RANK || (uintptr_t)a->data % (size_t)a->itemsize)
-        return 0;
+    char kind = a->format && a->format[0] && !a->format[1] ? a->format[0] : 0;
+    if ((kind == 'l' || kind == 'q') && a->itemsize == 8) kind = 'q'; // int64 has either letter
+    else if (kind != 'e' && kind != 'f' && kind != 'd') return 0;
+    if (a->ndim > FC_RANK || (uintptr_t)a->data % (size_t)a->itemsize) return 0;
     int empty = 0, n = 0;
     for (int i = 0; i < a->ndim; i++) empty |= a->shape[i] == 0;
     out[n++] = kind << 8 | a->ndim;

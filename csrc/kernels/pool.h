@@ -25,13 +25,17 @@ typedef struct fc_pool_work {
     int64_t image, channel, channels, row, rows, column, columns;
 } fc_pool_work;
 
-// All of a range of channels of one image, whose d_src nobody else writes.  Those of averages are called for a range of
-// outputs at a time, the first of which finds nothing in d_src yet.
+// Lines of outputs that pool_gather keeps: those whose windows share an input row.
+enum { FC_POOL_OVER = 16 };
+
+// All of a range of channels of one image, whose d_src nobody else writes.  Those of averages that spread are called for
+// a range of outputs at a time, the first of which finds nothing in d_src yet; pool_gather for a range of rows of inputs,
+// with scratch of fc_pool_gather_scratch().
 typedef struct fc_pool_grad {
     const fc_pool *pool;
     const void *d_dst;
     const int64_t *indices;
-    void *d_src;
+    void *d_src, *scratch;
     int64_t image, channel, channels, row, rows, column, columns;
 } fc_pool_grad;
 
@@ -58,6 +62,33 @@ static inline fc_window fc_pool_window(const fc_pool *pool, int axis, int64_t i)
     }
     if (w.start + (w.taps - 1) * w.step >= a->in) w.taps = (a->in - w.start + w.step - 1) / w.step;
     return w;
+}
+
+// The windows that hold an input, along one axis: first <= i < end.
+typedef struct fc_over {
+    int64_t first, end;
+} fc_over;
+
+// Of windows without dilation.
+static inline fc_over fc_pool_over(const fc_pool *pool, int axis, int64_t x) {
+    const fc_axis *a = &pool->axis[axis];
+    if (pool->adaptive) return (fc_over){x * a->out / a->in, ((x + 1) * a->out - 1) / a->in + 1};
+    const int64_t behind = x + a->pad - a->kernel, last = (x + a->pad) / a->stride;
+    return (fc_over){behind < 0 ? 0 : behind / a->stride + 1, last < a->out ? last + 1 : a->out};
+}
+
+// How many they are at most.
+static inline int64_t fc_pool_overlap(const fc_pool *pool, int axis) {
+    const fc_axis *a = &pool->axis[axis];
+    const int64_t most = !pool->adaptive                          ? (a->kernel - 1) / a->stride + 1
+                         : a->in >= a->out && a->in % a->out == 0 ? 1
+                                                                  : (a->out - 1) / a->in + 2;
+    return most < a->out ? most : a->out;
+}
+
+// Elements of scratch that pool_gather needs for so many channels.
+static inline int64_t fc_pool_gather_scratch(const fc_pool *pool, int64_t channels) {
+    return fc_pool_overlap(pool, 0) * fc_pool_overlap(pool, 1) * pool->axis[2].out * channels;
 }
 
 // Whether a window holds an element: a wide dilation can step over the input, from padding to padding.

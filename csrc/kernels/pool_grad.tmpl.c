@@ -20,35 +20,114 @@ static void FC_NAME(pool_zero)(const fc_pool_grad *g) {
             }
 }
 
-int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
-    const fc_pool *p = g->pool;
-    const fc_view *v = &p->src;
-    const int64_t height = p->axis[1].in, width = p->axis[2].in, plane = p->axis[0].in * height * width;
-    const int even = (height == 1 || v->axis[1] == width * v->axis[2]) &&
-                     (p->axis[0].in == 1 || v->axis[0] == height * width * v->axis[2]);
-    const int64_t together = v->channel == 1 ? g->channels : 1;
+// ---------------------------------------------------------------------------------------------------- maxima, by indices
+
+// Inputs of one or more planes whose channels lie side by side, in row-major order.
+typedef struct FC_NAME(pool_target) {
+    const fc_pool *pool;
+    T *first;
+    int64_t channels, width, height, elements; // of a plane
+    int64_t line, zeroed;                      // elements that are set to zero together, and those that have been
+    int even;                                  // whether rows follow each other as columns do
+} FC_NAME(pool_target);
+
+FC_INLINE int64_t FC_NAME(pool_input_at)(const FC_NAME(pool_target) * t, int64_t i) {
+    const int64_t *step = t->pool->src.axis, plane = t->width * t->height;
+    return t->even ? i * step[2] : i / plane * step[0] + i / t->width % t->height * step[1] + i % t->width * step[2];
+}
+
+// d_src = 0 for `n` more elements.
+static void FC_NAME(pool_zero_more)(FC_NAME(pool_target) * t, int64_t n) {
+    const int64_t end = t->zeroed + n < t->elements ? t->zeroed + n : t->elements, step = t->pool->src.axis[2];
+    if (t->even && step == t->channels) {
+        T *line = t->first + t->zeroed * step;
+        const int64_t count = (end - t->zeroed) * step;
+        if (count > FC_POOL_LINE) memset(line, 0, (size_t)count * sizeof(T));
+        else { // where a call would cost as much again
+            vec zero = v_set1(0);
+            FC_KEEP(zero); // so that compilers do not make that call of it again
+            int64_t i = 0;
+            for (; i + FC_VL <= count; i += FC_VL) v_store(line + i, zero);
+            if (i < count) v_store_part(line + i, zero, count - i);
+        }
+    } else
+        for (int64_t i = t->zeroed; i < end; i++)
+            memset(t->first + FC_NAME(pool_input_at)(t, i), 0, (size_t)t->channels * sizeof(T));
+    t->zeroed = end;
+}
+
+// For an index that reaches further than those before: whether there is such an input, which then has been set to zero.
+static __attribute__((noinline)) int FC_NAME(pool_reach)(FC_NAME(pool_target) * t, int64_t i, int *sound) {
+    if (i < 0 || i >= t->elements) {
+        *sound &= i == -1; // of a window that saw nothing
+        return 0;
+    }
+    while (i >= t->zeroed) FC_NAME(pool_zero_more)(t, t->line);
+    return 1;
+}
+
+// `n` outputs of every channel.  Their distances and their inputs' are constants where that pays.
+FC_INLINE int FC_NAME(pool_scatter)(FC_NAME(pool_target) * t, const int even, const int64_t step,
+                                    const int64_t channels, int64_t n, const int64_t *indices, const int64_t index_step,
+                                    const T *d_dst, const int64_t dst_step) {
+    T *const first = t->first;
+    int64_t zeroed = t->zeroed;
     int sound = 1;
-    FC_NAME(pool_zero)(g);
-    for (int64_t outer = g->channel; outer < g->channel + g->channels; outer += together)
-        for (int64_t row = 0; row < p->axis[0].out * p->axis[1].out; row++) {
-            T *d_src = (T *)g->d_src + g->image * v->outer;
-            const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, 0, p, row);
-            const int64_t *indices = g->indices + FC_NAME(pool_at)(&p->index, g->image, 0, p, row);
-            for (int64_t x = 0; x < p->axis[2].out; x++)
-                for (int64_t c = outer; c < outer + together; c++) {
-                    const int64_t i = indices[x * p->index.axis[2] + c * p->index.channel];
-                    if (i < 0 || i >= plane) {
-                        sound &= i == -1; // of a window that saw nothing
-                        continue;
-                    }
-                    const int64_t at = even ? i * v->axis[2]
-                                            : i / (height * width) * v->axis[0] + i / width % height * v->axis[1] +
-                                                  i % width * v->axis[2];
-                    d_src[at + c * v->channel] += d_dst[x * p->dst.axis[2] + c * p->dst.channel];
-                }
+    for (int64_t x = 0; x < n; x++, indices += index_step, d_dst += dst_step)
+        for (int64_t c = 0; c < channels; c++) {
+            const int64_t i = indices[c];
+            if (__builtin_expect((uint64_t)i >= (uint64_t)zeroed, 0)) {
+                if (!FC_NAME(pool_reach)(t, i, &sound)) continue;
+                zeroed = t->zeroed;
+            }
+            first[(even ? i * step : FC_NAME(pool_input_at)(t, i)) + c] += d_dst[c];
         }
     return sound;
 }
+
+// Inputs are set to zero just before the first of them is reached, while they are in a cache.
+int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
+    const fc_pool *p = g->pool;
+    const fc_view *v = &p->src, *from = &p->dst, *at = &p->index;
+    const int64_t height = p->axis[1].in, width = p->axis[2].in, high = p->axis[1].out, out = p->axis[2].out;
+    const int64_t together = v->channel == 1 && from->channel == 1 && at->channel == 1 ? g->channels : 1;
+    // Planes of outputs in one piece are one row.
+    const int flat = (high == 1 || (from->axis[1] == out * from->axis[2] && at->axis[1] == out * at->axis[2])) &&
+                     (p->axis[0].out == 1 ||
+                      (from->axis[0] == high * out * from->axis[2] && at->axis[0] == high * out * at->axis[2]));
+    const int64_t n = flat ? p->axis[0].out * high * out : out;
+    const int tight = together == 1 && v->axis[2] == 1 && (n == 1 || (from->axis[2] == 1 && at->axis[2] == 1));
+    FC_NAME(pool_target)
+    t = {.pool = p,
+         .channels = together,
+         .width = width,
+         .height = height,
+         .elements = p->axis[0].in * height * width,
+         .line = width * (1 + FC_POOL_LINE / 2 / (width * together)),
+         .even = (height == 1 || v->axis[1] == width * v->axis[2]) &&
+                 (p->axis[0].in == 1 || v->axis[0] == height * width * v->axis[2])};
+    int sound = 1;
+    for (int64_t c = g->channel; c < g->channel + g->channels; c += together) {
+        t.first = (T *)g->d_src + g->image * v->outer + c * v->channel;
+        t.zeroed = 0;
+        FC_NAME(pool_zero_more)(&t, t.line);
+        const int64_t *indices = g->indices + g->image * at->outer + c * at->channel;
+        const T *d_dst = (const T *)g->d_dst + g->image * from->outer + c * from->channel;
+        for (int64_t d = 0; d < (flat ? 1 : p->axis[0].out); d++)
+            for (int64_t h = 0; h < (flat ? 1 : high); h++) {
+                const int64_t *i = indices + d * at->axis[0] + h * at->axis[1], i_step = at->axis[2];
+                const T *share = d_dst + d * from->axis[0] + h * from->axis[1];
+                const int64_t step = from->axis[2];
+                if (tight && t.even) sound &= FC_NAME(pool_scatter)(&t, 1, 1, 1, n, i, 1, share, 1);
+                else if (t.even) sound &= FC_NAME(pool_scatter)(&t, 1, v->axis[2], together, n, i, i_step, share, step);
+                else sound &= FC_NAME(pool_scatter)(&t, 0, 0, together, n, i, i_step, share, step);
+            }
+        if (t.zeroed < t.elements) FC_NAME(pool_zero_more)(&t, t.elements);
+    }
+    return sound;
+}
+
+// -------------------------------------------------------------------------------------------------------------- averages
 
 // Down and across in reverse: the shares of a row of outputs are spread along a line, and the line is added to all rows
 // under the windows.

@@ -56,6 +56,7 @@
 #define v_scale FC_CAT(v_scale, FC_S)
 #define vmask FC_CAT(m, FC_S)
 #define v_above FC_CAT(v_above, FC_S)
+#define v_same FC_CAT(v_same, FC_S)
 #define v_select FC_CAT(v_select, FC_S)
 #define v_peak FC_CAT(v_peak, FC_S)
 #define v_transpose FC_CAT(v_transpose, FC_S)
@@ -63,6 +64,7 @@
 #define v_lanes FC_CAT(v_lanes, FC_S)
 #define v_load_where FC_CAT(v_load_where, FC_S)
 #define v_store_indices FC_CAT(v_store_indices, FC_S)
+#define v_load_indices FC_CAT(v_load_indices, FC_S)
 
 // An address that is walked: without this the compiler keeps each multiple of a step in a register of its own, and spills.
 #define FC_WALK(p) __asm__("" : "+r"(p))

@@ -225,26 +225,51 @@ static const fc_kind forward = {.name = "pool",
 
 // -------------------------------------------------------------------------------------------------------- the gradient
 
+// Whether inputs can ask their windows: those are few enough to keep, and channels fill vectors.  Maxima whose windows
+// are not known are adaptive.
+static int gather_form(const fc_pool *p, const fc_kernels *k) {
+    const int maximum = p->kind == FC_POOL_MAX;
+    double taps = 1;
+    for (int i = 0; i < FC_AXES && !p->adaptive; i++) {
+        if (p->axis[i].dilation > 1 || !fc_pool_hits(p, i)) return 0;
+        taps *= (double)p->axis[i].kernel;
+    }
+    if (maximum && (p->adaptive || p->index.channel != 1 || taps > FC_POOL_SMALL || !offsets_exact(p))) return 0;
+    return over_channels(p) && 2 * p->channels >= k->vl && fc_pool_overlap(p, 0) <= FC_POOL_OVER &&
+           fc_pool_overlap(p, 1) <= FC_POOL_OVER / fc_pool_overlap(p, 0) && fc_pool_overlap(p, 2) <= FC_POOL_OVER;
+}
+
+// How the work of a gradient is cut into tasks: channels, and rows of inputs where those are written one by one.
+typedef struct grad_split {
+    int gather;
+    int64_t rows, row_parts, channels, channel_parts;
+} grad_split;
+
 static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
-    (void)thread;
     const fc_pool *p = &stage->plan->pool;
     const fc_kernels *k = stage->plan->kernels;
-    const int64_t channels = *(const int64_t *)stage->context, parts = fc_ceil_div(p->channels, channels);
-    const int64_t rows = p->axis[0].out * p->axis[1].out, columns = p->axis[2].out;
+    const grad_split *s = stage->context;
+    const int64_t channel = fc_digit(&index, s->channel_parts) * s->channels;
+    const int64_t row = fc_digit(&index, s->row_parts) * s->rows;
     fc_pool_grad grad = {
         .pool = p,
         .d_dst = fc_operand(call, stage->at.src),
         .indices = fc_operand(call, stage->at.index),
         .d_src = fc_operand(call, stage->at.dst),
-        .image = index / parts,
-        .channel = index % parts * channels,
-        .channels = fc_min(channels, p->channels - index % parts * channels),
+        .scratch = fc_own_scratch(call, thread),
+        .image = index,
+        .channel = channel,
+        .channels = fc_min(s->channels, p->channels - channel),
+        .row = row,
+        .rows = fc_min(s->rows, p->axis[0].in * p->axis[1].in - row),
     };
+    if (s->gather && k->pool_gather(&grad)) return;
     if (p->kind == FC_POOL_MAX) {
         if (!k->pool_max_grad(&grad)) atomic_store(&call->status, FC_INVALID);
         return;
     }
     fc_pool_avg_grad_fn *const kernel = over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows;
+    const int64_t rows = p->axis[0].out * p->axis[1].out, columns = p->axis[2].out;
     const pool_piece piece = piece_of(p, k, grad.channels);
     for (grad.row = 0; grad.row < rows; grad.row += piece.rows)
         for (grad.column = 0; grad.column < columns && !fc_must_stop(); grad.column += piece.columns) {
@@ -254,17 +279,31 @@ static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int t
         }
 }
 
-// Whole planes, so that no two tasks add to the same element; whole cache lines of channels where those lie together.
+// Whole planes, so that no two tasks add to the same element; or rows of averages, whose inputs are written once.  Where
+// channels lie side by side, all of them if that makes tasks enough, else whole cache lines: rows are then read and
+// written in one piece.
 static void grad_stages(const fc_plan *plan, int threads, fc_list *list) {
-    (void)threads;
     const fc_pool *p = &plan->pool;
+    const fc_kernels *k = plan->kernels;
     if (p->batch == 0 || p->channels == 0) return;
-    const int64_t block = p->src.channel == 1 ? 64 / plan->kernels->element : 1;
-    const int64_t some = (int64_t)(FC_POOL_TASK / plane_bytes(p, plan->kernels)) / block * block;
-    const int64_t channels = fc_clamp(fc_min(block, p->channels), some, p->channels);
+    const int64_t rows = p->axis[0].in * p->axis[1].in;
+    const double plane = plane_bytes(p, k);
+    grad_split s = {.gather = gather_form(p, k), .rows = rows};
+    s.channels = fc_clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
+    if (p->src.channel == 1) {
+        const int64_t block = 64 / k->element, parts = threads > 1 ? fc_ceil_div(4 * threads, p->batch) : 1;
+        const int by_rows = s.gather && p->kind == FC_POOL_AVG;
+        s.channels = fc_max(s.channels, fc_ceil_div(p->channels, by_rows ? 1 : parts));
+        if (s.gather) s.channels = fc_min(s.channels, FC_POOL_TASK / k->element / fc_pool_gather_scratch(p, 1));
+        s.channels = fc_min(p->channels, fc_round_up(fc_max(1, s.channels), block));
+        const double wide = plane / (double)rows * (double)s.channels;
+        if (by_rows) s.rows = even_part(fc_clamp(1, (int64_t)(FC_POOL_TASK / wide), rows), rows, 1);
+    }
+    s.row_parts = fc_ceil_div(rows, s.rows);
+    s.channel_parts = fc_ceil_div(p->channels, s.channels);
+    if (s.gather) fc_list_scratch(list, 0, (size_t)fc_pool_gather_scratch(p, s.channels) * k->element);
     mark_exact(p, list);
-    fc_list_stage(list, plan, grad_task, p->batch * fc_ceil_div(p->channels, channels),
-                  fc_list_keep(list, &channels, sizeof channels));
+    fc_list_stage(list, plan, grad_task, p->batch * s.row_parts * s.channel_parts, fc_list_keep(list, &s, sizeof s));
 }
 
 static const fc_kind gradient = {

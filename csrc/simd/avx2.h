@@ -58,6 +58,7 @@ static inline __m256i fc_first_f64(int64_t n) {
         return _mm256_or_##I(_mm256_cmp_##I(x, a, _CMP_GT_OQ), _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                    \
     }                                                                                                                  \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return _mm256_blendv_##I(a, x, m); }                 \
+    static inline m_##S v_same_##S(v_##S a, v_##S b) { return _mm256_cmp_##I(a, b, _CMP_EQ_OQ); }                      \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) {                                                                 \
         return _mm256_blendv_##I(_mm256_max_##I(x, a), x, _mm256_cmp_##I(x, x, _CMP_UNORD_Q));                         \
     }                                                                                                                  \
@@ -119,6 +120,32 @@ static inline void v_store_indices_f32(int64_t *p, v_f32 a, int64_t i, int64_t s
 
 static inline void v_store_indices_f64(int64_t *p, v_f64 a, int64_t i, int64_t s, int64_t n) {
     fc_store_indices(p, _mm256_cvttpd_epi32(a), i, s, n);
+}
+
+// Four of them, less i.
+static inline __m256i fc_load_indices(const int64_t *p, int64_t i, int64_t n) {
+    const __m256i lanes = fc_first_f64(fc_clip(n, 4));
+    const __m256i index = _mm256_maskload_epi64((const long long *)p, lanes);
+    return _mm256_and_si256(_mm256_sub_epi64(index, _mm256_set1_epi64x(i)), lanes);
+}
+
+// NaN for what 32 bits do not hold.
+static inline v_f32 v_load_indices_f32(const int64_t *p, int64_t i, int64_t n) {
+    const __m256 a = _mm256_castsi256_ps(fc_load_indices(p, i, n));
+    const __m256 b = _mm256_castsi256_ps(fc_load_indices(p + 4, i, n - 4));
+    const __m256i low = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), 0xd8);
+    const __m256i high = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd)), 0xd8);
+    const __m256i fits = _mm256_cmpeq_epi32(_mm256_srai_epi32(low, 31), high);
+    const __m256i all = _mm256_set1_epi32(-1);
+    return _mm256_or_ps(_mm256_cvtepi32_ps(low), _mm256_castsi256_ps(_mm256_andnot_si256(fits, all)));
+}
+
+static inline v_f64 v_load_indices_f64(const int64_t *p, int64_t i, int64_t n) {
+    const __m256i a = fc_load_indices(p, i, n), evens = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    const __m128i low = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(a, evens));
+    const __m256i fits = _mm256_cmpeq_epi64(_mm256_cvtepi32_epi64(low), a);
+    const __m256i all = _mm256_set1_epi32(-1);
+    return _mm256_or_pd(_mm256_cvtepi32_pd(low), _mm256_castsi256_pd(_mm256_andnot_si256(fits, all)));
 }
 
 // `in order` undoes what shuffles within 128-bit lanes do to pairs.

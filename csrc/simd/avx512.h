@@ -52,6 +52,7 @@ enum { FC_VL_f32 = 16, FC_VL_f64 = 8 };
         return _mm512_cmp_##I##_mask(x, a, _CMP_GT_OQ) | _mm512_cmp_##I##_mask(x, x, _CMP_UNORD_Q);                    \
     }                                                                                                                  \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return _mm512_mask_mov_##I(a, m, x); }               \
+    static inline m_##S v_same_##S(v_##S a, v_##S b) { return _mm512_cmp_##I##_mask(a, b, _CMP_EQ_OQ); }               \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) {                                                                 \
         return _mm512_mask_max_##I(x, _mm512_cmp_##I##_mask(x, x, _CMP_ORD_Q), x, a);                                  \
     }
@@ -125,6 +126,21 @@ static inline void v_store_indices_f32(int64_t *p, v_f32 a, int64_t i, int64_t s
 
 static inline void v_store_indices_f64(int64_t *p, v_f64 a, int64_t i, int64_t s, int64_t n) {
     fc_store_indices(p, _mm512_cvttpd_epi32(a), i, s, n);
+}
+
+// Eight of them, less i.
+static inline __m512i fc_load_indices(const int64_t *p, int64_t i, int64_t n) {
+    const m_f64 lanes = v_lanes_f64(0, n);
+    return _mm512_maskz_sub_epi64(lanes, _mm512_maskz_loadu_epi64(lanes, p), _mm512_set1_epi64(i));
+}
+
+static inline v_f32 v_load_indices_f32(const int64_t *p, int64_t i, int64_t n) {
+    const __m256 low = _mm512_cvtepi64_ps(fc_load_indices(p, i, n));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), _mm512_cvtepi64_ps(fc_load_indices(p + 8, i, n - 8)), 1);
+}
+
+static inline v_f64 v_load_indices_f64(const int64_t *p, int64_t i, int64_t n) {
+    return _mm512_cvtepi64_pd(fc_load_indices(p, i, n));
 }
 
 // The second load starts one element early and so ends on the last element wanted, not behind it.

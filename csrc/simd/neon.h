@@ -62,6 +62,12 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
     typedef U m_##S;                                                                                                   \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return O(vcgtq_##S(x, a), vceqq_##S(x, x)); }                  \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return vbslq_##S(m, x, a); }                         \
+    static inline m_##S v_same_##S(v_##S a, v_##S b) { return vceqq_##S(a, b); }                                       \
+    static inline v_##S v_load_indices_##S(const int64_t *p, int64_t i, int64_t n) {                                   \
+        T t[FC_VL_##S] = {0};                                                                                          \
+        for (int64_t l = 0; l < n && l < FC_VL_##S; l++) t[l] = (T)(int64_t)((uint64_t)p[l] - (uint64_t)i);            \
+        return vld1q_##S(t);                                                                                           \
+    }                                                                                                                  \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) { return v_select_##S(v_above_##S(x, a), x, a); }                 \
     static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
         T t[FC_VL_##S];                                                                                                \

@@ -26,6 +26,7 @@
 //   v_scale(a, n)               a * 2^n, n whole and no further from zero than twice the exponents of normal numbers
 //   v_above(x, a)               mask: x > a or x is NaN, the rule by which x becomes the new maximum
 //   v_select(mask, x, a)        x where the mask is set, else a
+//   v_same(a, b)                mask: a == b
 //   v_peak(a, x)                v_select(v_above(x, a), x, a): the maximum that NaN wins, the first among equals
 //   v_spread(v, size, i)        element i of each run of `size` lanes, in all lanes of that run; size a power of two
 //   v_load_half(p)              v_f32 of float16 numbers, exactly, whatever the floating-point mode says of denormals
@@ -35,6 +36,8 @@
 //   v_load_where(mask, p, a)    the elements of p where the mask is set, else a; no others are touched
 //   v_store_indices(p, a, i, s, n)
 //                               p[l] = i + l * s + a[l] for lanes l < n; a holds whole numbers of 31 bits
+//   v_load_indices(p, i, n)     p[l] - i for lanes l < n, the rest zero; what takes more than 24 bits becomes some other
+//                               number that does, or NaN
 #ifndef FC_SIMD_H
 #define FC_SIMD_H
 
@@ -94,6 +97,10 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     typedef int m_##S;                                                                                                 \
     static inline m_##S v_above_##S(v_##S x, v_##S a) { return x > a || x != x; }                                      \
     static inline v_##S v_select_##S(m_##S m, v_##S x, v_##S a) { return m ? x : a; }                                  \
+    static inline m_##S v_same_##S(v_##S a, v_##S b) { return a == b; }                                                \
+    static inline v_##S v_load_indices_##S(const int64_t *p, int64_t i, int64_t n) {                                   \
+        return n > 0 ? (T)(int64_t)((uint64_t)*p - (uint64_t)i) : (T)0;                                                \
+    }                                                                                                                  \
     static inline v_##S v_peak_##S(v_##S a, v_##S x) { return x > a || x != x ? x : a; }                               \
     static inline v_##S v_spread_##S(v_##S v, int size, int i) { return (void)size, (void)i, v; }                      \
     static inline void v_transpose_##S(v_##S v[1]) { (void)v; }                                                        \

@@ -18,8 +18,11 @@ cdef int take_planes(object array, Py_buffer *buffer, fc_view *view, bint writab
 
 
 cdef class PoolCall(Planned):
-    """Pooling of planes of known sizes and strides; ``shape`` and ``dtype`` are those of the caller's result."""
-    cdef bint positions
+    """Pooling of planes of known sizes and strides; ``shape`` and ``dtype`` are those of the caller's result.
+
+    That of a gradient reads indices, in place of weights, where there are any; else they are a second result.
+    """
+    cdef bint positions, gradient
     cdef tuple shape
     cdef object dtype, make
 
@@ -37,9 +40,13 @@ cdef class PoolCall(Planned):
 
     cdef object again(self, Views v, object out, int threads):
         cdef Py_buffer i
+        cdef fc_status status
         i.buf = NULL
         out = v.result(out, self.make, self.shape, self.dtype)
         answer = out
+        if self.gradient:
+            status = self.run(v.views[INPUT].buf, v.views[OUT].buf, <int64_t *>v.data(WEIGHT), threads)
+            return answer if status == FC_OK else None  # indices from elsewhere; who looks closer tells of them
         if self.positions:
             indices = self.make(self.shape, INDEX)
             answer = out, indices
@@ -126,12 +133,16 @@ cdef class Pool:
         return call
 
     def backward(self, d_dst, indices, d_src, int isa, int threads):
-        """d_src from d_dst, and from the forward indices for a maximum. Whether all of them lay in the plane."""
+        """d_src from d_dst, and from the forward indices for a maximum; what it takes to do so again.
+
+        None if not all of them lay in the plane.
+        """
         cdef PoolCall call = PoolCall.__new__(PoolCall)
         cdef fc_pool p = self.pool
         cdef Py_buffer s, d, i
         cdef fc_status status
         s.buf = d.buf = i.buf = NULL
+        call.gradient = True
         p.direction = FC_BACKWARD_INPUT
         try:
             take_planes(d_src, &s, &p.src, True, "d_src")
@@ -147,4 +158,4 @@ cdef class Pool:
             release(&s)
             release(&d)
             release(&i)
-        return status == FC_OK
+        return call if status == FC_OK else None

@@ -227,41 +227,64 @@ def forward(
 
 
 def backward(
+    rank: int,
     grad_output: Any,
-    images: Images,
-    pooling: Pooling,
-    indices: np.ndarray | None = None,
+    indices: Any,
+    input_size: Any,
+    layout: str,
+    parameters: tuple[Any, ...],
+    pooling: Callable[[Images, Images], Pooling],
 ) -> np.ndarray:
-    """The gradient with respect to the input, of the shape of `images`."""
-    grad, shape = _args.as_operand(grad_output, "grad_output"), images.pooled(pooling.windows.out_size)
+    """The gradient with respect to the input, of shape `input_size`.
+
+    `pooling` sees the input and the gradient; `indices` are those of a maximum, else None. `parameters` are as for
+    `forward`.
+    """
+    kind, arrays = (rank, 2 if indices is None else 3), (grad_output, indices, None, None, None)
+    call, threads = (layout, input_size, *parameters), _config.get_num_threads()
+    result = _CALLS.repeat(kind, arrays, call, threads)
+    if result is not None:
+        return result
+    images, grad = input_size_of(input_size, rank, layout), _args.as_operand(grad_output, "grad_output")
+    what = pooling(images, Images(grad.shape, rank, layout, "grad_output", may_be_empty=True))
+    where = None if indices is None else positions(indices, grad.shape, "grad_output")
+    shape = images.pooled(what.windows.out_size)
     if grad.shape != shape:
         raise ValueError(f"grad_output has shape {grad.shape}; it needs the output's {shape}")
     d_dst = _args.computed(grad)
     if not d_dst.size:
         return np.zeros(images.shape, grad.dtype)
     d_src = _core.new_array(images.shape, d_dst.dtype)
-    if not pooling.core.backward(
+    done = what.core.backward(
         images.planes(d_dst),
-        None if indices is None else images.planes(indices),
+        None if where is None else images.planes(_args.addressable(where)),
         images.planes(d_src),
         _config.ISA,
-        _config.get_num_threads(),
-    ):
-        raise outside(indices, images)
+        threads,
+    )
+    if done is None:
+        raise outside(where, images)
+    if d_dst is grad:
+        _CALLS.remember(kind, arrays, call, done.returns(images.shape, d_src.dtype))
     return d_src.astype(grad.dtype, copy=False)
+
+
+def evenly_grad(kind: int, rank: int, grad_output: Any, indices: Any, input_size: Any, layout: str) -> np.ndarray:
+    """The gradient of windows of which the gradient's shape says all, or the indices of maxima do."""
+
+    def pooling(images: Images, grad: Images) -> Pooling:
+        if len(grad.shape) != len(images.shape):
+            raise ValueError(
+                f"grad_output has shape {grad.shape}; it needs {len(images.shape)} axes, as input_size {images.shape}"
+            )
+        return Pooling(evenly(grad.size), kind)
+
+    return backward(rank, grad_output, indices, input_size, layout, ("even", kind), pooling)
 
 
 def max_grad(grad_output: Any, indices: Any, input_size: Any, rank: int, layout: str) -> np.ndarray:
     """The gradient of any maximum. Where its windows lay does not matter: the indices tell."""
-    images = input_size_of(input_size, rank, layout)
-    grad = _args.as_operand(grad_output, "grad_output")
-    if grad.ndim != len(images.shape):
-        raise ValueError(
-            f"grad_output has shape {grad.shape}; it needs {len(images.shape)} axes, as input_size {images.shape}"
-        )
-    where = positions(indices, grad.shape, "grad_output")
-    windows = evenly(Images(grad.shape, rank, layout, "grad_output", may_be_empty=True).size)
-    return backward(grad, images, Pooling(windows, MAX), _args.addressable(where))
+    return evenly_grad(MAX, rank, grad_output, indices, input_size, layout)
 
 
 def positions(indices: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -74,12 +74,14 @@ def _avg_pool_grad(
     divisor_override: int | None,
     layout: str,
 ) -> np.ndarray:
-    images = _windows.input_size_of(input_size, rank, layout)
-    windows = _windows.strided(images, kernel_size, stride, padding, 1, bool(ceil_mode))
-    divisor = _windows.divisor(divisor_override)
-    return _windows.backward(
-        grad_output, images, _windows.Pooling(windows, _windows.AVG, bool(count_include_pad), divisor)
-    )
+    include = bool(count_include_pad)
+    parameters = ("avg", kernel_size, stride, padding, int(bool(ceil_mode)), int(include), divisor_override)
+
+    def pool(images: _windows.Images, grad: _windows.Images) -> _windows.Pooling:
+        windows = _windows.strided(images, kernel_size, stride, padding, 1, bool(ceil_mode))
+        return _windows.Pooling(windows, _windows.AVG, include, _windows.divisor(divisor_override))
+
+    return _windows.backward(rank, grad_output, None, input_size, layout, parameters, pool)
 
 
 def avg_pool2d(
@@ -291,10 +293,7 @@ def _adaptive_avg_pool(rank: int, input: Any, output_size: Any, layout: str, out
 
 
 def _adaptive_avg_pool_grad(rank: int, grad_output: Any, input_size: Sequence[int], layout: str) -> np.ndarray:
-    images = _windows.input_size_of(input_size, rank, layout)
-    grad = _args.as_operand(grad_output, "grad_output")
-    windows = _windows.evenly(_windows.Images(grad.shape, rank, layout, "grad_output", may_be_empty=True).size)
-    return _windows.backward(grad, images, _windows.Pooling(windows, _windows.AVG))
+    return _windows.evenly_grad(_windows.AVG, rank, grad_output, None, input_size, layout)
 
 
 def adaptive_avg_pool2d(
