@@ -286,14 +286,20 @@ typedef struct fc_norm {
 //   FC_BATCH_FORWARD  dst = clamp(n + r)
 //   FC_BATCH_SUMS     dst[0], dst[1] = the sum of m, and that of m * d, where m is g where the clamp left n as it was, else 0
 //   FC_BATCH_BACKWARD dst = a * m + b * d + c
+//   FC_BATCH_TRAIN    MOMENTS, then FORWARD with mean, and scale = gain / sqrt(mean of d^2 + eps)
+//   FC_BATCH_GRADIENT SUMS, then BACKWARD with a = gain * q, b = -a * q * q * (sum of m * d) / n, c = -a * (sum of m) / n
 //
 // where src is x, other[0] is r (or NULL) or g, laid out by `wei`, and other[1] is [6][channels]: mean, scale, shift, a, b, c.
-// Of dst, which may be other[0] if it is laid out alike, the first two kinds of results lie `second` elements apart.
+// Of dst, which may be other[0] if it is laid out alike, MOMENTS' and SUMS' results lie `second` elements apart.  The last two
+// kinds, of n > 0 numbers a channel, have these vectors in `further`, where they write what they find, and the two results
+// behind them; there other[1] is of double, [2][channels]: gain, and q = 1 / sqrt(mean of d^2 + eps), which the last reads.
 typedef enum fc_batch_kind {
     FC_BATCH_MOMENTS = 0,
     FC_BATCH_FORWARD,
     FC_BATCH_SUMS,
     FC_BATCH_BACKWARD,
+    FC_BATCH_TRAIN,
+    FC_BATCH_GRADIENT,
     FC_BATCH_KINDS
 } fc_batch_kind;
 
@@ -303,6 +309,7 @@ typedef struct fc_batch_norm {
     int32_t rank, dtype, kind;
     int64_t second;
     double low, high; // of the clamp; infinite: none
+    double eps;       // of FC_BATCH_TRAIN
     fc_fold_axis axis[FC_RANK];
 } fc_batch_norm;
 

@@ -101,15 +101,15 @@ SHAPES = {1: (4, 5, 9), 2: (3, 5, 4, 7), 3: (2, 5, 3, 4, 2)}
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", [{}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}], ids=str)
-@pytest.mark.parametrize("rank", SHAPES)
-def test_batch_norm_is_torchs(rank, kind, dtype, any_size):
+@pytest.mark.parametrize(("rank", "last"), [(1, False), (2, False), (2, True), (3, False), (3, True)])
+def test_batch_norm_is_torchs(rank, last, kind, dtype, any_size):
     layer = getattr(nn, f"BatchNorm{rank}d")(5, **kind).to(dtype)
     for p in layer.parameters():
         nn.init.uniform_(p, 0.5, 2)
     twin = copy.deepcopy(layer)
     for step in range(3):
-        x = (3 * torch.randn(SHAPES[rank], dtype=dtype) + 20).requires_grad_(step > 0)
-        g, results = torch.randn_like(x), []
+        x = laid_out(3 * torch.randn(SHAPES[rank], dtype=dtype) + 20, last).requires_grad_(step > 0)
+        g, results = laid_out(torch.randn(x.shape, dtype=dtype), last != (step == 2)), []
         for one in (layer, twin):
             with ft.accelerate() if one is layer else torch.enable_grad():
                 y = one(x)
@@ -132,7 +132,98 @@ def test_gradients_of_gradients_of_batch_norm_and_tanh(any_size):
             lambda x, scale, shift: F.batch_norm(x, None, None, scale, shift, True), operands
         )
         assert torch.autograd.gradgradcheck(torch.tanh, operands[:1])
-    assert set(ft.report()["served"]) == {"batch_norm", "tanh"}
+        for clamp in (lambda y: F.relu(y, True), lambda y: F.hardtanh(y, -0.5, 0.75, True)):
+            assert torch.autograd.gradgradcheck(
+                lambda x, *affine: clamp(F.batch_norm(x, None, None, *affine, True)),  # noqa: B023
+                operands,
+            )
+    assert set(ft.report()["served"]) == {"batch_norm", "tanh", "relu", "hardtanh"}
+
+
+CLAMPS = {
+    "F.relu": lambda y: F.relu(y, inplace=True),
+    "torch.relu_": torch.relu_,
+    "relu_": lambda y: y.relu_(),
+    "ReLU6": nn.ReLU6(inplace=True),
+    "F.relu6": lambda y: F.relu6(y, True),
+    "F.hardtanh": lambda y: F.hardtanh(y, -0.5, 0.75, inplace=True),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("clamp", CLAMPS)
+def test_a_clamp_in_place_behind_batch_norm_goes_back_with_it(clamp, last, dtype, any_size):
+    layer = nn.BatchNorm2d(5).to(dtype)
+    for p in layer.parameters():
+        nn.init.uniform_(p, 0.5, 2)
+    twin = copy.deepcopy(layer)
+    start, g = (laid_out(torch.randn(3, 5, 4, 7, dtype=dtype), last) for _ in range(2))
+    results = []
+    for one in (layer, twin):
+        x = start.detach().clone().requires_grad_()
+        with ft.accelerate() if one is layer else torch.enable_grad():
+            y = one(2 * x)
+            z = CLAMPS[clamp](y)
+            assert z is y
+            assert (name_of(y) == "_ClampBackward") == (one is layer)
+            results.append((y, *torch.autograd.grad(y, [x, *one.parameters()], g, retain_graph=True)))
+            results[-1] += torch.autograd.grad(y, [x, *one.parameters()], 2 * g)  # once more
+            with pytest.raises(RuntimeError, match="second time"):
+                y.backward(g)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4 if dtype is torch.float32 else 1e-11, atol=1e-5)
+        assert ours.stride() == theirs.stride()
+    assert ft.report()["left"] == {}
+
+
+def test_a_clamp_behind_batch_norm_lets_the_norms_other_uses_through(any_size):
+    x, layer = torch.randn(3, 5, 4, 4), nn.BatchNorm2d(5)
+    found = []
+    for switch in (ft.accelerate(), torch.enable_grad()):
+        a = x.clone().requires_grad_()
+        with switch:
+            y = layer(a)
+            z = 3 * y + 1  # which keeps nothing of y
+            y.relu_()
+        found.append((y, *torch.autograd.grad((y * y).sum() + (z * x).sum(), [a, *layer.parameters()])))
+    assert name_of(found[0][0]) == "_ClampBackward"
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clamp_behind_batch_norm_is_torchs_where_somebody_looks_in_between(any_size):
+    x, layer, seen = torch.randn(3, 5, 4, 4, requires_grad=True), nn.BatchNorm2d(5), []
+    with ft.accelerate():
+        hooked = layer(x)
+        hooked.register_hook(seen.append)
+        kept = layer(x)
+        kept.retain_grad()
+        changed = layer(x).mul_(2)
+        new = F.relu(before := layer(x))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            elsewhere = layer(x).relu_()
+        with torch.no_grad():
+            plain = layer(x).relu_()
+        for y in (hooked, kept, changed):
+            y.relu_()
+    for y in (hooked, kept, changed, new, elsewhere):
+        assert name_of(y) == "ReluBackward0"
+        y.sum().backward(retain_graph=True)
+    assert plain.grad_fn is None
+    assert len(seen) == 1
+    assert torch.equal(torch.autograd.grad(new.sum(), before)[0], (before > 0).float())
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_what_batch_norm_saved_may_not_change(any_size):
+    x, layer = torch.randn(3, 5, 4, 4), nn.BatchNorm2d(5)
+    with ft.accelerate():
+        for clamp in (nn.Identity(), nn.ReLU(inplace=True)):
+            y = clamp(layer(x))
+            x.add_(1)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                y.sum().backward()
 
 
 def test_a_step_that_nobody_differentiates(any_size):
@@ -153,7 +244,10 @@ def test_what_torch_computes_as_well_is_torchs_and_not_counted(any_size):
     half, low = x.half(), x.bfloat16()
     for call in (
         lambda: F.batch_norm(x, *running),
-        lambda: F.batch_norm(laid_out(x, True), *running, training=True),
+        lambda: F.relu(x),
+        lambda: F.relu(x.clone(), inplace=True),
+        lambda: F.hardtanh(x.clone(), inplace=True),
+        lambda: x.clone().relu_(),
         lambda: F.batch_norm(x.mT, *running, training=True),
         lambda: F.batch_norm(x[:, :, 0, 0], *running, training=True),
         lambda: F.batch_norm(low, *running, training=True),

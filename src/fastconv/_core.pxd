@@ -114,11 +114,13 @@ cdef extern from "fastconv.h" nogil:
         FC_BATCH_FORWARD
         FC_BATCH_SUMS
         FC_BATCH_BACKWARD
+        FC_BATCH_TRAIN
+        FC_BATCH_GRADIENT
         FC_BATCH_VECTORS
     ctypedef struct fc_batch_norm:
         int32_t rank, dtype, kind
         int64_t second
-        double low, high
+        double low, high, eps
         fc_fold_axis axis[8]
     ctypedef struct fc_lrn:
         int32_t rank, dtype, gradient

@@ -253,11 +253,13 @@ def batch_norm(
     src: np.ndarray,
     other: np.ndarray | None,
     vectors: np.ndarray | None,
+    gains: np.ndarray | None,
     dst: np.ndarray,
     axis: int,
     kind: int,
     low: float,
     high: float,
+    eps: float,
     isa: int,
     threads: int,
 ) -> None: ...

@@ -1,33 +1,41 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # What only training needs: batch norm, and steps of optimisers.
 
-def batch_norm(src, other, vectors, dst, int axis, int kind, double low, double high, int isa, int threads):
+def batch_norm(src, other, vectors, gains, dst, int axis, int kind, double low, double high, double eps, int isa,
+               int threads):
     """What an fc_batch_kind does to src, whose channels are this axis.
 
-    ``other`` has the shape of src, and so has dst, or else it is (2, channels); ``vectors`` is (6, channels) without gaps.
+    ``other`` has the shape of src, and so has dst, or else it is (2, channels); ``vectors`` is (8, channels) without gaps,
+    of which kinds that need no ``gains``, (2, channels) of float64, read six.
     """
     cdef fc_batch_norm b
     cdef fc_operands operands
     cdef fc_plan *plan = NULL
-    cdef Py_buffer x, g, v, y
+    cdef Py_buffer x, g, v, q, y
     cdef bint finds = kind == FC_BATCH_MOMENTS or kind == FC_BATCH_SUMS
+    cdef bint both = kind == FC_BATCH_TRAIN or kind == FC_BATCH_GRADIENT
+    cdef bint reads = kind == FC_BATCH_SUMS or kind == FC_BATCH_BACKWARD or kind == FC_BATCH_GRADIENT
     cdef bint fit
     cdef int i
-    x.buf = g.buf = v.buf = y.buf = NULL
+    x.buf = g.buf = v.buf = q.buf = y.buf = NULL
     try:
         look(src, &x, PyBUF_STRIDED_RO)
         look(dst, &y, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
         if other is not None:
             look(other, &g, PyBUF_STRIDED_RO)
         if vectors is not None:
-            look(vectors, &v, PyBUF_C_CONTIGUOUS)
+            look(vectors, &v, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if both else 0))
+        if gains is not None:
+            look(gains, &q, PyBUF_C_CONTIGUOUS)
         fit = 0 <= axis < x.ndim <= FOLD_RANK and x.itemsize in (4, 8) and y.itemsize == x.itemsize
         fit = fit and y.ndim == (2 if finds else x.ndim)
         fit = fit and (g.buf is NULL or g.itemsize == x.itemsize and g.ndim == x.ndim)
-        fit = fit and (g.buf is not NULL or kind == FC_BATCH_MOMENTS or kind == FC_BATCH_FORWARD)
+        fit = fit and (g.buf is not NULL or not reads) and both == (q.buf is not NULL)
         if fit and kind != FC_BATCH_MOMENTS:
             fit = (v.buf is not NULL and v.itemsize == x.itemsize and v.ndim == 2
-                   and v.shape[0] == FC_BATCH_VECTORS and v.shape[1] == x.shape[axis])
+                   and v.shape[0] == FC_BATCH_VECTORS + 2 and v.shape[1] == x.shape[axis])
+        if fit and both:
+            fit = q.itemsize == 8 and q.ndim == 2 and q.shape[0] == 2 and q.shape[1] == x.shape[axis]
         for i in range(x.ndim if fit else 0):
             b.axis[i].count, b.axis[i].folded = x.shape[i], i != axis
             b.axis[i].src, b.axis[i].dst, b.axis[i].wei = x.strides[i] // x.itemsize, 0, 0
@@ -44,10 +52,13 @@ def batch_norm(src, other, vectors, dst, int axis, int kind, double low, double 
             fit = fit and y.strides[0] % y.itemsize == 0
         if not fit:
             raise ValueError("input, output and the others do not fit each other")
-        b.rank, b.dtype, b.kind, b.low, b.high = x.ndim, 0 if x.itemsize == 4 else 1, kind, low, high
+        b.rank, b.dtype, b.kind = x.ndim, 0 if x.itemsize == 4 else 1, kind
+        b.low, b.high, b.eps = low, high, eps
         b.second = y.strides[0] // y.itemsize if finds else 0
         operands = operands_of(x.buf, y.buf)
-        operands.other[0], operands.other[1] = g.buf, v.buf
+        operands.other[0], operands.other[1] = g.buf, q.buf if both else v.buf
+        if both:
+            operands.further = v.buf
         plan = plan_of(FC_BATCH_NORM, &b, isa)
         run_plan(plan, &operands, threads)
     finally:
@@ -55,6 +66,7 @@ def batch_norm(src, other, vectors, dst, int axis, int kind, double low, double 
         release(&x)
         release(&g)
         release(&v)
+        release(&q)
         release(&y)
 
 

@@ -8,7 +8,7 @@
 
 enum { ROOM = 80000, CHANNELS = 800, CLASSES = 70, ROWS = 150 };
 
-static double src[ROOM], grad[ROOM], dst[ROOM], vectors[FC_BATCH_VECTORS * CHANNELS];
+static double src[ROOM], grad[ROOM], dst[ROOM], vectors[(FC_BATCH_VECTORS + 2) * CHANNELS], gains[2 * CHANNELS];
 static uint32_t state = 1;
 
 static double uniform(double most) {
@@ -38,6 +38,7 @@ static int wrong(const char *what, int kind, int dtype, fc_isa isa, double is, d
 static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, int rows, double high, fc_isa isa) {
     const int64_t channel = rows ? count : 1, step = rows ? 1 : channels;
     const int finds = kind == FC_BATCH_MOMENTS || kind == FC_BATCH_SUMS;
+    const int train = kind == FC_BATCH_TRAIN, gradient = kind == FC_BATCH_GRADIENT;
     const fc_batch_norm b = {
         .rank = 2,
         .dtype = dtype,
@@ -45,18 +46,24 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
         .second = channels,
         .low = high < INFINITY ? 0 : -INFINITY,
         .high = high,
+        .eps = 0.25,
         .axis = {{channels, channel, finds ? 1 : channel, channel, 0}, {count, step, finds ? 0 : step, step, 1}}};
     fc_status status;
     fill(dtype, src, ROOM, 3);
     fill(dtype, grad, ROOM, 1);
-    fill(dtype, vectors, FC_BATCH_VECTORS * channels, 1);
+    fill(dtype, vectors, (FC_BATCH_VECTORS + 2) * channels, 1);
+    fill(FC_F64, gains, 2 * channels, 1);
     fill(dtype, dst, ROOM, NAN);
     run_op(&(fc_op){FC_BATCH_NORM, &b}, isa, FC_AUTO, NULL, NULL,
-           (fc_operands){.src = src, .dst = dst, .other = {grad, vectors}}, 2, &status);
+           (fc_operands){.src = src,
+                         .dst = dst,
+                         .further = train || gradient ? vectors : NULL,
+                         .other = {grad, train || gradient ? gains : vectors}},
+           2, &status);
     if (status != FC_OK) return printf("batch norm %d: status %d\n", kind, (int)status);
     for (int64_t c = 0; c < channels; c++) {
-        double v[FC_BATCH_VECTORS], mean = 0, squares = 0, sum = 0, product = 0;
-        for (int i = 0; i < FC_BATCH_VECTORS; i++) v[i] = get(dtype, vectors, i * channels + c);
+        double v[FC_BATCH_VECTORS + 2], mean = 0, squares = 0, sum = 0, product = 0;
+        for (int i = 0; i < FC_BATCH_VECTORS + 2; i++) v[i] = get(dtype, vectors, i * channels + c);
         for (int64_t i = 0; i < count; i++) mean += get(dtype, src, c * channel + i * step) / (double)count;
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = c * channel + i * step;
@@ -68,9 +75,18 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
             sum += m;
             product += m * d;
             if (!finds && wrong("batch norm", kind, dtype, isa, get(dtype, dst, at),
-                                kind == FC_BATCH_FORWARD ? forward : v[3] * m + v[4] * d + v[5], 4))
+                                train || kind == FC_BATCH_FORWARD ? forward : v[3] * m + v[4] * d + v[5], 4))
                 return 1;
         }
+        const double q = gains[channels + c], a = gains[c] * q, n = (double)count;
+        const double pairs[][2] = {
+            {v[6], train ? mean : sum},
+            {v[7], train ? squares : product},
+            {train ? v[0] : v[3], train ? mean : a},
+            {train ? v[1] : v[4], train ? gains[c] / sqrt(squares + b.eps) : -a * q * q * product / n},
+            {train ? 0 : v[5], train ? 0 : -a * sum / n}};
+        for (int i = 0; i < 5 && (train || gradient); i++)
+            if (wrong("batch norm's channel", i, dtype, isa, pairs[i][0], pairs[i][1], 9 * count)) return 1;
         const int moments = kind == FC_BATCH_MOMENTS;
         if (finds && (wrong("batch norm", kind, dtype, isa, get(dtype, dst, c), moments ? mean : sum, count) ||
                       wrong("batch norm", kind, dtype, isa, get(dtype, dst, channels + c), moments ? squares : product,

@@ -64,8 +64,10 @@ def _statistics(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.n
     return mean, var
 
 
-#: What the core does to large arrays, `fc_batch_kind`; what is of channels alone is computed here, in float64.
-_MOMENTS, _FORWARD, _SUMS, _BACKWARD = range(4)
+#: What the core does to large arrays, `fc_batch_kind`; `_TRAIN` and `_GRADIENT` go through them twice in one call, and
+#: find in between, in float64, what is of channels alone.
+_MOMENTS, _FORWARD, _SUMS, _BACKWARD, _TRAIN, _GRADIENT = range(6)
+_RESULTS = slice(6, 8)  # rows of vectors in which they leave what they found: that of the first two, or of the next two
 
 Bounds = tuple[float, float]
 
@@ -75,27 +77,35 @@ def _found(
 ) -> np.ndarray:
     """Two numbers of each channel, in float64."""
     found = np.empty((2, x.shape[axis]), x.dtype)
-    _core.batch_norm(x, g, vectors, found, axis, kind, *bounds, _config.ISA, _config.get_num_threads())
+    _core.batch_norm(x, g, vectors, None, found, axis, kind, *bounds, 0.0, _config.ISA, _config.get_num_threads())
     return found.astype(np.float64)
 
 
 def _spread(
-    kind: int, x: np.ndarray, g: np.ndarray | None, vectors: np.ndarray, axis: int, bounds: Bounds
+    kind: int,
+    x: np.ndarray,
+    g: np.ndarray | None,
+    vectors: np.ndarray,
+    axis: int,
+    bounds: Bounds,
+    gains: np.ndarray | None = None,
+    eps: float = 0.0,
 ) -> np.ndarray:
     y = _args.new_like(x)
-    _core.batch_norm(x, g, vectors, y, axis, kind, *bounds, _config.ISA, _config.get_num_threads())
+    _core.batch_norm(x, g, vectors, gains, y, axis, kind, *bounds, eps, _config.ISA, _config.get_num_threads())
     return y
 
 
 class Normalised(NamedTuple):
-    """What the gradient of a batch norm needs: `vectors` are the core's, mean, scale and shift first."""
+    """What the gradient of a batch norm needs: `vectors` are the core's, mean, scale and shift first, and `gains` its
+    factors and one by the deviation, of each channel in float64.
+    """
 
     x: np.ndarray
     axis: int
     values: int
     vectors: np.ndarray
-    rsigma: np.ndarray
-    gain: Any
+    gains: np.ndarray
     bounds: Bounds
 
 
@@ -108,13 +118,23 @@ def _normalised(
     eps: float,
     bounds: Bounds = UNBOUNDED,
 ) -> Normalised:
-    weight, bias = affine
-    gain = 1.0 if weight is None else weight.astype(np.float64)
-    vectors = np.zeros((6, x.shape[axis]), x.dtype)
+    kept = _to_normalise(x, axis, values, affine, bounds)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rsigma = 1 / np.sqrt(moments[1] + eps)
-        vectors[0], vectors[1], vectors[2] = moments[0], gain * rsigma, 0.0 if bias is None else bias
-    return Normalised(x, axis, values, vectors, rsigma, gain, bounds)
+        kept.gains[1] = 1 / np.sqrt(moments[1] + eps)
+        kept.vectors[0], kept.vectors[1] = moments[0], kept.gains[0] * kept.gains[1]
+    return kept
+
+
+def _to_normalise(
+    x: np.ndarray, axis: int, values: int, affine: tuple[np.ndarray | None, np.ndarray | None], bounds: Bounds
+) -> Normalised:
+    """Without what depends on moments."""
+    weight, bias = affine
+    vectors, gains = np.zeros((8, x.shape[axis]), x.dtype), np.empty((2, x.shape[axis]))
+    gains[0] = 1.0 if weight is None else weight
+    if bias is not None:
+        vectors[2] = bias
+    return Normalised(x, axis, values, vectors, gains, bounds)
 
 
 def batch_norm_training(
@@ -136,12 +156,17 @@ def batch_norm_training(
     affine = _affine(weight, bias, channels)
     check_updatable(running_mean, "running_mean", channels)
     check_updatable(running_var, "running_var", channels)
-    mean, var = _statistics(x, axis, values)
-    if values > 0:
-        blend(running_mean, mean, momentum)
-        blend(running_var, var * (values / (values - 1)), momentum)
-    kept = _normalised(x, axis, values, (mean, var), affine, eps, bounds)
-    return like(_spread(_FORWARD, x, None, kept.vectors, axis, bounds), input), kept
+    if values < 2:
+        kept = _normalised(x, axis, values, _statistics(x, axis, values), affine, eps, bounds)
+        return like(_args.new_like(x), input), kept
+    kept = _to_normalise(x, axis, values, affine, bounds)
+    y = like(_spread(_TRAIN, x, None, kept.vectors, axis, bounds, kept.gains, eps), input)
+    mean, var = kept.vectors[_RESULTS].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept.gains[1] = 1 / np.sqrt(var + eps)
+    blend(running_mean, mean, momentum)
+    blend(running_var, var * (values / (values - 1)), momentum)
+    return y, kept
 
 
 def batch_norm_back(
@@ -151,17 +176,18 @@ def batch_norm_back(
 
     Where the clamp changed a result, nothing of its gradient goes through.
     """
-    x, axis, values, vectors, rsigma, gain, bounds = kept
+    x, axis, values, vectors, gains, bounds = kept
     g = _args.addressable(matching(grad_output, "grad_output", x, "input"))
     if values == 0:
         return np.zeros_like(x), np.zeros(x.shape[axis]), np.zeros(x.shape[axis])
-    d_bias, products = _found(_SUMS, x, g, vectors, axis, bounds)
+    d_input = None
+    if need_input:
+        d_input = like(_spread(_GRADIENT, x, g, vectors, axis, bounds, gains), grad_output)
+        d_bias, products = vectors[_RESULTS].astype(np.float64)
+    else:
+        d_bias, products = _found(_SUMS, x, g, vectors, axis, bounds)
     with np.errstate(invalid="ignore"):  # a channel without variance
-        d_weight = products * rsigma
-        scale = gain * rsigma
-        vectors[3], vectors[4], vectors[5] = scale, -scale * rsigma * d_weight / values, -scale * d_bias / values
-    d_input = like(_spread(_BACKWARD, x, g, vectors, axis, bounds), grad_output) if need_input else None
-    return d_input, d_weight, d_bias
+        return d_input, products * gains[1], d_bias
 
 
 def check_updatable(running: Any, name: str, channels: int) -> None:

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from fastconv.torch._functions import FUNCTIONS, Left, table
+from fastconv.torch._library import hooks_of_saving
 from fastconv.torch._lock import LOCK
 from fastconv.torch._packed import CheckedWeights, PackedWeights
 from fastconv.torch._training import BESIDES, Own
@@ -25,13 +25,9 @@ _served: Counter[str] = Counter()
 _left: Counter[tuple[str, str]] = Counter()
 
 
-# From torch 2.8 on.
-_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
-
-
 def _checkpoint() -> Any:
     """The thread's innermost activation checkpoint: what it runs it will run again, outside of our mode perhaps."""
-    hooks = None if is_dynamo_compiling() else _hooks(False)
+    hooks = None if is_dynamo_compiling() else hooks_of_saving(False)
     return hooks[0] if hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint" else None
 
 
@@ -124,8 +120,9 @@ class accelerate:
     -----
     The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
 
-    Large tensors' ``batch_norm`` in training, where channels are not last, and ``tanh`` are fastconv's in the forward
-    pass, where torch takes several times as long. Their gradients and running statistics are as torch has them.
+    Large tensors' ``batch_norm`` in training and ``tanh`` are fastconv's, too, and so is the gradient of the former,
+    together with that of a ReLU, ReLU6 or Hardtanh in place behind it. Running statistics and gradients, of any order,
+    are as torch has them; a hook that was put on a norm's ``grad_fn`` before the clamp came sees no gradient of it.
 
     Where no gradients are wanted, weights that come unchanged for the second time in a row are packed and kept so, as
     long as they live. Every call compares a 64-bit fingerprint of all of their contents, so that no change goes

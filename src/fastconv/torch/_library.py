@@ -33,6 +33,10 @@ TENSORS = (Tensor, torch.nn.Parameter)
 _BEFORE_DISPATCH, _AUTOGRAD = DispatchKey.PreDispatch, DispatchKey.AutogradFunctionality
 
 
+#: The hooks through which the thread's tensors are saved for a backward pass, from torch 2.8 on.
+hooks_of_saving = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+
+
 def recorder() -> str | None:
     """What looks at the operators that run, if anything does: those are to be torch's own then.
 
@@ -95,10 +99,8 @@ def define(
     setattr(ops, name, _past_the_dispatcher(name, direct(name, kernel, gradients, context)))
 
 
-def direct(
-    name: str, kernel: Callable[..., Any], gradients: Callable[..., Any], context: Callable[..., None]
-) -> Callable[..., Any]:
-    """A kernel with its gradients, for arguments of which `is_direct` holds."""
+def direct(name: str, kernel: Callable[..., Any], gradients: Callable[..., Any], context: Callable[..., None]) -> Any:
+    """A kernel with its gradients, for arguments of which `is_direct` holds; its `node` is the type of their nodes."""
 
     def forward(ctx: Any, *args: Any) -> Any:
         result = kernel(*args)
@@ -114,6 +116,7 @@ def direct(
                 return function.apply(*args)
             return kernel(*args)
 
+    run.node = function._backward_cls  # type: ignore[attr-defined]
     return run
 
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What else of a step of training the switch serves: operators that take torch several times as long as fastconv.
+"""What else of a step of training the switch serves: operators that take torch longer than fastconv.
 
-That is, forward, batch norm where a channel's numbers are neighbours, which torch sums one at a time, and tanh.
-Their gradients are torch's own operators, and so are those of any order.
+That is batch norm, with its gradient and that of a clamp in place behind it, which are one pass through memory, and
+tanh, whose gradient is torch's own. Gradients of gradients are of torch's own operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastconv.ops import activation
-from fastconv.ops.norm import batch_norm_training
+from fastconv.ops.activation import RECTIFIED, UNBOUNDED
+from fastconv.ops.norm import Normalised, batch_norm_back, batch_norm_training
 from fastconv.torch._functions import Left
-from fastconv.torch._library import array, direct, is_direct, is_last, tensor
+from fastconv.torch._library import array, direct, hooks_of_saving, is_direct, is_last, layout, tensor
 
 __all__ = ["BESIDES", "Own"]
 
@@ -47,23 +49,46 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The result, and what torch's gradient reads: the mean, and one by the deviation."""
+    """The result, and of channels alone what `Normalised` keeps."""
+    last = is_last(input)
     mean, var, scale, shift = (None if a is None else array(a) for a in (running_mean, running_var, weight, bias))
-    y, kept = batch_norm_training(array(input), mean, var, scale, shift, momentum, eps, "NCHW")
-    return tensor(y), torch.from_numpy(kept.vectors[0]), torch.from_numpy(kept.rsigma).to(input.dtype)
+    form = layout(input.ndim - 2, last)
+    y, kept = batch_norm_training(array(input, last), mean, var, scale, shift, momentum, eps, form)
+    return tensor(y, last), torch.from_numpy(kept.vectors), torch.from_numpy(kept.gains)
 
 
 def _batch_norm_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    input, running_mean, running_var, weight, _, _, ctx.eps = inputs
+    input, running_mean, running_var, weight, ctx.bias, _, ctx.eps = inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(input, weight, running_mean, running_var, *output[1:])
+    ctx.save_for_backward(input, running_mean, running_var, weight, *output[1:])
+    ctx.set_materialize_grads(False)
 
 
-def _batch_norm_gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+def _gradients(
+    grad: Tensor, saved: Sequence[Any], eps: float, bounds: tuple[float, float], mask: Sequence[bool]
+) -> list[Tensor | None]:
+    """Of input, weight and bias, of what a clamp makes of the result."""
+    input, mean, var, weight, vectors, gains = saved
+    if torch.is_grad_enabled() or not is_direct((grad,)):  # which is to be differentiated
+        moments = vectors[0], gains[1].to(input.dtype)
+        found = torch.ops.aten.native_batch_norm_backward(grad, input, weight, mean, var, *moments, True, eps, mask)
+    else:
+        last = is_last(input)
+        x = array(input, last)
+        axis, values = (x.ndim - 1 if last else 1), input.numel() // input.shape[1]
+        kept = Normalised(x, axis, values, array(vectors).copy(), array(gains), bounds)
+        d_input, *of_channels = batch_norm_back(array(grad, last), kept, mask[0])
+        d_weight, d_bias = (torch.from_numpy(d).to(input.dtype) for d in of_channels)
+        found = None if d_input is None else tensor(d_input, last), d_weight, d_bias
+    return [g if wanted else None for g, wanted in zip(found, mask, strict=True)]
+
+
+def _batch_norm_gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 7
     needed = ctx.needs_input_grad
     mask = [needed[0], needed[3], needed[4]]
-    found = torch.ops.aten.native_batch_norm_backward(grad, *ctx.saved_tensors, True, ctx.eps, mask)
-    d_input, d_weight, d_bias = (g if wanted else None for g, wanted in zip(found, mask, strict=True))
+    d_input, d_weight, d_bias = _gradients(grad, ctx.saved_tensors, ctx.eps, UNBOUNDED, mask)
     return d_input, None, None, d_weight, d_bias, None, None
 
 
@@ -81,7 +106,7 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     vectors = (running_mean, running_var, weight, bias)
-    if not (training and _suit(input, _MANY) and input.ndim > 2 and input.is_contiguous()):
+    if not (training and _suit(input, _MANY) and input.ndim > 2):
         raise Own
     channels, given = input.shape[1], [v for v in vectors if v is not None]
     if input.numel() == input.shape[0] * channels or (running_mean is None) != (running_var is None):
@@ -92,6 +117,79 @@ def batch_norm(
         raise Own
     result: Tensor = _normalise(input, *vectors, momentum, eps)[0]
     return result
+
+
+# --- a clamp in place behind it ---------------------------------------------------------------------------------------
+#
+# Its gradient and that of the norm take one pass through memory, which finds from the norm's input what the clamp let
+# through.  The result is one of norm and clamp together from then on.  What the norm alone had as its result is nowhere
+# any more, so that nobody can ask for its gradient.
+
+
+class _Clamp(torch.autograd.Function):
+    """The result of a batch norm, clamped in place, as one of what the norm was given."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, input: Tensor, weight: Any, bias: Any, kept: Any, eps: float, bounds: tuple[float, float]
+    ) -> Tensor:
+        y.clamp_(*(None if math.isinf(bound) else bound for bound in bounds))
+        ctx.mark_dirty(y)
+        mean, var, vectors, gains = kept
+        ctx.save_for_backward(input, mean, var, weight, vectors, gains, y)
+        ctx.eps, ctx.bounds = eps, bounds
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        *saved, y = ctx.saved_tensors
+        with torch._C.DisableTorchFunction():
+            if torch.is_grad_enabled() or not is_direct((grad,)):
+                grad = _through(grad, y, *ctx.bounds)
+            found = _gradients(grad, saved, ctx.eps, ctx.bounds, ctx.needs_input_grad[1:4])
+        return None, *found, None, None, None
+
+
+def _through(grad: Tensor, y: Tensor, low: float, high: float) -> Tensor:
+    result: Tensor = (
+        torch.ops.aten.threshold_backward(grad, y, low)
+        if math.isinf(high)
+        else torch.ops.aten.hardtanh_backward(grad, y, low, high)
+    )
+    return result
+
+
+def _clamped(bounds: tuple[float, float], y: Any) -> Tensor:
+    node: Any = y.grad_fn if type(y) is Tensor else None
+    if type(node) is not _normalise.node or not torch.is_grad_enabled() or not is_direct((y,)):
+        raise Own
+    # Somebody may look at what goes through, or has changed the result, or keeps tensors elsewhere.
+    if y._backward_hooks or y.retains_grad or y._version != 0 or y._is_view() or hooks_of_saving(False):
+        raise Own
+    input, mean, var, weight, vectors, gains = node.saved_tensors
+    with torch._C.DisableTorchFunction():
+        result: Tensor = _Clamp.apply(y, input, weight, node.bias, (mean, var, vectors, gains), node.eps, bounds)
+    return result
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    if not inplace:
+        raise Own
+    return _clamped(RECTIFIED, input)
+
+
+def relu_(input: Tensor) -> Tensor:
+    return _clamped(RECTIFIED, input)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    if not inplace or not min_val < max_val:
+        raise Own
+    return _clamped((float(min_val), float(max_val)), input)
 
 
 # --- hyperbolic tangent -----------------------------------------------------------------------------------------------
@@ -122,4 +220,13 @@ def tanh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 #: torch's function, and ours.
-BESIDES: dict[Any, Callable[..., Any]] = {F.batch_norm: batch_norm, torch.tanh: tanh, Tensor.tanh: tanh}
+BESIDES: dict[Any, Callable[..., Any]] = {
+    F.batch_norm: batch_norm,
+    F.relu: relu,
+    torch.relu_: relu_,
+    Tensor.relu_: relu_,
+    F.relu6: relu6,
+    F.hardtanh: hardtanh,
+    torch.tanh: tanh,
+    Tensor.tanh: tanh,
+}
