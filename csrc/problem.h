@@ -46,15 +46,6 @@ typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_i
 
 typedef enum fc_direction { FC_FORWARD = 0, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT } fc_direction;
 
-// A clamp is applied as numbers are stored, the others to what was stored (conv/activate.h).
-typedef enum fc_activation {
-    FC_ACT_CLAMP = 0, // by low and high: (-inf, inf) none, (0, inf) relu, (0, 6) relu6
-    FC_ACT_SILU,
-    FC_ACT_HARDSWISH,
-    FC_ACT_SIGMOID,
-    FC_ACTIVATIONS
-} fc_activation;
-
 enum { FC_AXES = 3 };
 
 // One spatial axis.  `out` is given, so padding on the far side is implied: whatever a window reads past `in` is zero.
@@ -73,10 +64,13 @@ typedef struct fc_problem {
     int64_t in_channels, out_channels; // per group
     fc_axis axis[FC_AXES];             // depth, height, width
     fc_view src, wei, dst;
-    fc_types types;     // of one dtype (fc_types_of); float16 forward only, and without gaps
-    int32_t direction;  // fc_direction; for the gradients the fields describe the forward convolution
-    int32_t activation; // fc_activation of what is written
-    double low, high;   // of FC_ACT_CLAMP; infinite for the others
+    fc_types types;    // of one dtype (fc_types_of); float16 forward only, and without gaps
+    int32_t direction; // fc_direction; for the gradients the fields describe the forward convolution
+    // One of FC_ACTIVATION_LIST, an operation of maps: a clamp is applied as numbers are stored, the others to what was
+    // stored (conv/activate.h).
+    int32_t activation;
+    double low, high; // of FC_MAP_CLAMP: (-inf, inf) none, (0, inf) relu, (0, 6) relu6; infinite for the others
+    double alpha;     // the number of the others, if they have one
 } fc_problem;
 
 // All gradients of a layer in one call (grad/layer.c): both problems are of the same convolution, the first in direction
@@ -202,6 +196,20 @@ typedef enum fc_map_code {
 #undef FC_MAP
         FC_MAP_CODES
 } fc_map_code;
+
+// What convolutions finish their results with.
+#define FC_ACTIVATION_LIST(X)                                                                                          \
+    X(CLAMP)                                                                                                           \
+    X(SIGMOID)                                                                                                         \
+    X(SILU)                                                                                                            \
+    X(HARDSWISH)                                                                                                       \
+    X(LEAKY_RELU)                                                                                                      \
+    X(ELU)                                                                                                             \
+    X(GELU)                                                                                                            \
+    X(GELU_TANH)                                                                                                       \
+    X(TANH)                                                                                                            \
+    X(SOFTPLUS)                                                                                                        \
+    X(MISH)
 
 enum { FC_OTHERS = 3, FC_MAP_MOST = 8 };
 

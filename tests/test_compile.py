@@ -14,7 +14,7 @@ from fastconv.graph import PASSES, CompiledNet, Graph, run_passes
 from fastconv.graph.listing import Options
 from fastconv.graph.programs import clamp
 from graphs import Random, interpret
-from support import max_error
+from support import max_error, tolerance
 
 SEEDS = range(24)
 
@@ -136,6 +136,44 @@ def test_a_linear_layer_along_an_axis_that_is_not_the_last_in_memory():
     y = net(np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
     assert max_error(y.transpose(0, 3, 1, 2), model(x)) < 1e-6
     assert [step.algorithm for step in net.summary()] == ["copy", "pointwise", "copy"]
+
+
+#: Weight and attributes of a convolution of 16 channels.
+CONVOLUTIONS = {
+    "3x3": ((40, 16, 3, 3), {"padding": 1}),
+    "1x1": ((70, 16, 1, 1), {}),
+    "strided": ((24, 16, 3, 3), {"stride": 2}),
+    "depthwise": ((16, 1, 3, 3), {"padding": 1, "groups": 16}),
+    "one output": ((1, 16, 5, 5), {}),
+    "transposed": ((16, 12, 2, 2), {"stride": 2, "transposed": True}),
+    "phases": ((16, 12, 3, 3), {"stride": 2, "transposed": True}),
+}
+FUNCTIONS = (
+    ("elu", 0.7), ("gelu",), ("gelu_tanh",), ("hardswish",), ("leaky_relu", 0.1), ("mish",), ("sigmoid",), ("silu",),
+    ("softplus",), ("tanh",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_activations_are_applied_where_the_layer_stores(name, layout, dtype):
+    shape, attributes = CONVOLUTIONS[name]
+    rng = np.random.default_rng(3)
+    x, weight = rng.standard_normal((2, 16, 11, 9)).astype(dtype), rng.standard_normal(shape).astype(dtype) / 4
+    for function in FUNCTIONS:
+        graph = Graph("activated")
+        value = graph.add("conv", [graph.input("x", x.shape, dtype), graph.constant(weight)], **attributes)
+        graph.outputs = [graph.add("map", [value], program=(function,)), value]
+        expected, sums = interpret(graph, [x])
+        del graph.outputs[1]
+        run_passes(graph)
+        net = CompiledNet(graph, Options(last=layout == "NHWC"), None, False, 1)
+        assert len(list(net.summary())) == 1, function
+        y = net(x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+        y = y if layout == "NCHW" else y.transpose(0, 3, 1, 2)
+        bound = 2 * tolerance(dtype, 16 * weight[0, 0].size)  # slopes are below 1.2
+        assert max_error(y, expected, np.abs(sums).max()) < bound, function
 
 
 def test_sizes_that_vary(images):

@@ -1,11 +1,52 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// activate.c - finds the runs of what was stored that are neighbours in memory.
+// activate.c - finds rows of what was stored that lie at even distances, with neighbours in memory along them.
 #include "conv/activate.h"
 
-static void run(const fc_plan *plan, void *data, int64_t at, int64_t count, int64_t step) {
+enum { FC_GATHERED = 256 };
+
+// Rows of neighbours.
+static void rows_of(const fc_kernels *k, const fc_problem *p, void *data, int64_t rows, int64_t columns, int64_t row) {
+    const fc_map_rows work = {
+        .code = (fc_map_code)p->activation,
+        .a = p->alpha,
+        .low = -INFINITY,
+        .high = INFINITY,
+        .rows = rows,
+        .columns = columns,
+        .dst = data,
+        .dst_row = row,
+        .x = {data, row, 1},
+    };
+    k->map_rows(&work);
+}
+
+// Of elements that are no neighbours, by a copy.
+static void apart(const fc_kernels *k, const fc_problem *p, char *data, int64_t count, int64_t step) {
+    double lane[FC_GATHERED];
+    for (int64_t n; count > 0; data += n * step * k->element, count -= n) {
+        n = fc_min(count, FC_GATHERED);
+        fc_rectangle copy = {.src = data, .dst = lane, .rows = 1, .columns = n, .src_column = step, .dst_column = 1};
+        k->rectangle(&copy);
+        rows_of(k, p, lane, 1, n, n);
+        copy = (fc_rectangle){.src = lane, .dst = data, .rows = 1, .columns = n, .src_column = 1, .dst_column = step};
+        k->rectangle(&copy);
+    }
+}
+
+static void rectangle(const fc_plan *plan, void *data, int64_t rows, int64_t columns, int64_t row, int64_t column) {
     const fc_kernels *k = plan->kernels;
-    k->map((fc_activation)plan->problem.activation, (char *)data + at * k->element, count, step);
+    const fc_problem *p = &plan->problem;
+    if (column == 1 || columns == 1) rows_of(k, p, data, rows, columns, row);
+    else if (row == 1) rows_of(k, p, data, columns, rows, column);
+    else
+        for (int64_t r = 0; r < rows; r++) apart(k, p, (char *)data + r * row * k->element, columns, column);
+}
+
+void fc_activate_run(const fc_kernels *k, const fc_problem *p, void *data, int64_t count, int64_t step) {
+    if (p->activation == FC_MAP_CLAMP) return;
+    if (step == 1) rows_of(k, p, data, 1, count, count);
+    else apart(k, p, data, count, step);
 }
 
 void fc_activate_box(const fc_plan *plan, void *data, const fc_box *box) {
@@ -20,23 +61,24 @@ void fc_activate_box(const fc_plan *plan, void *data, const fc_box *box) {
         length *= lines;
         lines = 1;
     }
-    for (int64_t r = 0; r < runs; r++)
-        for (int64_t y = 0; y < lines; y++) run(plan, data, r * box->stride[across] + y * box->stride[1], length, step);
+    for (int64_t y = 0; y < lines; y++)
+        rectangle(plan, (char *)data + y * box->stride[1] * plan->kernels->element, runs, length, box->stride[across],
+                  step);
 }
 
-static int rows_adjoin(const fc_gemm_tile *t) {
-    for (int64_t i = 1; i < t->m; i++)
-        if (t->row_offset[i] != t->row_offset[0] + i) return 0;
-    return t->m > 1;
+// How far apart the rows of a tile are, if all are as far.
+static int is_even(const fc_gemm_tile *t, int64_t *apart_by) {
+    *apart_by = t->m > 1 ? t->row_offset[1] - t->row_offset[0] : 1;
+    for (int64_t i = 2; i < t->m; i++)
+        if (t->row_offset[i] - t->row_offset[i - 1] != *apart_by) return 0;
+    return 1;
 }
 
 void fc_activate_tile(const fc_plan *plan, const fc_gemm_tile *t) {
-    const int turned = t->column_stride != 1 && rows_adjoin(t); // runs go along the rows' numbers
-    for (int64_t r = 0; r < t->run_count; r++) {
-        const fc_run of = t->runs[r];
-        for (int64_t j = 0; turned && j < of.length; j++)
-            run(plan, t->dst, t->row_offset[0] + of.offset + j * t->column_stride, t->m, 1);
-        for (int64_t i = 0; !turned && i < t->m; i++)
-            run(plan, t->dst, t->row_offset[i] + of.offset, of.length, t->column_stride);
-    }
+    int64_t row;
+    const int64_t together = is_even(t, &row) ? t->m : 1; // rows
+    for (int64_t r = 0; r < t->run_count; r++)
+        for (int64_t i = 0; i < t->m; i += together)
+            rectangle(plan, (char *)t->dst + (t->row_offset[i] + t->runs[r].offset) * plan->kernels->element, together,
+                      t->runs[r].length, row, t->column_stride);
 }

@@ -12,8 +12,9 @@ typedef struct fc_box {
     int64_t size[3], stride[3];
 } fc_box;
 
-static inline int fc_activates(const fc_plan *plan) { return plan->problem.activation != FC_ACT_CLAMP; }
+static inline int fc_activates(const fc_plan *plan) { return plan->problem.activation != FC_MAP_CLAMP; }
 
+void fc_activate_run(const fc_kernels *k, const fc_problem *p, void *data, int64_t count, int64_t step);
 void fc_activate_box(const fc_plan *plan, void *data, const fc_box *box);
 // What the last block of k has stored.
 void fc_activate_tile(const fc_plan *plan, const fc_gemm_tile *tile);

@@ -5,6 +5,7 @@
 //
 // So planning takes time and memory by the number of different problems, whatever the stride that told them apart.
 #include "conv/parts.h"
+#include "conv/activate.h"
 
 // ---------------------------------------------------------------------------------------------------------- visiting
 
@@ -293,9 +294,9 @@ typedef struct filling {
                     if (v > high) v = high;                                                                            \
                     dst[at] = v;                                                                                       \
                 }                                                                                                      \
-                if (j > first && p->activation != FC_ACT_CLAMP)                                                        \
-                    f->kernels->map((fc_activation)p->activation, dst + start + first * steps[channels_last],          \
-                                    j - first, steps[channels_last]);                                                  \
+                if (j > first)                                                                                         \
+                    fc_activate_run(f->kernels, p, dst + start + first * steps[channels_last], j - first,              \
+                                    steps[channels_last]);                                                             \
                 if (j == first) j++;                                                                                   \
             }                                                                                                          \
     }

@@ -2,7 +2,7 @@
 //
 // reference.c - the equation of problem.h as it stands, summed in double: the oracle of the C tests and what remains
 // when nothing else serves.
-#include "core/plan.h"
+#include "conv/activate.h"
 
 static const char *refuse(const fc_request *r) {
     (void)r;
@@ -30,12 +30,9 @@ typedef struct reference_job {
 } reference_job;
 
 static double activated(const fc_problem *p, double v) {
-    if (p->activation == FC_ACT_CLAMP) return v < p->low ? p->low : v > p->high ? p->high : v;
-    if (p->activation == FC_ACT_HARDSWISH) return v * (v >= 3 ? 1 : v <= -3 ? 0 : (v + 3) / 6);
-    const double root = exp(-fabs(v) / 2),
-                 power = v > 0 ? 1 : root; // of exp, which by itself may be too small a number
-    const double factor = p->activation == FC_ACT_SILU ? v : 1;
-    return factor * power / (1 + root * root) * power;
+    if (p->activation == FC_MAP_CLAMP) return v < p->low ? p->low : v > p->high ? p->high : v;
+    fc_activate_run(fc_kernels_for(FC_SCALAR, FC_F64), p, &v, 1, 1);
+    return v;
 }
 
 // One plane of the output: group, image and output channel.

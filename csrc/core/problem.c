@@ -31,6 +31,12 @@ static int reaches(const fc_view *v) {
     return all;
 }
 
+static int is_activation(int32_t code) {
+#define FC_IS(id) || code == FC_MAP_##id
+    return 0 FC_ACTIVATION_LIST(FC_IS);
+#undef FC_IS
+}
+
 const fc_kind *const fc_kinds_problem[] = {NULL}; // planner.c chooses
 
 fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
@@ -46,10 +52,9 @@ fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
     FC_CHECK(p->groups >= 1, "groups %lld is below 1", (long long)p->groups);
     FC_CHECK(p->in_channels >= 1, "in_channels %lld is below 1", (long long)p->in_channels);
     FC_CHECK(p->out_channels >= 1, "out_channels %lld is below 1", (long long)p->out_channels);
-    FC_CHECK(p->activation >= FC_ACT_CLAMP && p->activation < FC_ACTIVATIONS, "activation %d is unknown",
-             (int)p->activation);
+    FC_CHECK(is_activation(p->activation), "activation %d is unknown", (int)p->activation);
     FC_CHECK(!isnan(p->low) && !isnan(p->high) && p->low <= p->high, "activation bounds are not ordered");
-    FC_CHECK(p->activation == FC_ACT_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
+    FC_CHECK(p->activation == FC_MAP_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
              "activation %d has bounds, which are for a clamp", (int)p->activation);
     int64_t src = p->batch > 0 ? p->batch : 1, dst = src, wei = 1;
     int fits = fc_product_fits(&src, p->groups) && fc_product_fits(&src, p->in_channels) &&

@@ -31,7 +31,7 @@ fc_status fc_check_layer_gradient(const void *problem, char message[FC_MESSAGE])
                  w->out_channels == i->out_channels && memcmp(w->axis, i->axis, sizeof w->axis) == 0 &&
                  memcmp(&w->dst, &i->dst, sizeof w->dst) == 0 && fc_types_equal(w->types, i->types),
              "the gradients are of different layers");
-    FC_CHECK(i->activation == FC_ACT_CLAMP, "a gradient is not activated");
+    FC_CHECK(i->activation == FC_MAP_CLAMP, "a gradient is not activated");
     FC_CHECK(g->second <= fc_largest, "the second result is more than 2^48 elements away");
     return FC_OK;
 }

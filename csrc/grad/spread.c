@@ -7,6 +7,7 @@
 // somebody else the zeros between them, in the same cache lines.
 //
 // It may be a transposed convolution, with a bias, a residual and an activation: the empty sums get those, too.
+#include "conv/activate.h"
 #include "core/family.h"
 #include "core/plan.h"
 
@@ -43,7 +44,7 @@ static fc_problem dense_of(const fc_problem *p) {
         step *= p->groups * p->in_channels;
     }
     dense.src.outer = step;
-    dense.activation = FC_ACT_CLAMP;
+    dense.activation = FC_MAP_CLAMP;
     dense.low = -INFINITY;
     dense.high = INFINITY;
     return dense;
@@ -181,8 +182,7 @@ FC_SPREAD(float, f32)
 FC_SPREAD(double, f64)
 
 static void activate(const spread_job *job, void *dst, int64_t count, int64_t step) {
-    const fc_problem *p = &job->plan->problem;
-    if (p->activation != FC_ACT_CLAMP) job->plan->kernels->map((fc_activation)p->activation, dst, count, step);
+    fc_activate_run(job->plan->kernels, &job->plan->problem, dst, count, step);
 }
 
 // Row (d, h) of an image: of one channel, or of all that follow each other.

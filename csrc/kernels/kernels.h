@@ -243,8 +243,6 @@ typedef struct fc_rectangle {
 typedef void fc_map_rows_fn(const fc_map_rows *work);
 typedef void fc_cells_fn(const fc_cells *work);
 typedef void fc_rectangle_fn(const fc_rectangle *work);
-// An activation other than a clamp, in place: `count` elements, `step` apart.
-typedef void fc_map_fn(fc_activation activation, void *data, int64_t count, int64_t step);
 typedef void fc_gemm_fn(const fc_gemm_tile *tile);
 typedef void fc_pack_weights_fn(const fc_weight_order *order, const void *weights, void *packed, int64_t k0, int64_t k1,
                                 int64_t tile);

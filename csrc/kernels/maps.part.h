@@ -5,7 +5,6 @@
 
 #include "kernels/fold.tmpl.c"
 #include "kernels/lrn.tmpl.c"
-#include "kernels/map.tmpl.c"
 #include "kernels/map_rows.tmpl.c"
 #include "kernels/rectangle.tmpl.c"
 #include "kernels/recurrent.tmpl.c"

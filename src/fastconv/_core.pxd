@@ -41,7 +41,7 @@ cdef extern from "fastconv.h" nogil:
         fc_view src, wei, dst
         fc_types types
         int32_t direction, activation
-        double low, high
+        double low, high, alpha
     ctypedef struct fc_plan:
         pass
     ctypedef struct fc_schedule:

@@ -34,6 +34,7 @@ cdef int fill_problem(fc_problem *p, fields) except -1:
     p.activation = fields.activation
     p.low = fields.low
     p.high = fields.high
+    p.alpha = fields.alpha
     for i in range(3):
         a = &p.axis[i]
         a.in_, a.out, a.kernel, a.stride, a.dilation, a.pad = fields.axis[i]

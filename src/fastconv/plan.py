@@ -281,7 +281,7 @@ class ConvPlan:
             raise ValueError(
                 f"mask is {_args.said(mask)}; with the plan's activation {self._activation!r} it needs {needed}"
             )
-        _, low, high = _args.activation_fields(self._activation)
+        _, low, high, _ = _args.activation_fields(self._activation)
         return low, high
 
     def _input_gradient(self, grad: np.ndarray, out: np.ndarray | None) -> np.ndarray:

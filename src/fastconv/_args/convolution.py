@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv._args.arrays import types_of
-from fastconv._args.names import ACTIVATIONS, DIRECTIONS, LAYOUTS, layout_axes
+from fastconv._args.names import ACTIVATIONS, DIRECTIONS, LAYOUTS, Activation, layout_axes
 from fastconv._args.numbers import LIMIT, integer, paddings, per_axis
 from fastconv._args.words import said
 
@@ -34,6 +34,7 @@ class Fields(NamedTuple):
     activation: int
     low: float
     high: float
+    alpha: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Geometry:
         src: tuple[int, ...],
         wei: tuple[int, ...],
         dst: tuple[int, ...],
-        activation: tuple[int, float, float] = ACTIVATIONS[None],
+        activation: Activation = ACTIVATIONS[None],
     ) -> Fields:
         """The core's ``fc_problem`` for arrays with these strides, given in bytes."""
         item = dtype.itemsize
@@ -127,6 +128,7 @@ class Geometry:
             activation=activation[0],
             low=activation[1],
             high=activation[2],
+            alpha=activation[3],
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+from fastconv import _core
 from fastconv._args.words import said
 
 # Axis positions of a batched array: batch, channel, and the spatial axes.
@@ -13,14 +14,27 @@ LAYOUTS: dict[int, dict[str, tuple[int, ...]]] = {
     2: {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)},
     3: {"NCDHW": (0, 1, 2, 3, 4), "NDHWC": (0, 4, 1, 2, 3)},
 }
-#: The core's number of each activation, and its bounds; those without a number of their own are a clamp.
-ACTIVATIONS: dict[str | None, tuple[int, float, float]] = {
-    None: (0, -math.inf, math.inf),
-    "relu": (0, 0.0, math.inf),
-    "relu6": (0, 0.0, 6.0),
-    "silu": (1, -math.inf, math.inf),
-    "hardswish": (2, -math.inf, math.inf),
-    "sigmoid": (3, -math.inf, math.inf),
+#: The core's number of the map that an activation is, the bounds of a clamp, and the number of another.
+Activation = tuple[int, float, float, float]
+
+
+def activation_of(name: str, alpha: float = 0.0) -> Activation:
+    """An activation that is no clamp, by the name of its map."""
+    return _core.MAP_NAMES.index(name), -math.inf, math.inf, alpha
+
+
+def _clamp(low: float, high: float) -> Activation:
+    return _core.MAP_NAMES.index("clamp"), low, high, 0.0
+
+
+#: By their public names.
+ACTIVATIONS: dict[str | None, Activation] = {
+    None: _clamp(-math.inf, math.inf),
+    "relu": _clamp(0.0, math.inf),
+    "relu6": _clamp(0.0, 6.0),
+    "silu": activation_of("silu"),
+    "hardswish": activation_of("hardswish"),
+    "sigmoid": activation_of("sigmoid"),
 }
 #: Algorithms of convolution, as numbered by the C core.
 ALGORITHMS = (
@@ -61,7 +75,7 @@ def layout_axes(layout: str, rank: int) -> tuple[int, ...]:
     return axes
 
 
-def activation_fields(activation: str | None) -> tuple[int, float, float]:
+def activation_fields(activation: str | None) -> Activation:
     """How the core knows an activation."""
     if not isinstance(activation, (str, type(None))) or activation not in ACTIVATIONS:
         raise ValueError(f"activation is {said(activation)}; it needs {', '.join(map(repr, ACTIVATIONS))}")

@@ -36,6 +36,12 @@ Program = tuple[tuple[Any, ...], ...]
 
 LONGEST = 8  # functions of a program that the core runs at once
 OPERANDS = 3  # that it takes besides the first
+#: What convolutions apply to what they have just stored.
+_ACTIVATIONS = frozenset(
+    (
+        "elu", "gelu", "gelu_tanh", "hardswish", "leaky_relu", "mish", "sigmoid", "silu", "softplus", "tanh",
+    )
+)  # fmt: skip
 _ROUNDED = 1e-7  # how far a product of two numbers of float32 may be from 1 if it is meant to be that
 
 #: What the core's convolutions do with a result if nothing is asked for.
@@ -152,11 +158,11 @@ def operations(program: Program) -> tuple[tuple[Any, ...], ...] | None:
     )
 
 
-def activation(program: Program) -> tuple[int, float, float] | None:
+def activation(program: Program) -> _args.Activation | None:
     """How the core's convolutions know a program of one function or none, if they do."""
     if not program:
         return NOTHING
     name, *numbers = program[0]
     if name == "clamp":
-        return (NOTHING[0], *numbers)
-    return _args.ACTIVATIONS.get(name)
+        return (*NOTHING[:1], *numbers, 0.0)
+    return _args.activation_of(name, *numbers) if name in _ACTIVATIONS else None

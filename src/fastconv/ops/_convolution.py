@@ -28,7 +28,7 @@ def _plan(
     dst: np.ndarray,
     algorithm: str = "auto",
     strict: bool = False,
-    activation: tuple[int, float, float] = _args.ACTIVATIONS[None],
+    activation: _args.Activation = _args.ACTIVATIONS[None],
     batch_invariant: bool = False,
     once: bool = True,
 ) -> _core.Plan:

@@ -57,7 +57,7 @@ def fields_of(
     x: tuple[int, ...],
     weight: tuple[int, ...],
     y: tuple[int, ...],
-    finish: tuple[int, float, float] = programs.NOTHING,
+    finish: _args.Activation = programs.NOTHING,
 ) -> _args.Fields:
     """The core's problem, for arrays x and y of these strides, in elements, and weights of this shape."""
     direction, read, written = ("input", y, x) if node.attributes.get("transposed") else ("forward", x, y)
