@@ -65,9 +65,9 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     if (bias) plan->kernels->widen(bias, wide_bias, out);
     fc_status status = FC_OK;
     for (int64_t i = 0; i < b->group_blocks && status == FC_OK; i++)
-        status = part->plan->kind->pack(part->plan, wide + i * b->groups * p->wei.group,
-                                        bias ? wide_bias + i * b->groups * p->out_channels : NULL,
-                                        (char *)packed + (size_t)i * part->packed, threads);
+        status = fc_plan_pack(part->plan, wide + i * b->groups * p->wei.group,
+                              bias ? wide_bias + i * b->groups * p->out_channels : NULL,
+                              (char *)packed + (size_t)i * part->packed, threads);
     fc_scratch_release(wide);
     return status;
 }

@@ -2,15 +2,9 @@
 //
 // dots.c - linear layers of a few rows whose weights are given with the call: each weight is used so seldom that packing it
 // takes longer than all products. They are read once, where they lie.
-//
-// "Packed" are the addresses of the weights and of the bias, which have to stay until the plan has run.
 #include "conv/activate.h"
 
 enum { FC_DOT_PIXELS = 64, FC_DOT_OUTS = 64, FC_DOT_BYTES = 1 << 18 };
-
-typedef struct borrowed {
-    const void *wei, *bias;
-} borrowed;
 
 static int along(const fc_problem *p) { return p->wei.channel == 1 || p->in_channels == 1; }
 
@@ -44,13 +38,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     (void)r, (void)message;
     plan->id = FC_POINTWISE;
     plan->packing[0] = -1; // unlike whatever is packed in earnest
-    plan->packed_bytes = sizeof(borrowed);
-    return FC_OK;
-}
-
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    (void)plan, (void)threads;
-    memcpy(packed, &(borrowed){wei, bias}, sizeof(borrowed));
+    plan->packed_bytes = sizeof(fc_borrowed);
     return FC_OK;
 }
 
@@ -61,8 +49,7 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const fc_problem *p = &plan->problem;
     const int64_t element = plan->kernels->element, most = *(const int64_t *)stage->context;
     const int64_t first = fc_digit(&index, fc_ceil_div(p->out_channels, most)) * most, group = index;
-    borrowed from;
-    memcpy(&from, fc_operand(call, stage->at.wei), sizeof from);
+    const fc_borrowed from = fc_borrowed_by(stage, call);
     const int64_t dst = group * p->dst.group + first * p->dst.channel;
     const char *residual = fc_operand(call, stage->at.residual);
     const fc_dot work = {
@@ -107,7 +94,7 @@ const fc_kind fc_kind_dots = {
     .rows = 1,
     .ask = ask,
     .layout = layout,
-    .pack = pack,
+    .pack = fc_borrow,
     .stages = stages,
     .form = form,
 };

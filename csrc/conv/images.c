@@ -16,8 +16,7 @@ typedef struct images {
 static int is_whole(const fc_plan *plan) { return ((const images *)plan->state)->whole; }
 
 static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    const fc_plan *part = plan->parts->plan;
-    return part->kind->pack(part, wei, bias, packed, threads);
+    return fc_plan_pack(plan->parts->plan, wei, bias, packed, threads);
 }
 
 // One image, by one thread.

@@ -139,10 +139,9 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     for (int64_t block = 0; block < s->blocks; block++) {
         const fc_plan *part = part_of(plan, block)->plan;
         const int64_t first = block * s->groups;
-        const fc_status status =
-            part->kind->pack(part, fc_at(wei, first * p->wei.group, p->types.weight),
-                             bias ? fc_at(bias, first * p->in_channels, p->types.destination) : NULL,
-                             (char *)packed + packed_at(plan, block), threads);
+        const fc_status status = fc_plan_pack(part, fc_at(wei, first * p->wei.group, p->types.weight),
+                                              bias ? fc_at(bias, first * p->in_channels, p->types.destination) : NULL,
+                                              (char *)packed + packed_at(plan, block), threads);
         if (status != FC_OK) return status;
     }
     return FC_OK;

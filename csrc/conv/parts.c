@@ -257,7 +257,7 @@ fc_status fc_parts_pack(const fc_plan *plan, const void *wei, const void *bias, 
             const fc_plan *part = plan->parts[i].plan;
             const place at = place_of(plan, i, j);
             const void *first = fc_at(wei, at.wei, part->problem.types.weight);
-            const fc_status status = part->kind->pack(part, first, bias, (char *)packed + at.packed, threads);
+            const fc_status status = fc_plan_pack(part, first, bias, (char *)packed + at.packed, threads);
             if (status != FC_OK) return status;
         }
     return FC_OK;

@@ -9,17 +9,13 @@
 //
 // Such layers have many more weights than pixels.  Those of a call are packed by the task that multiplies by them, a chunk
 // of input channels at a time, and so travel from memory once, where packing all of them first would write and read them
-// again.  "Packed" are then the addresses of the weights and of the bias, which have to stay until the plan has run.
+// again.
 #include "conv/small.h"
 #include "conv/activate.h"
 #include "conv/winograd.h" // fc_odd_lines
 
 // Pixels of all images, of which sums are kept; channels of a chunk, and taps of it whose places a stack has room for.
 enum { FC_SMALL_PIXELS = 1024, FC_CHUNK = 128, FC_CHUNK_PLACES = 2048 };
-
-typedef struct borrowed {
-    const void *wei, *bias;
-} borrowed;
 
 // What is read and what is written, forward or from the gradient of dst to that of src.
 typedef struct flow {
@@ -186,7 +182,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     for (int i = 0; i < FC_AXES; i++) (void)find_taps(&p->axis[i], f.backward, s->first[i], s->last[i]);
     plan->id = FC_DIRECT;
     plan->packing[0] = -2; // unlike whatever is packed in earnest
-    plan->packed_bytes = sizeof(borrowed);
+    plan->packed_bytes = sizeof(fc_borrowed);
     return FC_OK;
 }
 
@@ -226,12 +222,6 @@ static void copy_bias(const fc_plan *plan, const void *bias, int64_t group, int6
     const int64_t count = fc_min(nr, out - part * nr);
     memset(to, 0, (size_t)(nr * element));
     if (bias) memcpy(to, (const char *)bias + (group * out + part * nr) * element, (size_t)(count * element));
-}
-
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    (void)plan, (void)threads;
-    memcpy(packed, &(borrowed){wei, bias}, sizeof(borrowed));
-    return FC_OK;
 }
 
 // ----------------------------------------------------------------------------------------------------------- stages
@@ -334,8 +324,7 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const int64_t at = (group * f.to->group + part * nr * f.to->channel) * element;
     const char *residual = fc_operand(call, stage->at.residual);
     char *own = fc_own_scratch(call, thread), *bias = own + share->bias;
-    borrowed given;
-    memcpy(&given, fc_operand(call, stage->at.wei), sizeof given);
+    const fc_borrowed given = fc_borrowed_by(stage, call);
     copy_bias(plan, given.bias, group, part, bias);
     small_task t = {
         .plan = plan,
@@ -393,7 +382,7 @@ const fc_kind fc_kind_small = {
     .rows = 1,
     .ask = ask,
     .layout = layout,
-    .pack = pack,
+    .pack = fc_borrow,
     .stages = stages,
     .form = form,
 };

@@ -47,16 +47,16 @@ typedef struct fc_kind {
     const char *name;
     unsigned traits;
     int64_t rows; // of a tile of outputs: where an image is cut, it is cut between tiles
-    // The reason why it cannot serve the problem, or NULL.
+    // The reason why it cannot serve the problem, or NULL; NULL itself where it serves all.
     const char *(*refuse)(const fc_request *request);
-    // Predicted seconds of one thread, and of packing the weights before.
+    // Predicted seconds of one thread, and of packing the weights before, if there are any.
     double (*cost)(const fc_request *request);
     double (*packing)(const fc_request *request);
     // All three at once, of a kind that has to ask for other problems; NULL where those above answer.
     fc_verdict (*ask)(const fc_request *request);
     // Fills the plan's state, packed_bytes, packing and children.
     fc_status (*layout)(fc_plan *plan, const fc_request *request, char message[FC_MESSAGE]);
-    // Nobody asks that of a plan without packed bytes: the weights of a call are then as they are.
+    // NULL where no plan has packed bytes: the weights of a call are then as they are.
     fc_status (*pack)(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
     // Appends the stages that so many threads go through, and says what scratch they need.
     void (*stages)(const fc_plan *plan, int threads, fc_list *list);

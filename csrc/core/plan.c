@@ -39,6 +39,18 @@ fc_status fc_plan_pack(const fc_plan *plan, const void *wei, const void *bias, v
     return plan->packed_bytes ? plan->kind->pack(plan, wei, bias, packed, threads) : FC_OK;
 }
 
+fc_status fc_borrow(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
+    (void)plan, (void)threads;
+    memcpy(packed, &(fc_borrowed){wei, bias}, sizeof(fc_borrowed));
+    return FC_OK;
+}
+
+fc_borrowed fc_borrowed_by(const fc_stage *stage, const fc_call *call) {
+    fc_borrowed b;
+    memcpy(&b, fc_operand(call, stage->at.wei), sizeof b);
+    return b;
+}
+
 // Schedules are added at the head and stay as long as the plan, so that they are found without a lock.
 fc_status fc_plan_schedule(const fc_plan *plan, int threads, const fc_schedule **out) {
     _Atomic(fc_schedule *) *head = &((fc_plan *)plan)->schedules; // what is remembered does not change the plan

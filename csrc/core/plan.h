@@ -39,6 +39,15 @@ struct fc_plan {
     _Atomic(fc_schedule *) schedules;
 };
 
+// "Packed" by a kind that reads weights where they lie: their addresses.  They have to stay until the plan has run.
+typedef struct fc_borrowed {
+    const void *wei, *bias;
+} fc_borrowed;
+
+// The verb, and what a stage finds.
+fc_status fc_borrow(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads);
+fc_borrowed fc_borrowed_by(const fc_stage *stage, const fc_call *call);
+
 static inline int64_t fc_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fc_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t fc_clamp(int64_t low, int64_t value, int64_t high) { return fc_max(low, fc_min(value, high)); }

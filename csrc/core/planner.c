@@ -62,9 +62,9 @@ static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
     if (kind->traits & FC_INEXACT && r->options->strict)
         v.refusal = "precision='strict' keeps the error bound of direct summation";
     else if (kind->ask) return kind->ask(r);
-    else v.refusal = kind->refuse(r);
+    else if (kind->refuse) v.refusal = kind->refuse(r);
     if (!v.refusal) v.cost = kind->cost(r);
-    if (!v.refusal) v.packing = kind->packing(r);
+    if (!v.refusal && kind->packing) v.packing = kind->packing(r);
     return v;
 }
 
@@ -206,16 +206,16 @@ static uint64_t tag_of(const fc_plan *plan) {
 // The kind of another problem that serves, and what it predicts.
 static fc_status choose_kind(fc_plan *plan, const fc_op *op, const fc_options *options, char message[FC_MESSAGE]) {
     const fc_request r = request_of(op, options);
-    const char *refusal = NULL;
+    fc_verdict v = {0};
     memcpy(&plan->problem, op->problem, fc_families[op->family].bytes);
     for (const fc_kind *const *kind = fc_families[op->family].kinds; *kind; kind++) {
-        refusal = (*kind)->refuse ? (*kind)->refuse(&r) : NULL;
-        if (refusal) continue;
+        v = ask_kind(*kind, &r);
+        if (v.refusal) continue;
         plan->kind = *kind;
-        plan->seconds = plan->kind->cost(&r);
+        plan->seconds = v.cost;
         return FC_OK;
     }
-    snprintf(message, FC_MESSAGE, "%s", refusal);
+    snprintf(message, FC_MESSAGE, "%s", v.refusal);
     return FC_UNSUPPORTED;
 }
 

@@ -21,7 +21,7 @@
 enum { SLOTS = 8, ALIGN = 64 };
 
 // Weights and scratch of megabytes are read in strides that would need an entry of the TLB each few lines.
-static const size_t large_page = (size_t)2 << 20, small = (size_t)1 << 20;
+static const size_t large_page = (size_t)2 << 20;
 
 void *fc_memory_acquire(size_t bytes) {
     if (bytes > SIZE_MAX / 2) return NULL;
@@ -37,17 +37,20 @@ void *fc_memory_acquire(size_t bytes) {
 
 void fc_memory_release(void *memory) { free(memory); }
 
-// A buffer starts with its capacity, one cache line before what the caller sees.
-static size_t capacity_of(const void *buffer) { return *(const size_t *)((const char *)buffer - ALIGN); }
+// ------------------------------------------------------------------------------------------------------------- waiting
 
-static void destroy(void *buffer) {
-    if (buffer) fc_memory_release((char *)buffer - ALIGN);
-}
+typedef struct block {
+    void *memory;
+    size_t capacity;
+} block;
 
-// The buffers that wait, the one that has waited longest first.  Whoever looks is done before another could fall asleep.
-static void *waiting[SLOTS];
-static int count;
-static size_t kept;
+// What nobody has in use, the block that has waited longest first.
+typedef struct store {
+    block *waiting;
+    size_t count, bytes;
+} store;
+
+// Of both stores.  Whoever looks is done before another could fall asleep.
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
 static void lock(void) {
@@ -59,27 +62,58 @@ static void unlock(void) { atomic_flag_clear_explicit(&busy, memory_order_releas
 // No other thread of the parent is halfway through when a child gets its copy.
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(lock, unlock, unlock); }
 
-static void *take(int i) {
-    void *buffer = waiting[i];
-    kept -= capacity_of(buffer);
-    count--;
-    memmove(&waiting[i], &waiting[i + 1], (size_t)(count - i) * sizeof *waiting);
-    return buffer;
+static block take(store *s, size_t i) {
+    const block b = s->waiting[i];
+    s->count--;
+    s->bytes -= b.capacity;
+    memmove(&s->waiting[i], &s->waiting[i + 1], (s->count - i) * sizeof b);
+    return b;
 }
 
-// Large buffers are left to large requests, which would have to allocate another.
+static void put(store *s, block b) {
+    s->waiting[s->count++] = b;
+    s->bytes += b.capacity;
+}
+
+static size_t bytes_of(const store *s) {
+    lock();
+    const size_t bytes = s->bytes;
+    unlock();
+    return bytes;
+}
+
+// Large blocks are left to large requests, which would have to allocate another.
 static int suits(size_t capacity, size_t bytes) {
+    const size_t small = (size_t)1 << 20;
     return capacity >= bytes && (capacity <= small || capacity / 4 <= bytes);
 }
 
-void *fc_scratch_acquire(size_t bytes) {
-    int best = -1;
-    lock();
-    for (int i = 0; i < count; i++) {
-        const size_t capacity = capacity_of(waiting[i]);
-        if (suits(capacity, bytes) && (best < 0 || capacity < capacity_of(waiting[best]))) best = i;
+static int fits(size_t capacity, size_t bytes) { return capacity >= bytes && capacity - bytes <= bytes / 8; }
+
+// The smallest of those that are `right` for so many bytes; of equal ones the last, which caches may hold.  A block of no
+// memory where there is none.
+static block find(store *s, size_t bytes, int (*right)(size_t, size_t)) {
+    size_t best = SIZE_MAX;
+    for (size_t i = s->count; i-- > 0;) {
+        const size_t c = s->waiting[i].capacity;
+        if (right(c, bytes) && (best == SIZE_MAX || c < s->waiting[best].capacity)) best = i;
     }
-    void *buffer = best < 0 ? NULL : take(best);
+    return best == SIZE_MAX ? (block){NULL, bytes} : take(s, best);
+}
+
+// ------------------------------------------------------------------------------------------------------------- scratch
+
+static block slots[SLOTS];
+static store scratch = {.waiting = slots};
+
+// A buffer starts with its capacity, one cache line before what the caller sees.
+static size_t capacity_of(const void *buffer) { return *(const size_t *)((const char *)buffer - ALIGN); }
+
+static void destroy(void *buffer) { fc_memory_release((char *)buffer - ALIGN); }
+
+void *fc_scratch_acquire(size_t bytes) {
+    lock();
+    void *buffer = find(&scratch, bytes, suits).memory;
     unlock();
     if (buffer) return buffer;
     char *base = bytes < SIZE_MAX - ALIGN ? fc_memory_acquire(bytes + ALIGN) : NULL;
@@ -88,22 +122,24 @@ void *fc_scratch_acquire(size_t bytes) {
     return base + ALIGN;
 }
 
+// Those go that have waited longest, until there is room.
 void fc_scratch_release(void *buffer) {
     if (!buffer) return;
-    const size_t capacity = capacity_of(buffer);
-    if (capacity > FC_SCRATCH_KEPT) {
-        destroy(buffer);
-        return;
+    const block b = {buffer, capacity_of(buffer)};
+    int waits = 0;
+    while (!waits && b.capacity <= FC_SCRATCH_KEPT) {
+        block oldest = {NULL, 0};
+        lock();
+        waits = scratch.count < SLOTS && scratch.bytes <= FC_SCRATCH_KEPT - b.capacity;
+        if (waits) put(&scratch, b);
+        else oldest = take(&scratch, 0);
+        unlock();
+        if (oldest.memory) destroy(oldest.memory);
     }
-    void *old[SLOTS];
-    int olds = 0;
-    lock();
-    while (count == SLOTS || kept > FC_SCRATCH_KEPT - capacity) old[olds++] = take(0);
-    waiting[count++] = buffer;
-    kept += capacity;
-    unlock();
-    while (olds) destroy(old[--olds]);
+    if (!waits) destroy(buffer);
 }
+
+size_t fc_scratch_kept(void) { return bytes_of(&scratch); }
 
 // ------------------------------------------------------------------------------------------------------------- results
 //
@@ -112,14 +148,9 @@ void fc_scratch_release(void *buffer) {
 // size, as long as all of it, waiting or not, is at most half as much again as ever was in use at once.  A chain of
 // layers, which uses little at once and each time another size, has it for smaller ones: half of the time of DenseNet.
 
-typedef struct block {
-    void *memory;
-    size_t capacity;
-} block;
-
 static struct {
-    block *waiting; // the one that has waited longest first
-    size_t count, room, bytes, used, most;
+    store store;
+    size_t room, used, most;
 } results;
 
 // Maps of their own, as malloc would in time carve them from a heap that falls to pieces between them; whole large pages
@@ -151,36 +182,15 @@ static void *map(size_t bytes) { return fc_memory_acquire(bytes); }
 static void unmap(block b) { fc_memory_release(b.memory); }
 #endif
 
-static block take_result(size_t i) {
-    const block b = results.waiting[i];
-    results.count--;
-    memmove(&results.waiting[i], &results.waiting[i + 1], (results.count - i) * sizeof b);
-    results.bytes -= b.capacity;
-    return b;
-}
-
-// Gives back what waits until `most` bytes are left of it.
-static void give_back(size_t most) {
+// Gives back what has waited longest until at most so many bytes wait.
+static void give_back(size_t bytes) {
     for (;;) {
         lock();
-        const block b = results.bytes > most ? take_result(0) : (block){NULL, 0};
+        const block b = results.store.bytes > bytes ? take(&results.store, 0) : (block){NULL, 0};
         unlock();
         if (!b.memory) return;
         unmap(b);
     }
-}
-
-static int fits(size_t capacity, size_t bytes) { return capacity >= bytes && capacity - bytes <= bytes / 8; }
-
-// The smallest of those that wait and are `right` for so many bytes; of equal ones the last, which caches may hold.
-// SIZE_MAX if there is none.
-static size_t smallest_result(size_t bytes, int (*right)(size_t, size_t)) {
-    size_t best = SIZE_MAX;
-    for (size_t i = results.count; i-- > 0;) {
-        const size_t c = results.waiting[i].capacity;
-        if (right(c, bytes) && (best == SIZE_MAX || c < results.waiting[best].capacity)) best = i;
-    }
-    return best;
 }
 
 // What all may take, waiting or not, once `used` bytes are in use.
@@ -190,13 +200,11 @@ static size_t most_of_all(size_t used) {
 }
 
 void *fc_result_acquire(size_t bytes, size_t *capacity) {
-    block found = {NULL, bytes};
     lock();
-    size_t best = smallest_result(bytes, fits);
+    block found = find(&results.store, bytes, fits);
     const size_t used = results.used + bytes;
     // A larger one rather than a new one for which others would have to go.
-    if (best == SIZE_MAX && used + results.bytes > most_of_all(used)) best = smallest_result(bytes, suits);
-    if (best != SIZE_MAX) found = take_result(best);
+    if (!found.memory && used + results.store.bytes > most_of_all(used)) found = find(&results.store, bytes, suits);
     results.used += found.capacity;
     const size_t left = most_of_all(results.used) - results.used;
     if (results.used > results.most) results.most = results.used;
@@ -221,16 +229,13 @@ void fc_result_release(void *memory, size_t capacity) {
     if (!memory) return;
     lock();
     results.used -= capacity;
-    if (results.count == results.room) {
+    if (results.store.count == results.room) {
         const size_t room = 2 * results.room + SLOTS;
-        block *more = realloc(results.waiting, room * sizeof *more);
+        block *more = realloc(results.store.waiting, room * sizeof *more);
         waits = more != NULL;
-        if (more) results.waiting = more, results.room = room;
+        if (more) results.store.waiting = more, results.room = room;
     }
-    if (waits) {
-        results.waiting[results.count++] = (block){memory, capacity};
-        results.bytes += capacity;
-    }
+    if (waits) put(&results.store, (block){memory, capacity});
     unlock();
     if (!waits) unmap((block){memory, capacity});
 }
@@ -242,16 +247,4 @@ void fc_result_forget(void) {
     unlock();
 }
 
-size_t fc_results_kept(void) {
-    lock();
-    const size_t bytes = results.bytes;
-    unlock();
-    return bytes;
-}
-
-size_t fc_scratch_kept(void) {
-    lock();
-    const size_t bytes = kept;
-    unlock();
-    return bytes;
-}
+size_t fc_results_kept(void) { return bytes_of(&results.store); }

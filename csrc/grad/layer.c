@@ -13,6 +13,7 @@
 #include "conv/parts.h"
 #include "core/family.h"
 #include "grad/depthwise.h"
+#include "grad/phases.h"
 
 extern const fc_kind fc_kind_depthwise_input;
 
@@ -45,20 +46,6 @@ typedef struct layer_phase {
     int64_t tap, packed;                // elements: its first tap in the weights, and its own in those that are packed
 } layer_phase;
 
-// Phase r of an axis; false if it has no tap.
-static int axis_phase(const fc_axis *a, int64_t r, fc_axis *forward, int64_t *first_tap) {
-    const int64_t s = a->stride, q = fc_floor_div(r + a->pad, s), first = r + a->pad - q * s;
-    const int64_t taps = first < a->kernel ? fc_ceil_div(a->kernel - first, s) : 0;
-    *forward = (fc_axis){.in = a->out,
-                         .out = fc_ceil_div(a->in - r, s),
-                         .kernel = taps,
-                         .stride = 1,
-                         .dilation = a->dilation,
-                         .pad = (taps - 1) * a->dilation - q};
-    *first_tap = first + (taps - 1) * s;
-    return taps > 0;
-}
-
 static int64_t phases_of(const fc_axis *a) { return fc_min(a->stride, a->in); }
 
 // Over pixels two columns apart all inputs are one, by another kernel.
@@ -79,11 +66,13 @@ static int phase_of(const fc_problem *p, int over_channels, int64_t index, layer
     int has_taps = 1;
     for (int i = FC_AXES - 1; i >= 0; i--) {
         const fc_axis *a = &p->axis[i];
-        int64_t tap;
         phase->at[i] = fc_digit(&index, phases_of(a));
         phase->step[i] = a->stride;
-        has_taps &= axis_phase(a, phase->at[i], &f->axis[i], &tap);
-        phase->tap += tap * p->wei.axis[i];
+        // Steps of one between outputs, or between taps.
+        const int64_t from = phase->at[i] + a->pad, first = from - fc_floor_div(from, a->stride) * a->stride;
+        has_taps &= first < a->kernel;
+        f->axis[i] = fc_phase_axis(a, first, phase->at[i]);
+        phase->tap += fc_phase_tap(a, first) * p->wei.axis[i];
         f->wei.axis[i] = -a->stride * p->wei.axis[i];
         f->dst.axis[i] *= a->stride;
     }
@@ -92,66 +81,55 @@ static int phase_of(const fc_problem *p, int over_channels, int64_t index, layer
 
 // ----------------------------------------------------------------------------------------------------------- planning
 
-static fc_options depthwise_only(const fc_request *r) {
-    fc_options options = *r->options;
-    options.algorithm = FC_DEPTHWISE;
-    return options;
-}
-
-// Predicted, of both gradients in one pass, the bias' apart, which takes part in none of the comparisons.
-static double cost(const fc_request *r) {
-    const fc_layer_gradient *g = r->op->problem;
-    const fc_options options = depthwise_only(r);
-    const fc_grad_cut cut = fc_grad_cut_of(&g->weight, r->kernels);
-    double seconds = options.costs.fixed + r->planner->ask_own(&(fc_op){FC_CONV, &g->weight}, &options).cost;
-    for (int64_t i = 0; i < phase_count(&g->input, cut.over_channels); i++) {
-        layer_phase phase;
-        (void)phase_of(&g->input, cut.over_channels, i, &phase);
-        const fc_verdict v = r->planner->ask_own(&(fc_op){FC_CONV, &phase.problem}, &options);
-        seconds += v.cost + v.packing;
-    }
-    return seconds;
-}
-
-// Of one after the other, each by the best of its algorithms; the second reads the output's gradient anew.
+// Of one gradient after the other, each by the best of its algorithms; the second reads the output's gradient anew.
 static double cost_apart(const fc_request *r) {
     const fc_layer_gradient *g = r->op->problem;
-    fc_options options = *r->options;
-    options.algorithm = FC_AUTO;
-    const fc_verdict weight = r->planner->ask(&(fc_op){FC_CONV, &g->weight}, &options);
-    const fc_verdict input = r->planner->ask(&(fc_op){FC_CONV, &g->input}, &options);
+    const fc_verdict weight = r->planner->ask(&(fc_op){FC_CONV, &g->weight}, r->options);
+    const fc_verdict input = r->planner->ask(&(fc_op){FC_CONV, &g->input}, r->options);
     const double elements = (double)g->weight.batch * (double)g->weight.groups * (double)fc_positions(&g->weight);
     return weight.cost + input.cost + weight.packing + input.packing +
            fc_cost_weights(elements * (double)r->kernels->element, r->options);
 }
 
-static const char *refuse(const fc_request *r) {
-    const fc_layer_gradient *g = r->op->problem;
-    const fc_problem *p = &g->input;
-    const fc_kernels *k = r->kernels;
-    const fc_options options = depthwise_only(r);
-    if (p->batch == 0) return "there are no images";
-    if (p->in_channels != 1 || p->out_channels != 1) return "a group has more than one channel";
-    const fc_verdict weight = r->planner->ask_own(&(fc_op){FC_CONV, &g->weight}, &options);
-    if (weight.refusal) return weight.refusal;
-    const int over_channels = fc_grad_cut_of(&g->weight, k).over_channels;
+// Of a layer whose weight gradient is cut so.
+static const char *refusal(const fc_problem *p, const fc_kernels *k, int over_channels) {
     if (over_channels && p->src.group != 1) return "input and gradient are laid out differently";
     if (!over_channels && (p->src.axis[2] != 1 || p->dst.axis[2] != 1)) return "columns are not neighbours in memory";
     if (!over_channels && p->axis[2].stride > 2) return "outputs are more than two columns apart";
     const int64_t together = over_channels ? FC_BLOCK_VECTORS * k->vl : 1;
     const double row = (double)fc_taps(p) * (double)p->axis[2].in * (double)together;
     if (row > FC_ROW_MACS) return "a row takes more than 16 million multiply-adds";
-    if (by_rows(p, over_channels)) {
-        const fc_verdict input = r->planner->ask_own(&(fc_op){FC_CONV, p}, &options);
-        if (input.refusal) return input.refusal;
-    }
     for (int i = 0; i < FC_AXES && !by_rows(p, over_channels); i++) {
         if (p->axis[i].stride > p->axis[i].kernel) return "some inputs have no tap";
         if (p->axis[i].stride > 1 && p->axis[i].dilation > 1) return "a strided kernel is dilated";
     }
-    if (phase_count(p, over_channels) > FC_MOST_PHASES) return "there are more than 64 phases";
-    const int chosen = r->options->algorithm != FC_AUTO || cost(r) <= cost_apart(r);
-    return chosen ? NULL : "one after the other is faster";
+    return phase_count(p, over_channels) > FC_MOST_PHASES ? "there are more than 64 phases" : NULL;
+}
+
+// The bias' gradient apart, which takes part in none of the comparisons.
+static fc_verdict ask(const fc_request *r) {
+    const fc_layer_gradient *g = r->op->problem;
+    const fc_problem *p = &g->input;
+    fc_options options = *r->options;
+    fc_verdict v = {.cost = INFINITY};
+    options.algorithm = FC_DEPTHWISE;
+    if (p->batch == 0) v.refusal = "there are no images";
+    else if (p->in_channels != 1 || p->out_channels != 1) v.refusal = "a group has more than one channel";
+    if (!v.refusal) v = r->planner->ask_own(&(fc_op){FC_CONV, &g->weight}, &options);
+    if (v.refusal) return v;
+    const int over_channels = fc_grad_cut_of(&g->weight, r->kernels).over_channels;
+    v.refusal = refusal(p, r->kernels, over_channels);
+    v.cost += options.costs.fixed;
+    for (int64_t i = 0; !v.refusal && i < phase_count(p, over_channels); i++) {
+        layer_phase phase;
+        (void)phase_of(p, over_channels, i, &phase);
+        const fc_verdict input = r->planner->ask_own(&(fc_op){FC_CONV, &phase.problem}, &options);
+        v.refusal = input.refusal;
+        v.cost += input.cost + input.packing;
+    }
+    if (!v.refusal && r->options->algorithm == FC_AUTO && v.cost > cost_apart(r))
+        v.refusal = "one after the other is faster";
+    return v;
 }
 
 // The state of a plan.
@@ -438,8 +416,7 @@ static const fc_kind kind = {
     .name = "depthwise",
     .traits = FC_SERVES_INPUT | FC_SERVES_WEIGHT,
     .rows = 1,
-    .refuse = refuse,
-    .cost = cost,
+    .ask = ask,
     .layout = layout,
     .stages = stages,
     .form = form,

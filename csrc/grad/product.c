@@ -161,11 +161,6 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     return FC_OK;
 }
 
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    (void)plan, (void)wei, (void)bias, (void)packed, (void)threads;
-    return FC_OK;
-}
-
 // ------------------------------------------------------------------------------------------------------------- tasks
 
 // How the work is cut into tasks, and where their scratch lies.
@@ -516,7 +511,6 @@ const fc_kind fc_kind_weight_product = {
     .cost = cost,
     .packing = packing,
     .layout = layout,
-    .pack = pack,
     .stages = stages,
     .form = form,
 };

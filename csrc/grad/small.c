@@ -66,11 +66,6 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     return FC_OK;
 }
 
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    (void)plan, (void)wei, (void)bias, (void)packed, (void)threads;
-    return FC_OK;
-}
-
 // ----------------------------------------------------------------------------------------------------------- stages
 
 // How the work is cut: blocks of input channels are shared out where output channels are few.  In a thread's scratch: d_dst
@@ -258,7 +253,6 @@ const fc_kind fc_kind_small_grad = {
     .rows = 1,
     .ask = ask,
     .layout = layout,
-    .pack = pack,
     .stages = stages,
     .form = form,
 };

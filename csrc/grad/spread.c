@@ -99,7 +99,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     const fc_part *part = plan->parts;
     if (bias) memcpy(packed, bias, (size_t)(p->groups * p->in_channels * fc_bytes(p->types.source)));
     else memset(packed, 0, bias_bytes(p));
-    return part->plan->kind->pack(part->plan, wei, bias, (char *)packed + part->packed, threads);
+    return fc_plan_pack(part->plan, wei, bias, (char *)packed + part->packed, threads);
 }
 
 // ----------------------------------------------------------------------------------------------------------- writing

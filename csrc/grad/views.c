@@ -16,7 +16,7 @@
 // Weight gradient.  d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e] is
 // a convolution in which channels are images, images are channels, d_dst is the kernel, and stride and dilation change
 // places.
-#include "conv/parts.h"
+#include "grad/phases.h"
 
 // What the phases of an axis have in common.
 typedef struct phases {
@@ -32,7 +32,7 @@ static int64_t q_of(const fc_axis *a, int64_t kind) {
 }
 
 static phases phases_of(const fc_axis *a) {
-    phases p = {.period = a->stride / fc_gcd(a->stride, a->dilation)};
+    phases p = {.period = fc_phase_period(a)};
     p.firsts = fc_min(p.period, a->kernel);
     p.starts = fc_min(a->stride, a->in);
     p.kinds = a->dilation >= a->stride
@@ -51,18 +51,13 @@ static fc_series phase_series(const fc_split *split, int axis, int64_t index) {
     const int64_t low = fc_max(fewer_taps ? last_tap + 1 : 0, -fc_floor_div(-(base + r0), a->dilation));
     const int64_t high =
         fc_min(fewer_taps ? p.firsts - 1 : fc_min(last_tap, p.firsts - 1), fc_floor_div(base + r1, a->dilation));
-    const int64_t taps = (a->kernel - 1) / p.period + 1 - fewer_taps, dilation = a->dilation / (a->stride / p.period);
+    const int64_t at = low * a->dilation - base;
     return (fc_series){
-        .axis = {.in = a->out,
-                 .out = (a->in - 1) / a->stride + 1 - fewer_out,
-                 .kernel = taps,
-                 .stride = 1,
-                 .dilation = dilation,
-                 .pad = (taps - 1) * dilation + q},
+        .axis = fc_phase_axis(a, low, at),
         .count = fc_max(0, high - low + 1),
-        .tap = low + (taps - 1) * p.period,
+        .tap = fc_phase_tap(a, low),
         .tap_step = 1,
-        .at = low * a->dilation - base,
+        .at = at,
         .at_step = a->dilation,
     };
 }

@@ -111,11 +111,6 @@ static fc_status layout(fc_plan *plan, const fc_request *r, int64_t m, char mess
     return status;
 }
 
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    (void)plan, (void)wei, (void)bias, (void)packed, (void)threads;
-    return FC_OK;
-}
-
 // ------------------------------------------------------------------------------------------------------------ stages
 
 // Tiles [first, first + count) of a group.  In shared memory: flags, S, V and Z.
@@ -323,7 +318,6 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         .cost = cost_f##m_,                                                                                            \
         .packing = packing_f##m_,                                                                                      \
         .layout = layout_f##m_,                                                                                        \
-        .pack = pack,                                                                                                  \
         .stages = stages,                                                                                              \
     };
 
