@@ -16,6 +16,7 @@ typedef struct FC_NAME(grad_rows) {
     int64_t over;         // input rows from output row to output row
     int64_t across, step; // input columns from output to output, and from tap to tap
     int64_t tap_row;      // sums from row to row of taps
+    int64_t taps;         // rows of taps, where a pass has a number of its own
 } FC_NAME(grad_rows);
 
 // ------------------------------------------------------------------------------------------------------- over pixels
@@ -221,15 +222,15 @@ void FC_NAME(depthwise_grad_pixels)(const fc_depthwise_grad *work){FC_GRAD_PLANE
 
 // ----------------------------------------------------------------------------------------------------- over channels
 
-// What a patch of height x count outputs adds, by rows x columns taps without dilation, in one vector of `lanes` channels.
-// Neighbours share inputs, each of which is loaded once, if it exists: `top` and `column` are those of the first.
+// What a patch of height x count outputs adds, by the rows of taps of a pass, without dilation, in one vector of `lanes`
+// channels: `rows` x `columns` taps at a time.  Neighbours share inputs, each of which is loaded once for those, if it
+// exists: `top` and `column` are those of the first.
 FC_INLINE void FC_NAME(grad_patch)(const FC_NAME(grad_rows) * work, const T *out, const T *src, int64_t top,
                                    int64_t column, int64_t lanes, T *sums, const int whole, const int height,
                                    const int count, const int rows, const int columns, const int apart) {
     const fc_problem *p = work->problem;
-    vec sum[FC_MR * FC_NV], grad[8];
-#pragma GCC unroll 32
-    for (int t = 0; t < rows * columns; t++) sum[t] = v_set1(0);
+    const int64_t down = p->src.axis[1];
+    vec grad[8];
 #pragma GCC unroll 2
     for (int r = 0; r < height; r++, out += p->dst.axis[1])
 #pragma GCC unroll 4
@@ -237,35 +238,41 @@ FC_INLINE void FC_NAME(grad_patch)(const FC_NAME(grad_rows) * work, const T *out
             const T *from = out + i * p->dst.axis[2];
             grad[r * count + i] = whole ? v_load(from) : v_load_part(from, lanes);
         }
-#pragma GCC unroll 7
-    for (int t = 0; t < (height - 1) * apart + rows; t++, src += p->src.axis[1]) {
-        FC_WALK(src);
-        if (top + t < 0 || top + t >= p->axis[1].in) continue;
-        const T *from = src;
-#pragma GCC unroll 11
-        for (int i = 0; i < (count - 1) * apart + columns; i++, from += p->src.axis[2]) {
-            FC_WALK(from);
-            if (column + i < 0 || column + i >= p->axis[2].in) continue;
-            vec in = whole ? v_load(from) : v_load_part(from, lanes);
-            FC_KEEP(in);
-#pragma GCC unroll 2
-            for (int r = 0; r < height; r++) {
-                const int j = t - r * apart;
-                if (j < 0 || j >= rows) continue;
+    for (int64_t done = 0; done < work->taps; done += rows, top += rows, src += rows * down) {
+        vec sum[9];
+#pragma GCC unroll 9
+        for (int t = 0; t < rows * columns; t++) sum[t] = v_set1(0);
+        const T *row = src;
 #pragma GCC unroll 5
-                for (int k = 0; k < columns; k++)
-                    if (i >= k && (i - k) % apart == 0 && (i - k) / apart < count)
-                        sum[j * columns + k] = v_fma(grad[r * count + (i - k) / apart], in, sum[j * columns + k]);
+        for (int t = 0; t < (height - 1) * apart + rows; t++, row += down) {
+            FC_WALK(row);
+            if (top + t < 0 || top + t >= p->axis[1].in) continue;
+            const T *from = row;
+#pragma GCC unroll 11
+            for (int i = 0; i < (count - 1) * apart + columns; i++, from += p->src.axis[2]) {
+                FC_WALK(from);
+                if (column + i < 0 || column + i >= p->axis[2].in) continue;
+                vec in = whole ? v_load(from) : v_load_part(from, lanes);
+                FC_KEEP(in);
+#pragma GCC unroll 2
+                for (int r = 0; r < height; r++) {
+                    const int j = t - r * apart;
+                    if (j < 0 || j >= rows) continue;
+#pragma GCC unroll 5
+                    for (int k = 0; k < columns; k++)
+                        if (i >= k && (i - k) % apart == 0 && (i - k) / apart < count)
+                            sum[j * columns + k] = v_fma(grad[r * count + (i - k) / apart], in, sum[j * columns + k]);
+                }
             }
         }
+#pragma GCC unroll 3
+        for (int j = 0; j < rows; j++, sums += work->tap_row)
+#pragma GCC unroll 5
+            for (int k = 0; k < columns; k++) {
+                T *to = sums + k * FC_VL;
+                v_store(to, v_add(v_load(to), sum[j * columns + k]));
+            }
     }
-#pragma GCC unroll 5
-    for (int j = 0; j < rows; j++)
-#pragma GCC unroll 5
-        for (int k = 0; k < columns; k++) {
-            T *to = sums + j * work->tap_row + k * FC_VL;
-            v_store(to, v_add(v_load(to), sum[j * columns + k]));
-        }
 }
 
 // The same in whole vectors of channels, one after the other: pixels may lie apart by a power of two, and then only a few
@@ -283,28 +290,39 @@ FC_INLINE void FC_NAME(grad_patches)(const FC_NAME(grad_rows) * work, int64_t y,
                             columns, apart);
 }
 
-// Rows of outputs: by patches of as many rows as there are registers for.
-FC_INLINE void FC_NAME(grad_bands)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector, const int rows,
-                                   const int columns, const int apart) {
-    const int height = rows * columns + 2 * 4 + 1 <= FC_MR * FC_NV + 4 ? 2 : 1;
+// A pass over rows of outputs by rows of `columns` taps.  Three of three share inputs, which five of five have no registers
+// for; and so do two rows of outputs, if there are registers for those.
+FC_INLINE void FC_NAME(grad_bands)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector, const int columns,
+                                   const int apart) {
+    const int rows = columns == 3 ? 3 : 1, height = rows * columns + 2 * 4 + 1 <= FC_MR * FC_NV + 4 ? 2 : 1;
     const int64_t out = work->problem->axis[2].out, whole = channels / FC_VL * FC_VL;
     for (int64_t y = work->first, next; y < work->end; y = next) {
-        const int high = height == 2 && y + 2 <= work->end;
+        const int together = y + height <= work->end && work->taps % rows == 0;
         int64_t x = 0;
-        next = high ? y + 2 : y + 1;
-        for (; high && x + 4 <= out; x += 4)
-            FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 2, 4, rows, columns, apart);
+        next = together ? y + height : y + 1;
+        for (; together && x + 4 <= out; x += 4)
+            FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, height, 4, rows, columns, apart);
         for (const int64_t left = x; y < next; y++) {
             x = left;
             for (; x + 4 <= out; x += 4)
-                FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 4, rows, columns, apart);
+                FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 4, 1, columns, apart);
             for (; x + 2 <= out; x += 2)
-                FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 2, rows, columns, apart);
-            if (x < out) FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 1, rows, columns, apart);
+                FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 2, 1, columns, apart);
+            if (x < out) FC_NAME(grad_patches)(work, y, x, 0, whole, vector, 1, 1, 1, 1, columns, apart);
             for (x = 0; x < out && whole < channels; x++)
-                FC_NAME(grad_patches)(work, y, x, whole, channels, vector, 0, 1, 1, rows, columns, apart);
+                FC_NAME(grad_patches)(work, y, x, whole, channels, vector, 0, 1, 1, 1, columns, apart);
         }
     }
+}
+
+// Taps in rows of three or five.  Pixels may lie apart by a power of two, and then the lines that a patch reads for five rows
+// of taps throw each other out: all the same where a vector is a line, but what is left of one is read for the next vector.
+FC_INLINE void FC_NAME(grad_taps)(FC_NAME(grad_rows) work, int64_t channels, int64_t vector, const int columns,
+                                  const int apart) {
+    const int64_t kernel = work.problem->axis[1].kernel;
+    work.taps = FC_LINES || (columns == 3 && kernel == 3) ? kernel : 1;
+    for (int64_t j = 0; j < kernel; j += work.taps, work.top += work.taps, work.sums += work.taps * work.tap_row)
+        FC_NAME(grad_bands)(&work, channels, vector, columns, apart);
 }
 
 // What `count` neighbouring outputs of a row add, by a row of `columns` taps, to what stands beside channels [c, c + lanes):
@@ -371,27 +389,14 @@ FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t chan
     }
 }
 
-// The taps of one plane, in passes of as many as there are registers for.
-FC_INLINE void FC_NAME(grad_blocks)(FC_NAME(grad_rows) work, int64_t channels, int64_t vector, const int taps,
-                                    const int apart) {
+// Any kernel: one pass for each row of at most three taps.
+FC_INLINE void FC_NAME(grad_blocks)(FC_NAME(grad_rows) work, int64_t channels, int64_t vector) {
     const fc_axis *h = &work.problem->axis[1], *w = &work.problem->axis[2];
-    const int reach = apart && taps * taps <= FC_MR * FC_NV ? taps : 1;
     const int64_t top = work.top, left = work.left, tap = work.tap_row / w->kernel;
     T *sums = work.sums;
-    int64_t j = 0;
-    if (reach > 1)
-        for (; j + reach <= h->kernel; j += reach) {
-            work.sums = sums + j * work.tap_row;
-            work.top = top + j;
-            FC_NAME(grad_bands)(&work, channels, vector, reach, taps, apart);
-        }
-    for (; j < h->kernel; j++) {
+    for (int64_t j = 0; j < h->kernel; j++) {
         work.top = top + j * h->dilation;
         work.sums = sums + j * work.tap_row;
-        if (apart) {
-            FC_NAME(grad_bands)(&work, channels, vector, 1, taps, apart);
-            continue;
-        }
         int64_t k = 0;
         for (; k + 3 <= w->kernel; k += 3, work.sums += 3 * tap) {
             work.left = left + k * work.step;
@@ -404,27 +409,22 @@ FC_INLINE void FC_NAME(grad_blocks)(FC_NAME(grad_rows) work, int64_t channels, i
     }
 }
 
-FC_INLINE void FC_NAME(grad_block)(FC_NAME(grad_rows) work, int64_t channels, int64_t vector) {
-    const fc_problem *p = work.problem;
+FC_INLINE void FC_NAME(grad_block)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector) {
+    const fc_problem *p = work->problem;
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int known = FC_VL > 1 && p->in_channels == 1 && h->dilation == 1 && w->dilation == 1 &&
                       h->stride == w->stride && (w->stride == 1 || (w->stride == 2 && FC_KNOWN_SIZES));
-    if (known && w->kernel == 3) {
-        work.step = 1;
-        work.across = w->stride;
-        if (w->stride == 1) FC_NAME(grad_blocks)(work, channels, vector, 3, 1);
-        else FC_NAME(grad_blocks)(work, channels, vector, 3, 2);
-    } else if (known && FC_KNOWN_SIZES && w->kernel == 5) {
-        work.step = 1;
-        work.across = w->stride;
-        if (w->stride == 1) FC_NAME(grad_blocks)(work, channels, vector, 5, 1);
-        else FC_NAME(grad_blocks)(work, channels, vector, 5, 2);
-    } else FC_NAME(grad_blocks)(work, channels, vector, 1, 0);
+    if (known && w->kernel == 3 && w->stride == 1) FC_NAME(grad_taps)(*work, channels, vector, 3, 1);
+    else if (known && w->kernel == 3) FC_NAME(grad_taps)(*work, channels, vector, 3, 2);
+    else if (known && FC_KNOWN_SIZES && w->kernel == 5 && w->stride == 1)
+        FC_NAME(grad_taps)(*work, channels, vector, 5, 1);
+    else if (known && FC_KNOWN_SIZES && w->kernel == 5) FC_NAME(grad_taps)(*work, channels, vector, 5, 2);
+    else FC_NAME(grad_blocks)(*work, channels, vector);
 }
 
 // Sums [vector of channels][tap][input of the group][lane].
 void FC_NAME(depthwise_grad_channels)(const fc_depthwise_grad *work) {
-    FC_GRAD_PLANES(FC_NAME(grad_block)(rows, work->channels, work->vector))
+    FC_GRAD_PLANES(FC_NAME(grad_block)(&rows, work->channels, work->vector))
 }
 
 #undef FC_GRAD_PLANES

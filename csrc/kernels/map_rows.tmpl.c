@@ -73,30 +73,41 @@ FC_INLINE const T *FC_NAME(map_row)(const fc_map_operand *o, int64_t r, T spread
     return spread;
 }
 
+FC_INLINE const T *FC_NAME(map_rest)(T rest[FC_VL], const T *from, int64_t n) {
+    v_store(rest, v_load_part(from, n));
+    return rest;
+}
+
 typedef vec (*FC_NAME(map_function))(const FC_NAME(map_vectors) v);
 
+// What is left of a row goes through the same loop in a vector of its own: the functions stand in the code but once.
 FC_INLINE void FC_NAME(map_loop)(const fc_map_rows *w, const int operands, const FC_NAME(map_function) function) {
     const vec low = v_set1((T)w->low), high = v_set1((T)w->high);
     FC_NAME(map_vectors) v = {.a = v_set1((T)w->a), .b = v_set1((T)w->b)};
     v.x = v.y = v.z = low;
     for (int64_t r = 0; r < w->rows; r++) {
-        T spread[3][FC_VL];
+        T spread[3][FC_VL], rest[FC_VL];
         int64_t x_step, y_step = 0, z_step = 0, left = w->columns;
         T *dst = (T *)w->dst + r * w->dst_row;
         const T *x = FC_NAME(map_row)(&w->x, r, spread[0], &x_step), *y = x, *z = x;
         if (operands > 1) y = FC_NAME(map_row)(&w->y, r, spread[1], &y_step);
         if (operands > 2) z = FC_NAME(map_row)(&w->z, r, spread[2], &z_step);
-        for (; left >= FC_VL; left -= FC_VL, dst += FC_VL, x += x_step, y += y_step, z += z_step) {
-            v.x = v_load(x);
-            if (operands > 1) v.y = v_load(y);
-            if (operands > 2) v.z = v_load(z);
-            v_store(dst, v_min(high, v_max(low, function(v))));
+        for (T *end = NULL;;) {
+            for (; left >= FC_VL; left -= FC_VL, dst += FC_VL, x += x_step, y += y_step, z += z_step) {
+                v.x = v_load(x);
+                if (operands > 1) v.y = v_load(y);
+                if (operands > 2) v.z = v_load(z);
+                v_store(dst, v_min(high, v_max(low, function(v))));
+            }
+            if (end) v_store_part(end, v_load(rest), w->columns % FC_VL);
+            if (left == 0) break;
+            x = FC_NAME(map_rest)(spread[0], x, left);
+            if (operands > 1) y = FC_NAME(map_rest)(spread[1], y, left);
+            if (operands > 2) z = FC_NAME(map_rest)(spread[2], z, left);
+            end = dst;
+            dst = rest;
+            left = FC_VL;
         }
-        if (left == 0) continue;
-        v.x = v_load_part(x, left);
-        if (operands > 1) v.y = v_load_part(y, left);
-        if (operands > 2) v.z = v_load_part(z, left);
-        v_store_part(dst, v_min(high, v_max(low, function(v))), left);
     }
 }
 

@@ -7,8 +7,8 @@
 typedef double FC_NAME(taps)[FC_MAX_TAPS][FC_MAX_TAPS][FC_NR];
 
 // One block of taps of one input channel, r to a side.
-FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, FC_NAME(taps) g, T *out, const int r,
-                                               const int sides) {
+FC_INLINE void FC_NAME(winograd_block)(const fc_winograd_weights *work, FC_NAME(taps) g, T *out, const int r,
+                                       const int sides) {
     const int64_t alpha = work->form.alpha;
     double half[FC_MAX_ALPHA][FC_MAX_TAPS][FC_NR];
     double (*lines)[FC_MAX_TAPS][FC_NR] = sides == 2 ? half : g;
@@ -37,35 +37,46 @@ FC_INLINE void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, 
         }
 }
 
-enum { FC_NAME(winograd_taps) = 75 }; // of some channels, read at a time
-
-// out[j][o] = in[o][j] for the channels o of a tile.
-static __attribute__((noinline)) void FC_NAME(winograd_turned)(T *out, const T *in, int64_t outer, int64_t channels,
-                                                               int64_t columns) {
-    FC_NAME(transposed)(out, FC_NR, NULL, in, outer, channels, columns);
+// With its sizes as constants.
+static void FC_NAME(winograd_weights_block)(const fc_winograd_weights *work, FC_NAME(taps) g, T *out) {
+#define FC_WINOGRAD_WEIGHTS(taps)                                                                                      \
+    if (work->form.r == taps) {                                                                                        \
+        if (work->form.sides == 1) FC_NAME(winograd_block)(work, g, out, taps, 1);                                     \
+        else FC_NAME(winograd_block)(work, g, out, taps, 2);                                                           \
+    }
+    FC_WINOGRAD_WEIGHTS(2)
+    FC_WINOGRAD_WEIGHTS(3)
+    FC_WINOGRAD_WEIGHTS(5)
+#undef FC_WINOGRAD_WEIGHTS
 }
 
+enum { FC_NAME(winograd_taps) = 75 }; // of some channels, read at a time
+
 // All input channels of a kernel that is one block, and whose taps lie one after the other: read by transposes.
-FC_INLINE void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work, const int r, const int sides) {
+static void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work) {
     const fc_problem *p = work->problem;
-    const int rows = sides == 2 ? r : 1, taps = rows * r, channels = FC_NAME(winograd_taps) / taps;
+    const int64_t r = work->form.r, rows = work->form.sides == 2 ? r : 1, taps = rows * r;
+    const int64_t channels = FC_NAME(winograd_taps) / taps;
     FC_NAME(taps) g;
     T *out = work->points, *tap = work->taps;
     for (int64_t c0 = 0; c0 < p->in_channels; c0 += channels) {
         const int64_t count = p->in_channels - c0 < channels ? p->in_channels - c0 : channels;
-        FC_NAME(winograd_turned)(tap, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels, count * taps);
+        // tap[j][o] = wei[o][j] for the channels o of a tile.
+        FC_NAME(transposed)(tap, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
+                            count * taps);
         for (int64_t c = 0; c < count; c++, out += FC_NR) {
             for (int64_t y = 0; y < rows; y++)
                 for (int64_t x = 0; x < r; x++, tap += FC_NR)
                     for (int64_t o = 0; o < FC_NR; o++) g[y][x][o] = (double)tap[o];
-            FC_NAME(winograd_weights_block)(work, g, out, r, sides);
+            FC_NAME(winograd_weights_block)(work, g, out);
         }
     }
 }
 
 // Any kernel: block by block, tap by tap.
-FC_INLINE void FC_NAME(winograd_weights_blocks)(const fc_winograd_weights *work, const int r, const int sides) {
+static void FC_NAME(winograd_weights_blocks)(const fc_winograd_weights *work) {
     const fc_problem *p = work->problem;
+    const int64_t r = work->form.r, sides = work->form.sides;
     const fc_view *view = &p->wei;
     const int64_t height = p->axis[1].kernel, width = p->axis[2].kernel;
     const int64_t apart = work->form.stride, below = sides == 2 ? apart : 1; // from tap to tap
@@ -93,26 +104,12 @@ FC_INLINE void FC_NAME(winograd_weights_blocks)(const fc_winograd_weights *work,
                         for (int64_t j = 0; j < columns; j++)
                             for (int64_t o = 0; o < FC_NR; o++)
                                 taps[(i * below * width + j * apart) * FC_NR + o] = (T)g[i][j][o];
-                    FC_NAME(winograd_weights_block)(work, g, out, r, sides);
+                    FC_NAME(winograd_weights_block)(work, g, out);
                 }
             }
 }
 
-FC_INLINE void FC_NAME(winograd_weights_any)(const fc_winograd_weights *work, const int r, const int sides) {
-    if (work->whole) FC_NAME(winograd_weights_whole)(work, r, sides);
-    else FC_NAME(winograd_weights_blocks)(work, r, sides);
-}
-
-#define FC_WINOGRAD_WEIGHTS(taps)                                                                                      \
-    if (work->form.r == taps) {                                                                                        \
-        if (work->form.sides == 1) FC_NAME(winograd_weights_any)(work, taps, 1);                                       \
-        else FC_NAME(winograd_weights_any)(work, taps, 2);                                                             \
-    }
-
 void FC_NAME(winograd_weights)(const fc_winograd_weights *work) {
-    FC_WINOGRAD_WEIGHTS(2)
-    FC_WINOGRAD_WEIGHTS(3)
-    FC_WINOGRAD_WEIGHTS(5)
+    if (work->whole) FC_NAME(winograd_weights_whole)(work);
+    else FC_NAME(winograd_weights_blocks)(work);
 }
-
-#undef FC_WINOGRAD_WEIGHTS
