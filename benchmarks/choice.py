@@ -3,9 +3,11 @@
 
     python benchmarks/choice.py --network table untuned kinds --threads 2 --json choice.json
     python benchmarks/choice.py --network table resnet50 --of input weight --batch 8
+    python benchmarks/choice.py --network table mobilenet_v1 --of all --batch 8
 
 A choice within a tenth of the fastest counts as right. Layers run hot, algorithms take turns: forward by plans,
-gradients by single calls, whose weights are packed each time.
+gradients by single calls, whose weights are packed each time. ``--of all`` is one call for the gradients of input,
+weight and bias; beside it are those of the three one after the other (apart).
 """
 
 from __future__ import annotations
@@ -51,15 +53,25 @@ def forward(case: ConvCase, layout: str) -> tuple[str, dict[str, Callable[[], An
 
 
 def gradient(case: GradientCase, layout: str, of: str) -> tuple[str, dict[str, Callable[[], Any]]]:
-    """The same of a gradient. ``auto`` is in the running itself: its parts may have algorithms of their own."""
+    """The same of gradients. ``auto`` is in the running itself: its parts may have algorithms of their own."""
     x, grad = case.input(layout), case.grad_output(layout)
-    call: Callable[..., Any] = partial(fc.grad.conv2d_input, x.shape, case.weight, grad)
-    if of == "weight":
-        call = partial(fc.grad.conv2d_weight, x, case.weight.shape, grad)
+    call: Callable[..., Any]
+    match of:
+        case "input":
+            call = partial(fc.grad.conv2d_input, x.shape, case.weight, grad)
+        case "weight":
+            call = partial(fc.grad.conv2d_weight, x, case.weight.shape, grad)
+        case _:
+            call = partial(fc.grad.conv2d, x, case.weight, grad)
+    runs: dict[str, Callable[[], Any]] = {
+        name: partial(call, **case.layer.arguments, layout=layout, algorithm=name)
+        for name in ("auto", *(name for name in _args.ALGORITHMS if name not in (*OUTSIDE, "auto")))
+    }
+    if of == "all":
+        runs["apart"] = partial(one_by_one, runs["auto"])
     calls: dict[str, Callable[[], Any]] = {}
     first: dict[str, float] = {}
-    for name in ("auto", *(name for name in _args.ALGORITHMS if name not in (*OUTSIDE, "auto"))):
-        run = partial(call, **case.layer.arguments, layout=layout, algorithm=name)
+    for name, run in runs.items():
         start = time.perf_counter()
         try:
             run()
@@ -69,6 +81,12 @@ def gradient(case: GradientCase, layout: str, of: str) -> tuple[str, dict[str, C
     return "auto", {
         name: run for name, run in calls.items() if name == "auto" or first[name] < FAR * min(first.values())
     }
+
+
+def one_by_one(call: Callable[..., Any]) -> None:
+    """The gradients of a call for all of them, which shares nothing among them."""
+    for name in _args.GRADIENTS:
+        call(needs=(name,))
 
 
 def measure(layer: ConvLayer, layout: str, of: str, batch: int, rounds: int, slice_time: float) -> dict[str, Any]:
@@ -98,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", choices=NETWORKS, default=["table", "untuned", "kinds"])
     parser.add_argument("--layout", nargs="+", choices=("NCHW", "NHWC"), default=["NCHW", "NHWC"])
-    parser.add_argument("--of", nargs="+", choices=("forward", "input", "weight"), default=["forward"])
+    parser.add_argument("--of", nargs="+", choices=("forward", "input", "weight", "all"), default=["forward"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=fc.get_num_threads())
     parser.add_argument("--rounds", type=int, default=3)

@@ -20,7 +20,7 @@ import pytest
 import fastconv as fc
 from fastconv.bench import layers as measuring
 from fastconv.bench import peak, report, shapes, terminal, timing
-from fastconv.bench.cases import case_of
+from fastconv.bench.cases import GradientCase, case_of
 from fastconv.bench.contenders import Contender, FastConv, NumpyIm2col, NumpyLoops, Prepared
 from fastconv.bench.timing import Effort
 from support import tolerance
@@ -531,3 +531,22 @@ def test_the_benchmark_suites_run():
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
     assert "failed" not in result.stdout
+
+
+def test_the_choice_knows_gradients_of_one_pass(monkeypatch):
+    """Of a depthwise layer, beside those of three calls."""
+    if not BENCHMARKS.is_dir():
+        pytest.skip("benchmarks/ is not beside the tests")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import choice
+
+    layer = next(layer for layer in shapes.conv_layers("mobilenet_v1") if layer.groups == 256)
+    chosen, calls = choice.gradient(GradientCase(layer, 2), "NHWC", "all")
+    assert chosen == "auto"
+    assert {"auto", "depthwise", "apart"} <= set(calls)
+    assert calls["apart"]() is None
+    for ours, theirs in zip(calls["auto"](), calls["depthwise"](), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
+    row = choice.measure(layer, "NCHW", "all", 1, 1, 1e-4)
+    assert set(row["milliseconds"]) >= {"auto", "depthwise", "apart"}
+    assert row["of"] == "all"
