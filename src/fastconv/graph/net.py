@@ -330,7 +330,8 @@ class CompiledNet:
         *inputs, **named : array_like
             As for a call.
         repeats : int
-            Rows are medians of so many calls; where shapes depend on random numbers, of those that had the last one's.
+            Rows are medians of so many calls, or turns of 2 ms of them; where shapes depend on random numbers, of those
+            calls that had the last one's.
 
         Returns
         -------
