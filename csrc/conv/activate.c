@@ -37,8 +37,16 @@ static void apart(const fc_kernels *k, const fc_problem *p, char *data, int64_t 
 static void rectangle(const fc_plan *plan, void *data, int64_t rows, int64_t columns, int64_t row, int64_t column) {
     const fc_kernels *k = plan->kernels;
     const fc_problem *p = &plan->problem;
-    if (column == 1 || columns == 1) rows_of(k, p, data, rows, columns, row);
-    else if (row == 1) rows_of(k, p, data, columns, rows, column);
+    if ((row == 1 && column != 1) || columns == 1) { // rows are columns
+        const int64_t count = rows, step = row;
+        rows = columns, row = column;
+        columns = count, column = step;
+    }
+    if (row == columns * column) { // they go on where the one before ends
+        columns *= rows;
+        rows = 1;
+    }
+    if (column == 1) rows_of(k, p, data, rows, columns, row);
     else
         for (int64_t r = 0; r < rows; r++) apart(k, p, (char *)data + r * row * k->element, columns, column);
 }
