@@ -38,7 +38,8 @@ class Random:
         self.values: list[tuple[Value, tuple[int, ...]]] = [(x, shape)]
         makers = [
             self.conv, self.conv, self.norm, self.norm, self.function, self.function, self.sum, self.sum, self.scaled,
-            self.concat, self.concat, self.pool, self.pad, self.part, self.twice, self.gate, self.turned,
+            self.concat, self.concat, self.pool, self.pad, self.part, self.twice, self.gate, self.turned, self.number,
+            self.layer, self.layer,
         ]  # fmt: skip
         for _ in range(nodes):
             makers[int(self.rng.integers(len(makers)))]()
@@ -146,6 +147,34 @@ class Random:
         self.keep(self.graph.add("transpose", [y], order=(0, 1, 3, 2)) if self.rng.random() < 0.5 else y, (n, c, h, w))
         if self.values[-1][0] is y:
             self.values[-1] = (y, (n, c, w, h))
+
+    def number(self) -> None:
+        x, shape = self.pick()
+        inputs = [x, self.graph.constant(np.asarray(self.rng.random() + 0.5, self.dtype))]
+        name = str(self.rng.choice(["add", "sub", "mul", "div", "min", "max"]))
+        if self.rng.random() < 0.5 and name != "div":
+            inputs.reverse()
+        self.keep(self.graph.add("map", inputs, program=((name, 1),)), shape)
+
+    def layer(self) -> None:
+        """A linear layer of channels, what may stand behind it, and a sum, with the channels last and back again."""
+        x, (n, c, h, w) = self.pick()
+        out = int(self.rng.integers(1, 7))
+        y = self.graph.add("transpose", [x], order=(0, 2, 3, 1))
+        y = self.graph.add("linear", [y, self.constant(out, c)])
+        if self.rng.random() < 0.5:
+            y = self.graph.add("map", [self.constant(out), y], program=(("add", 1),))
+        if self.rng.random() < 0.5:
+            bell = self.graph.add("map", [y], program=(("affine", float(np.sqrt(0.5)), 0.0), ("erf",)))
+            gate = self.graph.add("map", [bell], program=(("affine", 1.0, 1.0),))
+            y = self.graph.add("map", [y, gate], program=(("mul", 1),))
+        y = self.graph.add("transpose", [y], order=(0, 3, 1, 2))
+        if self.rng.random() < 0.5:
+            y = self.graph.add("map", [y, self.constant(out, 1, 1)], program=(("mul", 1),))
+        same = [value for value, shape in self.values if shape == (n, out, h, w)]
+        if same:
+            y = self.graph.add("map", [y, same[int(self.rng.integers(len(same)))]], program=(("add", 1),))
+        self.keep(y, (n, out, h, w))
 
     def finish(self) -> None:
         """A classifier at the end, and some values that are returned besides."""

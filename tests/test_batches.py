@@ -51,7 +51,7 @@ def test_random_graphs_cut_anywhere(first, cut):
             found += fronts[-1] is not None
             for y, right in zip(results(net, made.inputs), expected, strict=True):
                 assert max_error(y, right) < 1e-11, (seed, count, str(made.graph))
-    assert found > 6
+    assert found > 3
 
 
 @pytest.mark.parametrize("last", [False, True])

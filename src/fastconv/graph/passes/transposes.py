@@ -18,6 +18,7 @@ Order = tuple[int, ...]
 
 def sink_transposes(graph: Graph) -> int:
     """f(transpose(y), a) = transpose(f(y, transpose back(a))): the layer that computes y may carry out f, too."""
+    remove_dead_nodes(graph)
     readers, ranks = graph.readers(), ranks_of(graph)
     sunk = 0
     for node in list(graph.nodes):
