@@ -466,6 +466,34 @@ def test_gradients_of_every_number_of_contiguous_channels(kernel, stride, paddin
         identical(actual, spread[:, padding : padding + 9, padding : padding + 10])
 
 
+@both_dtypes
+def test_gradients_of_windows_side_by_side(dtype, rng):
+    """Each input of a plane is written once, or has no window."""
+    for width in EDGES:
+        for kernel, stride, padding, ceil_mode in (
+            (2, 2, 0, False),
+            (2, 2, 1, True),
+            (3, 3, 1, True),
+            (2, 3, 0, False),
+        ):
+            size, window = (7, max(width, kernel)), (kernel, stride, padding, ceil_mode)
+            if width < kernel - 2 * padding:
+                continue
+            g = rng.standard_normal(fc.avg_pool2d(np.zeros((40, *size), dtype), *window, False).shape).astype(dtype)
+            actual = fc.grad.avg_pool2d(g, (40, *size), *window, False)
+            expected = np.zeros_like(actual)
+            for i, j in np.ndindex(*g.shape[1:]):
+                part = [slice(max(0, o * stride - padding), o * stride - padding + kernel) for o in (i, j)]
+                held = expected[:, part[0], part[1]]
+                held += (g[:, i, j] / np.dtype(dtype).type(math.prod(held.shape[1:])))[:, None, None]
+            identical(actual, expected)
+    for planes in (1, 7, 33):
+        for size in ((1, 1), (4, 4), (7, 7), (3, 43), (40, 41)):
+            g = rng.standard_normal((planes, 1, 1)).astype(dtype)
+            expected = np.broadcast_to(g / np.dtype(dtype).type(math.prod(size)), (planes, *size))
+            identical(fc.grad.global_avg_pool(g, (planes, *size)), expected)
+
+
 @both_layouts
 def test_gradients_are_the_functions_slopes(layout, rng):
     """Finite differences of float64; distinct numbers, so that no maximum changes on the way."""

@@ -10,8 +10,9 @@
 // stack, of which some systems give a thread but 128 KiB.  And those that are summed in one go, where none is copied.
 enum { FC_POOL_LINE = 512, FC_POOL_SPAN = 1024 };
 
-// Input rows of a band, and output rows of one whose windows share none.
-enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8 };
+// Input rows of a band, output rows of one whose windows share none, and input rows of one whose lanes are channels unless
+// windows are high: images that come from memory took up to twice as long by 31 rows in turns.
+enum { FC_POOL_BAND = 32, FC_POOL_ALONE = 8, FC_POOL_FEW = 7 };
 // The widest windows that bands of columns are for; elements of a window that is searched without branches.
 enum { FC_POOL_TAPS = 32, FC_POOL_SMALL = 32 };
 
@@ -86,6 +87,18 @@ static inline int64_t fc_pool_overlap(const fc_pool *pool, int axis) {
     return most < a->out ? most : a->out;
 }
 
+// Whether every input lies in just one window.
+static inline int fc_pool_tiles(const fc_pool *pool) {
+    for (int i = 0; i < FC_AXES; i++) {
+        const fc_axis *a = &pool->axis[i];
+        if (fc_pool_overlap(pool, i) > 1) return 0;
+        if (pool->adaptive) continue;
+        if (a->dilation > 1 || (a->out > 1 && a->kernel < a->stride)) return 0;
+        if ((a->out - 1) * a->stride - a->pad + a->kernel < a->in) return 0;
+    }
+    return 1;
+}
+
 // Elements of scratch that pool_gather needs for so many channels.
 static inline int64_t fc_pool_gather_scratch(const fc_pool *pool, int64_t channels) {
     return fc_pool_overlap(pool, 0) * fc_pool_overlap(pool, 1) * pool->axis[2].out * channels;
@@ -108,11 +121,12 @@ static inline int fc_pool_shares_rows(const fc_pool *pool) {
     return !pool->adaptive && h->kernel > h->stride && (h->kernel - 1) * h->dilation < FC_POOL_BAND / d->kernel;
 }
 
-// Output rows that a band has at most.
-static inline int64_t fc_pool_band_rows(const fc_pool *pool) {
+// Output rows that a band has at most, with no more than so many input rows of each depth.
+static inline int64_t fc_pool_band_rows(const fc_pool *pool, int64_t most) {
     const fc_axis *h = &pool->axis[1];
+    const int64_t room = FC_POOL_BAND / pool->axis[0].kernel;
     if (!fc_pool_shares_rows(pool)) return FC_POOL_ALONE;
-    return (FC_POOL_BAND / pool->axis[0].kernel - 1 - (h->kernel - 1) * h->dilation) / h->stride + 1;
+    return ((most < room ? most : room) - 1 - (h->kernel - 1) * h->dilation) / h->stride + 1;
 }
 
 // What a window adds to the divisor of an average, as a factor per axis.

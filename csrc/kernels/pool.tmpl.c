@@ -417,22 +417,43 @@ void FC_NAME(pool_pairs)(const fc_pool_work *work) {
 // Lanes that a plane is folded in, on every instruction set, so that sums are the same on all of them.
 enum { FC_NAME(pool_fold_vectors) = 16 / FC_VL };
 
-// Folds n elements into what is there.
-FC_INLINE void FC_NAME(pool_plane)(const int kind, const T *src, int64_t n, vec total[FC_NAME(pool_fold_vectors)]) {
+// Planes that are folded side by side, since a sum by itself waits for its additions.
+enum { FC_NAME(pool_fold_planes) = FC_VL >= 16 ? 4 : FC_VL >= 8 ? 2 : 1 };
+
+// Folds n elements of each of `planes` planes into what is there.
+FC_INLINE void FC_NAME(pool_plane)(const int kind, const int planes, const T *src, int64_t apart, int64_t n,
+                                   vec total[FC_NAME(pool_fold_planes)][FC_NAME(pool_fold_vectors)]) {
     const vec blank = v_set1(FC_NAME(pool_identity)(kind));
     for (int64_t start = 0; start < n; start += FC_POOL_SPAN) {
         const int64_t end = n - start < FC_POOL_SPAN ? n : start + FC_POOL_SPAN;
-        vec sum[FC_NAME(pool_fold_vectors)];
-        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) sum[j] = blank;
+        vec sum[FC_NAME(pool_fold_planes)][FC_NAME(pool_fold_vectors)];
+#pragma GCC unroll 4
+        for (int p = 0; p < planes; p++)
+#pragma GCC unroll 16
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) sum[p][j] = blank;
         int64_t i = start;
         for (; i + 16 <= end; i += 16)
-            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {
-                FC_AHEAD(src + i + j * FC_VL);
-                sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load(src + i + j * FC_VL));
-            }
-        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++, i += FC_VL)
-            if (i < end) sum[j] = FC_NAME(pool_fold)(kind, sum[j], v_load_where(v_lanes(0, end - i), src + i, blank));
-        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = FC_NAME(pool_fold)(kind, total[j], sum[j]);
+#pragma GCC unroll 4
+            for (int p = 0; p < planes; p++)
+#pragma GCC unroll 16
+                for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {
+                    const T *at = src + p * apart + i + j * FC_VL;
+                    FC_AHEAD(at);
+                    sum[p][j] = FC_NAME(pool_fold)(kind, sum[p][j], v_load(at));
+                }
+#pragma GCC unroll 16
+        for (int j = 0; j < FC_NAME(pool_fold_vectors); j++, i += FC_VL) {
+            if (i >= end) continue;
+            const vmask rest = v_lanes(0, end - i);
+#pragma GCC unroll 4
+            for (int p = 0; p < planes; p++)
+                sum[p][j] = FC_NAME(pool_fold)(kind, sum[p][j], v_load_where(rest, src + p * apart + i, blank));
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < planes; p++)
+#pragma GCC unroll 16
+            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++)
+                total[p][j] = FC_NAME(pool_fold)(kind, total[p][j], sum[p][j]);
     }
 }
 
@@ -445,11 +466,22 @@ FC_INLINE void FC_NAME(pool_planes_of)(const int kind, const fc_pool_work *work)
         const int64_t left = work->channel + work->channels - c, planes = left < FC_VL ? left : FC_VL;
         const T *src = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
         T *dst = (T *)work->dst + work->image * p->dst.outer + c * p->dst.channel;
-        vec folds[FC_NAME(pool_fold_vectors)][FC_VL], total[FC_NAME(pool_fold_vectors)];
-        for (int64_t i = 0; i < FC_VL; i++) {
-            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[j] = v_set1(FC_NAME(pool_identity)(kind));
-            if (i < planes) FC_NAME(pool_plane)(kind, src + i * p->src.channel, n, total);
-            for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) folds[j][i] = total[j];
+        vec folds[FC_NAME(pool_fold_vectors)][FC_VL];
+        for (int64_t i = 0; i < FC_VL; i += FC_NAME(pool_fold_planes)) {
+            const T *plane = src + i * p->src.channel;
+            vec total[FC_NAME(pool_fold_planes)][FC_NAME(pool_fold_vectors)];
+#pragma GCC unroll 4
+            for (int q = 0; q < FC_NAME(pool_fold_planes); q++)
+#pragma GCC unroll 16
+                for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) total[q][j] = v_set1(FC_NAME(pool_identity)(kind));
+            if (i + FC_NAME(pool_fold_planes) <= planes)
+                FC_NAME(pool_plane)(kind, FC_NAME(pool_fold_planes), plane, p->src.channel, n, total);
+            else
+                for (int64_t q = 0; i + q < planes; q++)
+                    FC_NAME(pool_plane)(kind, 1, plane + q * p->src.channel, 0, n, total + q);
+#pragma GCC unroll 4
+            for (int q = 0; q < FC_NAME(pool_fold_planes); q++)
+                for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) folds[j][i + q] = total[q][j];
         }
         vec result = v_set1(FC_NAME(pool_identity)(kind));
         for (int j = 0; j < FC_NAME(pool_fold_vectors); j++) {

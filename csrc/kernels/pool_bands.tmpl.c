@@ -234,11 +234,11 @@ FC_INLINE void FC_NAME(pool_strip_of)(const int mode, const int form, const int 
     else FC_NAME(pool_strip)(mode, form, edge, vectors, l->taps, b->shared, 0, b, l, src, dst, indices);
 }
 
-// Describes rows of `work` from `row` on: as many as lie in one depth and a band, or `alone` that share no inputs.
-static void FC_NAME(pool_band_at)(const fc_pool_work *work, int64_t row, int64_t alone, FC_NAME(pool_band) * b) {
+// Describes rows of `work` from `row` on: as many as lie in one depth, and at most that many.
+static void FC_NAME(pool_band_at)(const fc_pool_work *work, int64_t row, int64_t most, FC_NAME(pool_band) * b) {
     const fc_pool *p = work->pool;
     const fc_axis *h = &p->axis[1];
-    const int64_t d = row / h->out, y = row % h->out, most = fc_pool_shares_rows(p) ? fc_pool_band_rows(p) : alone;
+    const int64_t d = row / h->out, y = row % h->out;
     int64_t rows = work->row + work->rows - row;
     if (rows > h->out - y) rows = h->out - y;
     if (rows > most) rows = most;
@@ -316,7 +316,7 @@ FC_INLINE void FC_NAME(pool_columns_of)(const int mode, const int form, const fc
     for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
         const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
         for (int64_t row = work->row; row < work->row + work->rows; row += b.rows) {
-            if (row != b.row) FC_NAME(pool_band_at)(work, row, FC_POOL_ALONE, &b);
+            if (row != b.row) FC_NAME(pool_band_at)(work, row, fc_pool_band_rows(p, FC_POOL_BAND), &b);
             T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
             int64_t *indices = work->indices;
             if (mode == FC_NAME(pool_max_indexed)) indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row);
@@ -356,8 +356,12 @@ void FC_NAME(pool_columns)(const fc_pool_work *work) {
 FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
     FC_NAME(pool_band) b;
+    // A row is long, and memory is read in its order where none are shared; else by few enough that prefetching follows.
+    const int64_t window = (p->axis[1].kernel - 1) * p->axis[1].dilation + 1;
+    const int64_t few = 2 * window > FC_POOL_FEW ? 2 * window : FC_POOL_FEW;
+    const int64_t most = fc_pool_shares_rows(p) ? fc_pool_band_rows(p, few) : 1;
     for (int64_t row = work->row; row < work->row + work->rows; row += b.rows) {
-        FC_NAME(pool_band_at)(work, row, 1, &b); // a row is long: memory is read in its order
+        FC_NAME(pool_band_at)(work, row, most, &b);
         for (int64_t c = work->channel, lanes; c < work->channel + work->channels; c += lanes) {
             const int64_t left = work->channel + work->channels - c;
             lanes = left >= 4 * FC_VL ? 4 * FC_VL : left < FC_VL ? left : FC_VL;

@@ -34,20 +34,24 @@ FC_INLINE int FC_NAME(pool_index_line)(const fc_pool_grad *g, const int64_t *ind
     const fc_pool *p = g->pool;
     const int64_t width = p->axis[2].in, plane = p->axis[1].in * width;
     const vec zero = v_set1(0);
-    vec strangers = zero; // infinite where an index is none of its window's
+    vec strangers = zero, at[FC_POOL_SMALL]; // infinite where an index is none of its window's; a window's inputs
+    int64_t taps = 0, known = -1;
     for (int64_t o = 0; o < p->axis[2].out; o++, indices += p->index.axis[2], line += g->channels) {
         const fc_window w = fc_pool_window(p, 2, o);
         const int64_t first = depth->start * plane + height->start * width + w.start;
-        for (int64_t c = 0; c < g->channels; c += FC_VL) {
-            const int64_t left = g->channels - c;
-            const vec index = v_load_indices(indices + c, first, left);
-            vec stranger = v_set1((T)INFINITY);
+        if (w.taps != known) {
+            taps = 0;
             for (int64_t i = 0; i < depth->taps; i++)
                 for (int64_t j = 0; j < height->taps; j++)
-                    for (int64_t k = 0; k < w.taps; k++) {
-                        const vec at = v_set1((T)(i * plane + j * width + k));
-                        stranger = v_select(v_same(index, at), zero, stranger);
-                    }
+                    for (int64_t k = 0; k < w.taps; k++) at[taps++] = v_set1((T)(i * plane + j * width + k));
+            known = w.taps;
+        }
+        for (int64_t c = 0; c < g->channels; c += FC_VL) {
+            const int64_t left = g->channels - c;
+            const vec index =
+                left < FC_VL ? v_load_indices(indices + c, first, left) : v_load_indices(indices + c, first, FC_VL);
+            vec stranger = v_set1((T)INFINITY);
+            for (int64_t t = 0; t < taps; t++) stranger = v_select(v_same(index, at[t]), zero, stranger);
             strangers = v_max(strangers, stranger);
             if (left >= FC_VL) v_store(line + c, index);
             else v_store_part(line + c, index, left);

@@ -7,7 +7,14 @@
 static void FC_NAME(pool_zero)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     const fc_view *v = &p->src;
-    const int64_t together = v->channel == 1 ? g->channels : 1;
+    const int64_t together = v->channel == 1 ? g->channels : 1, width = p->axis[2].in, high = p->axis[1].in;
+    if (together == 1 && (width == 1 || v->axis[2] == 1) && (high == 1 || v->axis[1] == width) &&
+        (p->axis[0].in == 1 || v->axis[0] == width * high)) { // planes in one piece
+        for (int64_t c = g->channel; c < g->channel + g->channels; c++)
+            memset((T *)g->d_src + g->image * v->outer + c * v->channel, 0,
+                   (size_t)(width * high * p->axis[0].in) * sizeof(T));
+        return;
+    }
     for (int64_t c = 0; c < g->channels; c += together)
         for (int64_t d = 0; d < p->axis[0].in; d++)
             for (int64_t h = 0; h < p->axis[1].in; h++) {
@@ -129,50 +136,119 @@ int FC_NAME(pool_max_grad)(const fc_pool_grad *g) {
 
 // -------------------------------------------------------------------------------------------------------------- averages
 
-// Down and across in reverse: the shares of a row of outputs are spread along a line, and the line is added to all rows
-// under the windows.
-void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
+// One window a plane, in one piece.
+void FC_NAME(pool_avg_grad_planes)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
+    const int64_t n = p->axis[2].in;
+    const T count = FC_NAME(pool_row_count)(p, 0) * (T)fc_pool_count(p, 2, 0);
+    for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
+        T *plane = (T *)g->d_src + g->image * p->src.outer + c * p->src.channel;
+        const vec share = v_set1(((const T *)g->d_dst)[g->image * p->dst.outer + c * p->dst.channel] / count);
+        int64_t i = 0;
+        for (; i + FC_VL <= n; i += FC_VL) v_store(plane + i, share);
+        if (i < n) v_store_part(plane + i, share, n - i);
+    }
+}
+
+// A row of outputs: its divisor, its place, and the inputs under it, in the first channel.
+typedef struct FC_NAME(pool_row_out) {
+    FC_NAME(pool_rows_under) under;
+    T count;
+    const T *d_dst;
+} FC_NAME(pool_row_out);
+
+// The shares of a row of outputs, spread along the block's line.
+FC_INLINE void FC_NAME(pool_spread_line)(const fc_pool *p, const int tiled, const T *d_dst, T rows,
+                                         FC_NAME(pool_block) * b) {
+    const fc_axis *a = &p->axis[2];
+    const int64_t step = p->adaptive ? 1 : a->dilation, n = b->columns, apart = p->dst.axis[2];
+    T share[FC_POOL_LINE + FC_VL];
+    for (int64_t x = 0; x < n; x += FC_VL) {
+        const int64_t left = n - x;
+        const vec d = apart == 1 || n == 1 ? left < FC_VL ? v_load_part(d_dst + x, left) : v_load(d_dst + x)
+                                           : v_load_apart(d_dst + x * apart, left < FC_VL ? left : FC_VL, apart);
+        v_store(share + x, v_div(d, v_mul(v_set1(rows), v_load(b->count + x))));
+    }
+    if (tiled && a->kernel == 2 && b->span == 2 * n && b->lo == b->x0 && b->hi - b->lo == b->span) {
+        for (int64_t x = 0; x < n; x += FC_VL) { // what lies behind the last one is never used
+            v_store(b->line + 2 * x, v_zip_low(v_load(share + x), v_load(share + x)));
+            v_store(b->line + 2 * x + FC_VL, v_zip_high(v_load(share + x), v_load(share + x)));
+        }
+        return;
+    }
+    for (int64_t i = 0; i < b->hi - b->x0; i++) b->line[i] = 0;
+    for (int64_t x = 0; x < n; x++) {
+        T *line = b->line + b->window[x].start;
+        for (int64_t k = 0; k < b->window[x].taps; k++) line[k * step] += share[x];
+    }
+}
+
+// One row of outputs: the line is added to all rows under the windows, or written where no others share them.
+FC_INLINE void FC_NAME(pool_spread_row)(const fc_pool *p, const int tiled, const FC_NAME(pool_row_out) * row,
+                                        int64_t channel, int64_t column, FC_NAME(pool_block) * b) {
+    const FC_NAME(pool_rows_under) *u = &row->under;
     const int64_t step = p->adaptive ? 1 : p->axis[2].dilation, across = p->src.axis[2];
-    const int64_t end = g->column + g->columns;
-    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);
+    const int alone = b->span > FC_POOL_LINE;
+    const T *d_dst = row->d_dst + channel * p->dst.channel + column * p->dst.axis[2];
+    T *first = (T *)u->first + channel * p->src.channel;
+    const fc_window one = fc_pool_window(p, 2, alone ? column : 0);
+    const T share = *d_dst / (row->count * b->count[0]);
+    if (!alone) FC_NAME(pool_spread_line)(p, tiled, d_dst, row->count, b);
+    for (int64_t d = 0; d < u->depths; d++)
+        for (int64_t h = 0; h < u->heights; h++) {
+            T *line = first + d * u->depth_step + h * u->height_step;
+            if (alone) {
+                for (int64_t k = 0; k < one.taps; k++) {
+                    T *at = line + (one.start + k * step) * across;
+                    *at = tiled ? share : *at + share;
+                }
+                continue;
+            }
+            const T *from = b->line - b->x0;
+            int64_t x = b->lo;
+            if (across == 1) {
+                for (; x + FC_VL <= b->hi; x += FC_VL)
+                    v_store(line + x, tiled ? v_load(from + x) : v_add(v_load(line + x), v_load(from + x)));
+                const int64_t left = b->hi - x;
+                if (left) {
+                    const vec rest = tiled ? v_load(from + x) : v_add(v_load_part(line + x, left), v_load(from + x));
+                    v_store_part(line + x, rest, left);
+                }
+                continue;
+            }
+            for (; x < b->hi; x++) line[x * across] = tiled ? from[x] : line[x * across] + from[x];
+        }
+}
+
+FC_INLINE void FC_NAME(pool_spread_rows)(const fc_pool_grad *g, const int tiled) {
+    const fc_pool *p = g->pool;
+    const int64_t end = g->column + g->columns, end_row = g->row + g->rows;
+    T *d_src = (T *)g->d_src + g->image * p->src.outer;
     FC_NAME(pool_block) b;
+    FC_NAME(pool_row_out) rows[FC_POOL_BAND];
     for (int64_t column = g->column; column < end; column += b.columns) {
         FC_NAME(pool_block_at)(p, column, end, 0, &b);
-        const fc_window one = fc_pool_window(p, 2, column);
-        const int alone = b.span > FC_POOL_LINE;
-        for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
-            T *plane = (T *)g->d_src + g->image * p->src.outer + c * p->src.channel;
-            for (int64_t row = g->row; row < g->row + g->rows; row++) {
-                const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
-                const T rows = FC_NAME(pool_row_count)(p, row);
-                const T *d_dst = (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, c, p, row);
-                d_dst += column * p->dst.axis[2];
-                if (!alone) {
-                    for (int64_t i = 0; i < b.hi - b.x0; i++) b.line[i] = 0;
-                    for (int64_t x = 0; x < b.columns; x++) {
-                        const T share = d_dst[x * p->dst.axis[2]] / (rows * b.count[x]);
-                        T *line = b.line + b.window[x].start;
-                        for (int64_t k = 0; k < b.window[x].taps; k++) line[k * step] += share;
-                    }
-                }
-                for (int64_t d = 0; d < under.depths; d++)
-                    for (int64_t h = 0; h < under.heights; h++) {
-                        T *line = plane + (under.first - plane) + d * under.depth_step + h * under.height_step;
-                        int64_t x = b.lo;
-                        if (alone) {
-                            const T share = *d_dst / (rows * b.count[0]);
-                            for (int64_t k = 0; k < one.taps; k++) line[(one.start + k * step) * across] += share;
-                            continue;
-                        }
-                        if (across == 1)
-                            for (; x + FC_VL <= b.hi; x += FC_VL)
-                                v_store(line + x, v_add(v_load(line + x), v_load(b.line + x - b.x0)));
-                        for (; x < b.hi; x++) line[x * across] += b.line[x - b.x0];
-                    }
-            }
+        for (int64_t row = g->row, n; row < end_row; row += n) {
+            n = end_row - row < FC_POOL_BAND ? end_row - row : FC_POOL_BAND;
+            for (int64_t i = 0; i < n; i++)
+                rows[i] =
+                    (FC_NAME(pool_row_out)){FC_NAME(pool_under)(p, d_src, row + i), FC_NAME(pool_row_count)(p, row + i),
+                                            (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, 0, p, row + i)};
+            for (int64_t c = g->channel; c < g->channel + g->channels; c++)
+                for (int64_t i = 0; i < n; i++) FC_NAME(pool_spread_row)(p, tiled, &rows[i], c, column, &b);
         }
     }
+}
+
+// Down and across in reverse: the shares of a row of outputs are spread along a line, which goes to all rows under the
+// windows.
+void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
+    if (fc_pool_tiles(g->pool)) {
+        FC_NAME(pool_spread_rows)(g, 1);
+        return;
+    }
+    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);
+    FC_NAME(pool_spread_rows)(g, 0);
 }
 
 // Adds the share of one output pixel to all inputs under its window, for one vector of channels or `part` of it.

@@ -11,6 +11,8 @@ enum { FC_POOL_TASK = 128 * 1024 };
 static const double fc_pool_steps = 4e7;
 // Nominal speed of one thread, for deciding how many are worth waking.
 static const double fc_pool_bytes_per_second = 1e10, fc_pool_taps_per_second = 4e9;
+// And of gradients: an output's tap, and an output that goes to its index.
+static const double fc_pool_spread_seconds = 0.4e-9, fc_pool_scatter_seconds = 0.6e-9;
 
 // ------------------------------------------------------------------------------------------------- what is suitable
 
@@ -27,7 +29,7 @@ static int offsets_exact(const fc_pool *p) {
     for (int i = 0; i < FC_AXES; i++) {
         const fc_axis *a = &p->axis[i];
         double span = p->adaptive ? (double)(a->in / a->out + 2) : (double)(a->kernel - 1) * (double)a->dilation + 1;
-        if (i == 1) span += (double)(fc_pool_band_rows(p) - 1) * (p->adaptive ? span : (double)a->stride);
+        if (i == 1) span += (double)(fc_pool_band_rows(p, FC_POOL_BAND) - 1) * (p->adaptive ? span : (double)a->stride);
         reach = reach * (double)a->in + (span < (double)a->in ? span : (double)a->in);
     }
     return reach < (double)(1 << 24);
@@ -52,6 +54,22 @@ static int pairs_form(const fc_pool *p) {
     const fc_axis *w = &p->axis[2];
     return !p->adaptive && w->kernel == 2 && w->stride == 2 && w->dilation == 1 && w->pad == 0 && w->out >= 24 &&
            2 * w->out <= w->in && p->axis[1].kernel <= p->axis[1].stride;
+}
+
+// Whether inputs can ask their windows: those are few enough to keep, and channels fill vectors.  Maxima whose windows
+// are not known are adaptive; where windows overlap, to compare their indices costs what it saves.
+static int gather_form(const fc_pool *p, const fc_kernels *k) {
+    const int maximum = p->kind == FC_POOL_MAX;
+    double taps = 1;
+    for (int i = 0; i < FC_AXES && !p->adaptive; i++) {
+        if (p->axis[i].dilation > 1 || !fc_pool_hits(p, i)) return 0;
+        taps *= (double)p->axis[i].kernel;
+    }
+    if (maximum && (p->adaptive || p->index.channel != 1 || taps > FC_POOL_SMALL || !offsets_exact(p))) return 0;
+    for (int i = 0; i < FC_AXES && maximum; i++)
+        if (fc_pool_overlap(p, i) > 1) return 0;
+    return over_channels(p) && 2 * p->channels >= k->vl && fc_pool_overlap(p, 0) <= FC_POOL_OVER &&
+           fc_pool_overlap(p, 1) <= FC_POOL_OVER / fc_pool_overlap(p, 0) && fc_pool_overlap(p, 2) <= FC_POOL_OVER;
 }
 
 static fc_pool_fn *forward_kernel(const fc_pool *p, const fc_kernels *k, int indexed) {
@@ -116,6 +134,18 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     (void)message;
     plan->pool = simplified(r->op->problem);
     return FC_OK;
+}
+
+// Of gradients: indices are eight bytes, one output after the other is added to an input, and lines are spread tap by tap.
+static double grad_cost(const fc_request *r) {
+    const fc_pool *p = r->op->problem;
+    const fc_axis *a = p->axis;
+    const double planes = (double)p->batch * (double)p->channels;
+    const double outputs = (double)a[0].out * (double)a[1].out * (double)a[2].out;
+    const double across = p->adaptive ? (double)(a[2].in / a[2].out + 1) : (double)a[2].kernel;
+    if (gather_form(p, r->kernels) || p->kind == FC_POOL_AVG)
+        return cost(r) + (over_channels(p) ? 0 : planes * outputs * across * fc_pool_spread_seconds);
+    return cost(r) + planes * outputs * (8 / fc_pool_bytes_per_second + fc_pool_scatter_seconds);
 }
 
 // About `size` elements of `whole` in each part, and as many parts for every thread.
@@ -192,6 +222,8 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         const int64_t block = 4 * k->vl;
         s.rows = even_part(fc_clamp(fc_clamp(1, least, rows), (int64_t)(FC_POOL_TASK / wide), rows), rows, threads);
         s.channels = wide > FC_POOL_TASK ? fc_clamp(block, some / block * block, p->channels) : p->channels;
+        if (p->batch * fc_ceil_div(rows, s.rows) < threads) // few pixels of many inputs
+            s.channels = fc_min(s.channels, fc_round_up(fc_ceil_div(p->channels, threads), k->vl));
     } else { // some planes, or some rows of one
         const int64_t some = fc_clamp(1, (int64_t)(FC_POOL_TASK / plane), p->channels);
         s.channels = even_part(some, p->channels, some > 1 ? threads : 1);
@@ -225,20 +257,6 @@ static const fc_kind forward = {.name = "pool",
 
 // -------------------------------------------------------------------------------------------------------- the gradient
 
-// Whether inputs can ask their windows: those are few enough to keep, and channels fill vectors.  Maxima whose windows
-// are not known are adaptive.
-static int gather_form(const fc_pool *p, const fc_kernels *k) {
-    const int maximum = p->kind == FC_POOL_MAX;
-    double taps = 1;
-    for (int i = 0; i < FC_AXES && !p->adaptive; i++) {
-        if (p->axis[i].dilation > 1 || !fc_pool_hits(p, i)) return 0;
-        taps *= (double)p->axis[i].kernel;
-    }
-    if (maximum && (p->adaptive || p->index.channel != 1 || taps > FC_POOL_SMALL || !offsets_exact(p))) return 0;
-    return over_channels(p) && 2 * p->channels >= k->vl && fc_pool_overlap(p, 0) <= FC_POOL_OVER &&
-           fc_pool_overlap(p, 1) <= FC_POOL_OVER / fc_pool_overlap(p, 0) && fc_pool_overlap(p, 2) <= FC_POOL_OVER;
-}
-
 // How the work of a gradient is cut into tasks: channels, and rows of inputs where those are written one by one.
 typedef struct grad_split {
     int gather;
@@ -266,6 +284,10 @@ static void grad_task(const fc_stage *stage, fc_call *call, int64_t index, int t
     if (s->gather && k->pool_gather(&grad)) return;
     if (p->kind == FC_POOL_MAX) {
         if (!k->pool_max_grad(&grad)) atomic_store(&call->status, FC_INVALID);
+        return;
+    }
+    if (!over_channels(p) && plane_form(p) && p->src.axis[2] == 1) {
+        k->pool_avg_grad_planes(&grad);
         return;
     }
     fc_pool_avg_grad_fn *const kernel = over_channels(p) ? k->pool_avg_grad_channels : k->pool_avg_grad_rows;
@@ -306,7 +328,11 @@ static void grad_stages(const fc_plan *plan, int threads, fc_list *list) {
     fc_list_stage(list, plan, grad_task, p->batch * s.row_parts * s.channel_parts, fc_list_keep(list, &s, sizeof s));
 }
 
-static const fc_kind gradient = {
-    .name = "pool_grad", .traits = FC_SERVES_INPUT, .rows = 1, .cost = cost, .layout = layout, .stages = grad_stages};
+static const fc_kind gradient = {.name = "pool_grad",
+                                 .traits = FC_SERVES_INPUT,
+                                 .rows = 1,
+                                 .cost = grad_cost,
+                                 .layout = layout,
+                                 .stages = grad_stages};
 
 const fc_kind *const fc_kinds_pool[] = {&forward, &gradient, NULL};
