@@ -8,7 +8,7 @@ import pytest
 
 import fastconv as fc
 from fastconv import _config, _core, _plans
-from support import poison
+from support import max_error, poison, tolerance
 
 
 def outcomes(weight, bias, kernel, rng, algorithm, transposed, stride, groups):
@@ -81,3 +81,38 @@ def test_algorithms_and_instruction_sets_refuse_each_others_weights(monkeypatch)
         assert np.isnan(out).all()
         plan._packed = kept
     assert len(plans) >= 6
+
+
+def in_memory(weight, order):
+    """The same weights, whose axes lie in another order in memory, or backwards."""
+    if order == "backwards":
+        return np.ascontiguousarray(weight[::-1, ::-1])[::-1, ::-1]
+    axes = tuple(range(weight.ndim)) if order is None else order
+    return np.ascontiguousarray(weight.transpose(axes)).transpose(np.argsort(axes))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (1, 0, 2, 3), (2, 3, 1, 0), (1, 2, 3, 0), "backwards"], ids=str)
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "im2col", "pointwise", "winograd_f2", "depthwise"])
+def test_weights_may_lie_in_any_order(algorithm, order, dtype):
+    """Of rows around tiles and vectors, channels around chunks, one image and a batch of small ones."""
+    rng, served = np.random.default_rng(1), 0
+    for kernel, outs, ins, groups in itertools.product([(1, 1), (3, 3), (2, 3)], [17, 64, 70], [1, 33, 130], [1, 2]):
+        weight = rng.standard_normal((groups * outs, ins, *kernel)).astype(dtype)
+        for batch, side in [(5, 3), (1, 9)]:
+            x = rng.standard_normal((batch, groups * ins, side, side)).astype(dtype)
+            g = rng.standard_normal((batch, groups * outs, *(side + 3 - k for k in kernel))).astype(dtype)
+            options = {"padding": 1, "groups": groups, "algorithm": algorithm}
+
+            def calls(w, x=x, g=g, options=options):
+                yield lambda: fc.conv2d(x, w, **options), w.shape[1] * w[0, 0].size
+                yield lambda: fc.grad.conv2d_input(x.shape, w, g, **options), outs * w[0, 0].size  # noqa: B023
+
+            for (theirs, terms), (ours, _) in zip(calls(weight), calls(in_memory(weight, order)), strict=True):
+                try:
+                    expected = theirs()
+                except NotImplementedError:
+                    continue
+                served += 1
+                assert max_error(ours(), expected) < 2 * tolerance(dtype, 16 * terms), (weight.shape, x.shape)
+    assert served > 0 or (algorithm == "winograd_f2" and dtype is np.float64)

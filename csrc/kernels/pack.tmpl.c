@@ -5,6 +5,39 @@
 
 // ---------------------------------------------------------------------------------------------------------- weights
 
+// Channels ahead of the one at hand, whose lines are asked for.
+enum { FC_PACK_AHEAD = 4, FC_LINE = 64 };
+
+// One k: `rows` numbers `outer` apart, zeros behind them.
+FC_INLINE void FC_NAME(pack_k)(T *out, const T *in, int64_t outer, int64_t rows, int64_t pitch) {
+    int64_t i = 0;
+    if (outer == 1)
+        for (; i + FC_VL <= rows; i += FC_VL) v_store(out + i, v_load(in + i));
+    for (; i < rows; i++) out[i] = in[i * outer];
+    for (; i < pitch; i++) out[i] = 0;
+}
+
+// All taps of some channels which lie further apart than rows and taps do: the weights are gone through in their order in
+// memory, and what lies between two channels is not waited for.
+static void FC_NAME(pack_channels)(const fc_weight_order *o, const T *in, T *out, int64_t count, int64_t rows,
+                                   int64_t pitch) {
+    const fc_view *view = &o->view;
+    for (int64_t c = 0; c < count; c++, in += view->channel, out += pitch) {
+        T *to = out;
+        for (int64_t z = 0; z < o->taps[0]; z++)
+            for (int64_t y = 0; y < o->taps[1]; y++)
+                for (int64_t x = 0; x < o->taps[2]; x++, to += count * pitch) {
+                    const T *from = in + z * view->axis[0] + y * view->axis[1] + x * view->axis[2];
+                    if (c + FC_PACK_AHEAD < count)
+                        for (int64_t i = 0; i < rows; i += FC_LINE / (int64_t)sizeof(T))
+                            __builtin_prefetch(from + FC_PACK_AHEAD * view->channel + i * view->outer, 0, 3);
+                    FC_NAME(pack_k)(to, from, view->outer, rows, pitch);
+                }
+    }
+}
+
+FC_INLINE int64_t FC_NAME(distance)(int64_t stride) { return stride < 0 ? -stride : stride; }
+
 void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *packed, int64_t k0, int64_t k1,
                            int64_t tile) {
     const int64_t *taps = o->taps, per_channel = taps[0] * taps[1] * taps[2];
@@ -17,31 +50,32 @@ void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *
         else FC_NAME(transposed)(out, pitch, NULL, in, o->view.outer, rows, k1 - k0); // a loop of its own
         return;
     }
-    if (o->view.outer == 1 && per_channel == 1) { // each k lies in memory as it is wanted
-        const T *in = (const T *)weights + first + k0 * o->view.channel;
-        for (int64_t k = k0; k < k1; k++, in += o->view.channel, out += pitch) {
-            for (int64_t i = 0; i < rows; i++) out[i] = in[i];
-            for (int64_t i = rows; i < pitch; i++) out[i] = 0;
-        }
-        return;
-    }
+    const int64_t outer = o->view.outer, channel = o->view.channel;
+    const int rows_nearer = FC_NAME(distance)(outer) < FC_NAME(distance)(channel);
     int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
     for (int64_t k = k0; k < k1; block++, rest = 0) {
         const int64_t c0 = block * o->block, size = o->channels - c0 < o->block ? o->channels - c0 : o->block;
+        const T *start = (const T *)weights + first * outer + c0 * channel;
+        if (rows_nearer && rest == 0 && size * per_channel <= k1 - k) {
+            FC_NAME(pack_channels)(o, start, out, size, rows, pitch);
+            out += size * per_channel * pitch;
+            k += size * per_channel;
+            continue;
+        }
         while (k < k1 && rest < size * per_channel) { // the channels of one tap
             const int64_t tap = rest / size, skip = rest % size, count = size - skip < k1 - k ? size - skip : k1 - k;
             const int64_t x = tap % taps[2], y = tap / taps[2] % taps[1], z = tap / taps[2] / taps[1];
-            const T *in = (const T *)weights + first * o->view.outer + (c0 + skip) * o->view.channel +
-                          z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
-            const int64_t outer = o->view.outer, channel = o->view.channel;
-            if ((outer < 0 ? -outer : outer) < (channel < 0 ? -channel : channel)) // along the nearer of the two
+            const T *in = start + skip * channel + z * o->view.axis[0] + y * o->view.axis[1] + x * o->view.axis[2];
+            if (channel == 1) FC_NAME(transposed)(out, pitch, NULL, in, outer, rows, count);
+            else if (rows_nearer)
                 for (int64_t c = 0; c < count; c++)
-                    for (int64_t i = 0; i < rows; i++) out[c * pitch + i] = in[i * outer + c * channel];
-            else
+                    FC_NAME(pack_k)(out + c * pitch, in + c * channel, outer, rows, pitch);
+            else {
                 for (int64_t i = 0; i < rows; i++)
                     for (int64_t c = 0; c < count; c++) out[c * pitch + i] = in[i * outer + c * channel];
-            for (int64_t i = rows; i < pitch; i++)
-                for (int64_t c = 0; c < count; c++) out[c * pitch + i] = 0;
+                for (int64_t i = rows; i < pitch; i++)
+                    for (int64_t c = 0; c < count; c++) out[c * pitch + i] = 0;
+            }
             out += count * pitch;
             rest += count;
             k += count;
