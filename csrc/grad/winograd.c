@@ -9,8 +9,8 @@
 //
 // so that the sum over tiles costs the multiplications of the forward form, and the last transform is made once.  Tiles
 // are taken in chunks that all threads share: as many as keep V and Z in their share of L3, or in the size of S, which each
-// chunk reads and writes.  Points and output channels are shared out, never tiles, and every sum is the same for any number
-// of threads.
+// chunk reads and writes.  Where one chunk is all, output channels take turns, so that S of a turn has room in the share of
+// L3, too.  Points and output channels are shared out, never tiles, and every sum is the same for any number of threads.
 //
 // What is not finite in a tile, or overflows on its way, spoils every tap of the channels that it belongs to, some of which
 // may not see it: at the border.  The last transform tells, and then the whole gradient is summed directly: the stages of a
@@ -29,15 +29,16 @@ typedef struct winograd_grad {
     int64_t columns, pitch;      // of V, and from tile to tile
     int64_t out_tile, out_tiles; // output channels
     int64_t parts;               // blocks of nr input channels
+    int64_t turn, turns;         // tiles of output channels of a turn, at most; turns
 } winograd_grad;
 
 static const winograd_grad *grad_of(const fc_plan *plan) { return plan->state; }
 
 static int64_t sum_tiles(const winograd_grad *w) { return fc_winograd_blocks(&w->form) * w->parts; }
 static int64_t tile_elements(const winograd_grad *w) { return w->out_tile * w->gemm->nr; }
-static int64_t sums_point(const winograd_grad *w) { return w->out_tiles * sum_tiles(w) * tile_elements(w); }
+static int64_t sums_point(const winograd_grad *w) { return w->turn * sum_tiles(w) * tile_elements(w); }
 
-// V and Z of a tile.
+// V and Z of a tile, of all output channels.
 static double tile_bytes(const winograd_grad *w) {
     return (double)w->form.points * (double)(w->pitch + w->out_tiles * w->out_tile) * (double)sizeof(float);
 }
@@ -56,8 +57,12 @@ static winograd_grad shape_of(const fc_problem *p, const fc_kernels *k, const fc
     w.out_tiles = fc_ceil_div(p->out_channels, w.gemm->mr);
     w.out_tile = fc_ceil_div(p->out_channels, w.out_tiles);
     w.parts = fc_ceil_div(p->in_channels, w.gemm->nr);
-    const double room = fmax(0.375 * (double)machine->l3, sums_bytes(&w));
+    w.turn = w.out_tiles;
+    const double share = 0.375 * (double)machine->l3, sums = sums_bytes(&w), room = fmax(share, sums);
     w.most = fc_even(w.tiles, fc_max(1, (int64_t)fmin(room / tile_bytes(&w), (double)w.tiles)));
+    if (w.most == w.tiles)
+        w.turn = fc_even(w.out_tiles, fc_max(1, (int64_t)((double)w.out_tiles * fmin(1, share / sums))));
+    w.turns = fc_ceil_div(w.out_tiles, fc_max(1, w.turn));
     return w;
 }
 
@@ -88,9 +93,10 @@ static double cost(const fc_request *r, int64_t m) {
     const double chunks = (double)fc_ceil_div(w.tiles, w.most), per_chunk = ceil(tiles / chunks / FC_TILES_K);
     const double products = points * (double)(w.out_tiles * sum_tiles(&w)) * chunks * per_chunk;
     // Sums that the third level does not hold go to memory and back with each chunk.
-    const double sums = fmax(c->staged * sums_bytes(&w), fc_cost_weights(sums_bytes(&w), r->options));
+    const double turns = (double)w.turns, held = sums_bytes(&w);
+    const double sums = turns * fmax(c->staged * held, fc_cost_weights(held, r->options));
     const double travel = c->staged * 2 * tiles * tile_bytes(&w) + 2 * chunks * sums;
-    return 4 * c->fixed * chunks +
+    return 4 * c->fixed * chunks * turns +
            (double)p->groups * (fc_cost_macs(macs, k, c) + c->product * products + c->transform * vectors + travel);
 }
 
@@ -113,16 +119,17 @@ static fc_status layout(fc_plan *plan, const fc_request *r, int64_t m, char mess
 
 // ------------------------------------------------------------------------------------------------------------ stages
 
-// Tiles [first, first + count) of a group.  In shared memory: flags, S, V and Z.
+// Tiles [first, first + count) of a group, and tiles [out0, out1) of its output channels.  In shared memory: flags, S, V
+// and Z.
 typedef struct grad_share {
-    int64_t group, first, count;
+    int64_t group, first, count, out0, out1;
     int64_t tile_parts, channel_parts; // transforms
     int64_t out_shares;                // products
     size_t sums, v, z;                 // bytes from the start
 } grad_share;
 
 static int64_t v_point(const winograd_grad *w) { return fc_odd_lines(w->most * w->pitch + w->gemm->nr); }
-static int64_t z_point(const winograd_grad *w) { return fc_odd_lines(w->most * w->out_tiles * w->out_tile); }
+static int64_t z_point(const winograd_grad *w) { return fc_odd_lines(w->most * w->turn * w->out_tile); }
 
 static float *shared(const fc_stage *stage, const fc_call *call, size_t at) {
     return (float *)((char *)fc_operand(call, stage->at.shared) + at);
@@ -167,12 +174,12 @@ static void output_task(const fc_stage *stage, fc_call *call, int64_t task, int 
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t o = task / s->tile_parts;
+    const int64_t at = task / s->tile_parts, o = s->out0 + at;
     fc_winograd_tiles work = tiles_of(stage, task % s->tile_parts);
     work.src = (const float *)fc_operand(call, stage->at.wei) + s->group * p->dst.group;
     work.channel = o * w->out_tile;
     work.channels = fc_min(w->out_tile, p->out_channels - work.channel);
-    work.points = shared(stage, call, s->z) + o * s->count * w->out_tile + (work.tile - s->first) * work.channels;
+    work.points = shared(stage, call, s->z) + at * s->count * w->out_tile + (work.tile - s->first) * work.channels;
     work.point = z_point(w);
     work.pitch = work.channels;
     stage->plan->kernels->winograd_grad(&work);
@@ -189,11 +196,12 @@ static void multiply_task(const fc_stage *stage, fc_call *call, int64_t task, in
     float *sums = shared(stage, call, s->sums) + point * sums_point(w);
     int64_t offsets[FC_TILES_K];
     for (int64_t k = 0; k < FC_TILES_K; k++) offsets[k] = k * w->pitch;
-    const int64_t ends = (share + 1) * w->out_tiles / s->out_shares, steps = fc_ceil_div(s->count, FC_TILES_K);
+    const int64_t outs = s->out1 - s->out0, ends = (share + 1) * outs / s->out_shares;
+    const int64_t steps = fc_ceil_div(s->count, FC_TILES_K);
     for (int64_t step = 0; step < steps && !fc_must_stop(); step++) {
         const int64_t k0 = step * s->count / steps, k1 = (step + 1) * s->count / steps;
-        for (int64_t o = share * w->out_tiles / s->out_shares; o < ends; o++) {
-            const int64_t m = fc_min(w->out_tile, p->out_channels - o * w->out_tile);
+        for (int64_t o = share * outs / s->out_shares; o < ends; o++) {
+            const int64_t m = fc_min(w->out_tile, p->out_channels - (s->out0 + o) * w->out_tile);
             fc_gemm_tile tile = {
                 .m = m,
                 .a_row = m,
@@ -222,7 +230,8 @@ static void taps_task(const fc_stage *stage, fc_call *call, int64_t task, int th
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t o = task / sum_tiles(w), tile = task % sum_tiles(w), nr = w->gemm->nr, r = w->form.r;
+    const int64_t at = task / sum_tiles(w), tile = task % sum_tiles(w), o = s->out0 + at;
+    const int64_t nr = w->gemm->nr, r = w->form.r;
     const int64_t channel = tile % w->parts * nr;
     float *taps = fc_own_scratch(call, thread);
     const fc_winograd_taps work = {
@@ -230,12 +239,12 @@ static void taps_task(const fc_stage *stage, fc_call *call, int64_t task, int th
         .rows = fc_min(w->out_tile, p->out_channels - o * w->out_tile),
         .columns = fc_min(nr, p->in_channels - channel),
         .g = fc_winograd_g(&w->form),
-        .points = shared(stage, call, s->sums) + (o * sum_tiles(w) + tile) * tile_elements(w),
+        .points = shared(stage, call, s->sums) + (at * sum_tiles(w) + tile) * tile_elements(w),
         .point = sums_point(w),
         .taps = taps,
     };
     char *flags = fc_operand(call, stage->at.shared);
-    flags[s->group * w->out_tiles * sum_tiles(w) + task] = (char)!stage->plan->kernels->winograd_grad_taps(&work);
+    flags[(s->group * w->out_tiles + o) * sum_tiles(w) + tile] = (char)!stage->plan->kernels->winograd_grad_taps(&work);
     const int64_t step = work.rows * nr, down = w->form.sides == 2 ? r : 1;
     fc_tap_box box = {.channel = channel, .channels = work.columns, .step = {down * r * step, r * step, step}};
     fc_winograd_block_at(&w->form, tile / w->parts, box.first);
@@ -276,18 +285,22 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     grad_share s = {.sums = flags, .v = flags + sums, .z = flags + sums + v};
     fc_list_scratch(list, s.z + z, (size_t)(w->form.r * w->form.r * tile_elements(w)) * element);
     s.channel_parts = fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
-    s.out_shares = w->form.points % threads ? fc_min(w->out_tiles, threads) : 1;
-    for (s.group = 0; s.group < p->groups; s.group++) {
+    s.out_shares = w->form.points % threads ? fc_min(w->turn, threads) : 1;
+    for (int64_t turn = 0; turn < p->groups * w->turns; turn++) {
+        s.group = turn / w->turns;
+        s.out0 = turn % w->turns * w->turn;
+        s.out1 = fc_min(s.out0 + w->turn, w->out_tiles);
+        const int64_t outs = s.out1 - s.out0;
         for (s.first = 0; s.first < w->tiles; s.first += w->most) {
             s.count = fc_min(w->most, w->tiles - s.first);
             s.tile_parts = fc_ceil_div(s.count, w->tiles_w);
             const void *context = fc_list_keep(list, &s, sizeof s);
-            fc_list_stage(list, plan, input_task, s.tile_parts * s.channel_parts * blocks, context);
-            list->order = FC_BESIDE;
-            fc_list_stage(list, plan, output_task, s.tile_parts * w->out_tiles, context);
+            if (s.out0 == 0) fc_list_stage(list, plan, input_task, s.tile_parts * s.channel_parts * blocks, context);
+            list->order = FC_BESIDE; // the input of the tiles, or the taps of the turn before
+            fc_list_stage(list, plan, output_task, s.tile_parts * outs, context);
             fc_list_stage(list, plan, multiply_task, w->form.points * s.out_shares, context);
         }
-        fc_list_stage(list, plan, taps_task, w->out_tiles * sum_tiles(w), fc_list_keep(list, &s, sizeof s));
+        fc_list_stage(list, plan, taps_task, outs * sum_tiles(w), fc_list_keep(list, &s, sizeof s));
     }
     const fc_plan *direct = plan->parts->plan;
     const fc_place shared = list->at.shared;
