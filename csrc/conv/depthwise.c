@@ -102,11 +102,15 @@ static double cost(const fc_request *r) {
     const fc_axis *w = &p->axis[2];
     const int window = over_channels(p) && w->stride == 1 && w->dilation == 1 && w->kernel > 1;
     const int loaded = k->vl > 1 && !window && (over_channels(p) || in_place(p)) && !is_unrolled(p, k);
-    const double once = !is_unrolled(p, k) || k->vl == 1 ? 1.0 : !over_channels(p) ? 0.85 : w->stride == 1 ? 0.7 : 0.95;
-    const double each = p->in_channels > 1        ? 1.3
-                        : apart > 2               ? (k->vl > 1 ? 4.0 : 2.0) * (double)apart
-                        : apart == 2 && k->vl > 1 ? (loaded ? 3.4 : 1.7)
-                        : loaded                  ? 1.8
+    const double once = k->vl == 1           ? 1.0
+                        : !is_unrolled(p, k) ? 0.5
+                        : !over_channels(p)  ? 0.43
+                        : w->stride == 1     ? 0.35
+                                             : 0.48;
+    const double each = p->in_channels > 1        ? (k->vl > 8 ? 1.0 : 1.3)
+                        : apart > 2               ? (k->vl > 1 ? 2.5 : 2.0) * (double)apart
+                        : apart == 2 && k->vl > 1 ? (loaded ? 2.0 : 1.0)
+                        : loaded                  ? 0.9
                                                   : once;
     return c->fixed + c->depthwise * vectors * each + copy +
            fc_cost_runs(vectors / (double)(fc_taps(p) * p->in_channels), 1, k, c);

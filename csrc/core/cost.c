@@ -31,6 +31,7 @@ fc_costs fc_costs_default(const fc_machine *machine) {
         costs.mac = 1 / 50e9;
         costs.copied = 1e-9;
         costs.tile = 36e-9;
+        costs.depthwise = 0.6e-9;
         costs.staged = 1 / 45e9;
     }
     return costs;
