@@ -3,28 +3,24 @@
 // pool_grad.tmpl.c - gradients of pooling: outputs add their share to the inputs they came from.  A call owns all of d_src
 // in its channels, so that the order of additions, and with it the result, is always the same.
 
-// d_src = 0.  The contiguous axis is the inner one.
-static void FC_NAME(pool_zero)(const fc_pool_grad *g) {
+// d_src = 0 for `channels` channels from c on, which lie side by side if they are several.
+static void FC_NAME(pool_zero)(const fc_pool_grad *g, int64_t c, int64_t channels) {
     const fc_pool *p = g->pool;
     const fc_view *v = &p->src;
-    const int64_t together = v->channel == 1 ? g->channels : 1, width = p->axis[2].in, high = p->axis[1].in;
-    if (together == 1 && (width == 1 || v->axis[2] == 1) && (high == 1 || v->axis[1] == width) &&
-        (p->axis[0].in == 1 || v->axis[0] == width * high)) { // planes in one piece
-        for (int64_t c = g->channel; c < g->channel + g->channels; c++)
-            memset((T *)g->d_src + g->image * v->outer + c * v->channel, 0,
-                   (size_t)(width * high * p->axis[0].in) * sizeof(T));
+    const int64_t width = p->axis[2].in, high = p->axis[1].in, deep = p->axis[0].in;
+    T *plane = (T *)g->d_src + g->image * v->outer + c * v->channel;
+    const int row = channels == 1 && (width == 1 || v->axis[2] == 1);
+    if (row && (high == 1 || v->axis[1] == width) && (deep == 1 || v->axis[0] == width * high)) {
+        memset(plane, 0, (size_t)(width * high * deep) * sizeof(T));
         return;
     }
-    for (int64_t c = 0; c < g->channels; c += together)
-        for (int64_t d = 0; d < p->axis[0].in; d++)
-            for (int64_t h = 0; h < p->axis[1].in; h++) {
-                T *line = (T *)g->d_src + g->image * v->outer + (g->channel + c) * v->channel + d * v->axis[0] +
-                          h * v->axis[1];
-                if (together == 1 && v->axis[2] == 1) memset(line, 0, (size_t)p->axis[2].in * sizeof(T));
-                else
-                    for (int64_t w = 0; w < p->axis[2].in; w++)
-                        memset(line + w * v->axis[2], 0, (size_t)together * sizeof(T));
-            }
+    for (int64_t d = 0; d < deep; d++)
+        for (int64_t h = 0; h < high; h++) {
+            T *line = plane + d * v->axis[0] + h * v->axis[1];
+            if (row) memset(line, 0, (size_t)width * sizeof(T));
+            else
+                for (int64_t w = 0; w < width; w++) memset(line + w * v->axis[2], 0, (size_t)channels * sizeof(T));
+        }
 }
 
 // ---------------------------------------------------------------------------------------------------- maxima, by indices
@@ -234,8 +230,10 @@ FC_INLINE void FC_NAME(pool_spread_rows)(const fc_pool_grad *g, const int tiled)
                 rows[i] =
                     (FC_NAME(pool_row_out)){FC_NAME(pool_under)(p, d_src, row + i), FC_NAME(pool_row_count)(p, row + i),
                                             (const T *)g->d_dst + FC_NAME(pool_at)(&p->dst, g->image, 0, p, row + i)};
-            for (int64_t c = g->channel; c < g->channel + g->channels; c++)
+            for (int64_t c = g->channel; c < g->channel + g->channels; c++) {
+                if (!tiled && row == 0 && column == 0) FC_NAME(pool_zero)(g, c, 1);
                 for (int64_t i = 0; i < n; i++) FC_NAME(pool_spread_row)(p, tiled, &rows[i], c, column, &b);
+            }
         }
     }
 }
@@ -243,12 +241,8 @@ FC_INLINE void FC_NAME(pool_spread_rows)(const fc_pool_grad *g, const int tiled)
 // Down and across in reverse: the shares of a row of outputs are spread along a line, which goes to all rows under the
 // windows.
 void FC_NAME(pool_avg_grad_rows)(const fc_pool_grad *g) {
-    if (fc_pool_tiles(g->pool)) {
-        FC_NAME(pool_spread_rows)(g, 1);
-        return;
-    }
-    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);
-    FC_NAME(pool_spread_rows)(g, 0);
+    if (fc_pool_tiles(g->pool)) FC_NAME(pool_spread_rows)(g, 1);
+    else FC_NAME(pool_spread_rows)(g, 0);
 }
 
 // Adds the share of one output pixel to all inputs under its window, for one vector of channels or `part` of it.
@@ -266,7 +260,7 @@ FC_INLINE void FC_NAME(pool_spread)(const int64_t part, const fc_view *v, const 
 void FC_NAME(pool_avg_grad_channels)(const fc_pool_grad *g) {
     const fc_pool *p = g->pool;
     T *d_src = (T *)g->d_src + g->image * p->src.outer + g->channel;
-    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g);
+    if (g->row == 0 && g->column == 0) FC_NAME(pool_zero)(g, g->channel, g->channels);
     for (int64_t row = g->row; row < g->row + g->rows; row++) {
         fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
         const T rows = FC_NAME(pool_row_count)(p, row);

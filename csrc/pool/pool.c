@@ -68,7 +68,7 @@ static int gather_form(const fc_pool *p, const fc_kernels *k) {
     if (maximum && (p->adaptive || p->index.channel != 1 || taps > FC_POOL_SMALL || !offsets_exact(p))) return 0;
     for (int i = 0; i < FC_AXES && maximum; i++)
         if (fc_pool_overlap(p, i) > 1) return 0;
-    return over_channels(p) && 2 * p->channels >= k->vl && fc_pool_overlap(p, 0) <= FC_POOL_OVER &&
+    return over_channels(p) && (!maximum || 2 * p->channels >= k->vl) && fc_pool_overlap(p, 0) <= FC_POOL_OVER &&
            fc_pool_overlap(p, 1) <= FC_POOL_OVER / fc_pool_overlap(p, 0) && fc_pool_overlap(p, 2) <= FC_POOL_OVER;
 }
 
