@@ -239,9 +239,8 @@ typedef struct fc_array {
 } fc_array;
 
 // Type, sizes and strides as numbers that are equal for arrays that can be treated alike; returns how many.  0 for an
-// array that takes preparation: not of native floats or int64, or not at multiples of
-// their size.
-int fc_array_describe(const fc_array *array, int64_t out[FC_DESCRIPTION]);
+// array that takes preparation: not of native floats (of int64, for `indices`), or not at multiples of their size.
+int fc_array_describe(const fc_array *array, int indices, int64_t out[FC_DESCRIPTION]);
 // Whether one array ends before the other begins.
 int fc_arrays_apart(const fc_array *a, const fc_array *b);
 // 64 bits that tell memory with other contents: every word goes through a bijection that depends on all before it in its

@@ -100,7 +100,7 @@ POOL_GRADIENTS = {
 
 @pytest.mark.parametrize("name", POOL_GRADIENTS)
 def test_gradients_of_pooling_are_known_again(name, monkeypatch):
-    calls = _core.Calls(ROOM)
+    calls = _core.Calls(ROOM, indices=True)
     monkeypatch.setattr(_windows, "_CALLS", calls)
     gradient, g = POOL_GRADIENTS[name], np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     first = gradient(g)

@@ -7,14 +7,14 @@
 #include <stdatomic.h>
 #include <string.h>
 
-int fc_array_describe(const fc_array *a, int64_t out[FC_DESCRIPTION]) {
-    char kind = a->format && a->format[0] && !a->format[1] ? a->format[0] : 0;
-    if ((kind == 'l' || kind == 'q') && a->itemsize == 8) kind = 'q'; // int64 has either letter
-    else if (kind != 'e' && kind != 'f' && kind != 'd') return 0;
+int fc_array_describe(const fc_array *a, int indices, int64_t out[FC_DESCRIPTION]) {
+    const char kind = a->format && a->format[0] && !a->format[1] ? a->format[0] : 0;
+    const int is_index = (kind == 'l' || kind == 'q') && a->itemsize == 8; // int64 has either letter
+    if (indices ? !is_index : kind != 'e' && kind != 'f' && kind != 'd') return 0;
     if (a->ndim > FC_RANK || (uintptr_t)a->data % (size_t)a->itemsize) return 0;
     int empty = 0, n = 0;
     for (int i = 0; i < a->ndim; i++) empty |= a->shape[i] == 0;
-    out[n++] = kind << 8 | a->ndim;
+    out[n++] = (indices ? 'q' : kind) << 8 | a->ndim;
     for (int i = 0; i < a->ndim; i++) {
         // The stride of an axis of one element says nothing, and NumPy does not keep it.
         const int64_t stride = empty || a->shape[i] == 1 ? 0 : a->strides[i];

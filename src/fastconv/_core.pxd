@@ -258,7 +258,7 @@ cdef extern from "fastconv.h" nogil:
         int ndim
         const ptrdiff_t *shape
         const ptrdiff_t *strides
-    int fc_array_describe(const fc_array *, int64_t *)
+    int fc_array_describe(const fc_array *, int, int64_t *)
     int fc_arrays_apart(const fc_array *, const fc_array *)
     uint64_t fc_fingerprint(const void *, size_t, int) nogil
     void *fc_scratch_acquire(size_t)

@@ -60,14 +60,14 @@ cdef class Layout:
         a.data, a.format, a.itemsize, a.ndim = NULL, kind, numpy_dtype(format).itemsize, len(shape)
         a.shape, a.strides = lengths, steps
         self.shape, self.make = shape, maker(shape)
-        self.length = fc_array_describe(&a, self.description)
+        self.length = fc_array_describe(&a, False, self.description)
         if self.length == 0:
             raise ValueError("strides are not whole elements of a native float")
 
     cdef bint fits(self, const Py_buffer *view) noexcept:
         cdef fc_array a = seen(view)
         cdef int64_t description[FC_DESCRIPTION]
-        return (fc_array_describe(&a, description) == self.length
+        return (fc_array_describe(&a, False, description) == self.length
                 and memcmp(description, self.description, self.length * sizeof(int64_t)) == 0)
 
     cdef int take(self, object array, Py_buffer *view, bint writable, str name) except -1:

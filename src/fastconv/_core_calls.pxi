@@ -54,8 +54,8 @@ cdef class Views:
                     return False
         return True
 
-    cdef object key(self):
-        """What tells these arrays from those of another call, or None."""
+    cdef object key(self, int indices=ARRAYS):
+        """What tells these arrays from those of another call, or None; all are of floats but the one of ``indices``."""
         cdef int64_t text[ARRAYS * FC_DESCRIPTION]
         cdef fc_array a
         cdef int i, length = 0, more
@@ -65,7 +65,7 @@ cdef class Views:
                 length += 1
                 continue
             a = seen(&self.views[i])
-            more = fc_array_describe(&a, &text[length])
+            more = fc_array_describe(&a, i == indices, &text[length])
             if more == 0:
                 return None
             length += more
@@ -101,13 +101,14 @@ cdef class Calls:
     """Plans of the last one-shot calls, each found again by its arrays' layouts and its parameters as given.
 
     Two generations of at most `room` / 2 calls: one that is repeated enters the younger, and when that is full it
-    takes the place of the older. So the last room / 2 calls are always kept, and the most used ones stay.
+    takes the place of the older. So the last room / 2 calls are always kept, and the most used ones stay. Where
+    weights would be there may be ``indices``.
     """
     cdef dict young, old
-    cdef int room
+    cdef int room, indices
 
-    def __cinit__(self, int room):
-        self.young, self.old, self.room = {}, {}, room
+    def __cinit__(self, int room, bint indices=False):
+        self.young, self.old, self.room, self.indices = {}, {}, room, WEIGHT if indices else ARRAYS
 
     def __len__(self):
         return len(self.young.keys() | self.old.keys())
@@ -123,7 +124,7 @@ cdef class Calls:
         for i in range(ARRAYS):
             if not v.open(i, arrays[i]):
                 return None
-        arrays_key = v.key()
+        arrays_key = v.key(self.indices)
         return None if arrays_key is None or not plain(parameters, 3) else (arrays_key, parameters, kind)
 
     def repeat(self, object kind, tuple arrays, tuple parameters, int threads):

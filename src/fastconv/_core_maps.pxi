@@ -121,8 +121,8 @@ cdef class Program:
                 return False
         if apart(&v.views[INPUT], &v.views[OUT]):
             return True
-        length = fc_array_describe(&src, first)
-        return (src.data == out.data and length == fc_array_describe(&out, second)
+        length = fc_array_describe(&src, False, first)
+        return (src.data == out.data and length == fc_array_describe(&out, False, second)
                 and memcmp(first, second, length * sizeof(int64_t)) == 0)
 
     def run(self, src, tuple others, out, int isa, int threads):

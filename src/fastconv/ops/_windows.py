@@ -18,7 +18,7 @@ from fastconv import _args, _config, _core
 
 Pooled = np.ndarray | tuple[np.ndarray, np.ndarray]  # with the positions of the maxima
 MAX, AVG = 0, 1  # the core's kinds
-_CALLS = _core.Calls(128)
+_CALLS = _core.Calls(128, indices=True)
 
 
 @dataclass(frozen=True)
