@@ -74,6 +74,13 @@ void fc_activate_box(const fc_plan *plan, void *data, const fc_box *box) {
                   step);
 }
 
+void fc_activate_channels(const fc_plan *plan, void *data, int64_t channels, fc_run pixels) {
+    if (pixels.length == 0) return;
+    const fc_view *dst = &plan->problem.dst;
+    rectangle(plan, (char *)data + pixels.offset * plan->kernels->element, channels, pixels.length, dst->channel,
+              dst->axis[2]);
+}
+
 // How far apart the rows of a tile are, if all are as far.
 static int is_even(const fc_gemm_tile *t, int64_t *apart_by) {
     *apart_by = t->m > 1 ? t->row_offset[1] - t->row_offset[0] : 1;

@@ -16,6 +16,8 @@ static inline int fc_activates(const fc_plan *plan) { return plan->problem.activ
 
 void fc_activate_run(const fc_kernels *k, const fc_problem *p, void *data, int64_t count, int64_t step);
 void fc_activate_box(const fc_plan *plan, void *data, const fc_box *box);
+// So many channels of a run of pixels.
+void fc_activate_channels(const fc_plan *plan, void *data, int64_t channels, fc_run pixels);
 // What the last block of k has stored.
 void fc_activate_tile(const fc_plan *plan, const fc_gemm_tile *tile);
 

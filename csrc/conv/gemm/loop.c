@@ -43,7 +43,7 @@ typedef struct gemm_nest {
 static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels, int64_t next, char *sums,
                                    int64_t sums_step) {
     fc_gemm_fn *const kernel = n->gemm->kernel->run;
-    const int over_channels = n->gemm->over_channels, activates = !over_channels && fc_activates(n->plan);
+    const int over_channels = n->gemm->over_channels;
     const int64_t tiles = n->strip.tiles, ahead = next / tiles;
     for (int64_t t = 0; t < tiles; t++, sums += sums_step) {
         const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
@@ -68,7 +68,6 @@ static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels
         n->tile.ahead = w + next + t * ahead;
         n->tile.sums = sums;
         kernel(&n->tile);
-        if (activates && n->tile.last) fc_activate_tile(n->plan, &n->tile);
     }
 }
 
@@ -94,7 +93,7 @@ static void each_channel_tile(gemm_nest *n) {
     }
 }
 
-// Over channels: a tile of pixels by all channels of the task, which are long runs.
+// All channels of the task, in runs as long as may be: of channels, or of pixels that go on from tile to tile.
 static void activate_strip(gemm_nest *n) {
     const fc_problem *p = &n->plan->problem;
     const int64_t first = n->out0 * n->gemm->out_tile, end = fc_min(n->out1 * n->gemm->out_tile, p->out_channels);
@@ -103,12 +102,26 @@ static void activate_strip(gemm_nest *n) {
     tile.dst = n->dst + first * p->dst.channel * n->bytes.destination;
     tile.runs = &channels;
     tile.run_count = 1;
+    fc_run pixels = {0};
     for (int64_t t = 0; t < n->strip.tiles; t++) {
         const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
-        tile.m = target->pixels;
-        tile.row_offset = target->row_offset;
-        fc_activate_tile(n->plan, &tile);
+        if (n->gemm->over_channels) {
+            tile.m = target->pixels;
+            tile.row_offset = target->row_offset;
+            fc_activate_tile(n->plan, &tile);
+            continue;
+        }
+        for (int64_t r = 0; target->pixels && r < target->run_count; r++) {
+            const fc_run run = target->runs[r];
+            if (run.offset == pixels.offset + pixels.length * tile.column_stride) {
+                pixels.length += run.length;
+                continue;
+            }
+            fc_activate_channels(n->plan, tile.dst, channels.length, pixels);
+            pixels = run;
+        }
     }
+    fc_activate_channels(n->plan, tile.dst, channels.length, pixels);
 }
 
 static void each_block(gemm_nest *n) {
@@ -122,7 +135,7 @@ static void each_block(gemm_nest *n) {
         g->source->begin(&n->strip, &n->tile, n->columns);
         each_channel_tile(n);
     }
-    if (g->over_channels && fc_activates(n->plan)) activate_strip(n);
+    if (fc_activates(n->plan)) activate_strip(n);
 }
 
 static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
