@@ -23,15 +23,16 @@ def activation_of(name: str, alpha: float = 0.0) -> Activation:
     return _core.MAP_NAMES.index(name), -math.inf, math.inf, alpha
 
 
-def _clamp(low: float, high: float) -> Activation:
+def clamp_of(low: float, high: float) -> Activation:
+    """The one that is a clamp."""
     return _core.MAP_NAMES.index("clamp"), low, high, 0.0
 
 
 #: By their public names.
 ACTIVATIONS: dict[str | None, Activation] = {
-    None: _clamp(-math.inf, math.inf),
-    "relu": _clamp(0.0, math.inf),
-    "relu6": _clamp(0.0, 6.0),
+    None: clamp_of(-math.inf, math.inf),
+    "relu": clamp_of(0.0, math.inf),
+    "relu6": clamp_of(0.0, 6.0),
     "silu": activation_of("silu"),
     "hardswish": activation_of("hardswish"),
     "sigmoid": activation_of("sigmoid"),

@@ -27,7 +27,9 @@ __all__ = [
     "clamp",
     "evaluate",
     "joined",
+    "operands_of",
     "operations",
+    "reading",
     "renumbered",
 ]
 __dir__ = only(__all__)
@@ -146,6 +148,18 @@ def renumbered(program: Program, first: int) -> Program:
     )
 
 
+def operands_of(program: Program) -> set[int]:
+    """The numbers of the operands that a program reads."""
+    return {operand for name, *rest in program if name in COMBINING for operand in rest}
+
+
+def reading(program: Program, kept: Sequence[int]) -> Program:
+    """The same where only these operands are left, in this order."""
+    return tuple(
+        (name, *(1 + kept.index(i) for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in program
+    )
+
+
 def operations(program: Program) -> tuple[tuple[Any, ...], ...] | None:
     """How the core's maps know a program, if they do: (name, numbers of two operands, two constants) of each."""
     if len(program) > LONGEST or any(name not in _core.MAP_NAMES for name, *_ in program):
@@ -164,5 +178,5 @@ def activation(program: Program) -> _args.Activation | None:
         return NOTHING
     name, *numbers = program[0]
     if name == "clamp":
-        return (*NOTHING[:1], *numbers, 0.0)
+        return _args.clamp_of(*numbers)
     return _args.activation_of(name, *numbers) if name in _ACTIVATIONS else None

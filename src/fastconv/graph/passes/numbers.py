@@ -12,7 +12,7 @@ import numpy as np
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import FLOATS
-from fastconv.graph.programs import COMBINING, Program, clamp
+from fastconv.graph.programs import Program, clamp, operands_of, reading
 
 __all__ = ["fold_numbers"]
 __dir__ = only(__all__)
@@ -41,7 +41,7 @@ def fold_numbers(graph: Graph) -> int:
 def _turn(node: Node) -> bool:
     """Constants behind what they are combined with."""
     program: Program = node.attributes["program"]
-    if len(node.inputs) != 2 or not program or program[0][0] not in _TURNED or _operands(program[1:]):
+    if len(node.inputs) != 2 or not program or program[0][0] not in _TURNED or operands_of(program[1:]):
         return False
     x, other = node.inputs
     if x is None or other is None or x.constant is None or other.constant is not None:
@@ -49,10 +49,6 @@ def _turn(node: Node) -> bool:
     node.inputs = [other, x]
     node.attributes["program"] = ((_TURNED[program[0][0]], 1), *program[1:])
     return True
-
-
-def _operands(program: Program) -> set[Any]:
-    return {operand for name, *rest in program if name in COMBINING for operand in rest}
 
 
 def _fold(node: Node) -> bool:
@@ -64,15 +60,12 @@ def _fold(node: Node) -> bool:
             made.append((name, *rest))
         else:
             made.extend(_SINGLE[name](c))
-    left = _operands(tuple(made))
+    left = operands_of(tuple(made))
     kept = [i for i in range(1, len(node.inputs)) if i in left or numbers[i] is None]
     if len(kept) == len(node.inputs) - 1:
         return False
-    place = {old: new for new, old in enumerate(kept, 1)}
     node.inputs = [node.inputs[0], *(node.inputs[i] for i in kept)]
-    node.attributes["program"] = tuple(
-        (name, *(place[i] for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in made
-    )
+    node.attributes["program"] = reading(tuple(made), kept)
     return True
 
 

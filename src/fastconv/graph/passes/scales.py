@@ -12,7 +12,7 @@ from fastconv._names import only
 from fastconv.graph.ir import Constant, Graph, Node, Readers, Value
 from fastconv.graph.passes.convolutions import is_open, out_channels, scale_outputs
 from fastconv.graph.passes.ranks import ranks_of
-from fastconv.graph.programs import COMBINING, Program
+from fastconv.graph.programs import COMBINING, Program, operands_of, reading
 
 __all__ = ["fold_scales"]
 __dir__ = only(__all__)
@@ -54,12 +54,10 @@ def _fold(graph: Graph, node: Node, readers: Readers, ranks: dict[Value, int]) -
         return False
     scale_outputs(graph, layer, *_factors(taken, channels))
     left: Program = program[len(taken) :]
-    used = {i for name, *rest in left if name in COMBINING for i in rest}
+    used = operands_of(left)
     kept = [i for i in range(1, len(node.inputs)) if i in used or _constant(node.inputs[i]) is None]
     node.inputs = [source, *(node.inputs[i] for i in kept)]
-    node.attributes["program"] = tuple(
-        (name, *(1 + kept.index(i) for i in rest)) if name in COMBINING else (name, *rest) for name, *rest in left
-    )
+    node.attributes["program"] = reading(left, kept)
     if not left:
         graph.remove(node, source, readers)
     return True
