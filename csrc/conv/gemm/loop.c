@@ -93,35 +93,47 @@ static void each_channel_tile(gemm_nest *n) {
     }
 }
 
-// All channels of the task, in runs as long as may be: of channels, or of pixels that go on from tile to tile.
-static void activate_strip(gemm_nest *n) {
-    const fc_problem *p = &n->plan->problem;
-    const int64_t first = n->out0 * n->gemm->out_tile, end = fc_min(n->out1 * n->gemm->out_tile, p->out_channels);
-    const fc_run channels = {.length = end - first};
+// What the strip has stored, once all channels of the task are there: runs are as long as may be.  Over channels: tiles of
+// pixels, by all channels.
+static void activate_channels(gemm_nest *n, char *dst, int64_t channels) {
+    const fc_run run = {.length = channels};
     fc_gemm_tile tile = n->tile;
-    tile.dst = n->dst + first * p->dst.channel * n->bytes.destination;
-    tile.runs = &channels;
+    tile.dst = dst;
+    tile.runs = &run;
     tile.run_count = 1;
+    for (int64_t t = 0; t < n->strip.tiles; t++) {
+        const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
+        tile.m = target->pixels;
+        tile.row_offset = target->row_offset;
+        fc_activate_tile(n->plan, &tile);
+    }
+}
+
+// Over pixels: those that go on from tile to tile, in each channel.
+static void activate_pixels(gemm_nest *n, char *dst, int64_t channels) {
+    const int64_t step = n->tile.column_stride;
     fc_run pixels = {0};
     for (int64_t t = 0; t < n->strip.tiles; t++) {
         const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
-        if (n->gemm->over_channels) {
-            tile.m = target->pixels;
-            tile.row_offset = target->row_offset;
-            fc_activate_tile(n->plan, &tile);
-            continue;
-        }
         for (int64_t r = 0; target->pixels && r < target->run_count; r++) {
             const fc_run run = target->runs[r];
-            if (run.offset == pixels.offset + pixels.length * tile.column_stride) {
+            if (run.offset == pixels.offset + pixels.length * step) {
                 pixels.length += run.length;
                 continue;
             }
-            fc_activate_channels(n->plan, tile.dst, channels.length, pixels);
+            fc_activate_channels(n->plan, dst, channels, pixels);
             pixels = run;
         }
     }
-    fc_activate_channels(n->plan, tile.dst, channels.length, pixels);
+    fc_activate_channels(n->plan, dst, channels, pixels);
+}
+
+static void activate_strip(gemm_nest *n) {
+    const fc_problem *p = &n->plan->problem;
+    const int64_t first = n->out0 * n->gemm->out_tile, end = fc_min(n->out1 * n->gemm->out_tile, p->out_channels);
+    char *dst = n->dst + first * p->dst.channel * n->bytes.destination;
+    if (n->gemm->over_channels) activate_channels(n, dst, end - first);
+    else activate_pixels(n, dst, end - first);
 }
 
 static void each_block(gemm_nest *n) {
