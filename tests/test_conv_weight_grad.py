@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Weight gradients by kinds of their own: products over pixels, and Winograd's transposed form."""
+"""Weight gradients by kinds of their own: products over pixels, of 1x1 kernels as well, and transposed Winograd."""
 
 from dataclasses import dataclass
 
@@ -115,30 +115,51 @@ PRODUCTS = {
     "three axes": Form((5, 9, 11), (3, 2, 3), 5, 6, stride=(2, 1, 1), padding=(1, 0, 1)),
     "taps too far apart": Form((40101,), (3,), 32, 2, batch=1, padding=0, dilation=20000),  # by views
 }
-each_product = pytest.mark.parametrize("form", PRODUCTS.values(), ids=PRODUCTS)
+# 1x1 kernels: whole, narrow and overlapping tiles of either side; blocks of runs, and runs of blocks; rows 4 KiB apart.
+POINTWISE = {
+    **{name: PRODUCTS[name] for name in ("one pixel", "slices of a 1x1 kernel", "a strided 1x1 kernel")},
+    "few channels": Form((9, 7), (1, 1), 3, 5, padding=0),
+    "a vector and some": Form((9, 7), (1, 1), 20, 24, padding=0),
+    "a tile and some": Form((9, 7), (1, 1), 70, 35, padding=0),
+    "a tile and a vector and some": Form((9, 7), (1, 1), 13, 50, padding=0),
+    "many small images": Form((3, 3), (1, 1), 33, 17, batch=61, padding=0),
+    "images of many blocks": Form((59, 53), (1, 1), 14, 9, batch=3, padding=0),
+    "parts of many channels": Form((13, 20), (1, 1), 1000, 5, padding=0),
+    "as many outputs": Form((13, 20), (1, 1), 5, 1000, padding=0),
+    "rows that share sets": Form((32, 64), (1, 1), 17, 33, padding=0),
+    "and are strided": Form((64, 64), (1, 1), 17, 33, stride=2, padding=0),
+    "in groups": Form((11, 12), (1, 1), 60, 90, groups=3, padding=0),
+    "strided by three": Form((40, 41), (1, 1), 20, 18, stride=3, padding=0),
+    "along one axis": Form((700,), (1,), 19, 21, padding=0),
+    "along three axes": Form((3, 9, 11), (1, 1, 1), 19, 21, stride=(1, 2, 2), padding=0),
+}
+BY_PIXELS = [(form, "direct") for form in PRODUCTS.values()] + [(form, "pointwise") for form in POINTWISE.values()]
+each_product = pytest.mark.parametrize(
+    ("form", "algorithm"), BY_PIXELS, ids=[*PRODUCTS, *(f"pointwise, {name}" for name in POINTWISE)]
+)
 
 
 @each_product
-def test_products(form):
+def test_products(form, algorithm):
     for dtype in ("float32", "float64"):
         x, grad = form.arrays(dtype)
         truth = form.truth(x, grad)
         scale = max(np.abs(truth).max(), spread(form, grad))
         for layout in LAYOUTS[form.rank]:
-            result = form.gradient(x, grad, layout, "direct")
+            result = form.gradient(x, grad, layout, algorithm)
             assert result.dtype == dtype
             assert max_error(result, truth, scale) < tolerance(dtype, grad.size // form.out_channels), layout
 
 
 @each_product
-def test_it_is_the_adjoint(form):
+def test_it_is_the_adjoint(form, algorithm):
     """<d_wei, w> = <grad, conv(x, w)>, of whole numbers, and so exactly."""
     rng = np.random.default_rng(3)
     x, grad = (np.round(2 * a) for a in form.arrays("float64"))
     w = rng.integers(-3, 4, form.weight_shape).astype(np.float64)
     y = CONV[form.rank](x, w, **form.options)
     for layout in LAYOUTS[form.rank]:
-        assert np.vdot(form.gradient(x, grad, layout, "direct"), w) == np.vdot(grad, y)
+        assert np.vdot(form.gradient(x, grad, layout, algorithm), w) == np.vdot(grad, y)
 
 
 # Tiles of 2, 3, 4 and 6 outputs with a rest; several chunks of tiles; blocks of taps.
@@ -176,6 +197,28 @@ def test_winograd(form, algorithm):
     bound = 5e-6 if form.kernel == (5, 5) and algorithm == "winograd_f2" else WINOGRAD[algorithm]
     for layout in LAYOUTS[form.rank]:
         assert max_error(form.gradient(x, grad, layout, algorithm), truth, scale) < bound, layout
+
+
+@pytest.mark.parametrize("form", [POINTWISE["as many outputs"], POINTWISE["parts of many channels"]])
+def test_views_of_images(form):
+    """Rows of pixels with gaps between them, of NaN, and channels that are not neighbours."""
+    x, grad = form.arrays()
+    for layout in LAYOUTS[2]:
+        views = []
+        for array in (x, grad):
+            array = at_last(array, layout)
+            whole = np.full([n + 3 for n in array.shape], np.nan, np.float32)
+            view = whole[tuple(slice(1, n + 1) for n in array.shape)]
+            view[...] = array
+            views.append(view)
+        result = GRAD[2](views[0], form.weight_shape, views[1], layout=layout)
+        assert max_error(result, form.truth(x, grad), spread(form, grad)) < 5e-6
+
+
+def test_pointwise_says_why_not():
+    x, grad = Form((9, 9), (1, 1), padding=1).arrays()
+    with pytest.raises(NotImplementedError, match="without padding"):
+        Form((9, 9), (1, 1), padding=1).gradient(x, grad, "NCHW", "pointwise")
 
 
 def test_winograd_says_why_not():
@@ -228,7 +271,7 @@ def test_the_choice():
     assert chosen(deep).startswith("winograd")
     assert chosen(deep, "strict") == "direct"
     pointwise = chosen(Form((28, 28), (1, 1), 64, 64, batch=2, padding=0))
-    assert pointwise == "direct" or fc.isa() == "scalar"
+    assert pointwise == "pointwise" or fc.isa() == "scalar"
     assert chosen(Form((28, 28), (3, 3), 64, 64, batch=2, stride=2)) == "direct"
 
 
@@ -246,6 +289,10 @@ def test_precision_strict_keeps_to_direct_sums():
         (PRODUCTS["parts of the channels"], "direct"),
         (PRODUCTS["groups"], "direct"),
         (PRODUCTS["small images"], "direct"),
+        (POINTWISE["slices of a 1x1 kernel"], "pointwise"),
+        (POINTWISE["parts of many channels"], "pointwise"),
+        (POINTWISE["as many outputs"], "pointwise"),
+        (POINTWISE["in groups"], "pointwise"),
         (TRANSFORMED["more channels"], "winograd_f4"),
         (TRANSFORMED["many tiles"], "winograd_f2"),
         (TRANSFORMED["groups"], "winograd_f3"),

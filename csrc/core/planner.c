@@ -8,8 +8,9 @@
 // Of convolutions: one for each algorithm, those of weight gradients, and those that serve any of them by other problems.
 extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
     fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
-extern const fc_kind fc_kind_weight_product, fc_kind_weight_winograd_f2, fc_kind_weight_winograd_f3,
-    fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_depthwise_grad, fc_kind_depthwise_input;
+extern const fc_kind fc_kind_weight_product, fc_kind_weight_pointwise, fc_kind_weight_winograd_f2,
+    fc_kind_weight_winograd_f3, fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_depthwise_grad,
+    fc_kind_depthwise_input;
 extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_interleaved, fc_kind_dots, fc_kind_small,
     fc_kind_small_grad, fc_kind_views, fc_kind_spread, fc_kind_convert, fc_kind_images;
 
@@ -23,7 +24,8 @@ static const fc_kind *const algorithms[FC_ALGOS] = {
 static const fc_kind *const weight_gradients[FC_ALGOS] = {
     [FC_DIRECT] = &fc_kind_weight_product,          [FC_WINOGRAD_F2] = &fc_kind_weight_winograd_f2,
     [FC_WINOGRAD_F3] = &fc_kind_weight_winograd_f3, [FC_WINOGRAD_F4] = &fc_kind_weight_winograd_f4,
-    [FC_WINOGRAD_F6] = &fc_kind_weight_winograd_f6, [FC_DEPTHWISE] = &fc_kind_depthwise_grad,
+    [FC_WINOGRAD_F6] = &fc_kind_weight_winograd_f6, [FC_POINTWISE] = &fc_kind_weight_pointwise,
+    [FC_DEPTHWISE] = &fc_kind_depthwise_grad,
 };
 static const fc_kind *const derived[] = {&fc_kind_bands,      &fc_kind_dilated, &fc_kind_turned,      &fc_kind_dots,
                                          &fc_kind_views,      &fc_kind_spread,  &fc_kind_interleaved, &fc_kind_small,

@@ -186,7 +186,7 @@ FC_INLINE void FC_NAME(gemm_pixels_body)(const fc_gemm_tile *t, const int m, con
     const int64_t *offset = t->b_offset;
     const char *ahead = t->ahead;
     const int64_t ahead_step = t->ahead_step;
-    const int64_t step = FC_KNOWN_SIZES ? m : t->a_row;
+    const int64_t step = t->a_row;
     for (int64_t k = 0; k < t->depth; k++, a += step) {
         const T *row = base + offset[k];
         FC_NAME(gemm_ahead)(&ahead, ahead_step);

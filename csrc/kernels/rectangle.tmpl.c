@@ -17,13 +17,17 @@ FC_INLINE void FC_NAME(fill_row)(T *dst, vec value, int64_t count) {
     v_store_part(dst, value, count);
 }
 
-// Where rows of src and columns of dst follow each other: tiles of as many of either as a vector has lanes.
-FC_INLINE void FC_NAME(turned_tile)(T *dst, const T *src, int64_t rows, int64_t columns, const fc_rectangle *w) {
+// Where rows of src follow each other, or every second element is one, and columns of dst do: tiles of as many of either as a
+// vector has lanes.  Streams are as many as columns, more than prefetchers follow: what is two tiles on is asked for.
+FC_INLINE void FC_NAME(turned_tile)(T *dst, const T *src, int64_t rows, int64_t columns, const fc_rectangle *w,
+                                    const int step) {
     vec v[FC_VL];
 #pragma GCC unroll 16
     for (int i = 0; i < FC_VL; i++) {
         const T *p = src + (i < columns ? i : 0) * w->src_column;
-        v[i] = rows == FC_VL ? v_load(p) : v_load_part(p, rows);
+        __builtin_prefetch(p + 2 * step * FC_VL, 0, 3);
+        if (step == 1) v[i] = rows == FC_VL ? v_load(p) : v_load_part(p, rows);
+        else v[i] = rows == FC_VL ? v_load2(p) : v_load2_part(p, rows);
     }
     v_transpose(v);
 #pragma GCC unroll 16
@@ -34,20 +38,27 @@ FC_INLINE void FC_NAME(turned_tile)(T *dst, const T *src, int64_t rows, int64_t 
     }
 }
 
-static void FC_NAME(turned_rectangle)(const fc_rectangle *w) {
+FC_INLINE void FC_NAME(turned_rectangle)(const fc_rectangle *w, const int step) {
     for (int64_t r = 0; r < w->rows; r += FC_VL) {
         const int64_t rows = w->rows - r < FC_VL ? w->rows - r : FC_VL;
-        const T *src = (const T *)w->src + r;
+        const T *src = (const T *)w->src + r * step;
         T *dst = (T *)w->dst + r * w->dst_row;
         int64_t c = 0;
         if (rows == FC_VL)
             for (; c + FC_VL <= w->columns; c += FC_VL)
-                FC_NAME(turned_tile)(dst + c, src + c * w->src_column, FC_VL, FC_VL, w);
+                FC_NAME(turned_tile)(dst + c, src + c * w->src_column, FC_VL, FC_VL, w, step);
         for (; c < w->columns; c += FC_VL) {
             const int64_t columns = w->columns - c < FC_VL ? w->columns - c : FC_VL;
-            FC_NAME(turned_tile)(dst + c, src + c * w->src_column, rows, columns, w);
+            FC_NAME(turned_tile)(dst + c, src + c * w->src_column, rows, columns, w, step);
         }
     }
+}
+
+static __attribute__((noinline)) void FC_NAME(turned_rectangle_1)(const fc_rectangle *w) {
+    FC_NAME(turned_rectangle)(w, 1);
+}
+static __attribute__((noinline)) void FC_NAME(turned_rectangle_2)(const fc_rectangle *w) {
+    FC_NAME(turned_rectangle)(w, 2);
 }
 
 void FC_NAME(rectangle)(const fc_rectangle *w) {
@@ -61,8 +72,9 @@ void FC_NAME(rectangle)(const fc_rectangle *w) {
         turned.dst_column = w->dst_row;
     }
     w = &turned;
-    if (w->src_row == 1 && w->src_column != 1 && w->dst_column == 1 && FC_VL > 1) {
-        FC_NAME(turned_rectangle)(w);
+    if ((w->src_row == 1 || w->src_row == 2) && w->src_column != 1 && w->dst_column == 1 && FC_VL > 1) {
+        if (w->src_row == 1) FC_NAME(turned_rectangle_1)(w);
+        else FC_NAME(turned_rectangle_2)(w);
         return;
     }
     for (int64_t r = 0; r < w->rows; r++) {
