@@ -14,7 +14,7 @@ import numpy as np
 from fastconv.bench.shapes import NETWORKS, conv_layers
 from problems import Pair, Pairs, Problem
 
-ROWS = (*range(1, 10), 11, 12, 13, 14, 15, 16, 17, 27, 28, 29, 43)
+ROWS = (*range(1, 10), 11, 12, 13, 14, 15, 16, 17, 20, 24, 27, 28, 29, 40, 43)
 COLUMNS = (*range(1, 10), *range(11, 18), 23, 24, 25, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 129)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 DEPTHS = (1, 2, 3, 7, 31, 127, 128, 129, 255, 256, 257, 258, 511, 512, 513, 767, 769)

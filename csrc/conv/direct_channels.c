@@ -30,15 +30,15 @@ static int inside(const fc_axis *a) {
 // Taps of a kernel row that are neighbours in memory where pixels are.
 static int64_t joined(const fc_problem *p) { return p->axis[2].dilation == 1 ? p->axis[2].kernel : 1; }
 
-static int along(const fc_problem *p, const fc_kernels *k) {
+static int along(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
     const int64_t taps = joined(p);
-    return fc_gemm_along(p, k, fc_taps(p) / taps, taps * p->in_channels);
+    return fc_gemm_along(p, k, machine, fc_taps(p) / taps, taps * p->in_channels);
 }
 
 static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
     direct_channels s = {.in_place = p->src.channel == 1 && inside(d) && inside(h) && inside(w)};
-    s.along = along(p, k);
+    s.along = along(p, k, machine);
     // The order of sums along k is that of its segments, which must not depend on where the image lies.
     if (s.along && p->src.axis[2] != p->in_channels) s.in_place = 0;
     s.width = (w->out - 1) * w->stride + (w->kernel - 1) * w->dilation + 1;
@@ -85,7 +85,7 @@ const char *fc_direct_channels_refuse(const fc_request *r) {
 
 int fc_direct_channels_along(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    return !fc_direct_channels_refuse(r) && along(p, r->kernels);
+    return !fc_direct_channels_refuse(r) && along(p, r->kernels, &r->options->machine);
 }
 
 double fc_direct_channels_cost(const fc_request *r) {

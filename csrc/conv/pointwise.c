@@ -9,23 +9,24 @@
 // Neither form may read past the end of the image, so a tile of pixels that is not full is packed like im2col's.
 #include "conv/gemm/gemm.h"
 
-static int along(const fc_problem *p, const fc_kernels *k) { return fc_gemm_along(p, k, 1, p->in_channels); }
+static int along(const fc_request *r) {
+    const fc_problem *p = r->op->problem;
+    return fc_gemm_along(p, r->kernels, &r->options->machine, 1, p->in_channels);
+}
 
 // Of k: a lane's share of a sum counts.
 static int64_t along_block(const fc_problem *p, const fc_kernels *k) {
     return fc_ceil_div(p->in_channels, fc_ceil_div(p->in_channels, FC_BLOCK_K * k->vl));
 }
 
-static int over_channels(const fc_problem *p, const fc_kernels *k) {
-    return fc_gemm_over_channels(p, k) || along(p, k);
-}
+static int over_channels(const fc_request *r) { return fc_gemm_over_channels(r->op->problem, r->kernels) || along(r); }
 
 static const char *refuse(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     for (int i = 0; i < FC_AXES; i++)
         if (p->axis[i].kernel != 1 || p->axis[i].stride != 1 || p->axis[i].pad != 0 || p->axis[i].in != p->axis[i].out)
             return "only 1x1 kernels with stride 1 and no padding are pointwise";
-    if (!over_channels(p, r->kernels)) {
+    if (!over_channels(r)) {
         if (p->src.axis[2] != 1) return "the input's rows are not contiguous";
     } else if (p->src.channel != 1) return "the input's channels are not contiguous";
     else if (p->batch * p->axis[0].out * p->axis[1].out > 1) return "the input's pixels do not lie at even distances";
@@ -48,8 +49,8 @@ static double read_apart(const fc_request *r) {
 
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
-    if (along(p, r->kernels)) return fc_gemm_along_cost(r, 1, p->in_channels);
-    const int channels = over_channels(p, r->kernels);
+    if (along(r)) return fc_gemm_along_cost(r, 1, p->in_channels);
+    const int channels = over_channels(r);
     const double product = fc_cost_gemm(p, r->kernels, r->options, channels, channels ? 0 : read_apart(r));
     const int64_t apart = p->src.axis[2] * fc_bytes(p->types.source), rows = r->kernels->gemm_channels.mr;
     return channels ? product * fc_cost_aliases(&r->options->machine, apart, rows) : product;
@@ -58,15 +59,15 @@ static double cost(const fc_request *r) {
 static const fc_gemm_source source;
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
-    (void)r, (void)message;
+    (void)message;
     const fc_problem *p = &plan->problem;
-    const int channels = over_channels(p, plan->kernels);
+    const int channels = over_channels(r);
     const fc_gemm_wish wish = {
         .source = &source,
-        .kernel = along(p, plan->kernels) ? &plan->kernels->gemm_along : NULL,
+        .kernel = along(r) ? &plan->kernels->gemm_along : NULL,
         .over_channels = channels,
         .order = 1,
-        .block = along(p, plan->kernels) ? along_block(p, plan->kernels) : 0,
+        .block = along(r) ? along_block(p, plan->kernels) : 0,
         .table = channels ? 1 : 2 * p->in_channels,
         .load = channels ? 0.0 : 0.3,
     };

@@ -48,10 +48,14 @@ double fc_cost_macs(double macs, const fc_kernels *k, const fc_costs *c) {
     return macs * c->mac * (k->dtype == FC_F32 || k->vl == 1 ? 1.0 : 2.0);
 }
 
-// A last tile of one vector takes two thirds of the time of a whole one.
-double fc_cost_lanes(int64_t columns, const fc_gemm_kernel *gemm, const fc_kernels *k) {
+// A last tile of one vector takes two thirds of the time of a whole one; where vectors are computed in halves, it takes
+// little more than those that are there.
+double fc_cost_lanes(int64_t columns, const fc_gemm_kernel *gemm, const fc_kernels *k, const fc_machine *m) {
+    static const double of_halves[] = {0.0, 0.35, 0.53, 0.83, 1.0};
     const int64_t rest = columns % gemm->nr;
-    return (double)(columns - rest) + (rest == 0 ? 0.0 : (double)gemm->nr * (rest <= k->vl ? 0.65 : 1.0));
+    double share = rest == 0 ? 0.0 : rest <= k->vl ? 0.65 : 1.0;
+    if (gemm == &k->gemm_channels && fc_gemm_halves(k, m)) share = of_halves[fc_ceil_div(rest, k->vl / 2)];
+    return (double)(columns - rest) + (double)gemm->nr * share;
 }
 
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_costs *c) {
@@ -79,7 +83,7 @@ double fc_cost_gemm(const fc_problem *p, const fc_kernels *k, const fc_options *
     const fc_gemm_kernel *g = fc_gemm_kernel_of(k, over_channels);
     const int64_t pixels = p->batch * fc_positions(p);
     const int64_t rows = over_channels ? pixels : p->out_channels, lanes = over_channels ? p->out_channels : pixels;
-    const double used = lanes ? (double)lanes / fc_cost_lanes(lanes, g, k) : 1.0;
+    const double used = lanes ? (double)lanes / fc_cost_lanes(lanes, g, k, &o->machine) : 1.0;
     // A tile of m rows takes the time of at least four: B has to be loaded and the chains of additions are serial.
     const double m = (double)fc_max(1, rows) / (double)fc_max(1, fc_ceil_div(rows, g->mr));
     const double rate = used * m / fmax(m, 4.0);

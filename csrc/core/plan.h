@@ -109,8 +109,12 @@ static inline const void *fc_at(const void *base, int64_t elements, int32_t dtyp
 // Predicted seconds of one thread: arithmetic at what the kernels reach, plus bytes at what the caches give.
 double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_options *options, int over_channels,
                     double copy_seconds);
+// Whether a product over channels leaves out the half of a vector that it has no columns for, and saves time by it.
+static inline int fc_gemm_halves(const fc_kernels *kernels, const fc_machine *machine) {
+    return machine->in_halves && kernels->dtype == FC_F32;
+}
 // Lanes that a tile's kernels multiply for `columns` columns of a matrix.
-double fc_cost_lanes(int64_t columns, const fc_gemm_kernel *gemm, const fc_kernels *kernels);
+double fc_cost_lanes(int64_t columns, const fc_gemm_kernel *gemm, const fc_kernels *kernels, const fc_machine *machine);
 double fc_cost_macs(double macs, const fc_kernels *kernels, const fc_costs *costs);
 // By what factor a product takes longer whose rows, `bytes` apart, are more than L1 has ways in the sets that they share:
 // each step throws out what the next one wants.

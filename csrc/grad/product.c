@@ -70,11 +70,11 @@ static double input_pixels(const fc_problem *p, int64_t rows, int64_t columns) {
 // Under a unit.
 static int64_t unit_pixels(const product *s) { return (int64_t)input_pixels(&s->problem, s->rows, s->columns); }
 
-static double all_lanes(const product *s, const fc_kernels *k) {
+static double all_lanes(const product *s, const fc_kernels *k, const fc_machine *machine) {
     double lanes = 0;
     for (int64_t part = 0; part < s->parts; part++) {
         const int64_t channels = fc_min(s->channels, s->problem.in_channels - part * s->channels);
-        lanes += (double)runs_of(s) * fc_cost_lanes(run_of(s, channels), s->gemm, k);
+        lanes += (double)runs_of(s) * fc_cost_lanes(run_of(s, channels), s->gemm, k, machine);
     }
     return lanes;
 }
@@ -105,7 +105,7 @@ static product shape_of(const fc_problem *problem, const fc_kernels *k, const fc
     gathered.gathered = fc_round_up(fc_taps(p) * p->in_channels, s.gemm->nr);
     const double out = (double)p->out_channels, copied = 3.0 * (double)(fc_taps(p) * p->in_channels);
     if (s.parts == 1 && s.block * s.rows * s.columns * gathered.gathered <= room &&
-        all_lanes(&gathered, k) * out + copied < all_lanes(&s, k) * out)
+        all_lanes(&gathered, k, machine) * out + copied < all_lanes(&s, k, machine) * out)
         s = gathered;
     const double bytes = (double)(p->groups * fc_weights(p) * k->element);
     s.slices = fc_clamp(1, fc_min(s.blocks / FC_SLICE_BLOCKS, (int64_t)(FC_SLICES_BYTES / bytes)), FC_SLICES);
@@ -136,7 +136,7 @@ static double cost(const fc_request *r) {
     const fc_problem *p = &s.problem;
     const double groups = (double)p->groups, pixels = (double)p->batch * (double)fc_positions(p);
     const double m = (double)p->out_channels / (double)s.out_tiles;
-    const double macs = pixels * (double)p->out_channels * all_lanes(&s, k) * fmax(m, 4.0) / m;
+    const double macs = pixels * (double)p->out_channels * all_lanes(&s, k, &r->options->machine) * fmax(m, 4.0) / m;
     const double tiles = (double)s.blocks * (double)(s.out_tiles * s.parts * tiles_of(&s, s.channels));
     const double input = (double)(s.units * unit_pixels(&s)) * (double)p->in_channels;
     const double gathered =

@@ -46,7 +46,7 @@ static fc_verdict ask(const fc_request *r) {
     const small_grad s = shape_of(r);
     const double groups = (double)p->groups, batch = (double)p->batch, pairs = (double)s.pairs;
     const double m = (double)p->out_channels / (double)s.out_tiles;
-    const double lanes = fc_cost_lanes(p->in_channels, s.gemm, k);
+    const double lanes = fc_cost_lanes(p->in_channels, s.gemm, k, &r->options->machine);
     const double macs = batch * pairs * (double)p->out_channels * lanes * fmax(m, 4.0) / m;
     const double products = (double)(s.out_tiles * s.parts * fc_taps(p));
     const double copied = batch * (double)(s.pixels * p->in_channels), out = batch * pairs * (double)p->out_channels;

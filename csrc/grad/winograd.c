@@ -84,7 +84,7 @@ static double cost(const fc_request *r, int64_t m) {
     const fc_costs *c = &r->options->costs;
     const winograd_grad w = shape_of(p, k, &r->options->machine, m);
     const double points = (double)w.form.points, tiles = (double)w.tiles, blocks = (double)fc_winograd_blocks(&w.form);
-    const double lanes = fc_cost_lanes(p->in_channels, w.gemm, k);
+    const double lanes = fc_cost_lanes(p->in_channels, w.gemm, k, &r->options->machine);
     const double rows = (double)p->out_channels / (double)w.out_tiles;
     const double macs = points * tiles * (double)p->out_channels * blocks * lanes * fmax(rows, 4.0) / rows;
     const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl != 0);

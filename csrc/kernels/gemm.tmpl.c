@@ -73,30 +73,37 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t, int64_t step) {
     if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
 }
 
-// Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.
+// Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.  A vector of all rows at a
+// time, which share its mask.
 static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
-    const T *sums = t->sums, *bias = t->bias, *residual = t->residual;
+    const T *bias = t->bias, *residual = t->residual;
     T *dst = t->dst;
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
-    const int64_t step = t->column_stride;
+    const int64_t step = t->column_stride, m = t->m, *row_offset = t->row_offset;
     vec seen = v_set1(1);
-    for (int64_t r = 0; r < t->run_count; r++) {
-        const fc_run run = t->runs[r];
-        for (int64_t i = 0; i < t->m; i++) {
-            const int64_t offset = t->row_offset[i] + run.offset;
-            for (int64_t j = 0; j < run.length; j += FC_VL) {
-                const int64_t column = run.column + j, left = run.length - j, n = left < FC_VL ? left : FC_VL;
-                const vec b = bias_per_row ? v_set1(bias[i]) : v_load_part(bias + column, n);
-                vec v = v_add(v_load_part(sums + i * FC_NR + column, n), b);
-                const int64_t at = offset + j * step;
-                if (residual) v = v_add(v, FC_NAME(load_row)(residual + at, n, step));
+    for (int64_t r = 0; r < t->run_count; r++)
+        for (int64_t j = 0; j < t->runs[r].length; j += FC_VL) {
+            const fc_run run = t->runs[r];
+            const int64_t left = run.length - j, n = left < FC_VL ? left : FC_VL, at = run.offset + j * step;
+            const T *sums = (const T *)t->sums + run.column + j;
+            const vec b = bias_per_row ? v_set1(0) : v_load_part(bias + run.column + j, n);
+            for (int64_t i = 0; i < m; i++, sums += FC_NR) {
+                const int64_t offset = row_offset[i] + at;
+                vec v = v_add(v_load_part(sums, n), bias_per_row ? v_set1(bias[i]) : b);
+                if (residual) v = v_add(v, FC_NAME(load_row)(residual + offset, n, step));
                 v = FC_NAME(bound)(v, low, high);
-                FC_NAME(store_row)(dst + at, v, n, step);
+                FC_NAME(store_row)(dst + offset, v, n, step);
                 seen = FC_NAME(look)(seen, v, v);
             }
         }
-    }
     if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
+}
+
+// Finishes rows that lie in memory.
+static void FC_NAME(gemm_finish)(const fc_gemm_tile *t, int bias_per_row) {
+    const int64_t step = bias_per_row || t->column_stride == 1 ? 0 : FC_NAME(gemm_row_step)(t);
+    if (step > 0 && step <= 2) FC_NAME(gemm_transposed)(t, step);
+    else FC_NAME(gemm_scatter)(t, bias_per_row);
 }
 
 // Finishes sums in registers whose place in dst is a rectangle.  A body of its own for residuals was no faster than the
@@ -151,10 +158,7 @@ FC_INLINE void FC_NAME(gemm_end)(const fc_gemm_tile *t, const int m, const int n
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < nv; j++) v_store(sums + i * FC_NR + j * FC_VL, sum[i][j]);
-    if (!t->last) return;
-    const int64_t step = bias_per_row || t->column_stride == 1 ? 0 : FC_NAME(gemm_row_step)(t);
-    if (step > 0 && step <= 2) FC_NAME(gemm_transposed)(t, step);
-    else FC_NAME(gemm_scatter)(t, bias_per_row);
+    if (t->last) FC_NAME(gemm_finish)(t, bias_per_row);
 }
 
 // Brings two lines from beyond L2 while the multipliers are busy: the loads leave half of their slots free.
@@ -235,6 +239,83 @@ FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m, c
     FC_NAME(gemm_end)(t, m, nv, sum, 0);
 }
 
+#if FC_HALVES
+// As gemm_channels_body, of nv vectors and half a one: a core that computes a vector in two halves leaves out the second.
+// The half is multiplied by half of the same broadcast, so that others lose nothing by it.
+FC_INLINE void FC_NAME(gemm_half_body)(const fc_gemm_tile *t, const int m, const int nv) {
+    FC_NAME(gemm_claim)(t, m, nv + 1);
+    vec sum[FC_MR];
+    v_half part[FC_MR];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++) sum[i] = v_set1(0), part[i] = v_half_set1(0);
+    const T *b = t->b;
+    const int64_t row = t->a_row;
+    const char *ahead = t->ahead;
+    const int64_t ahead_step = t->ahead_step;
+    for (int64_t s = 0; s < t->segments; s++) {
+        const T *a = (const T *)t->a + t->a_segment[s], *base[(FC_MR + 2) / 3];
+#pragma GCC unroll 8
+        for (int i = 0; i < (m + 2) / 3; i++) base[i] = a + 3 * i * row;
+        for (int64_t k = 0; k < t->depth; k++, b += FC_NR) {
+            FC_NAME(gemm_ahead)(&ahead, ahead_step);
+            const vec w = v_load(b);
+            const v_half rest = v_half_load(b + nv * FC_VL);
+#pragma GCC unroll 16
+            for (int i = 0; i < m; i++) {
+                const T x = base[i / 3][(i % 3) * row + k];
+                if (nv) {
+                    const vec both = v_set1(x);
+                    sum[i] = v_fma(both, w, sum[i]);
+                    part[i] = v_half_fma(v_half_of(both), rest, part[i]);
+                } else part[i] = v_half_fma(v_half_set1(x), rest, part[i]);
+            }
+        }
+    }
+    T *sums = t->sums;
+    const int64_t tail = nv * FC_VL;
+    if (!t->first) {
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            if (nv) sum[i] = v_add(v_load(sums + i * FC_NR), sum[i]);
+            part[i] = v_half_add(v_half_load(sums + i * FC_NR + tail), part[i]);
+        }
+    }
+    if (!t->last || t->run_count > 1 || t->runs[0].length != tail + FC_VL / 2 || t->column_stride != 1) {
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            if (nv) v_store(sums + i * FC_NR, sum[i]);
+            v_half_store(sums + i * FC_NR + tail, part[i]);
+        }
+        if (t->last) FC_NAME(gemm_finish)(t, 0);
+        return;
+    }
+    T *dst = (T *)t->dst + t->runs[0].offset;
+    const T *bias = t->bias, *residual = t->residual ? (const T *)t->residual + t->runs[0].offset : NULL;
+    const int64_t *row_offset = t->row_offset; // read before a store, which may be to anything
+    const vec low = v_set1((T)t->low), high = v_set1((T)t->high), b0 = v_load(bias);
+    const v_half b1 = v_half_load(bias + tail);
+    vec seen = v_set1(1);
+    v_half half_seen = v_half_set1(0);
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++) {
+        const int64_t offset = row_offset[i];
+        if (nv) {
+            vec y = v_add(sum[i], b0);
+            if (residual) y = v_add(y, v_load(residual + offset));
+            y = FC_NAME(bound)(y, low, high);
+            v_store(dst + offset, y);
+            seen = FC_NAME(look)(seen, y, y);
+        }
+        v_half y = v_half_add(part[i], b1);
+        if (residual) y = v_half_add(y, v_half_load(residual + offset + tail));
+        y = v_half_min(v_half_of(high), v_half_max(v_half_of(low), y));
+        v_half_store(dst + offset + tail, y);
+        half_seen = v_half_fma(y, y, half_seen);
+    }
+    if (FC_NAME(saw_nan)(v_add(seen, v_half_whole(half_seen)))) FC_NAME(gemm_one_nan)(t);
+}
+#endif
+
 // The rows that have a body.
 #define FC_GEMM_FEW 7
 #define FC_GEMM_BODY_OF(rows) (rows <= FC_MR && (FC_KNOWN_SIZES || rows <= FC_GEMM_FEW || rows == FC_MR))
@@ -270,6 +351,18 @@ static void FC_NAME(gemm_channels_narrow)(const fc_gemm_tile *tile) {
     switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
 }
 #undef FC_GEMM_BODY
+#if FC_HALVES
+#define FC_GEMM_BODY FC_NAME(gemm_half_body)
+static void FC_NAME(gemm_channels_three_halves)(const fc_gemm_tile *tile) {
+    switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
+}
+#undef FC_GEMM_VECTORS
+#define FC_GEMM_VECTORS 0
+static void FC_NAME(gemm_channels_half)(const fc_gemm_tile *tile) {
+    switch (tile->m) { FC_GEMM_ROWS(FC_GEMM_CASE) }
+}
+#undef FC_GEMM_BODY
+#endif
 #undef FC_GEMM_VECTORS
 #undef FC_GEMM_CASE
 #undef FC_GEMM_ROWS
@@ -299,6 +392,13 @@ void FC_NAME(gemm_pixels)(const fc_gemm_tile *tile) {
 }
 
 void FC_NAME(gemm_channels)(const fc_gemm_tile *tile) {
+#if FC_HALVES
+    if ((tile->columns - 1) % FC_VL < FC_VL / 2) {
+        if (tile->columns < FC_VL) FC_NAME(gemm_channels_half)(tile);
+        else FC_NAME(gemm_channels_three_halves)(tile);
+        return;
+    }
+#endif
     FC_NAME(gemm_split)(tile, tile->columns <= FC_VL ? FC_NAME(gemm_channels_narrow) : FC_NAME(gemm_channels_wide), 0);
 }
 #undef FC_GEMM_BODY_OF

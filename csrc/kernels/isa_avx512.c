@@ -7,4 +7,5 @@
 #define FC_ISA_ID FC_AVX512
 #define FC_MR 14
 #define FC_NV 2
+#define FC_HALVES (FC_BITS == 32) // there are v_half_op
 #include "kernels/templates.h"

@@ -65,6 +65,16 @@
 #define v_load_where FC_CAT(v_load_where, FC_S)
 #define v_store_indices FC_CAT(v_store_indices, FC_S)
 #define v_load_indices FC_CAT(v_load_indices, FC_S)
+#define v_half FC_CAT(v_half, FC_S)
+#define v_half_load FC_CAT(v_half_load, FC_S)
+#define v_half_store FC_CAT(v_half_store, FC_S)
+#define v_half_set1 FC_CAT(v_half_set1, FC_S)
+#define v_half_add FC_CAT(v_half_add, FC_S)
+#define v_half_fma FC_CAT(v_half_fma, FC_S)
+#define v_half_max FC_CAT(v_half_max, FC_S)
+#define v_half_min FC_CAT(v_half_min, FC_S)
+#define v_half_of FC_CAT(v_half_of, FC_S)
+#define v_half_whole FC_CAT(v_half_whole, FC_S)
 
 // An address that is walked: without this the compiler keeps each multiple of a step in a register of its own, and spills.
 #define FC_WALK(p) __asm__("" : "+r"(p))

@@ -61,6 +61,18 @@ FC_AVX512_OPS(float, f32, __m512, 16, ps)
 FC_AVX512_OPS(double, f64, __m512d, 8, pd)
 #undef FC_AVX512_OPS
 
+// Half a vector of floats, and half of a whole one; v_half_whole fills the rest with zeros.
+typedef __m256 v_half_f32;
+static inline v_half_f32 v_half_load_f32(const float *p) { return _mm256_loadu_ps(p); }
+static inline void v_half_store_f32(float *p, v_half_f32 a) { _mm256_storeu_ps(p, a); }
+static inline v_half_f32 v_half_set1_f32(float a) { return _mm256_set1_ps(a); }
+static inline v_half_f32 v_half_add_f32(v_half_f32 a, v_half_f32 b) { return _mm256_add_ps(a, b); }
+static inline v_half_f32 v_half_fma_f32(v_half_f32 a, v_half_f32 b, v_half_f32 c) { return _mm256_fmadd_ps(a, b, c); }
+static inline v_half_f32 v_half_max_f32(v_half_f32 a, v_half_f32 b) { return _mm256_max_ps(a, b); }
+static inline v_half_f32 v_half_min_f32(v_half_f32 a, v_half_f32 b) { return _mm256_min_ps(a, b); }
+static inline v_half_f32 v_half_of_f32(v_f32 a) { return _mm512_castps512_ps256(a); }
+static inline v_f32 v_half_whole_f32(v_half_f32 a) { return _mm512_zextps256_ps512(a); }
+
 #define FC_AVX512_PICK(name, S, I, setr, ...)                                                                          \
     static inline v_##S name##_##S(v_##S a, v_##S b) { return _mm512_permutex2var_##I(a, setr(__VA_ARGS__), b); }
 

@@ -101,7 +101,8 @@ typedef struct fc_gemm_source {
 int fc_gemm_over_channels(const fc_problem *problem, const fc_kernels *kernels);
 // Whether over channels each output channel is better summed by itself, along k, which lies in `segments` of so many steps:
 // that of few channels.  Nothing else enters, so that an image's bits are the same in bands, in batches and by itself.
-int fc_gemm_along(const fc_problem *problem, const fc_kernels *kernels, int64_t segments, int64_t steps);
+int fc_gemm_along(const fc_problem *problem, const fc_kernels *kernels, const fc_machine *machine, int64_t segments,
+                  int64_t steps);
 // Predicted seconds of that product.
 double fc_gemm_along_cost(const fc_request *request, int64_t segments, int64_t steps);
 // Whether two plans of one algorithm add the same products in the same order.

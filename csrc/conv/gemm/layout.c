@@ -16,10 +16,19 @@ static int64_t along_vectors(const fc_kernels *k, int64_t segments, int64_t step
     return segments * (fc_ceil_div(steps, k->vl) + (steps % k->vl > 0)) + 3;
 }
 
-int fc_gemm_along(const fc_problem *p, const fc_kernels *k, int64_t segments, int64_t steps) {
+// The time of a multiplication by vectors along k, each of which is loaded for it, in such as are broadcast to: without taps that
+// share them, rows come from L2 anew for every output channel.
+static double along_time(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
+    if (fc_gemm_halves(k, machine)) return 1.75;
+    return fc_taps(p) > 1 ? 1.0 : 1.5;
+}
+
+int fc_gemm_along(const fc_problem *p, const fc_kernels *k, const fc_machine *machine, int64_t segments,
+                  int64_t steps) {
     if (p->src.channel != 1 || p->in_channels == 1) return 0;
-    const int64_t along = p->out_channels * along_vectors(k, segments, steps);
-    return along < segments * steps * fc_ceil_div(p->out_channels, k->vl);
+    const int64_t lanes = fc_round_up(p->out_channels, fc_gemm_halves(k, machine) ? k->vl / 2 : k->vl);
+    const double along = along_time(p, k, machine) * (double)(p->out_channels * along_vectors(k, segments, steps));
+    return along * (double)k->vl < (double)(segments * steps * lanes);
 }
 
 double fc_gemm_along_cost(const fc_request *r, int64_t segments, int64_t steps) {
@@ -27,7 +36,8 @@ double fc_gemm_along_cost(const fc_request *r, int64_t segments, int64_t steps) 
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const double sums = (double)(p->groups * p->batch * p->out_channels) * (double)fc_positions(p);
-    const double macs = sums * (double)(along_vectors(k, segments, steps) * k->vl);
+    const double time = along_time(p, k, &r->options->machine);
+    const double macs = sums * time * (double)(along_vectors(k, segments, steps) * k->vl);
     return c->fixed + fc_cost_macs(macs, k, c) + 0.5 * c->tile * sums / (double)k->gemm_along.mr;
 }
 
