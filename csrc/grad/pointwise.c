@@ -84,7 +84,8 @@ static double seconds(const pointwise_grad *s, const fc_request *r) {
     const fc_costs *c = &r->options->costs;
     const double m = (double)s->rows.channels / (double)s->row_tiles, pixels = (double)s->pixels;
     const int twice = !s->packed && s->tiles * s->gemm->nr > fc_round_up(s->columns.channels, s->gemm->nr);
-    const double lanes = twice ? 1.3 * (double)s->gemm->nr : fc_cost_lanes(s->columns.channels, s->gemm, k);
+    const double lanes =
+        twice ? 1.3 * (double)s->gemm->nr : fc_cost_lanes(s->columns.channels, s->gemm, k, &r->options->machine);
     const double macs = pixels * (double)s->rows.channels * lanes * fmax(m, 4.0) / m;
     double copy = 0;
     if (s->packed && s->columns.channel == 1)
