@@ -210,7 +210,7 @@ static void load(const fc_gemm_strip *strip) {
 
 static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_columns columns[2]) {
     tile->depth = strip->k1 - strip->k0;
-    columns[0] = (fc_gemm_columns){strip->panel, fc_gemm_of(strip->plan)->table};
+    columns[0] = (fc_gemm_columns){strip->panel, fc_gemm_of(strip->plan)->table, 0};
 }
 
 static const fc_gemm_source source = {

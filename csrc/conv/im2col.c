@@ -95,7 +95,7 @@ static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_column
     tile->a_row = panel_pitch(plan);
     tile->segments = 1;
     tile->a_segment = fc_gemm_of(plan)->table;
-    columns[0] = (fc_gemm_columns){strip->panel, fc_gemm_of(plan)->table};
+    columns[0] = (fc_gemm_columns){strip->panel, fc_gemm_of(plan)->table, 0};
 }
 
 static const fc_gemm_source source = {

@@ -33,25 +33,11 @@ static const char *refuse(const fc_request *r) {
     return NULL;
 }
 
-// Over pixels, a tile reads a line or two of each channel's plane. From memory, on more pages than prefetchers follow, a
-// vector takes as long as copying it, again for each tile of output channels.
-static double read_apart(const fc_request *r) {
-    const fc_problem *p = r->op->problem;
-    const fc_gemm_kernel *g = &r->kernels->gemm_pixels;
-    const int64_t step = p->src.channel < 0 ? -p->src.channel : p->src.channel, page = 4096 / r->kernels->element;
-    const double pages = (double)fc_min(p->in_channels, FC_BLOCK_K) * fmin(1.0, (double)step / (double)page);
-    const double pixels = (double)p->groups * (double)p->batch * (double)fc_positions(p);
-    const double bytes = pixels * (double)((p->in_channels + p->out_channels) * r->kernels->element);
-    if (pages <= 64 || bytes < 0.2 * (double)r->options->machine.l3) return 0;
-    const double vectors = pixels / (double)r->kernels->vl * (double)p->in_channels;
-    return r->options->costs.copied * vectors * (double)fc_ceil_div(p->out_channels, g->mr);
-}
-
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     if (along(r)) return fc_gemm_along_cost(r, 1, p->in_channels);
     const int channels = over_channels(r);
-    const double product = fc_cost_gemm(p, r->kernels, r->options, channels, channels ? 0 : read_apart(r));
+    const double product = fc_cost_gemm(p, r->kernels, r->options, channels, 0);
     const int64_t apart = p->src.axis[2] * fc_bytes(p->types.source), rows = r->kernels->gemm_channels.mr;
     return channels ? product * fc_cost_aliases(&r->options->machine, apart, rows) : product;
 }
@@ -137,8 +123,12 @@ static void begin(const fc_gemm_strip *strip, fc_gemm_tile *tile, fc_gemm_column
     tile->a_row = p->src.axis[2];
     tile->segments = 1;
     tile->a_segment = g->table;
-    columns[0] = (fc_gemm_columns){fc_at(strip->src, strip->k0 * p->src.channel, p->types.source), g->table};
-    columns[1] = (fc_gemm_columns){strip->panel, g->table + g->block};
+    const int64_t element = fc_bytes(p->types.source);
+    // Over channels pixels follow each other, with all of their channels.
+    const int64_t tile_bytes = g->blocks == 1 ? g->kernel->mr * p->src.axis[2] * element : 0;
+    const int64_t step = g->over_channels ? tile_bytes / fc_max(1, tile->depth) : p->src.channel * element;
+    columns[0] = (fc_gemm_columns){fc_at(strip->src, strip->k0 * p->src.channel, p->types.source), g->table, step};
+    columns[1] = (fc_gemm_columns){strip->panel, g->table + g->block, 0};
 }
 
 static const fc_gemm_source source = {

@@ -5,8 +5,8 @@
 
 // ---------------------------------------------------------------------------------------------------------- weights
 
-// Channels ahead of the one at hand, whose lines are asked for.
-enum { FC_PACK_AHEAD = 4, FC_LINE = 64 };
+// Taps by which the channel lies ahead whose lines are asked for: 32 are gone through while memory answers.
+enum { FC_PACK_AHEAD = 32, FC_LINE = 64 };
 
 // One k: `rows` numbers `outer` apart, zeros behind them.
 FC_INLINE void FC_NAME(pack_k)(T *out, const T *in, int64_t outer, int64_t rows, int64_t pitch) {
@@ -22,15 +22,16 @@ FC_INLINE void FC_NAME(pack_k)(T *out, const T *in, int64_t outer, int64_t rows,
 static void FC_NAME(pack_channels)(const fc_weight_order *o, const T *in, T *out, int64_t count, int64_t rows,
                                    int64_t pitch) {
     const fc_view *view = &o->view;
+    const int64_t ahead = 1 + FC_PACK_AHEAD / (o->taps[0] * o->taps[1] * o->taps[2]);
     for (int64_t c = 0; c < count; c++, in += view->channel, out += pitch) {
         T *to = out;
         for (int64_t z = 0; z < o->taps[0]; z++)
             for (int64_t y = 0; y < o->taps[1]; y++)
                 for (int64_t x = 0; x < o->taps[2]; x++, to += count * pitch) {
                     const T *from = in + z * view->axis[0] + y * view->axis[1] + x * view->axis[2];
-                    if (c + FC_PACK_AHEAD < count)
+                    if (c + ahead < count)
                         for (int64_t i = 0; i < rows; i += FC_LINE / (int64_t)sizeof(T))
-                            __builtin_prefetch(from + FC_PACK_AHEAD * view->channel + i * view->outer, 0, 3);
+                            __builtin_prefetch(from + ahead * view->channel + i * view->outer, 0, 3);
                     FC_NAME(pack_k)(to, from, view->outer, rows, pitch);
                 }
     }

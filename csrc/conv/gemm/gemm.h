@@ -68,10 +68,12 @@ typedef struct fc_gemm_target {
     fc_run runs[]; // as many as a tile over pixels has columns
 } fc_gemm_target;
 
-// A tile's columns lie target->at elements behind `base`; `offset` is fc_gemm_tile's b_offset.
+// A tile's columns lie target->at elements behind `base`; `offset` is fc_gemm_tile's b_offset.  Of columns in the image
+// itself, which may have to come from memory: the bytes from step to step of k by which a tile of them can be asked for.
 typedef struct fc_gemm_columns {
     const void *base;
     const int64_t *offset;
+    int64_t step;
 } fc_gemm_columns;
 
 typedef struct fc_gemm_targets {

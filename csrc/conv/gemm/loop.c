@@ -40,11 +40,12 @@ typedef struct gemm_nest {
 } gemm_nest;
 
 // The tile of weights at w with each tile of pixels; `channels` of them, and the next tile of weights `next` bytes on.
+// In the `first` round columns in place are asked for instead, which later ones find in L2.
 static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels, int64_t next, char *sums,
-                                   int64_t sums_step) {
+                                   int64_t sums_step, int first) {
     fc_gemm_fn *const kernel = n->gemm->kernel->run;
     const int over_channels = n->gemm->over_channels;
-    const int64_t tiles = n->strip.tiles, ahead = next / tiles;
+    const int64_t tiles = n->strip.tiles, ahead = next / tiles, ahead_step = n->tile.ahead_step;
     for (int64_t t = 0; t < tiles; t++, sums += sums_step) {
         const fc_gemm_target *target = fc_gemm_target_at(n->targets, t);
         if (!target->pixels) continue; // rows that the last unit does not have
@@ -66,6 +67,12 @@ static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels
             n->tile.run_count = target->run_count;
         }
         n->tile.ahead = w + next + t * ahead;
+        n->tile.ahead_step = ahead_step;
+        if (first && from->step && t + 1 < tiles) {
+            const fc_gemm_target *after = fc_gemm_target_at(n->targets, t + 1);
+            n->tile.ahead = (const char *)n->columns[after->from].base + after->at * n->bytes.source;
+            n->tile.ahead_step = n->columns[after->from].step;
+        }
         n->tile.sums = sums;
         kernel(&n->tile);
     }
@@ -89,7 +96,8 @@ static void each_channel_tile(gemm_nest *n) {
         n->tile.residual = n->residual ? n->residual + base : NULL;
         if (g->over_channels) n->tile.columns = n->channel_run.length = channels;
         const char *w = n->weights + (n->strip.k0 * fc_gemm_packed_channels(n->plan) + channel * depth) * bytes.weight;
-        each_pixel_tile(n, w, channels, next, n->sums + (out - n->out0) * n->strip.tiles * sums_step, sums_step);
+        each_pixel_tile(n, w, channels, next, n->sums + (out - n->out0) * n->strip.tiles * sums_step, sums_step,
+                        out == n->out0);
     }
 }
 
