@@ -163,6 +163,7 @@ typedef struct fc_operands {
 } fc_operands;
 
 extern const char *const fc_map_names[]; // of the operations of maps, in their order, NULL behind the last
+int fc_is_activation(int32_t code);      // whether convolutions apply that operation to what they have just stored
 
 // Scratch is 64-byte aligned.  Allocates nothing, touches nothing but dst, further, index and scratch; thread-safe.  FC_INVALID
 // when an index lies outside the plane; dst then lacks its share.

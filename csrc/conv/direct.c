@@ -85,11 +85,16 @@ static const char *refuse(const fc_request *r) {
 // What the strides suggest, or for rows of pixels the cheaper way: going over channels transposes the input as it is
 // copied and the output as it is stored, which costs less than short rows and phases of a stride often do.  Where channels
 // are neighbours but few outputs would leave most of a vector empty, these are summed one by one, or it goes over pixels,
-// whatever the size of the image.
+// whatever the size of the image.  A batch does not enter: an image has the same bits in one and by itself.
 static int over_channels(const fc_request *r) {
     if (suggested(r)) return 1;
     if (!turns(r)) return 0;
-    return pixels_refuse(r) || fc_direct_channels_cost(r) < pixels_cost(r);
+    fc_problem image = *(const fc_problem *)r->op->problem;
+    image.batch = 1;
+    const fc_op op = {r->op->family, &image};
+    fc_request alone = *r;
+    alone.op = &op;
+    return pixels_refuse(&alone) || fc_direct_channels_cost(&alone) < pixels_cost(&alone);
 }
 
 static double cost(const fc_request *r) { return over_channels(r) ? fc_direct_channels_cost(r) : pixels_cost(r); }

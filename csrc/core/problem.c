@@ -31,7 +31,7 @@ static int reaches(const fc_view *v) {
     return all;
 }
 
-static int is_activation(int32_t code) {
+int fc_is_activation(int32_t code) {
 #define FC_IS(id) || code == FC_MAP_##id
     return 0 FC_ACTIVATION_LIST(FC_IS);
 #undef FC_IS
@@ -52,7 +52,7 @@ fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
     FC_CHECK(p->groups >= 1, "groups %lld is below 1", (long long)p->groups);
     FC_CHECK(p->in_channels >= 1, "in_channels %lld is below 1", (long long)p->in_channels);
     FC_CHECK(p->out_channels >= 1, "out_channels %lld is below 1", (long long)p->out_channels);
-    FC_CHECK(is_activation(p->activation), "activation %d is unknown", (int)p->activation);
+    FC_CHECK(fc_is_activation(p->activation), "activation %d is unknown", (int)p->activation);
     FC_CHECK(!isnan(p->low) && !isnan(p->high) && p->low <= p->high, "activation bounds are not ordered");
     FC_CHECK(p->activation == FC_MAP_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
              "activation %d has bounds, which are for a clamp", (int)p->activation);

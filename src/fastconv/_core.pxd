@@ -94,6 +94,7 @@ cdef extern from "fastconv.h" nogil:
         fc_map_axis axis[8]
         fc_map_op op[8]
     const char *const fc_map_names[]
+    int fc_is_activation(int32_t code)
     ctypedef struct fc_fold_axis:
         int64_t count, src, dst, wei
         int32_t folded

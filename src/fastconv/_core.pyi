@@ -20,6 +20,7 @@ Rule = tuple[int, bool, float, float, float, float, float, float, float, float]
 UpdateArrays = tuple[int, bool, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]
 
 MAP_NAMES: tuple[str, ...]
+ACTIVATION_NAMES: tuple[str, ...]
 COST_NAMES: tuple[str, ...]
 CACHE_NAMES: tuple[str, ...]
 

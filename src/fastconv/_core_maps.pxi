@@ -10,6 +10,8 @@ cdef tuple names_of_operations():
 
 #: Operations of maps, in the order of their numbers.
 MAP_NAMES = names_of_operations()
+#: Those that convolutions apply to what they have just stored.
+ACTIVATION_NAMES = tuple([name for code, name in enumerate(MAP_NAMES) if fc_is_activation(code)])
 
 
 cdef int fill_operations(fc_map *m, tuple program, int others) except -1:

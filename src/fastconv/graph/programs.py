@@ -38,12 +38,6 @@ Program = tuple[tuple[Any, ...], ...]
 
 LONGEST = 8  # functions of a program that the core runs at once
 OPERANDS = 3  # that it takes besides the first
-#: What convolutions apply to what they have just stored.
-_ACTIVATIONS = frozenset(
-    (
-        "elu", "gelu", "gelu_tanh", "hardswish", "leaky_relu", "mish", "sigmoid", "silu", "softplus", "tanh",
-    )
-)  # fmt: skip
 _ROUNDED = 1e-7  # how far a product of two numbers of float32 may be from 1 if it is meant to be that
 
 #: What the core's convolutions do with a result if nothing is asked for.
@@ -179,4 +173,4 @@ def activation(program: Program) -> _args.Activation | None:
     name, *numbers = program[0]
     if name == "clamp":
         return _args.clamp_of(*numbers)
-    return _args.activation_of(name, *numbers) if name in _ACTIVATIONS else None
+    return _args.activation_of(name, *numbers) if name in _core.ACTIVATION_NAMES else None
