@@ -18,7 +18,7 @@
 //
 // Pixels are summed in slices that depend on the problem alone, and slices by a fixed tree, so that every bit is the same
 // for any number of threads.
-#include "core/plan.h"
+#include "grad/taps.h"
 
 enum { FC_DEPTH = 256, FC_SLICES = 16, FC_SLICE_BLOCKS = 4, FC_SLICES_BYTES = 8 << 20, FC_SHORTEST = 32 };
 
@@ -268,25 +268,13 @@ static void find(const grad_task *t, const grad_block *b) {
         }
 }
 
-// Sums over slices, which lie `slice` elements apart, by a tree; NaN of one kind.  The first slice gets them.
-#define FC_ADD_SLICES(T, S)                                                                                            \
-    static void add_slices_##S(T *sums, int64_t slices, int64_t slice, int64_t count) {                                \
-        for (int64_t step = 1; step < slices; step *= 2)                                                               \
-            for (int64_t i = 0; i + step < slices; i += 2 * step)                                                      \
-                for (int64_t j = 0; j < count; j++) sums[i * slice + j] += sums[(i + step) * slice + j];               \
-        for (int64_t j = 0; j < count; j++) sums[j] = sums[j] == sums[j] ? sums[j] : (T)NAN;                           \
-    }
-
-FC_ADD_SLICES(float, f32)
-FC_ADD_SLICES(double, f64)
-
 // Adds the slices of a tile and writes it to d_wei.
 static void store(const grad_task *t, int64_t row_tile, int64_t tile, char *sums, int64_t slices) {
     const pointwise_grad *s = t->shape;
     const int64_t element = t->plan->kernels->element, row = row_tile * s->row_tile;
     const span columns = span_of(s, t->plan->kernels->vl, tile);
-    if (t->plan->kernels->dtype == FC_F32) add_slices_f32((float *)sums, slices, slice_elements(s), tile_elements(s));
-    else add_slices_f64((double *)sums, slices, slice_elements(s), tile_elements(s));
+    fc_add_slices(t->plan->kernels->dtype, sums, slices, slice_elements(s), tile_elements(s));
+    fc_one_nan(t->plan->kernels->dtype, sums, tile_elements(s));
     const fc_rectangle work = {
         .src = sums,
         .dst = t->d_wei + (row * s->row + columns.first * s->column) * element,

@@ -333,20 +333,6 @@ static void multiply(const product_task *t, int64_t o, int64_t depth, int first,
 
 // ------------------------------------------------------------------------------------------------------------ storing
 
-// Sums over slices, which lie `slice` elements apart, by a tree; NaN of one kind.  The first slice gets them.
-#define FC_ADD_SLICES(T, S)                                                                                            \
-    static void add_slices_##S(T *sums, int64_t slices, int64_t slice, int64_t count) {                                \
-        for (int64_t step = 1; step < slices; step *= 2)                                                               \
-            for (int64_t i = 0; i + step < slices; i += 2 * step)                                                      \
-                for (int64_t j = 0; j < count; j++) sums[i * slice + j] += sums[(i + step) * slice + j];               \
-    }                                                                                                                  \
-    static void one_nan_##S(T *sums, int64_t count) {                                                                  \
-        for (int64_t j = 0; j < count; j++) sums[j] = sums[j] == sums[j] ? sums[j] : (T)NAN;                           \
-    }
-
-FC_ADD_SLICES(float, f32)
-FC_ADD_SLICES(double, f64)
-
 // Writes d_wei of row i of a tile of output channels: a line [tap][channel], and from there [channel][tap] or whatever.
 static void store_row(const product_task *t, int64_t o, int64_t i, const char *sums) {
     const product *s = t->shape;
@@ -360,8 +346,7 @@ static void store_row(const product_task *t, int64_t o, int64_t i, const char *s
             line += bytes;
         }
     const int64_t count = fc_taps(p) * t->channels;
-    if (p->types.accumulator == FC_F32) one_nan_f32((float *)t->line, count);
-    else one_nan_f64((double *)t->line, count);
+    fc_one_nan(p->types.accumulator, t->line, count);
     const fc_axis *a = p->axis;
     const int64_t across = t->channels, down = a[2].kernel * across;
     const fc_tap_box box = {t->line,
@@ -457,8 +442,7 @@ static void add_task(const fc_stage *stage, fc_call *call, int64_t task, int thr
     take_part(&t, part);
     char *sums = sums_of(&t, o, part);
     const int64_t count = tiles_of(s, t.channels) * tile_elements(s);
-    if (s->problem.types.accumulator == FC_F32) add_slices_f32((float *)sums, s->slices, slice_elements(s), count);
-    else add_slices_f64((double *)sums, s->slices, slice_elements(s), count);
+    fc_add_slices(s->problem.types.accumulator, sums, s->slices, slice_elements(s), count);
     store(&t, o, sums);
 }
 

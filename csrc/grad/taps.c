@@ -27,3 +27,27 @@ void fc_store_taps(const fc_kernels *kernels, const fc_problem *p, const fc_tap_
             kernels->rectangle(&work);
         }
 }
+
+#define FC_SLICES_OF(T, S)                                                                                             \
+    static void add_slices_##S(T *sums, int64_t slices, int64_t slice, int64_t count) {                                \
+        for (int64_t step = 1; step < slices; step *= 2)                                                               \
+            for (int64_t i = 0; i + step < slices; i += 2 * step)                                                      \
+                for (int64_t j = 0; j < count; j++) sums[i * slice + j] += sums[(i + step) * slice + j];               \
+    }                                                                                                                  \
+    static void one_nan_##S(T *sums, int64_t count) {                                                                  \
+        for (int64_t j = 0; j < count; j++) sums[j] = sums[j] == sums[j] ? sums[j] : (T)NAN;                           \
+    }
+
+FC_SLICES_OF(float, f32)
+FC_SLICES_OF(double, f64)
+#undef FC_SLICES_OF
+
+void fc_add_slices(int32_t dtype, void *sums, int64_t slices, int64_t slice, int64_t count) {
+    if (dtype == FC_F32) add_slices_f32(sums, slices, slice, count);
+    else add_slices_f64(sums, slices, slice, count);
+}
+
+void fc_one_nan(int32_t dtype, void *sums, int64_t count) {
+    if (dtype == FC_F32) one_nan_f32(sums, count);
+    else one_nan_f64(sums, count);
+}
