@@ -13,7 +13,7 @@ fc_costs fc_costs_default(const fc_machine *machine) {
         .mac = 1 / macs_per_second[machine->isa],
         .weight_l2 = 1 / 60e9,
         .weight_l3 = 1 / 45e9,
-        .weight_far = 1 / 16e9,
+        .weight_far = 1 / 23e9,
         .copied_run = 3e-9,
         .copied = 0.6e-9,
         .tile = 100e-9,
@@ -65,10 +65,12 @@ double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_
 
 double fc_cost_elements(double elements, const fc_costs *c) { return elements * 0.5 * c->copied; }
 
-// Half of the second level, and 0.6 of the third, are what others leave of them.
+// Half of the second level, and 0.6 of the third, are what others leave of them.  What goes round in more than the third
+// level finds a part of itself there.
 double fc_cost_weights(double bytes, const fc_options *o) {
-    const double l2 = 0.48 * (double)o->machine.l2, l3 = 0.6 * (double)o->machine.l3;
-    return bytes * (bytes < l2 ? o->costs.weight_l2 : bytes < l3 ? o->costs.weight_l3 : o->costs.weight_far);
+    const double l2 = 0.48 * (double)o->machine.l2, near = fmin(bytes, 0.6 * (double)o->machine.l3);
+    if (bytes < l2) return bytes * o->costs.weight_l2;
+    return near * o->costs.weight_l3 + (bytes - near) * o->costs.weight_far;
 }
 
 double fc_cost_aliases(const fc_machine *m, int64_t bytes, int64_t rows) {
