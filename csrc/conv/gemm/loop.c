@@ -70,7 +70,8 @@ static inline void each_pixel_tile(gemm_nest *n, const char *w, int64_t channels
         n->tile.ahead_step = ahead_step;
         if (first && from->step && t + 1 < tiles) {
             const fc_gemm_target *after = fc_gemm_target_at(n->targets, t + 1);
-            n->tile.ahead = (const char *)n->columns[after->from].base + after->at * n->bytes.source;
+            // Past what it shares with this one: the line that both begin or end in.
+            n->tile.ahead = (const char *)n->columns[after->from].base + after->at * n->bytes.source + 63;
             n->tile.ahead_step = n->columns[after->from].step;
         }
         n->tile.sums = sums;
