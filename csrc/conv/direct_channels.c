@@ -14,8 +14,10 @@ typedef struct direct_channels {
     int in_place;              // the image's own rows, else a copy
     int along;                 // output channels are few: each is summed by itself
     int64_t rows;              // of output
-    int64_t rows_in, width;    // of the copy
+    int64_t copies;            // of input rows: one, or where taps are far apart one for each row of the kernel
+    int64_t rows_in, width;    // of a copy
     int64_t pixel, row, plane; // distances in elements, of the copy or of the image
+    int64_t tap_row;           // and from one row of the kernel to the next
     int64_t segment, taps;     // steps of k that are neighbours in memory, and the taps that they join
     int64_t block, span;       // of fc_gemm
 } direct_channels;
@@ -47,14 +49,23 @@ static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const 
         s.pixel = p->src.axis[2];
         s.row = p->src.axis[1];
         s.plane = p->src.axis[0];
+        s.tap_row = h->dilation * s.row;
     } else {
         s.pixel = p->in_channels;
         s.row = s.width * s.pixel;
-        const int64_t extra = (h->kernel - 1) * h->dilation + 1;
-        const int64_t fit = machine->l2 / 8 * 3 / (fc_max(1, d->kernel) * s.row * fc_bytes(p->types.source)) - extra;
-        s.rows = fc_even(h->out, fc_max(1, fc_min(fit / h->stride + 1, fc_ceil_div(256, w->out))));
-        s.rows_in = (s.rows - 1) * h->stride + extra;
+        const int64_t reach = (h->kernel - 1) * h->dilation + 1;
+        const int64_t room = machine->l2 / 8 * 3 / (fc_max(1, d->kernel) * s.row * fc_bytes(p->types.source));
+        const int64_t enough = fc_ceil_div(256, w->out);
+        s.copies = h->kernel;
+        s.rows = fc_even(h->out, fc_clamp(1, (room / fc_max(1, h->kernel) - 1) / h->stride + 1, enough));
+        s.rows_in = (s.rows - 1) * h->stride + 1;
+        if (s.rows_in >= h->dilation) { // what one row of the kernel reads, the next does, too
+            s.copies = 1;
+            s.rows = fc_even(h->out, fc_clamp(1, (room - reach) / h->stride + 1, enough));
+            s.rows_in = (s.rows - 1) * h->stride + reach;
+        }
         s.plane = s.rows_in * s.row;
+        s.tap_row = s.copies > 1 ? d->kernel * s.plane : h->dilation * s.row;
     }
     s.taps = s.pixel == p->in_channels ? joined(p) : 1;
     s.segment = s.taps * p->in_channels;
@@ -74,8 +85,8 @@ static direct_channels shape_of(const fc_problem *p, const fc_kernels *k, const 
 static double unit_bytes(const fc_problem *p) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double width = (double)(w->out - 1) * (double)w->stride + (double)(w->kernel - 1) * (double)w->dilation + 1;
-    const double rows = (double)(h->kernel - 1) * (double)h->dilation + 1;
-    return (double)p->axis[0].kernel * rows * width * (double)p->in_channels * (double)fc_bytes(p->types.source);
+    const double rows = (double)p->axis[0].kernel * (double)h->kernel;
+    return rows * width * (double)p->in_channels * (double)fc_bytes(p->types.source);
 }
 
 const char *fc_direct_channels_refuse(const fc_request *r) {
@@ -96,7 +107,7 @@ double fc_direct_channels_cost(const fc_request *r) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const double units =
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
-    const double copied = s.in_place ? 0 : units * (double)p->axis[0].kernel * (double)(s.rows_in * s.row);
+    const double copied = s.in_place ? 0 : units * (double)p->axis[0].kernel * (double)(s.copies * s.rows_in * s.row);
     double copy = fc_cost_runs(copied, p->src.axis[2] == p->in_channels ? s.row : p->in_channels, k, c);
     // Transposing takes a vector to about three times as long as copying it, whether all its lanes are of use or not.
     const double turned = 3 * c->copied / (double)k->vl;
@@ -136,7 +147,7 @@ static int64_t units(const fc_plan *plan) {
 static int64_t unit_columns(const fc_plan *plan) { return shape_in(plan)->rows * plan->problem.axis[2].out; }
 
 static int64_t unit_elements(const fc_problem *p, const direct_channels *s) {
-    return s->in_place ? 0 : fc_round_up(p->axis[0].kernel * s->plane, 16);
+    return s->in_place ? 0 : fc_round_up(s->copies * p->axis[0].kernel * s->plane, 16);
 }
 
 static int64_t panel_elements(const fc_plan *plan, int64_t count) {
@@ -200,8 +211,9 @@ static void load(const fc_gemm_strip *strip) {
     if (s->in_place || strip->k0 > 0) return;
     for (int64_t u = 0; u < strip->count; u++) {
         const rows_unit at = unit_of(strip, s, u);
-        const fc_pad_copy work = {
-            .problem = p,
+        fc_problem rows = *p;
+        fc_pad_copy work = {
+            .problem = &rows,
             .src = fc_at(strip->src, at.image * p->src.outer, p->types.source),
             .d = at.d,
             .h = at.h,
@@ -210,7 +222,10 @@ static void load(const fc_gemm_strip *strip) {
             .width = s->width,
             .planes = (char *)strip->panel + u * unit_elements(p, s) * fc_bytes(p->types.source),
         };
-        plan->kernels->pad_copy_channels(&work);
+        for (int64_t i = 0; i < s->copies; i++, rows.axis[1].pad -= p->axis[1].dilation) {
+            plan->kernels->pad_copy_channels(&work);
+            work.planes = (char *)work.planes + s->tap_row * fc_bytes(p->types.source);
+        }
     }
 }
 
@@ -255,7 +270,7 @@ fc_status fc_direct_channels_layout(fc_plan *plan, const fc_request *r) {
     for (int64_t kd = 0; kd < p->axis[0].kernel; kd++)
         for (int64_t kh = 0; kh < p->axis[1].kernel; kh++)
             for (int64_t kw = 0; kw < p->axis[2].kernel; kw += s.taps)
-                *offset++ = kd * (s.in_place ? p->axis[0].dilation : 1) * s.plane + kh * p->axis[1].dilation * s.row +
+                *offset++ = kd * (s.in_place ? p->axis[0].dilation : 1) * s.plane + kh * s.tap_row +
                             kw * p->axis[2].dilation * s.pixel;
     return FC_OK;
 }
