@@ -109,15 +109,14 @@ double fc_direct_channels_cost(const fc_request *r) {
         (double)p->batch * (double)p->groups * (double)p->axis[0].out * (double)fc_ceil_div(h->out, s.rows);
     const double copied = s.in_place ? 0 : units * (double)p->axis[0].kernel * (double)(s.copies * s.rows_in * s.row);
     double copy = fc_cost_runs(copied, p->src.axis[2] == p->in_channels ? s.row : p->in_channels, k, c);
-    // Transposing takes a vector to about three times as long as copying it, whether all its lanes are of use or not.
-    const double turned = 3 * c->copied / (double)k->vl;
     if (p->src.axis[2] == 1 && p->src.channel != 1)
         copy = p->in_channels <= 4
                    ? 0.25 * fc_cost_elements(copied, c)
-                   : copied * turned * (double)fc_round_up(p->in_channels, k->vl) / (double)p->in_channels;
+                   : fc_cost_turned(copied / (double)p->in_channels * (double)fc_ceil_div(p->in_channels, k->vl), c);
     else if (p->src.channel != 1) copy = fc_cost_runs(copied, 1, k, c);
     if (p->dst.channel != 1)
-        copy += turned * (double)(p->groups * p->batch * fc_positions(p)) * (double)fc_round_up(p->out_channels, k->vl);
+        copy +=
+            fc_cost_turned((double)(p->groups * p->batch * fc_positions(p) * fc_ceil_div(p->out_channels, k->vl)), c);
     if (s.along)
         return c->row_unit * units + copy + fc_gemm_along_cost(r, p->in_channels * fc_taps(p) / s.segment, s.segment);
     // Tiles end with the row.

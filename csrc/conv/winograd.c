@@ -147,6 +147,12 @@ static double cost(const fc_request *r, int64_t m) {
     const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl ? w.form.stride : 0);
     const double vectors =
         points * tiles * (double)(fc_winograd_blocks(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
+    // Images whose channels are no neighbours are transposed on their way, there and back.
+    const double below = (double)(w.form.sides == 2 ? w.form.alpha : 1), tall = (double)(w.form.sides == 2 ? m : 1);
+    double turned = 0;
+    if (p->src.channel != 1)
+        turned += (double)(fc_winograd_blocks(&w.form) * fc_ceil_div(p->in_channels, k->vl)) * below;
+    if (p->dst.channel != 1) turned += (double)fc_ceil_div(p->out_channels, k->vl) * tall;
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
@@ -154,7 +160,7 @@ static double cost(const fc_request *r, int64_t m) {
     const double macs = fc_cost_macs(points * tiles * (double)w.depth * lanes, k, c) / short_rows;
     const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
     return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, r->options)) +
-           c->transform * vectors + travel;
+           c->transform * vectors + fc_cost_turned(tiles * (double)m * turned, c) + travel;
 }
 
 // Each pair of an input and an output channel, in all points of a tile.

@@ -65,6 +65,8 @@ double fc_cost_runs(double elements, int64_t run, const fc_kernels *k, const fc_
 
 double fc_cost_elements(double elements, const fc_costs *c) { return elements * 0.5 * c->copied; }
 
+double fc_cost_turned(double vectors, const fc_costs *c) { return vectors * 3 * c->copied; }
+
 // Half of the second level, and 0.6 of the third, are what others leave of them.  What goes round in more than the third
 // level finds a part of itself there.
 double fc_cost_weights(double bytes, const fc_options *o) {

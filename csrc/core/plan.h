@@ -123,6 +123,8 @@ double fc_cost_aliases(const fc_machine *machine, int64_t bytes, int64_t rows);
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);
 // Copying them one by one.
 double fc_cost_elements(double elements, const fc_costs *costs);
+// Transposing so many vectors, whether all their lanes are of use or not.
+double fc_cost_turned(double vectors, const fc_costs *costs);
 // Reading `bytes` of weights, from the cache level that holds that many.
 double fc_cost_weights(double bytes, const fc_options *options);
 // Packing: each tap of each pair of an input and an output channel by itself.

@@ -146,17 +146,24 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
             v_store(out + j * FC_VL,
                     lanes == FC_VL ? v_load(in + (x + j) * step) : v_load_part(in + (x + j) * step, lanes));
     } else {
-        // A block of FC_VL columns at a time; the last one may overlap the one before.
-        while (j < high && step == 1) {
+        // A block of FC_VL columns at a time, neighbours or every second one; the last may overlap the one before.
+        while (j < high && (step == 1 || step == 2)) {
             if (high - j < FC_VL && high - low >= FC_VL) j = high - FC_VL;
             const int64_t n = high - j < FC_VL ? high - j : FC_VL;
+            const T *from = in + (x + j) * step;
             vec block[FC_VL];
-            if (n == FC_VL && lanes == FC_VL)
+            if (n == FC_VL && lanes == FC_VL && step == 1)
 #pragma GCC unroll 16
-                for (int l = 0; l < FC_VL; l++) block[l] = v_load(in + l * channel + x + j);
+                for (int l = 0; l < FC_VL; l++) block[l] = v_load(from + l * channel);
+            else if (n == FC_VL && lanes == FC_VL)
+#pragma GCC unroll 16
+                for (int l = 0; l < FC_VL; l++) block[l] = v_load2(from + l * channel);
             else
-                for (int l = 0; l < FC_VL; l++)
-                    block[l] = l < lanes ? v_load_part(in + l * channel + x + j, n) : v_set1(0);
+                for (int l = 0; l < FC_VL; l++) {
+                    block[l] = v_set1(0);
+                    if (l < lanes)
+                        block[l] = step == 1 ? v_load_part(from + l * channel, n) : v_load2_part(from + l * channel, n);
+                }
             v_transpose(block);
             if (n == FC_VL)
 #pragma GCC unroll 16
