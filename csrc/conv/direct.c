@@ -54,11 +54,11 @@ static double pixels_cost(const fc_request *r) {
     // Of a stride of two every other element is picked out of two vectors.
     double copy = w->stride <= 2 && p->src.axis[2] == 1 ? fc_cost_runs(copied, s.padded.width, k, c) * (double)w->stride
                   : p->src.channel == 1 && p->src.axis[2] != 1 // transposed
-                      ? 3 * c->copied * copied / (double)k->vl * (double)fc_round_up(p->in_channels, k->vl) /
-                            (double)p->in_channels
+                      ? fc_cost_turned(copied / (double)p->in_channels * (double)fc_ceil_div(p->in_channels, k->vl), c)
                       : fc_cost_elements(copied, c);
     if (p->dst.axis[2] != 1) copy += fc_cost_elements(fc_macs(p) / (double)(p->in_channels * fc_taps(p)), c);
-    const double gemm = fc_cost_gemm(p, k, r->options, 0, copy);
+    const double again = fc_taps(p) == 1 ? fc_gemm_read_again(r, s.padded.plane) : 1;
+    const double gemm = fc_cost_gemm(p, k, r->options, 0, copy) * again;
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);
 }
 

@@ -39,7 +39,8 @@ static double cost(const fc_request *r) {
     const int channels = over_channels(r);
     const double product = fc_cost_gemm(p, r->kernels, r->options, channels, 0);
     const int64_t apart = p->src.axis[2] * fc_bytes(p->types.source), rows = r->kernels->gemm_channels.mr;
-    return channels ? product * fc_cost_aliases(&r->options->machine, apart, rows) : product;
+    return product *
+           (channels ? fc_cost_aliases(&r->options->machine, apart, rows) : fc_gemm_read_again(r, p->src.channel));
 }
 
 static const fc_gemm_source source;

@@ -107,6 +107,10 @@ int fc_gemm_along(const fc_problem *problem, const fc_kernels *kernels, const fc
                   int64_t steps);
 // Predicted seconds of that product.
 double fc_gemm_along_cost(const fc_request *request, int64_t segments, int64_t steps);
+// By what factor a 1x1 product over pixels of planes so many elements apart takes longer: planes that do not begin at a cache
+// line share lines with the columns beside a tile, and where those of a block of k are more than L1 holds, they come from L2
+// for each tile of output channels, which tiles of few multiplications wait for.
+double fc_gemm_read_again(const fc_request *request, int64_t plane);
 // Whether two plans of one algorithm add the same products in the same order.
 int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b);
 // Lays out k, the tiles and the packed weights; the caller fills in `table` behind it.

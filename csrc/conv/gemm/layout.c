@@ -41,6 +41,17 @@ double fc_gemm_along_cost(const fc_request *r, int64_t segments, int64_t steps) 
     return c->fixed + fc_cost_macs(macs, k, c) + 0.5 * c->tile * sums / (double)k->gemm_along.mr;
 }
 
+double fc_gemm_read_again(const fc_request *r, int64_t plane) {
+    const fc_problem *p = r->op->problem;
+    const fc_gemm_kernel *g = &r->kernels->gemm_pixels;
+    const int64_t line = 64, element = r->kernels->element;
+    const int64_t bytes = fc_round_up(g->nr * element, line) + (plane * element % line ? line : 0);
+    if (4 * bytes * fc_min(p->in_channels, FC_BLOCK_K) < 3 * r->options->machine.l1 || p->out_channels <= g->mr)
+        return 1;
+    const double step = fc_cost_macs((double)(g->mr * g->nr), r->kernels, &r->options->costs);
+    return 1 + 0.3 * fmax(0.0, (double)bytes * r->options->costs.weight_l2 / step - 0.6);
+}
+
 int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b) {
     return a->kernel == b->kernel && a->over_channels == b->over_channels && a->depth == b->depth &&
            a->block == b->block && a->span == b->span && a->order == b->order;
