@@ -16,10 +16,10 @@ static int64_t along_vectors(const fc_kernels *k, int64_t segments, int64_t step
     return segments * (fc_ceil_div(steps, k->vl) + (steps % k->vl > 0)) + 3;
 }
 
-// The time of a multiplication by vectors along k, each of which is loaded for it, in such as are broadcast to: without taps that
-// share them, rows come from L2 anew for every output channel.
+// The time of a multiplication by vectors along k, each of which is loaded for it, in such as are broadcast to: the fewer taps
+// share them, the more of the rows come from L2 anew for every output channel.
 static double along_time(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
-    if (fc_gemm_halves(k, machine)) return 1.75;
+    if (fc_gemm_halves(k, machine)) return fmin(1.75, 1.15 + 3.0 / (double)fc_taps(p));
     return fc_taps(p) > 1 ? 1.0 : 1.5;
 }
 
