@@ -83,6 +83,9 @@ FC_INLINE void FC_NAME(taps_inside)(const fc_axis *a, int64_t at, int64_t *low, 
     if (*high < *low) *high = *low;
 }
 
+// Whether a position lies outside of [0, size), in one comparison.
+FC_INLINE int FC_NAME(outside)(int64_t at, int64_t size) { return (uint64_t)at >= (uint64_t)size; }
+
 FC_INLINE int FC_NAME(depthwise_is)(const fc_problem *p, int taps, int apart) {
     if (!FC_KNOWN_SIZES && (FC_VL == 1 || taps != 3 || apart != 1)) return 0;
     return fc_depthwise_is(p, taps, apart);
@@ -107,8 +110,8 @@ enum { FC_PLANE_ROWS = 7, FC_PLANE_TAPS = FC_LINES ? 7 : 3 };
 // and the second FC_VL elements) are touched, and the others are zero.
 FC_INLINE vec FC_NAME(row_load)(const T *p, const int apart) { return apart == 1 ? v_load(p) : v_load2(p); }
 FC_INLINE vec FC_NAME(row_masked)(const T *p, vmask low, vmask high, const int apart) {
-    const vec first = v_load_where(low, p, v_set1(0));
-    return apart == 1 ? first : v_even(first, v_load_where(high, p + FC_VL, v_set1(0)));
+    const vec first = v_load_lanes(low, p);
+    return apart == 1 ? first : v_even(first, v_load_lanes(high, p + FC_VL));
 }
 
 // One output channel: what all of its vectors share.
@@ -138,46 +141,41 @@ typedef struct FC_NAME(sides) {
     vmask low[7], high[7];
 } FC_NAME(sides);
 
-// Finishes up to `height` vectors of sums for dst whose columns are not neighbours: a phase of a transposed convolution.
-static __attribute__((noinline)) void FC_NAME(depthwise_apart)(const fc_depthwise_rows *work, const T *sums, vec bias,
-                                                               int64_t to, int64_t lanes, int64_t height) {
+// Finishes `height` vectors of sums that the straight code below is not for: beside a residual, or where columns of dst are
+// not neighbours, as in a phase of a transposed convolution.
+static __attribute__((noinline)) void FC_NAME(depthwise_rest)(const fc_depthwise_rows *work, const T *sums, vec bias,
+                                                              int64_t to, int64_t lanes, int64_t height) {
     const fc_problem *p = work->problem;
     const int64_t step = p->dst.axis[2];
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
-    for (int r = 0; r < FC_PLANE_ROWS && r < height; r++, to += p->dst.axis[1], sums += FC_VL) {
-        const vec res = work->residual ? v_load_apart((const T *)work->residual + to, lanes, step) : v_set1(0);
-        v_store_apart((T *)work->dst + to, FC_NAME(finish)(v_load(sums), bias, res, low, high), lanes, step);
+    for (int64_t r = 0; r < height; r++, to += p->dst.axis[1], sums += FC_VL) {
+        vec value = v_add(v_load(sums), bias);
+        if (work->residual) value = v_add(value, FC_NAME(load_row)((const T *)work->residual + to, lanes, step));
+        FC_NAME(store_row)((T *)work->dst + to, FC_NAME(clamp)(value, low, high), lanes, step);
     }
 }
 
 // Finishes the vectors of sums of a spot, of which `rows` were computed.
 FC_INLINE void FC_NAME(depthwise_store)(const FC_NAME(plane) * plane, FC_NAME(spot) at, const vec *sum,
                                         const int rows) {
-    const fc_depthwise_rows *work = plane->work;
-    const fc_problem *p = work->problem;
+    const fc_problem *p = plane->work->problem;
     const int64_t below = p->dst.axis[1], offset = at.y * below + at.x * p->dst.axis[2];
-    if (p->dst.axis[2] != 1) {
+    if (p->dst.axis[2] != 1 || plane->work->residual) {
         T lane[FC_PLANE_ROWS * FC_VL];
 #pragma GCC unroll 7
         for (int r = 0; r < rows; r++) v_store(lane + r * FC_VL, sum[r]);
-        FC_NAME(depthwise_apart)(work, lane, plane->bias, offset, at.lanes, at.height);
+        FC_NAME(depthwise_rest)(plane->work, lane, plane->bias, offset, at.lanes, at.height < rows ? at.height : rows);
         return;
     }
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
-    T *to = (T *)work->dst + offset;
-    const T *from = work->residual ? (const T *)work->residual + offset : NULL;
+    T *to = (T *)plane->work->dst + offset;
     vec seen = v_set1(1), before = v_set1(0);
 #pragma GCC unroll 7
     for (int r = 0; r < rows; r++) {
         if (r >= at.height) break;
-        vec value = v_add(sum[r], plane->bias);
-        if (from) {
-            value = v_add(value, v_load_part(from, at.lanes));
-            from += below;
-        }
-        value = FC_NAME(bound)(value, low, high);
-        if (at.lanes == FC_VL) v_store(to, value);
-        else v_store_part(to, value, at.lanes);
+        const vec value = FC_NAME(bound)(v_add(sum[r], plane->bias), low, high);
+        if (FC_LINES || at.lanes < FC_VL) v_store_part(to, value, at.lanes);
+        else v_store(to, value);
         to += below;
         FC_WALK(to);
         if (r % 2) seen = FC_NAME(look)(seen, before, value);
@@ -185,7 +183,7 @@ FC_INLINE void FC_NAME(depthwise_store)(const FC_NAME(plane) * plane, FC_NAME(sp
     }
     seen = FC_NAME(look)(seen, before, before);
     if (FC_NAME(saw_nan)(seen))
-        FC_NAME(one_nan)((T *)work->dst + offset, at.lanes, 1, at.height < rows ? at.height : rows, below);
+        FC_NAME(one_nan)((T *)plane->work->dst + offset, at.lanes, 1, at.height < rows ? at.height : rows, below);
 }
 
 // A spot of FC_PLANE_ROWS rows, by taps x taps without dilation: each input is loaded once for all of the rows.  At the
@@ -204,12 +202,16 @@ FC_INLINE void FC_NAME(plane_patch)(const FC_NAME(plane) * plane, FC_NAME(spot) 
         const T *row = (const T *)work->src + (work->d * d->stride - d->pad + i * d->dilation) * p->src.axis[0] +
                        top * down + at.x * apart - p->axis[2].pad;
         const T *tap = plane->weights + i * taps * taps;
+        int64_t y = top;
 #pragma GCC unroll 19
         for (int t = 0; t < (rows - 1) * apart + taps; t++) {
             const T *from = row;
+            const int outside = border && FC_NAME(outside)(y, p->axis[1].in);
             row += down;
             FC_WALK(row);
-            if (border && (top + t < 0 || top + t >= p->axis[1].in)) continue;
+            y++;
+            FC_WALK(y);
+            if (outside) continue;
 #pragma GCC unroll FC_PLANE_TAPS
             for (int k = 0; k < taps; k++) {
                 vec in = border ? FC_NAME(row_masked)(from + k, sides->low[k], sides->high[k], apart)
@@ -233,6 +235,7 @@ FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int t
     const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
     const FC_NAME(plane) plane = FC_NAME(plane_of)(work);
     const int64_t end = work->h + work->rows;
+    const int masked = taps > 3 || (FC_LINES && apart == 2); // in so much work a border is not noticed
     for (int64_t x = 0; x < w->out; x += FC_VL) {
         const int64_t left = x * apart - w->pad;
         const int between = left >= 0 && left + (FC_VL - 1) * apart + taps <= w->in;
@@ -247,8 +250,7 @@ FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int t
             const int64_t top = at.y * apart - h->pad;
             const int inside =
                 between && at.height >= FC_PLANE_ROWS && top >= 0 && top + (FC_PLANE_ROWS - 1) * apart + taps <= h->in;
-            if (inside && !(FC_LINES && apart == 2)) // two masked loads are as fast as two whole ones
-                FC_NAME(plane_patch)(&plane, at, &sides, 0, taps, apart);
+            if (inside && !masked) FC_NAME(plane_patch)(&plane, at, &sides, 0, taps, apart);
             else FC_NAME(plane_patch)(&plane, at, &sides, 1, taps, apart);
         }
     }
@@ -280,7 +282,7 @@ FC_INLINE vec FC_NAME(row_each)(const T *p, const FC_NAME(reads) * r, int64_t st
     }
 #pragma GCC unroll 4
     for (int64_t j = 0; j * FC_VL <= (FC_VL - 1) * step; j++)
-        v = v_pick(v, v_load_where(r->lanes[j], p + j * FC_VL, v_set1(0)), step, j);
+        v = v_pick(v, v_load_lanes(r->lanes[j], p + j * FC_VL), step, j);
     return v;
 }
 

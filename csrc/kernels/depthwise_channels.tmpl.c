@@ -37,23 +37,32 @@ FC_INLINE FC_NAME(depthwise_end) FC_NAME(depthwise_end_at)(const fc_depthwise_ro
     };
 }
 
+// Writes what depthwise_finish writes, beside a residual, of sums in memory.
+static __attribute__((noinline)) void FC_NAME(depthwise_beside)(const FC_NAME(depthwise_end) * end, int64_t at,
+                                                                const T *sums, vec bias, int64_t some, int64_t lanes) {
+    for (int64_t q = 0; q < some; q++, at += end->next) {
+        const vec value = v_add(v_add(v_load(sums + q * FC_VL), bias), v_load_part(end->residual + at, lanes));
+        v_store_part(end->dst + at, FC_NAME(clamp)(value, end->low, end->high), lanes);
+    }
+}
+
 // Writes `lanes` channels of the first `some` of `pixels` neighbours, `at` elements from there on; their sums are `apart`
 // vectors apart.
 FC_INLINE void FC_NAME(depthwise_finish)(FC_NAME(depthwise_end) * end, int64_t at, const vec *sum, vec bias,
                                          const int pixels, int64_t some, const int apart, int64_t lanes) {
+    if (end->residual) {
+        T lane[8 * FC_VL];
+#pragma GCC unroll 8
+        for (int q = 0; q < pixels; q++) v_store(lane + q * FC_VL, sum[q * apart]);
+        FC_NAME(depthwise_beside)(end, at, lane, bias, some, lanes);
+        return;
+    }
     T *to = end->dst + at;
-    const T *from = end->residual;
-    if (from) from += at;
     vec before = v_set1(0);
 #pragma GCC unroll 8
     for (int q = 0; q < pixels; q++) {
         if (q >= some) break;
-        vec value = v_add(sum[q * apart], bias);
-        if (from) {
-            value = v_add(value, v_load_part(from, lanes));
-            from += end->next;
-        }
-        value = FC_NAME(bound)(value, end->low, end->high);
+        const vec value = FC_NAME(bound)(v_add(sum[q * apart], bias), end->low, end->high);
         if (lanes == FC_VL) v_store(to, value);
         else v_store_part(to, value, lanes);
         to += end->next;
@@ -105,16 +114,20 @@ FC_INLINE void FC_NAME(depthwise_patch)(const fc_depthwise_rows *work, const FC_
         for (int i = 0; i < FC_PATCH_ROWS * FC_PATCH_PIXELS; i++) sum[i] = v_set1(0);
         for (int64_t i = d0; i < d1; i++, plane += deeper, tap += taps * taps * FC_VL) {
             const T *row = plane;
+            int64_t y = top;
 #pragma GCC unroll 9
             for (int t = 0; t < rows; t++) {
                 const T *from = row;
+                const int outside = border && FC_NAME(outside)(y, p->axis[1].in);
                 row += down;
                 FC_WALK(row);
-                if (border && (top + t < 0 || top + t >= p->axis[1].in)) continue;
+                y++;
+                FC_WALK(y);
+                if (outside) continue;
                 vec in[FC_PATCH_COLUMNS];
 #pragma GCC unroll 11
                 for (int q = 0; q < columns; q++) {
-                    in[q] = border ? v_load_where(within[q], from, v_set1(0)) : v_load(from);
+                    in[q] = border ? v_load_lanes(within[q], from) : v_load(from);
                     from += step;
                     FC_WALK(from);
                 }

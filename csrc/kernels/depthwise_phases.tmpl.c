@@ -27,7 +27,7 @@ FC_INLINE vec FC_NAME(add_phase)(const T *grad, int64_t out, const T *taps, int 
                                  const int border, vec sum) {
 #pragma GCC unroll 4
     for (; k < kernel; k += 2, at--) {
-        const vec in = border ? v_load_where(v_lanes(-at, out - at), grad + at, v_set1(0)) : v_load(grad + at);
+        const vec in = border ? v_load_lanes(v_lanes(-at, out - at), grad + at) : v_load(grad + at);
         sum = v_fma(v_set1(taps[k]), in, sum);
     }
     return sum;

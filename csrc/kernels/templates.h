@@ -63,6 +63,7 @@
 #define v_spread FC_CAT(v_spread, FC_S)
 #define v_lanes FC_CAT(v_lanes, FC_S)
 #define v_load_where FC_CAT(v_load_where, FC_S)
+#define v_load_lanes FC_CAT(v_load_lanes, FC_S)
 #define v_store_indices FC_CAT(v_store_indices, FC_S)
 #define v_load_indices FC_CAT(v_load_indices, FC_S)
 #define v_half FC_CAT(v_half, FC_S)

@@ -68,7 +68,8 @@ static inline __m256i fc_first_f64(int64_t n) {
     }                                                                                                                  \
     static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) {                                               \
         return _mm256_blendv_##I(a, _mm256_maskload_##I(p, (__m256i)m), m);                                            \
-    }
+    }                                                                                                                  \
+    static inline v_##S v_load_lanes_##S(m_##S m, const T *p) { return _mm256_maskload_##I(p, (__m256i)m); }
 
 FC_AVX2_OPS(float, f32, __m256, ps)
 FC_AVX2_OPS(double, f64, __m256d, pd)

@@ -117,7 +117,8 @@ static inline int64_t fc_clip(int64_t n, int64_t most) { return n < 0 ? 0 : n < 
     static inline m_##S v_lanes_##S(int64_t from, int64_t to) {                                                        \
         return (m_##S)(((1u << fc_clip(to, N)) - 1) & ~((1u << fc_clip(from, N)) - 1));                                \
     }                                                                                                                  \
-    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return _mm512_mask_loadu_##I(a, m, p); }
+    static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return _mm512_mask_loadu_##I(a, m, p); }      \
+    static inline v_##S v_load_lanes_##S(m_##S m, const T *p) { return _mm512_maskz_loadu_##I(m, p); }
 
 FC_AVX512_WHERE(float, f32, ps, 16)
 FC_AVX512_WHERE(double, f64, pd, 8)

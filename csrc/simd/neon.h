@@ -81,6 +81,7 @@ enum { FC_VL_f32 = 4, FC_VL_f64 = 2 };
             if (m[i]) t[i] = p[i];                                                                                     \
         return vld1q_##S(t);                                                                                           \
     }                                                                                                                  \
+    static inline v_##S v_load_lanes_##S(m_##S m, const T *p) { return v_load_where_##S(m, p, vdupq_n_##S(0)); }       \
     static inline void v_store_indices_##S(int64_t *p, v_##S a, int64_t i, int64_t s, int64_t n) {                     \
         T t[FC_VL_##S];                                                                                                \
         vst1q_##S(t, a);                                                                                               \

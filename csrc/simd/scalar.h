@@ -34,6 +34,7 @@
 //   v_transpose(v[FC_VL])       the FC_VL x FC_VL transpose in place
 //   v_lanes(from, to)           mask: the lanes from <= l < to, which may lie outside of the vector
 //   v_load_where(mask, p, a)    the elements of p where the mask is set, else a; no others are touched
+//   v_load_lanes(mask, p)       the same with zeros for a, which takes an instruction less
 //   v_store_indices(p, a, i, s, n)
 //                               p[l] = i + l * s + a[l] for lanes l < n; a holds whole numbers of 31 bits
 //   v_load_indices(p, i, n)     p[l] - i for lanes l < n, the rest zero; what takes more than 24 bits becomes some other
@@ -106,6 +107,7 @@ enum { FC_VL_f32 = 1, FC_VL_f64 = 1 };
     static inline void v_transpose_##S(v_##S v[1]) { (void)v; }                                                        \
     static inline m_##S v_lanes_##S(int64_t from, int64_t to) { return from <= 0 && to > 0; }                          \
     static inline v_##S v_load_where_##S(m_##S m, const T *p, v_##S a) { return m ? *p : a; }                          \
+    static inline v_##S v_load_lanes_##S(m_##S m, const T *p) { return m ? *p : (T)0; }                                \
     static inline void v_store_indices_##S(int64_t *p, v_##S a, int64_t i, int64_t s, int64_t n) {                     \
         (void)s;                                                                                                       \
         if (n > 0) *p = i + (int32_t)a;                                                                                \
