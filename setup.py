@@ -61,6 +61,9 @@ CORE_FLAGS += ["-Wall", "-Wextra", f"-I{CSRC}", "-D_POSIX_C_SOURCE=200809L"]
 #: Threads of some systems have 128 KiB of stack.
 CORE_FLAGS += ["-Wframe-larger-than=28672"]
 
+#: Kernels call nobody, and so nothing is ever unwound through them; with debug symbols there is a table for debuggers.
+KERNEL_FLAGS = ("-fno-asynchronous-unwind-tables",)
+
 #: Symbols make the library twelve times as large. Where they are wanted, they name files relative to the sources.
 DEBUG_FLAGS = ["-g", f"-ffile-prefix-map={Path.cwd()}=."] if os.environ.get("FASTCONV_DEBUG") == "1" else ["-g0"]
 
@@ -297,6 +300,7 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
             CSRC / f"kernels/isa_{name}.c",
             (
                 *flags,
+                *KERNEL_FLAGS,
                 f"-DFC_BITS={bits}",
                 f'-DFC_PART="kernels/{part}.part.h"',
                 scalar if name == "scalar" else single if bits == 32 else double,

@@ -51,7 +51,10 @@ typedef struct FC_NAME(pool_band) {
     const fc_pool *pool;
     int64_t row, rows; // flat over (d, h), as in fc_pool_work
     int shared;        // whether windows overlap, and the rows under them fit into a band
+    int size;          // of windows three rows high that share them, or two and share none: 3 or 2; else 0
     int64_t lo, hi;    // input rows
+    int64_t above;     // rows under the first window that lie in the padding above
+    int64_t under;     // rows under windows that share them, with those in the padding
     int64_t position;  // of the element that offsets count from
     fc_window depth;
     fc_window window[FC_POOL_BAND];
@@ -115,123 +118,177 @@ typedef struct FC_NAME(pool_folds) {
     vec value[4 * FC_POOL_BAND], offset[4 * FC_POOL_BAND];
 } FC_NAME(pool_folds);
 
-// Window `w` down: `rows` of them where that is known when this is compiled, else 0.
-FC_INLINE void FC_NAME(pool_down_window)(const int mode, const int form, const int edge, const int vectors,
-                                         const int64_t taps, const int shared, const int rows,
-                                         const FC_NAME(pool_band) * b, fc_window w, const FC_NAME(pool_lanes) * l,
-                                         const T *src, const FC_NAME(pool_folds) * folds, FC_NAME(pool_best) best[4]) {
+FC_INLINE void FC_NAME(pool_keep)(const int mode, const int vectors, FC_NAME(pool_folds) * folds, int64_t row,
+                                  const FC_NAME(pool_best) best[4]) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        folds->value[row * vectors + v] = best[v].value;
+        if (mode == FC_NAME(pool_max_indexed)) folds->offset[row * vectors + v] = best[v].offset;
+    }
+}
+
+FC_INLINE FC_NAME(pool_best)
+    FC_NAME(pool_kept)(const int mode, const int vectors, const FC_NAME(pool_folds) * folds, int64_t row, const int v) {
+    const int64_t i = row * vectors + v;
+    return (FC_NAME(pool_best)){folds->value[i], mode == FC_NAME(pool_max_indexed) ? folds->offset[i] : v_set1(0)};
+}
+
+// Of nothing but -inf the first counts, which lies `offset` elements behind the band's first.
+FC_INLINE FC_NAME(pool_best) FC_NAME(pool_start)(const int mode, const FC_NAME(pool_lanes) * l, T offset) {
+    return (FC_NAME(pool_best)){v_set1(FC_NAME(pool_blank)(mode)), v_add(v_set1(offset), l->first)};
+}
+
+// Asks for the lines of outputs that row y of a strip goes to.
+FC_INLINE void FC_NAME(pool_ahead)(const int mode, const int vectors, const fc_pool *p, int64_t y, const T *dst,
+                                   const int64_t *indices) {
+    dst += y * p->dst.axis[1];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) __builtin_prefetch(dst + v * FC_VL, 1);
+    if (mode != FC_NAME(pool_max_indexed)) return;
+    indices += y * p->index.axis[1];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        __builtin_prefetch(indices + v * FC_VL, 1);
+        if (FC_VL > 8) __builtin_prefetch(indices + v * FC_VL + FC_VL / 2, 1);
+    }
+}
+
+// All rows under a band of windows three rows high, of which those in the padding are blank.
+FC_INLINE void FC_NAME(pool_fold_rows)(const int mode, const int form, const int edge, const int vectors,
+                                       const FC_NAME(pool_band) * b, const FC_NAME(pool_lanes) * l, const T *src,
+                                       const T *dst, const int64_t *indices, FC_NAME(pool_folds) * folds) {
     const fc_pool *p = b->pool;
-    const int64_t depths = rows ? 1 : b->depth.taps, heights = rows ? rows : w.taps, step = rows ? 1 : w.step;
-    const int64_t first = w.start - b->lo;
-#pragma GCC unroll 3
-    for (int64_t d = 0; d < depths; d++)
-#pragma GCC unroll 3
-        for (int64_t h = 0; h < heights; h++) {
-            const int64_t row = first + h * step;
+    // Copies, here and in pool_strip, because a vector's store might change what a pointer shows.
+    const int64_t rows = b->hi - b->lo, width = p->axis[2].in, down = p->src.axis[1], deeper = p->src.axis[0];
+    const int64_t outputs = b->rows, above = b->above, under = b->under, depths = b->depth.taps, apart = b->depth.step;
+    const FC_NAME(pool_best) blank = FC_NAME(pool_start)(mode, l, 0);
+    const FC_NAME(pool_best) blanks[4] = {blank, blank, blank, blank};
+    const int64_t plane = p->axis[1].in * width;
+    for (int64_t d = 0, slot = 0; d < depths; d++) {
+        const int64_t at = d * apart * plane, end = slot + under;
+        const T *line = src + d * apart * deeper;
+        for (int64_t r = 0; r < above; r++, slot++) FC_NAME(pool_keep)(mode, vectors, folds, slot, blanks);
+        for (int64_t r = 0; r < rows; r++, slot++, line += down) {
             FC_NAME(pool_best) one[4];
-            if (shared) {
+            if (slot < outputs) FC_NAME(pool_ahead)(mode, vectors, p, slot, dst, indices);
+            FC_NAME(pool_across)(mode, form, edge, vectors, 3, l, line, (T)(at + r * width), one);
+            FC_NAME(pool_keep)(mode, vectors, folds, slot, one);
+        }
+        for (; slot < end; slot++) FC_NAME(pool_keep)(mode, vectors, folds, slot, blanks);
+    }
+}
+
+// Window y of any size.  A row that windows share is folded across for the first of them; `folded` says which are.
+FC_INLINE void FC_NAME(pool_window)(const int mode, const int form, const int edge, const int vectors,
+                                    const FC_NAME(pool_band) * b, int64_t y, const FC_NAME(pool_lanes) * l,
+                                    const T *src, const T *dst, const int64_t *indices, FC_NAME(pool_folds) * folds,
+                                    uint8_t *folded, FC_NAME(pool_best) best[4]) {
+    const fc_pool *p = b->pool;
+    const fc_window w = b->window[y];
+    const int64_t rows = b->hi - b->lo, first = w.start - b->lo;
 #pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) {
-                    const int64_t i = (d * (b->hi - b->lo) + row) * vectors + v;
-                    one[v].value = folds->value[i];
-                    if (mode == FC_NAME(pool_max_indexed)) one[v].offset = folds->offset[i];
-                }
+    for (int v = 0; v < vectors; v++) best[v] = FC_NAME(pool_start)(mode, l, (T)(first * p->axis[2].in));
+    for (int64_t d = 0, depth = 0; d < b->depth.taps; d++, depth += b->depth.step)
+        for (int64_t h = 0, row = first; h < w.taps; h++, row += w.step) {
+            const int64_t slot = d * rows + row;
+            FC_NAME(pool_best) one[4];
+            if (b->shared && folded[slot]) {
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) one[v] = FC_NAME(pool_kept)(mode, vectors, folds, slot, v);
             } else {
-                const int64_t depth = d * b->depth.step;
-                FC_NAME(pool_across)(mode, form, edge, vectors, taps, l,
-                                     src + depth * p->src.axis[0] + row * p->src.axis[1],
-                                     (T)((depth * p->axis[1].in + row) * p->axis[2].in), one);
+                const T *in = src + depth * p->src.axis[0] + row * p->src.axis[1];
+                const T at = (T)((depth * p->axis[1].in + row) * p->axis[2].in);
+                FC_NAME(pool_across)(mode, form, edge, vectors, l->taps, l, in, at, one);
+                if (b->shared) {
+                    if (slot < b->rows) FC_NAME(pool_ahead)(mode, vectors, p, slot, dst, indices);
+                    FC_NAME(pool_keep)(mode, vectors, folds, slot, one);
+                    folded[slot] = 1;
+                }
             }
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) {
-                if (rows && h == 0) best[v] = one[v];
-                else FC_NAME(pool_join)(mode, &best[v], one[v].value, one[v].offset);
-            }
+            for (int v = 0; v < vectors; v++) FC_NAME(pool_join)(mode, &best[v], one[v].value, one[v].offset);
         }
 }
 
-// All rows of a band in one strip of `vectors` vectors; of one that is not full at an edge.  `known`: how many rows most
-// windows have, where there is a body for that, or 0.  src is lane 0's first tap in
-// the plane's first row; dst and indices are lane 0's places in the band's first row.
-FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edge, const int vectors,
-                                   const int64_t taps, const int shared, const int known, const FC_NAME(pool_band) * b,
-                                   const FC_NAME(pool_lanes) * strip, const T *src, T *dst, int64_t *indices) {
+// A row of a window of known size, the first or not: from what is kept, or where windows share nothing from the input.
+FC_INLINE void FC_NAME(pool_known)(const int mode, const int form, const int edge, const int vectors, const int size,
+                                   const FC_NAME(pool_band) * b, int64_t d, int64_t row, const int first,
+                                   const FC_NAME(pool_lanes) * l, const T *src, const FC_NAME(pool_folds) * folds,
+                                   FC_NAME(pool_best) best[4]) {
     const fc_pool *p = b->pool;
-    // Copies, because a vector's store might change what a pointer shows.
+    FC_NAME(pool_best) one[4];
+    if (size == 2) {
+        const int64_t depth = d * b->depth.step;
+        FC_NAME(pool_across)(mode, form, edge, vectors, 2, l, src + depth * p->src.axis[0] + row * p->src.axis[1],
+                             (T)((depth * p->axis[1].in + row) * p->axis[2].in), one);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        if (size == 3) one[v] = FC_NAME(pool_kept)(mode, vectors, folds, d * b->under + row, v);
+        if (first) best[v] = one[v];
+        else FC_NAME(pool_join)(mode, &best[v], one[v].value, one[v].offset);
+    }
+}
+
+// All rows of a band in one strip of `vectors` vectors; of one that is not full at an edge.  `size` is that of the windows
+// if they are three by three and share rows, or two by two and share none; of others it is 0.  src is lane 0's first tap in
+// the plane's first row; dst and indices are lane 0's places in the band's first row.
+FC_INLINE void FC_NAME(pool_strip)(const int mode, const int form, const int edge, const int vectors, const int size,
+                                   const FC_NAME(pool_band) * b, const FC_NAME(pool_lanes) * strip, const T *src,
+                                   T *dst, int64_t *indices) {
+    const fc_pool *p = b->pool;
     FC_NAME(pool_lanes) l = *strip;
     vmask few[4];
-    if (edge && form != FC_NAME(pool_channel_lanes) && taps <= 3) {
+    if (edge && form != FC_NAME(pool_channel_lanes) && size) {
         for (int k = 0; k < 4; k++) few[k] = strip->reads[k];
         l.reads = few;
     }
-    const int64_t lanes = edge ? l.lanes : FC_VL, dst_step = p->dst.axis[1], step = p->src.axis[1];
-    src += b->depth.start * p->src.axis[0] + b->lo * step;
+    const int64_t lanes = edge ? l.lanes : FC_VL;
+    src += b->depth.start * p->src.axis[0] + b->lo * p->src.axis[1];
     FC_NAME(pool_folds) folds;
-    if (shared)
-        for (int64_t d = 0, i = 0; d < b->depth.taps; d++) {
-            const int64_t depth = d * b->depth.step, end = i + (b->hi - b->lo) * vectors;
-            const T *line = src + depth * p->src.axis[0];
-            T at = (T)(depth * p->axis[1].in * p->axis[2].in);
-            const T width = (T)p->axis[2].in;
-            for (int64_t y = 0; i < end; i += vectors, line += step, at += width, y++) {
-                if (y < b->rows)
-#pragma GCC unroll 4
-                    for (int v = 0; v < vectors; v++) __builtin_prefetch(dst + y * dst_step + v * FC_VL, 1);
-                if (y < b->rows && mode == FC_NAME(pool_max_indexed))
-#pragma GCC unroll 4
-                    for (int v = 0; v < vectors; v++) {
-                        int64_t *index = indices + y * p->index.axis[1] + v * FC_VL;
-                        __builtin_prefetch(index, 1);
-                        if (FC_VL > 8) __builtin_prefetch(index + FC_VL / 2, 1);
-                    }
-                FC_NAME(pool_best) one[4];
-                FC_NAME(pool_across)(mode, form, edge, vectors, taps, &l, line, at, one);
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) {
-                    folds.value[i + v] = one[v].value;
-                    if (mode == FC_NAME(pool_max_indexed)) folds.offset[i + v] = one[v].offset;
-                }
-            }
-        }
-    for (int64_t y = 0; y < b->rows; y++) {
-        const fc_window w = b->window[y];
+    uint8_t folded[FC_POOL_BAND] = {0};
+    T *to = dst;
+    int64_t *index = indices;
+    if (size == 3) FC_NAME(pool_fold_rows)(mode, form, edge, vectors, b, &l, src, dst, indices, &folds);
+    const int64_t rows = b->rows, stride = p->axis[1].stride, depths = b->depth.taps, below = p->dst.axis[1];
+    for (int64_t y = 0; y < rows; y++) {
         FC_NAME(pool_best) best[4];
-        if (known && b->depth.taps == 1 && w.step == 1 && w.taps == known)
-            FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, known, b, w, &l, src, &folds, best);
-        else {
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) {
-                best[v].value = v_set1(FC_NAME(pool_blank)(mode));
-                // Of nothing but -inf the first counts.
-                best[v].offset = v_add(v_set1((T)((w.start - b->lo) * p->axis[2].in)), l.first);
-            }
-            FC_NAME(pool_down_window)(mode, form, edge, vectors, taps, shared, 0, b, w, &l, src, &folds, best);
-        }
+        const int64_t row = size == 3 ? y * stride : size == 2 ? b->window[y].start - b->lo : 0;
+        if (size == 0)
+            FC_NAME(pool_window)(mode, form, edge, vectors, b, y, &l, src, dst, indices, &folds, folded, best);
+#pragma GCC unroll 3
+        for (int h = 0; h < size; h++)
+            FC_NAME(pool_known)(mode, form, edge, vectors, size, b, 0, row + h, h == 0, &l, src, &folds, best);
+        for (int64_t d = 1; size && d < depths; d++)
+#pragma GCC unroll 1
+            for (int h = 0; h < size; h++)
+                FC_NAME(pool_known)(mode, form, edge, vectors, size, b, d, row + h, 0, &l, src, &folds, best);
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
             vec value = best[v].value;
             if (mode == FC_NAME(pool_avg)) value = v_div(value, v_mul(v_set1(b->count[y]), l.count));
-            if (edge) v_store_part(dst + v * FC_VL, value, lanes);
-            else v_store(dst + v * FC_VL, value);
+            if (edge) v_store_part(to + v * FC_VL, value, lanes);
+            else v_store(to + v * FC_VL, value);
             if (mode == FC_NAME(pool_max_indexed)) {
                 const int channels = form == FC_NAME(pool_channel_lanes);
-                const int64_t apart = channels ? 0 : l.stride, to = channels ? p->index.channel : p->index.axis[2];
-                FC_NAME(pool_put_indices)(indices + v * FC_VL * to, to, best[v].offset,
+                const int64_t apart = channels ? 0 : l.stride, next = channels ? p->index.channel : p->index.axis[2];
+                FC_NAME(pool_put_indices)(index + v * FC_VL * next, next, best[v].offset,
                                           b->position + l.start + v * FC_VL * apart, apart, lanes);
             }
         }
-        dst += dst_step;
-        indices += mode == FC_NAME(pool_max_indexed) ? p->index.axis[1] : 0;
+        to += below;
+        index += mode == FC_NAME(pool_max_indexed) ? p->index.axis[1] : 0;
     }
 }
 
 FC_INLINE void FC_NAME(pool_strip_of)(const int mode, const int form, const int edge, const int vectors,
                                       const FC_NAME(pool_band) * b, const FC_NAME(pool_lanes) * l, const T *src, T *dst,
                                       int64_t *indices) {
-    const int three = b->shared && l->taps == 3, two = !b->shared && l->taps == 2 && form != FC_NAME(pool_every_column);
-    if (FC_KNOWN_SIZES && three) FC_NAME(pool_strip)(mode, form, edge, vectors, 3, 1, 3, b, l, src, dst, indices);
-    else if (FC_KNOWN_SIZES && two) FC_NAME(pool_strip)(mode, form, edge, vectors, 2, 0, 2, b, l, src, dst, indices);
-    else FC_NAME(pool_strip)(mode, form, edge, vectors, l->taps, b->shared, 0, b, l, src, dst, indices);
+    const int size = b->size == l->taps ? b->size : 0;
+    if (FC_KNOWN_SIZES && size == 3) FC_NAME(pool_strip)(mode, form, edge, vectors, 3, b, l, src, dst, indices);
+    else if (FC_KNOWN_SIZES && size == 2 && form != FC_NAME(pool_every_column))
+        FC_NAME(pool_strip)(mode, form, edge, vectors, 2, b, l, src, dst, indices);
+    else FC_NAME(pool_strip)(mode, form, edge, vectors, 0, b, l, src, dst, indices);
 }
 
 // Describes rows of `work` from `row` on: as many as lie in one depth, and at most that many.
@@ -256,6 +313,11 @@ static void FC_NAME(pool_band_at)(const fc_pool_work *work, int64_t row, int64_t
         if (end > b->hi) b->hi = end;
     }
     b->position = (b->depth.start * h->in + b->lo) * p->axis[2].in;
+    b->above = b->lo - (y * h->stride - h->pad);
+    b->under = (rows - 1) * h->stride + (h->kernel - 1) * h->dilation + 1;
+    int twos = !b->shared;
+    for (int64_t i = 0; i < rows; i++) twos &= b->window[i].taps == 2;
+    b->size = h->dilation > 1 ? 0 : b->shared && h->kernel == 3 ? 3 : twos ? 2 : 0;
 }
 
 // ---------------------------------------------------------------------------------------------------------- columns
