@@ -49,24 +49,21 @@ void FC_NAME(depthwise_padded)(const fc_depthwise_rows *work) {
     const T *weights = (const T *)work->weights + work->channel * work->taps;
     const vec bias = v_set1(((const T *)work->bias)[work->channel]);
     for (int64_t r = 0; r < work->rows;) {
-        const int64_t left_rows = work->rows - r, rows = left_rows >= 4 ? 4 : left_rows >= 2 ? 2 : 1;
+        const int64_t left_rows = work->rows - r, rows = left_rows >= 4 ? 4 : 1;
         const T *src = (const T *)work->src + r * work->pitch;
         T *dst = (T *)work->dst + (work->h + r) * p->dst.axis[1];
         const T *residual = work->residual ? (const T *)work->residual + (work->h + r) * p->dst.axis[1] : NULL;
         for (int64_t x = 0; x < columns;) {
-            const int64_t left = columns - x, wide = (rows == 1 ? 4 : 2) * FC_VL, count = left < wide ? left : wide;
+            const int64_t left = columns - x, wide = (rows == 1 ? 4 : 2) * FC_VL;
+            const int64_t most = left > wide - FC_VL ? wide : FC_VL, count = left < most ? left : most;
             const T *res = residual ? residual + x : NULL;
             const int64_t vectors = (count + FC_VL - 1) / FC_VL, lanes = count - (vectors - 1) * FC_VL;
 #define FC_VECTORS(R, V)                                                                                               \
     if (rows == R && vectors == V) FC_NAME(depthwise_vectors)(work, src + x, weights, bias, dst + x, res, lanes, R, V);
-            FC_VECTORS(4, 1)
             FC_VECTORS(4, 2)
-            FC_VECTORS(2, 1)
-            FC_VECTORS(2, 2)
-            FC_VECTORS(1, 1)
-            FC_VECTORS(1, 2)
-            FC_VECTORS(1, 3)
+            FC_VECTORS(4, 1)
             FC_VECTORS(1, 4)
+            FC_VECTORS(1, 1)
 #undef FC_VECTORS
             x += count;
         }
@@ -235,7 +232,8 @@ FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int t
     const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
     const FC_NAME(plane) plane = FC_NAME(plane_of)(work);
     const int64_t end = work->h + work->rows;
-    const int masked = taps > 3 || (FC_LINES && apart == 2); // in so much work a border is not noticed
+    // In so much work a border is not noticed, and where vectors are lines masked loads cost less.
+    const int masked = FC_LINES ? taps * apart > 5 : taps > 3;
     for (int64_t x = 0; x < w->out; x += FC_VL) {
         const int64_t left = x * apart - w->pad;
         const int between = left >= 0 && left + (FC_VL - 1) * apart + taps <= w->in;

@@ -117,23 +117,34 @@ FC_INLINE vec FC_NAME(fold_group)(const fc_fold *work, int64_t g, const fc_fold_
     return FC_NAME(fold_join)(kind, sum[0], sum[2]);
 }
 
-// Several groups, as many as a vector has lanes at a time, are joined by turning them, in the order of fold_lanes.
+// The lanes of n groups' vectors, joined by turning all of them, in the order of fold_lanes.
+FC_INLINE void FC_NAME(fold_turned)(vec *v, T *total, int64_t n, const fc_fold_kind kind) {
+    if (n == 1) {
+        *total = FC_NAME(fold_lanes)(kind, v[0]);
+        return;
+    }
+    v_transpose(v);
+#pragma GCC unroll 4
+    for (int half = FC_VL / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) v[i] = FC_NAME(fold_join)(kind, v[i], v[i + half]);
+    v_store_part(total, kind == FC_FOLD_MIN ? v_sub(v_set1(0), v[0]) : v[0], n);
+}
+
+static __attribute__((noinline)) void FC_NAME(fold_joined)(vec *v, T *total, int64_t n, fc_fold_kind kind) {
+    if (kind == FC_FOLD_MAX) FC_NAME(fold_turned)(v, total, n, FC_FOLD_MAX);
+    else if (kind == FC_FOLD_MIN) FC_NAME(fold_turned)(v, total, n, FC_FOLD_MIN);
+    else if (kind == FC_FOLD_PRODUCT) FC_NAME(fold_turned)(v, total, n, FC_FOLD_PRODUCT);
+    else FC_NAME(fold_turned)(v, total, n, FC_FOLD_SUM);
+}
+
+// Several groups, as many as a vector has lanes at a time.
 FC_INLINE void FC_NAME(fold_all_of)(const fc_fold *work, const fc_fold_kind kind) {
-    T *total = work->total;
     for (int64_t g = 0; g < work->groups; g += FC_VL) {
         const int64_t n = work->groups - g < FC_VL ? work->groups - g : FC_VL;
         vec v[FC_VL];
         for (int i = 0; i < FC_VL; i++) v[i] = i < n ? FC_NAME(fold_group)(work, g + i, kind) : v_set1(0);
-        if (n == 1) {
-            total[g] = FC_NAME(fold_lanes)(kind, v[0]);
-            continue;
-        }
-        v_transpose(v);
-#pragma GCC unroll 4
-        for (int half = FC_VL / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-            for (int i = 0; i < half; i++) v[i] = FC_NAME(fold_join)(kind, v[i], v[i + half]);
-        v_store_part(total + g, kind == FC_FOLD_MIN ? v_sub(v_set1(0), v[0]) : v[0], n);
+        FC_NAME(fold_joined)(v, (T *)work->total + g, n, kind);
     }
 }
 

@@ -136,11 +136,10 @@ FC_INLINE FC_NAME(pool_rows_under) FC_NAME(pool_under)(const fc_pool *p, const T
                                       d.step * p->src.axis[0], h.taps, h.step * p->src.axis[1]};
 }
 
-// Folds `vectors` vectors, or the `part` elements of one, down the rows.  `rows` is their number where it is known when
-// this is compiled, else 0.
-FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int rows, const int vectors, const int64_t part,
+// Folds `vectors` vectors, or the `part` elements of one, down the rows.
+FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int vectors, const int64_t part,
                                           const FC_NAME(pool_rows_under) * u, const T *src, T *line) {
-    const int64_t depths = rows ? 1 : u->depths, heights = rows ? rows : u->heights;
+    const int64_t depths = u->depths, heights = u->heights;
     vec sum[4];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
@@ -148,7 +147,6 @@ FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int rows, const 
         sum[v] = part ? v_load_part(src, part) : v_load(src + v * FC_VL);
     }
     for (int64_t d = 0; d < depths; d++)
-#pragma GCC unroll 4
         for (int64_t h = d == 0; h < heights; h++) {
             const T *p = src + d * u->depth_step + h * u->height_step;
 #pragma GCC unroll 4
@@ -163,22 +161,15 @@ FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int rows, const 
     }
 }
 
-FC_INLINE void FC_NAME(pool_down_rows)(const int kind, const int rows, const FC_NAME(pool_rows_under) * u, const T *src,
-                                       int64_t n, T *line) {
-    int64_t i = 0;
-    for (; i + 4 * FC_VL <= n; i += 4 * FC_VL) FC_NAME(pool_down_vectors)(kind, rows, 4, 0, u, src + i, line + i);
-    for (; i + FC_VL <= n; i += FC_VL) FC_NAME(pool_down_vectors)(kind, rows, 1, 0, u, src + i, line + i);
-    if (i == n) return;
-    if (n < FC_VL) FC_NAME(pool_down_vectors)(kind, rows, 1, n, u, src, line);
-    else FC_NAME(pool_down_vectors)(kind, rows, 1, 0, u, src + n - FC_VL, line + n - FC_VL); // overlaps its neighbour
-}
-
 // line[0 .. n) = the inputs from column x on, folded down the rows.
 FC_INLINE void FC_NAME(pool_down)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t x, int64_t n, T *line) {
-    const int64_t rows = u->depths == 1 ? u->heights : 0;
-    if (FC_KNOWN_SIZES && rows == 2) FC_NAME(pool_down_rows)(kind, 2, u, u->first + x, n, line);
-    else if (FC_KNOWN_SIZES && rows == 3) FC_NAME(pool_down_rows)(kind, 3, u, u->first + x, n, line);
-    else FC_NAME(pool_down_rows)(kind, 0, u, u->first + x, n, line);
+    const T *src = u->first + x;
+    int64_t i = 0;
+    for (; i + 4 * FC_VL <= n; i += 4 * FC_VL) FC_NAME(pool_down_vectors)(kind, 4, 0, u, src + i, line + i);
+    for (; i + FC_VL <= n; i += FC_VL) FC_NAME(pool_down_vectors)(kind, 1, 0, u, src + i, line + i);
+    if (i == n) return;
+    if (n < FC_VL) FC_NAME(pool_down_vectors)(kind, 1, n, u, src, line);
+    else FC_NAME(pool_down_vectors)(kind, 1, 0, u, src + n - FC_VL, line + n - FC_VL); // overlaps its neighbour
 }
 
 // Folds a window along the line.
@@ -197,50 +188,7 @@ FC_INLINE T FC_NAME(pool_along)(const int kind, const T *line, int64_t taps, int
     return sum;
 }
 
-// Across the line: columns x .. x + vectors * FC_VL, or the first `part` of one vector; every lane a column.
-FC_INLINE void FC_NAME(pool_line_vectors)(const int kind, const int stride, const int64_t taps, const int vectors,
-                                          const int64_t part, int64_t dilation, const T *line, const T *count, T rows,
-                                          T *dst) {
-    vec sum[4];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) sum[v] = stride == 1 ? v_load(line + v * FC_VL) : v_load2(line + 2 * v * FC_VL);
-#pragma GCC unroll 4
-    for (int64_t k = 1; k < taps; k++) {
-        line += dilation;
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++)
-            sum[v] = FC_NAME(pool_fold)(kind, sum[v],
-                                        stride == 1 ? v_load(line + v * FC_VL) : v_load2(line + 2 * v * FC_VL));
-    }
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        if (kind == FC_POOL_AVG) sum[v] = v_div(sum[v], v_mul(v_set1(rows), v_load(count + v * FC_VL)));
-        if (part) v_store_part(dst, sum[v], part);
-        else v_store(dst + v * FC_VL, sum[v]);
-    }
-}
-
-// Across the line for all columns of the block.  `taps` is the kernel's width, a constant where that pays.
-FC_INLINE void FC_NAME(pool_line_across)(const int kind, const int stride, const int64_t taps, int64_t dilation,
-                                         const FC_NAME(pool_block) * b, T rows, T *dst) {
-    const int64_t n = b->columns;
-    int64_t x = 0;
-    for (; x + 4 * FC_VL <= n; x += 4 * FC_VL)
-        FC_NAME(pool_line_vectors)(kind, stride, taps, 4, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                   dst + x);
-    for (; x + FC_VL <= n; x += FC_VL)
-        FC_NAME(pool_line_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                   dst + x);
-    if (x == n) return;
-    if (n < FC_VL) FC_NAME(pool_line_vectors)(kind, stride, taps, 1, n, dilation, b->line, b->count, rows, dst);
-    else {
-        x = n - FC_VL; // overlaps its neighbour
-        FC_NAME(pool_line_vectors)(kind, stride, taps, 1, 0, dilation, b->line + x * stride, b->count + x, rows,
-                                   dst + x);
-    }
-}
-
-// The same for any stride: folds start at every column, and some are picked.
+// Across the line, for any stride: folds start at every column, and some are picked.
 FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps, int64_t dilation,
                                    const FC_NAME(pool_block) * b, T rows, T *dst) {
     const int64_t starts = (b->columns - 1) * stride + 1;
@@ -319,9 +267,7 @@ FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool
         return;
     }
     FC_NAME(pool_down)(kind, &under, b->lo, b->hi - b->lo, b->line + b->lo - b->x0);
-    if (FC_KNOWN_SIZES && stride == 1) FC_NAME(pool_line_across)(kind, 1, taps, step, b, rows, dst);
-    else if (FC_KNOWN_SIZES && stride == 2) FC_NAME(pool_line_across)(kind, 2, taps, step, b, rows, dst);
-    else if (FC_VL > 1 && stride > 0 && taps <= FC_POOL_TAPS && stride <= 4 * FC_VL)
+    if (FC_VL > 1 && stride > 0 && (taps <= FC_POOL_TAPS || stride <= 2) && stride <= 4 * FC_VL)
         FC_NAME(pool_picks)(kind, stride, taps, step, b, rows, dst);
     else
         for (int64_t x = 0; x < b->columns; x++) {
