@@ -18,7 +18,7 @@ enum {
     FC_MAP_TURNED = 16384, // while it is turned: pairs of lines by 128 columns, the best of ten shapes,
     FC_MAP_COPY = 262144,  // or where nothing happens to it
     FC_MAP_LINE = 64,
-    FC_MAP_TASK_NS = 2000, // more than it costs to hand a task out
+    FC_MAP_TASK_NS = 2000,  // more than it costs to hand a task out
     FC_MAP_SRC = FC_OTHERS, // operands: the others in their order, src and dst
     FC_MAP_DST,
     FC_MAP_OPERANDS
