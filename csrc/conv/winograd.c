@@ -156,7 +156,8 @@ static double cost(const fc_request *r, int64_t m) {
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
-    const double lanes = fc_cost_lanes(p->out_channels, w.gemm, k, &r->options->machine);
+    // Half a vector is multiplied, but tiles are transformed by whole ones.
+    const double lanes = fmax((double)k->vl, fc_cost_lanes(p->out_channels, w.gemm, k, &r->options->machine));
     const double macs = fc_cost_macs(points * tiles * (double)w.depth * lanes, k, c) / short_rows;
     const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
     return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, r->options)) +
