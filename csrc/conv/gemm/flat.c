@@ -70,12 +70,14 @@ void fc_gemm_flat_targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {
         fc_gemm_flat_tile(strip, t, &first, &count);
         target->pixels = count;
         target->run_count = 0;
-        for (int64_t i = 0; g->over_channels && i < count;) {
-            const int64_t offset = w.offset - i * p->dst.axis[2], end = i + fc_min(count - i, p->axis[2].out - w.at[2]);
-            walk_on(&w, end - i);
-            for (; i < end; i++) target->row_offset[i] = offset + i * p->dst.axis[2];
+        if (g->over_channels) {
+            for (int64_t i = 0; i < count;) {
+                const int64_t length = fc_min(count - i, p->axis[2].out - w.at[2]), offset = w.offset;
+                walk_on(&w, length);
+                for (int64_t j = 0; j < length; j++, i++) target->row_offset[i] = offset + j * p->dst.axis[2];
+            }
+            continue;
         }
-        if (g->over_channels) continue;
         for (int64_t j = 0; j < count;) {
             const int64_t length = fc_min(count - j, span - (first + j) % span);
             target->runs[target->run_count++] = (fc_run){j, length, w.offset};
