@@ -140,6 +140,26 @@ def test_planes_in_one_piece(dtype, rng):
 
 
 @both_dtypes
+def test_large_windows_of_many_channels(dtype, rng):
+    """Run by run, in each of which channels fill vectors, strips and blocks, or one more or less; NaN and ties."""
+    for channels in (65, 79, 128, 257, 511, 513, 1023, 1030, 2049):
+        for size, kernel, stride in (((7, 7), 7, 1), ((6, 19), (5, 9), (5, 10)), ((11, 8), 5, 6)):
+            x = to_layout(whole(rng, (2, channels, *size), dtype), "NHWC")
+            x = embedded(x, dense=bool(channels % 2))[1]
+            check_both(x, "NHWC", kernel_size=kernel, stride=stride, padding=int(size == (11, 8)))
+            x = sprinkled(rng, x)
+            window = {"kernel_size": kernel, "stride": stride}
+            check_maximum(x, "NHWC", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+    x = to_layout(whole(rng, (1, 130, 17, 19), dtype), "NHWC")
+    for fast, plain in (
+        (fc.adaptive_avg_pool2d, reference.adaptive_avg_pool2d),
+        (fc.adaptive_max_pool2d, reference.adaptive_max_pool2d),
+    ):
+        check = check_average if fast is fc.adaptive_avg_pool2d else check_maximum
+        check(x, "NHWC", partial(fast, output_size=3), partial(plain, output_size=3))
+
+
+@both_dtypes
 def test_every_number_of_contiguous_channels(dtype, rng):
     for channels in EDGES:
         x = embedded(whole(rng, (5, 4, channels), dtype))[1]

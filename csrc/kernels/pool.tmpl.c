@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// pool.tmpl.c - pooling.  Six ways to the same numbers; pool/pool.c chooses by strides and windows:
+// pool.tmpl.c - pooling.  Seven ways to the same numbers; pool/pool.c chooses by strides and windows:
 //
-//   pool_channels        channels contiguous, and
-//   pool_columns         columns contiguous, windows low and narrow: see pool_bands.tmpl.c
+//   pool_runs            channels contiguous, many of them, windows large and without common rows,
+//   pool_channels        channels contiguous, any others, and
+//   pool_columns         columns contiguous, windows low and narrow: see pool_bands.tmpl.c for all three
 //   pool_pairs           columns contiguous, two of them in a window, long rows
 //   pool_planes          one window that is a whole plane in one piece
 //   pool_lines           columns contiguous, any other windows: first down, then across.  The rows under a window are

@@ -458,3 +458,84 @@ void FC_NAME(pool_channels)(const fc_pool_work *work) {
     else if (work->indices) FC_NAME(pool_channels_of)(FC_NAME(pool_max_indexed), work);
     else FC_NAME(pool_channels_of)(FC_NAME(pool_max), work);
 }
+
+// ------------------------------------------------------------------------------------------------- channels, in runs
+
+// Taps of one row that are folded at a time, and vectors of channels through which they are.
+enum { FC_NAME(pool_run_taps) = 8, FC_NAME(pool_run_vectors) = 64 };
+
+// A run of taps of one row, of `channels` channels, folded into what is there.
+FC_INLINE void FC_NAME(pool_run)(const int mode, const FC_NAME(pool_lanes) * l, const T *src, T at, int64_t channels,
+                                 FC_NAME(pool_best) * best) {
+    FC_NAME(pool_best) one[4];
+    int64_t c = 0;
+    for (; c + 4 * FC_VL <= channels; c += 4 * FC_VL, best += 4) {
+        FC_NAME(pool_across)(mode, FC_NAME(pool_channel_lanes), 0, 4, l->taps, l, src + c, at, one);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) FC_NAME(pool_join)(mode, best + v, one[v].value, one[v].offset);
+    }
+    FC_NAME(pool_lanes) edge = *l;
+    for (; c < channels; c += FC_VL, best++) {
+        edge.lanes = channels - c < FC_VL ? channels - c : FC_VL;
+        FC_NAME(pool_across)(mode, FC_NAME(pool_channel_lanes), 1, 1, l->taps, &edge, src + c, at, one);
+        FC_NAME(pool_join)(mode, best, one[0].value, one[0].offset);
+    }
+}
+
+// One window of many channels.
+FC_INLINE void FC_NAME(pool_run_by_run)(const int mode, const FC_NAME(pool_band) * b,
+                                        const FC_NAME(pool_lanes) * window, const T *src, int64_t channels, T *dst,
+                                        int64_t *indices) {
+    const fc_pool *p = b->pool;
+    FC_NAME(pool_best) folds[FC_NAME(pool_run_vectors)];
+    FC_NAME(pool_lanes) run = *window;
+    for (int64_t v = 0; v * FC_VL < channels; v++) folds[v] = FC_NAME(pool_start)(mode, &run, 0);
+    src += b->depth.start * p->src.axis[0] + b->lo * p->src.axis[1];
+    for (int64_t d = 0, depth = 0; d < b->depth.taps; d++, depth += b->depth.step)
+        for (int64_t h = 0, row = 0; h < b->window[0].taps; h++, row += b->window[0].step) {
+            const T *line = src + depth * p->src.axis[0] + row * p->src.axis[1];
+            const int64_t at = (depth * p->axis[1].in + row) * p->axis[2].in;
+            for (int64_t k = 0; k < window->taps; k += FC_NAME(pool_run_taps)) {
+                const int64_t left = window->taps - k;
+                run.taps = left < FC_NAME(pool_run_taps) ? left : FC_NAME(pool_run_taps);
+                FC_NAME(pool_run)(mode, &run, line + k * run.step, (T)(at + k * run.dilation), channels, folds);
+            }
+        }
+    for (int64_t v = 0, c = 0; c < channels; v++, c += FC_VL) {
+        const int64_t lanes = channels - c < FC_VL ? channels - c : FC_VL, next = p->index.channel;
+        vec value = folds[v].value;
+        if (mode == FC_NAME(pool_avg)) value = v_div(value, v_mul(v_set1(b->count[0]), run.count));
+        v_store_part(dst + c, value, lanes);
+        if (mode == FC_NAME(pool_max_indexed))
+            FC_NAME(pool_put_indices)(indices + c * next, next, folds[v].offset, b->position + run.start, 0, lanes);
+    }
+}
+
+FC_INLINE void FC_NAME(pool_runs_of)(const int mode, const fc_pool_work *work) {
+    const fc_pool *p = work->pool;
+    const int64_t block = FC_NAME(pool_run_vectors) * FC_VL, end = work->channel + work->channels;
+    FC_NAME(pool_band) b;
+    for (int64_t row = work->row; row < work->row + work->rows; row++) {
+        FC_NAME(pool_band_at)(work, row, 1, &b);
+        for (int64_t x = work->column; x < work->column + work->columns; x++) {
+            const fc_window w = fc_pool_window(p, 2, x);
+            FC_NAME(pool_lanes)
+            l = {.start = w.start, .taps = w.taps, .step = w.step * p->src.axis[2], .dilation = w.step};
+            l.count = v_set1(mode == FC_NAME(pool_avg) ? (T)fc_pool_count(p, 2, x) : 1);
+            for (int64_t c = work->channel; c < end; c += block) {
+                const T *src = (const T *)work->src + work->image * p->src.outer + c + w.start * p->src.axis[2];
+                T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + x * p->dst.axis[2];
+                int64_t *indices = work->indices;
+                if (mode == FC_NAME(pool_max_indexed))
+                    indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row) + x * p->index.axis[2];
+                FC_NAME(pool_run_by_run)(mode, &b, &l, src, end - c < block ? end - c : block, dst, indices);
+            }
+        }
+    }
+}
+
+void FC_NAME(pool_runs)(const fc_pool_work *work) {
+    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_runs_of)(FC_NAME(pool_avg), work);
+    else if (work->indices) FC_NAME(pool_runs_of)(FC_NAME(pool_max_indexed), work);
+    else FC_NAME(pool_runs_of)(FC_NAME(pool_max), work);
+}
