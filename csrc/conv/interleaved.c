@@ -8,7 +8,9 @@
 // A task takes a block of groups of one image through a plan over channels, of whole planes.
 #include "conv/activate.h"
 
-enum { FC_TURN = 3 }; // vectors copied in the time that one takes to be transposed
+// Vectors copied in the time that one takes to be transposed; stages of a block, which its task runs alone, in that of
+// one of a call.
+enum { FC_TURN = 3, FC_STAGES = 16 };
 
 // The state of a plan.  Its parts are plans of a whole block, and of what the last block has.
 typedef struct interleaved {
@@ -87,13 +89,15 @@ static fc_verdict ask(const fc_request *r) {
     const int64_t counts[] = {p->groups / groups, p->groups % groups > 0};
     const double vectors = (double)fc_ceil_div(groups * p->in_channels, r->kernels->vl);
     const double turned = FC_TURN * c->copied * vectors * (double)(positions_of(p, 0) + positions_of(p, 1));
+    fc_options alone = *r->options;
+    alone.costs.fixed /= FC_STAGES;
     found.cost = c->fixed;
     for (int i = 0; i < 2; i++) {
         if (!counts[i]) continue;
         const fc_problem block = block_of(p, sizes[i]);
-        const fc_verdict v = r->planner->ask(&(fc_op){FC_CONV, &block}, r->options);
+        const fc_verdict v = r->planner->ask(&(fc_op){FC_CONV, &block}, &alone);
         if (v.refusal) return v;
-        found.cost += (double)(p->batch * counts[i]) * (v.cost - c->fixed + turned);
+        found.cost += (double)(p->batch * counts[i]) * (v.cost + turned);
         found.packing += (double)counts[i] * v.packing;
     }
     return found;

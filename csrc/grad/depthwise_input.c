@@ -36,14 +36,14 @@ static int64_t rows_of(const fc_problem *p) {
 }
 
 // Each pair of vectors of inputs is stored once, after two chains of sums that wait for themselves: a vector takes as long as
-// five of those that go on side by side.
+// three of those that go on side by side.
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const double pairs = (double)fc_ceil_div(p->axis[2].in, 2 * k->vl);
     const double vectors = fc_macs(p) / (double)fc_max(1, p->axis[2].out) * pairs;
-    return c->fixed + (k->vl > 1 ? 5 : 1) * c->depthwise * vectors +
+    return c->fixed + (k->vl > 1 ? 3 : 1) * c->depthwise * vectors +
            fc_cost_runs(2 * pairs * (double)rows_of(p), 1, k, c);
 }
 

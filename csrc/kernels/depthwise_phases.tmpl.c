@@ -22,15 +22,18 @@ FC_INLINE void FC_NAME(first_tap)(const fc_axis *a, int64_t at, int64_t *tap, in
     *out = a->out - 1;
 }
 
-// What every second tap from `k` on adds to a vector of columns, the first of which sees output `at` by it.
-FC_INLINE vec FC_NAME(add_phase)(const T *grad, int64_t out, const T *taps, int k, const int kernel, int64_t at,
-                                 const int border, vec sum) {
-#pragma GCC unroll 4
-    for (; k < kernel; k += 2, at--) {
-        const vec in = border ? v_load_lanes(v_lanes(-at, out - at), grad + at) : v_load(grad + at);
-        sum = v_fma(v_set1(taps[k]), in, sum);
-    }
-    return sum;
+// Two vectors of columns of any row, from column x on: how many of each exist, the output that the first of them sees by
+// tap 1, or if `first` by taps 0 and 2, one further, and the lanes whose outputs exist, of each tap.
+typedef struct FC_NAME(phase_columns) {
+    int64_t x, n, rest, at, first;
+    vmask seen[3];
+} FC_NAME(phase_columns);
+
+// Rows whose columns are computed one below the other.
+enum { FC_PHASE_ROWS = 8 };
+
+FC_INLINE vec FC_NAME(load_phase)(const T *grad, vmask seen, const int border) {
+    return border ? v_load_lanes(seen, grad) : v_load(grad);
 }
 
 // Finishes n columns.
@@ -44,32 +47,32 @@ FC_INLINE void FC_NAME(store_phases)(const fc_problem *p, T *to, const T *residu
     else v_store(to, value);
 }
 
-// Two vectors of columns from x on of a row y, by rows of `kernel` taps; its first tap along depth and height and the
-// outputs at hand are in `tap` and `out`.  At the border some columns, or outputs that they see, do not exist.
-FC_INLINE void FC_NAME(phase_columns)(const fc_depthwise_rows *work, int64_t y, int64_t x, const int64_t *tap,
-                                      const int64_t *out, vec bias, const int kernel, const int border) {
+// The columns `c` of row y; its first tap along depth and height and the outputs at hand are in `tap` and `out`.  At the
+// border some columns, or outputs that they see, do not exist.
+FC_INLINE void FC_NAME(phase_row)(const fc_depthwise_rows *work, const FC_NAME(phase_columns) * c, int64_t y,
+                                  const int64_t *tap, const int64_t *out, vec bias, const int border) {
     const fc_problem *p = work->problem;
-    const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
-    const int64_t left = w->in - x, n = left < FC_VL ? left : FC_VL, rest = left - n < FC_VL ? left - n : FC_VL;
-    const int64_t first = w->pad & 1, at = (x + w->pad - first) / 2; // even columns see taps first, first + 2, ...
-    const int64_t taps = d->kernel * h->kernel * kernel;
+    const fc_axis *d = &p->axis[0], *h = &p->axis[1];
+    const int64_t taps = d->kernel * h->kernel * 3;
     const T *weights = (const T *)work->weights + work->channel * p->out_channels * taps;
-    const T *plane = work->src;
-    vec zero = v_set1(0), one = v_set1(0); // by taps 0, 2, ... and 1, 3, ...
+    const T *plane = (const T *)work->src + c->at;
+    vec zero = v_set1(0), one = v_set1(0); // by taps 0 and 2, and by tap 1
     for (int64_t o = 0; o < p->out_channels; o++, weights += taps, plane += p->dst.channel)
         for (int64_t i = tap[0], z = out[0]; i < d->kernel && z >= 0; i += d->stride, z--)
             for (int64_t j = tap[1], q = out[1]; j < h->kernel && q >= 0; j += h->stride, q--) {
                 const T *grad = plane + z * p->dst.axis[0] + q * p->dst.axis[1];
-                const T *row = weights + (i * h->kernel + j) * kernel;
-                zero = FC_NAME(add_phase)(grad, w->out, row, 0, kernel, at + first, border, zero);
-                one = FC_NAME(add_phase)(grad, w->out, row, 1, kernel, at, border, one);
+                const T *row = weights + (i * h->kernel + j) * 3;
+                zero = v_fma(v_set1(row[0]), FC_NAME(load_phase)(grad + c->first, c->seen[0], border), zero);
+                zero = v_fma(v_set1(row[2]), FC_NAME(load_phase)(grad + c->first - 1, c->seen[2], border), zero);
+                one = v_fma(v_set1(row[1]), FC_NAME(load_phase)(grad, c->seen[1], border), one);
             }
-    const vec even = first ? one : zero, odd = first ? zero : one;
-    const int64_t to = y * p->src.axis[1] + x;
+    const vec even = c->first ? one : zero, odd = c->first ? zero : one;
+    const int64_t to = y * p->src.axis[1] + c->x;
     T *dst = (T *)work->dst + to;
     const T *res = work->residual ? (const T *)work->residual + to : NULL;
-    FC_NAME(store_phases)(p, dst, res, v_zip_low(even, odd), bias, n, border);
-    FC_NAME(store_phases)(p, dst + n, res ? res + n : NULL, v_zip_high(even, odd), bias, rest, border);
+    FC_NAME(store_phases)(p, dst, res, v_zip_low(even, odd), bias, c->n, border);
+    if (c->rest == 0) return;
+    FC_NAME(store_phases)(p, dst + c->n, res ? res + c->n : NULL, v_zip_high(even, odd), bias, c->rest, border);
 }
 
 // Rows of one input channel, by rows of three taps; src is the gradient of its group's outputs.
@@ -77,16 +80,27 @@ void FC_NAME(depthwise_phases)(const fc_depthwise_rows *work) {
     const fc_problem *p = work->problem;
     const fc_axis *w = &p->axis[2];
     const vec bias = v_set1(((const T *)work->bias)[work->channel]);
+    const int64_t end = work->h + work->rows;
     int64_t tap[2], out[2];
     FC_NAME(first_tap)(&p->axis[0], work->d, &tap[0], &out[0]);
-    for (int64_t y = work->h; y < work->h + work->rows; y++) {
-        FC_NAME(first_tap)(&p->axis[1], y, &tap[1], &out[1]);
+    for (int64_t top = work->h; top < end; top += FC_PHASE_ROWS)
         for (int64_t x = 0; x < w->in; x += 2 * FC_VL) {
-            const int64_t last =
-                (x + w->pad + (w->pad & 1)) / 2; // output that the first tap sees; the others: or one before
-            const int border = x + 2 * FC_VL > w->in || last < 1 || last + FC_VL > w->out;
-            if (border) FC_NAME(phase_columns)(work, y, x, tap, out, bias, 3, 1);
-            else FC_NAME(phase_columns)(work, y, x, tap, out, bias, 3, 0);
+            const int64_t left = w->in - x, first = w->pad & 1, at = (x + w->pad - first) / 2;
+            const int64_t n = left < FC_VL ? left : FC_VL, rest = left - n < FC_VL ? left - n : FC_VL;
+            const FC_NAME(phase_columns) c = {
+                .x = x,
+                .n = n,
+                .rest = rest,
+                .at = at,
+                .first = first,
+                .seen = {v_lanes(-at - first, w->out - at - first), v_lanes(-at, w->out - at),
+                         v_lanes(1 - at - first, w->out + 1 - at - first)},
+            };
+            const int border = n + rest < 2 * FC_VL || at + first < 1 || at + first + FC_VL > w->out;
+            for (int64_t y = top; y < end && y < top + FC_PHASE_ROWS; y++) {
+                FC_NAME(first_tap)(&p->axis[1], y, &tap[1], &out[1]);
+                if (border) FC_NAME(phase_row)(work, &c, y, tap, out, bias, 1);
+                else FC_NAME(phase_row)(work, &c, y, tap, out, bias, 0);
+            }
         }
-    }
 }
