@@ -20,7 +20,14 @@
 // for any number of threads.
 #include "grad/taps.h"
 
-enum { FC_DEPTH = 256, FC_SLICES = 16, FC_SLICE_BLOCKS = 4, FC_SLICES_BYTES = 8 << 20, FC_SHORTEST = 32 };
+enum {
+    FC_DEPTH = 256,
+    FC_SLICES = 16,
+    FC_SLICE_BLOCKS = 4,
+    FC_SLICES_BYTES = 8 << 20,
+    FC_SHORTEST = 32,
+    FC_TWO_LINES = 128
+};
 
 // A tensor as channels by pixels, flat over (image, d, h, w); `run` of these lie `step` apart.
 typedef struct side {
@@ -113,7 +120,7 @@ static int form_of(pointwise_grad *s, const fc_request *r) {
     const int64_t runs = s->pixels / fc_max(1, s->rows.run),
                   most = s->over_channels ? 1 : FC_DEPTH / fc_max(1, s->rows.run);
     s->segments = fc_max(1, fc_even(runs, fc_max(1, most)));
-    s->depth = fc_min(s->rows.run, fc_round_up(fc_even(s->rows.run, FC_DEPTH), k->vl));
+    s->depth = fc_min(s->rows.run, fc_round_up(fc_even(s->rows.run, FC_DEPTH), FC_TWO_LINES / k->element));
     s->pieces = fc_ceil_div(s->rows.run, fc_max(1, s->depth));
     s->blocks = s->pixels ? fc_ceil_div(runs, s->segments) * s->pieces : 0;
     const int64_t room =
@@ -252,10 +259,20 @@ static void pack(const grad_task *t, const grad_block *b, int64_t tile0, int64_t
     }
 }
 
+// Pixels of the kernel's segments: over pixels pieces of runs are cut into as many as two lines hold, with each of which it
+// asks for two lines of as many channels.
+static int64_t segment_of(const pointwise_grad *s, const grad_block *b, int64_t element) {
+    const int64_t some = FC_TWO_LINES / element;
+    return !s->over_channels && s->pieces > 1 && b->depth % some == 0 ? some : b->depth;
+}
+
 // Where kernels find the columns of each pixel, and over pixels the rows of each segment.
 static void find(const grad_task *t, const grad_block *b) {
     const pointwise_grad *s = t->shape;
-    if (!s->over_channels)
+    const int64_t some = segment_of(s, b, t->plan->kernels->element);
+    if (some < b->depth)
+        for (int64_t i = 0; i < b->depth / some; i++) t->offsets[i] = (s->copied ? 0 : b->rows) + i * some;
+    else if (!s->over_channels)
         for (int64_t i = 0; i < b->segments; i++)
             t->offsets[i] = s->copied ? i * b->depth : pixel_at(s, &s->rows, b->pixel + i * s->rows.run);
     else if (s->packed)
@@ -308,9 +325,12 @@ static void copy_rows(const grad_task *t, const grad_block *b, int64_t row, int6
     }
 }
 
+// Whether columns lie as rows do, over pixels.
+static int in_step(const pointwise_grad *s) { return s->columns.step == 1 && s->columns.run == s->rows.run; }
+
 // Has the kernel ask for what is multiplied next: in turn the next tile of rows, from pixel to pixel, and a share of the
-// next block's columns.  Over pixels it is a share of the next block's rows, which lie side by side where blocks are whole
-// runs, and else are asked for two lines of each at a time.
+// next block's columns.  Over pixels it is a share of the next block's rows, and of its columns behind them, which lie side
+// by side where blocks are whole runs; else it is two lines of some channels with each segment.
 static void look_ahead(const grad_task *t, const grad_block *b, fc_gemm_tile *work, int64_t row_tile, int64_t tile) {
     const pointwise_grad *s = t->shape;
     const int64_t element = t->plan->kernels->element, depth = b->depth * b->segments;
@@ -328,15 +348,20 @@ static void look_ahead(const grad_task *t, const grad_block *b, fc_gemm_tile *wo
         work->ahead = b->next_columns + turn / 2 * share;
         work->ahead_step = fc_ceil_div(share, depth);
     } else if (!s->over_channels && b->next_rows && s->pieces == 1) {
-        const int64_t bytes = b->segments * s->rows.channels * s->rows.run * element, share = fc_ceil_div(bytes, turns);
-        work->ahead = b->next_rows + turn * share;
-        work->ahead_step = fc_ceil_div(share, depth);
-    } else if (!s->over_channels && b->next_rows && s->rows.channels >= depth) {
-        const int64_t lines = fc_ceil_div(b->depth * element, 128), row = turn / lines * depth;
-        if (row >= s->rows.channels) return;
+        const int64_t run = b->segments * s->rows.run * element, rows = s->rows.channels * run;
+        const int64_t columns = in_step(s) ? s->columns.channels * run : 0, share = fc_ceil_div(rows + columns, turns);
         work->ahead =
-            b->next_rows + fc_min(row, s->rows.channels - depth) * s->rows.channel * element + turn % lines * 128;
-        work->ahead_step = s->rows.channel * element;
+            turn * share < rows ? b->next_rows + turn * share : b->next_columns + fc_min(turn * share - rows, columns);
+        work->ahead_step = fc_ceil_div(share, depth);
+    } else if (!s->over_channels && b->next_rows && work->segments > 1) {
+        const int64_t some = work->depth, of_rows = fc_ceil_div(s->rows.channels, some);
+        const side *from = turn < of_rows ? &s->rows : &s->columns;
+        const int64_t first = (turn < of_rows ? turn : turn - of_rows) * some;
+        if (first >= from->channels || from->channels < some || (from == &s->columns && !in_step(s))) return;
+        work->ahead = (turn < of_rows ? b->next_rows : b->next_columns) +
+                      fc_min(first, from->channels - some) * from->channel * element;
+        work->ahead_step = from->channel * element;
+        work->ahead_segment = FC_TWO_LINES - some * work->ahead_step;
     }
 }
 
@@ -346,6 +371,7 @@ static void multiply(const grad_task *t, const grad_block *b, int64_t row_tile, 
     const pointwise_grad *s = t->shape;
     const int64_t element = t->plan->kernels->element, nr = s->gemm->nr, row = row_tile * s->row_tile;
     const int64_t depth = b->depth * b->segments, rows = fc_min(s->row_tile, s->rows.channels - row);
+    const int64_t some = segment_of(s, b, element);
     const char *a = t->rows + (row * s->rows.channel + (s->over_channels ? b->rows : 0)) * element;
     if (s->copied) copy_rows(t, b, row, rows);
     // Where the rows of d_wei are those of tiles and nothing is to be added, the kernel writes them.
@@ -356,13 +382,13 @@ static void multiply(const grad_task *t, const grad_block *b, int64_t row_tile, 
     fc_run run = {0};
     fc_gemm_tile work = {
         .m = rows,
-        .depth = b->depth,
+        .depth = some,
         .a = s->copied ? t->copied : a,
         .b_offset = t->offsets,
         .a_row = s->over_channels ? s->rows.step
                  : s->copied      ? depth
                                   : s->rows.channel,
-        .segments = b->segments,
+        .segments = depth / some,
         .a_segment = t->offsets,
         .row_offset = row_offset,
         .runs = &run,

@@ -235,6 +235,7 @@ FC_INLINE void FC_NAME(gemm_channels_body)(const fc_gemm_tile *t, const int m, c
                 for (int j = 0; j < nv; j++) sum[i][j] = v_fma(x, w[j], sum[i][j]);
             }
         }
+        ahead += t->ahead_segment;
     }
     FC_NAME(gemm_end)(t, m, nv, sum, 0);
 }
@@ -270,6 +271,7 @@ FC_INLINE void FC_NAME(gemm_half_body)(const fc_gemm_tile *t, const int m, const
                 } else part[i] = v_half_fma(v_half_set1(x), rest, part[i]);
             }
         }
+        ahead += t->ahead_segment;
     }
     T *sums = t->sums;
     const int64_t tail = nv * FC_VL;

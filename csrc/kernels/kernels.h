@@ -57,7 +57,8 @@ typedef struct fc_gemm_tile {
 
     // What later calls will read: two cache lines at ahead + k * ahead_step are asked for at each step k.  Never NULL.
     const void *ahead;
-    int64_t ahead_step; // bytes
+    int64_t ahead_step;    // bytes
+    int64_t ahead_segment; // over channels: further bytes behind each segment
 
     // Partial sums between blocks of k, [m][nr]: read unless `first`, written unless `last`.
     void *sums;
