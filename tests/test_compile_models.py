@@ -54,6 +54,27 @@ def test_compiled_is_as_layer_by_layer(name):
         assert "batch_norm" not in operators
     m = net.memory
     assert m.arena <= 1.2 * m.least
+    assert changed_hands(net) < 0.14
+
+
+def changed_hands(net):
+    """The share of the bytes written to the arena that the other half of the threads wrote before, call after call."""
+    (program,) = net._programs.values()
+    owner = np.full(program.arena_bytes, -1, np.int8)
+
+    def call():
+        changed = written = 0
+        for buffer in (view.buffer.root() for step in program.steps for view in step.writes):
+            if buffer.is_external:
+                continue
+            for half, part in enumerate(np.array_split(owner[buffer.offset :][: buffer.nbytes], 2)):
+                changed += np.count_nonzero(part != half)
+                written += part.size
+                part[...] = half
+        return changed / written
+
+    call()
+    return call()
 
 
 def test_residuals_and_activations_are_part_of_convolutions():

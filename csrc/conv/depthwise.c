@@ -196,7 +196,8 @@ typedef struct depthwise_split {
     int64_t parts;  // tasks that share the rows of a plane
     int64_t shares; // over pixels: tasks that share the groups
     int64_t spans;  // that a row is cut into, which is done in place only
-    int64_t unit;   // rows that are not shared
+    int64_t unit;   // rows that are not shared by the tasks of a thread
+    int64_t each;   // parts that a thread has, where all have as many; or all of them
     int copies;     // over channels: the rows of a task
     fc_padded padded;
 } depthwise_split;
@@ -220,14 +221,21 @@ static depthwise_job job_of(const fc_stage *stage, const fc_call *call) {
     };
 }
 
+// Of a part of the rows of a plane: threads have even shares of them, as of the pixels of the layers before and behind, and
+// each cuts its own.
+static int64_t first_row(const depthwise_split *s, int64_t out, int64_t part) {
+    const int64_t threads = s->parts / s->each, own = part / s->each;
+    const int64_t first = fc_share(out, own, threads), rows = fc_share(out, own + 1, threads) - first;
+    return first + fc_min(rows, s->unit * fc_share(fc_ceil_div(rows, s->unit), part % s->each, s->each));
+}
+
 // The rows of a task, but for what differs between the forms.
 static fc_depthwise_rows rows_of(const depthwise_job *job, int64_t part) {
     const fc_problem *p = &job->plan->problem;
     fc_depthwise_rows work = {.problem = p, .bias = job->packed, .taps = fc_taps(p)};
     work.weights = weights_of(job->plan, job->packed);
-    const int64_t out = p->axis[1].out, unit = job->split->unit, units = fc_ceil_div(out, unit);
-    work.h = unit * fc_share(units, part, job->split->parts);
-    work.rows = fc_min(out, unit * fc_share(units, part + 1, job->split->parts)) - work.h;
+    work.h = first_row(job->split, p->axis[1].out, part);
+    work.rows = first_row(job->split, p->axis[1].out, part + 1) - work.h;
     return work;
 }
 
@@ -391,8 +399,11 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         s.spans = (int64_t)fmin((double)fc_ceil_div(p->axis[2].out, span_unit(p)), ceil(macs / FC_SPAN_MACS));
         s.spans = fc_max(1, s.spans);
     }
-    s.parts = fc_min(s.parts, units);
-    const int64_t share = fc_min(p->axis[1].out, s.unit * fc_ceil_div(units, fc_max(1, s.parts)));
+    s.parts = s.each = fc_max(1, fc_min(s.parts, units));
+    const int64_t own = s.parts / threads; // no part is without rows
+    if (planes == 1 && s.parts % threads == 0 && own <= fc_ceil_div(p->axis[1].out / threads, s.unit)) s.each = own;
+    const int64_t rows_each = fc_ceil_div(p->axis[1].out, s.parts / s.each);
+    const int64_t share = fc_min(rows_each, s.unit * fc_ceil_div(fc_ceil_div(rows_each, s.unit), s.each));
     const size_t copied = s.copies ? fc_align((size_t)copy_bytes(p, plan->kernels, share)) : 0;
     fc_list_scratch(list, 0, copied ? copied : panel_bytes(plan));
     const void *context = fc_list_keep(list, &s, sizeof s);

@@ -419,9 +419,9 @@ static void input_task(const fc_stage *stage, fc_call *call, int64_t task, int t
     const winograd_chunk c = shared_chunk(stage, call);
     const winograd_share *share = stage->context;
     const int64_t channels = c.plan->problem.in_channels, parts = fc_ceil_div(channels, FC_INPUT_CHANNELS);
-    const int64_t t = task % share->tile_parts, rest = task / share->tile_parts;
-    const int64_t channel = rest % parts * FC_INPUT_CHANNELS;
-    input_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, rest / parts, channel,
+    const int64_t blocks = fc_winograd_blocks(&winograd_of(c.plan)->form);
+    const int64_t channel = fc_digit(&task, parts) * FC_INPUT_CHANNELS, block = fc_digit(&task, blocks), t = task;
+    input_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, block, channel,
                 fc_min(channel + FC_INPUT_CHANNELS, channels));
 }
 
@@ -440,7 +440,7 @@ static void output_task(const fc_stage *stage, fc_call *call, int64_t task, int 
     (void)thread;
     const winograd_chunk c = shared_chunk(stage, call);
     const winograd_share *share = stage->context;
-    const int64_t t = task % share->tile_parts, part = task / share->tile_parts;
+    const int64_t part = fc_digit(&task, winograd_of(c.plan)->parts), t = task;
     output_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, part, m_of(&c, part));
 }
 

@@ -5,13 +5,17 @@
 #include "conv/gemm/gemm.h"
 
 // How long the slowest thread takes when steps are cut into `strips` and output channels into `parts`, in multiplications
-// of a tile of weights with a tile of columns; loading columns and fetching a tile of weights are small change.
+// of a tile of weights with a tile of columns; loading columns and fetching a tile of weights are small change. Columns
+// that all threads read, each for a part of the output channels, have been written by others but for a share, in whose
+// caches they are.
 static double makespan(const fc_gemm_split *s, int64_t strips, int64_t parts, int64_t out_tiles, int64_t tiles_per_step,
                        double load, int64_t groups, int threads) {
-    const double fetch = 0.15;
+    const double fetch = 0.15, exchange = 1;
     const double out = (double)fc_ceil_div(out_tiles, parts);
     const double columns = (double)(tiles_per_step * fc_ceil_div(s->steps, strips));
-    return (double)fc_ceil_div(groups * strips * parts, threads) * (out * (columns + fetch) + load * columns);
+    const double others = (double)(parts - 1) / (double)parts;
+    return (double)fc_ceil_div(groups * strips * parts, threads) *
+           (out * (columns + fetch) + (load + exchange * others) * columns);
 }
 
 // As few strips as the caches allow, or some more where that shares the work more evenly; several tasks per thread where

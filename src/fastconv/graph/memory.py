@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Where values lie: parts of a concatenation in its memory, and everything in one arena.
 
-The arena: buffers whose lifetimes overlap must not overlap in memory. The largest is placed first, each as low as it
-goes; most bytes that live at one moment are the bound below which no order can come.
+The arena: buffers whose lifetimes overlap must not overlap in memory. The largest is placed first, each about the
+middle of an earlier one where that is free, else as low as it goes; most bytes that live at one moment are the bound
+below which no order can come. About the middle, because every thread takes the same part of each step: the first half
+of a value is written and read by the first half of the threads, and so is the first half of what lies there after it.
+Where the cores of a machine have several caches of the third level between them, half of the lines would else have to
+come from the other one, to be written over.
 """
 
 from __future__ import annotations
@@ -61,20 +65,36 @@ def arrange(steps: Sequence[Step]) -> tuple[int, int]:
         if step.in_place is not None:
             _join(life, i, step)
     alive: list[list[Buffer]] = [[] for _ in steps]  # of those that are placed, at each step
+    placed: list[Buffer] = []
     size = 0
     for buffer in sorted(life, key=lambda b: (-b.nbytes, life[b])):
         first, last = life[buffer]
-        offset, nbytes = 0, _rounded(buffer.nbytes)
-        beside = {other for i in range(first, last + 1) for other in alive[i]}
-        for other in sorted(beside, key=lambda b: b.offset):
-            if offset + nbytes <= other.offset:
-                break
-            offset = max(offset, other.offset + _rounded(other.nbytes))
-        buffer.offset = offset
+        beside = sorted({other for i in range(first, last + 1) for other in alive[i]}, key=lambda b: b.offset)
+        buffer.offset = _place(buffer, beside, placed)
+        placed.append(buffer)
         for i in range(first, last + 1):
             alive[i].append(buffer)
-        size = max(size, offset + nbytes)
+        size = max(size, _end(buffer))
     return size, max((sum(_rounded(b.nbytes) for b in living) for living in alive), default=0)
+
+
+def _place(buffer: Buffer, beside: Sequence[Buffer], placed: Sequence[Buffer]) -> int:
+    """The offset of a buffer that lives beside others, which are sorted by theirs."""
+    nbytes = _rounded(buffer.nbytes)
+    for other in placed:
+        offset = other.offset + (_rounded(other.nbytes) - nbytes) // 2 // ALIGN * ALIGN
+        if all(offset + nbytes <= b.offset or _end(b) <= offset for b in beside):
+            return offset
+    offset = 0
+    for other in beside:
+        if offset + nbytes <= other.offset:
+            break
+        offset = max(offset, _end(other))
+    return offset
+
+
+def _end(buffer: Buffer) -> int:
+    return buffer.offset + _rounded(buffer.nbytes)
 
 
 def _rounded(nbytes: int) -> int:
