@@ -25,6 +25,7 @@ for object in $(find "$built/csrc" -name '*.o'); do # but those of sources that 
     source=${source%.o}
     [[ ! -f $source.c && ! -f ${source%%_*}.part.h ]] || objects+=("$object") # of a part of the kernels: PART_ISA_DTYPE
 done
+export OMP_WAIT_POLICY=passive # threads that wait busily are most of what is emulated otherwise
 for test in tests/c/*.c; do
     $CC -std=c11 -O1 -Wall -Wextra -Werror -Icsrc "$test" "${objects[@]}" -fopenmp -lm -ldl -o "$work/smoke"
     qemu-aarch64 -L /usr/aarch64-linux-gnu "$work/smoke"

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROOM = 80000 };
+enum { ROOM = 80000, BEHIND = 100 };
 
 static double src[ROOM], dst[ROOM], scale[ROOM], shift[ROOM];
 static uint32_t state = 1;
@@ -28,13 +28,14 @@ static void set(int dtype, void *array, int64_t i, double x) {
     else ((float *)array)[i] = (float)x;
 }
 
-static void fill(int dtype) {
-    for (int64_t i = 0; i < ROOM; i++) {
-        set(dtype, src, i, uniform(3));
-        set(dtype, scale, i, uniform(1));
-        set(dtype, shift, i, uniform(1));
-        set(dtype, dst, i, NAN);
+// `count` numbers to read, with NaN behind them, and NaN where there will be `results`.
+static void fill(int dtype, int64_t count, int64_t results) {
+    for (int64_t i = 0; i < count + BEHIND; i++) {
+        set(dtype, src, i, i < count ? uniform(3) : NAN);
+        set(dtype, scale, i, i < count ? uniform(1) : NAN);
+        set(dtype, shift, i, i < count ? uniform(1) : NAN);
     }
+    for (int64_t i = 0; i < results; i++) set(dtype, dst, i, NAN);
 }
 
 static void run(fc_family family, const void *problem, fc_isa isa) {
@@ -64,7 +65,7 @@ static double reduced(int kind, int dtype, int64_t first, int64_t count, int64_t
         absolute += fabs(x);
         low = fmin(low, x);
         high = fmax(high, x);
-        total += exp(x);
+        if (kind == FC_REDUCE_LOG_SUM_EXP) total += exp(x);
     }
     const double all[] = {sum, sum / (double)count, high, low, 0, squares, absolute, sqrt(squares), log(total)};
     return all[kind];
@@ -75,7 +76,7 @@ static int try_reduce(int kind, int dtype, int64_t results, int64_t count, int r
     fc_reduce r = {
         .rank = 2, .dtype = dtype, .kind = kind, .axis = {along(results, result, 0, 0), along(count, step, 0, 1)}};
     r.axis[0].dst = 1;
-    fill(dtype);
+    fill(dtype, results * count, results);
     run(FC_REDUCE, &r, isa);
     for (int64_t i = 0; i < results; i++)
         if (wrong("reduction", kind, dtype, isa, get(dtype, dst, i), reduced(kind, dtype, i * result, count, step),
@@ -95,7 +96,7 @@ static int try_through(int dtype, int64_t channels, int64_t count, int rows, fc_
                          .low = low,
                          .high = high,
                          .axis = {along(channels, channel, channel, 0), along(count, step, step, 1)}};
-    fill(dtype);
+    fill(dtype, all, all + channels);
     run(FC_REDUCE, &r, isa);
     for (int64_t c = 0; c < channels; c++) {
         double sum = 0;
@@ -112,13 +113,14 @@ static int try_through(int dtype, int64_t channels, int64_t count, int rows, fc_
 
 static int try_norm(int kind, int dtype, int64_t results, int64_t count, int rows, fc_isa isa) {
     const int64_t result = rows ? count : 1, step = rows ? 1 : results;
+    const int softmax = kind == FC_NORM_SOFTMAX || kind == FC_NORM_LOG_SOFTMAX;
     fc_norm n = {.rank = 2, .dtype = dtype, .kind = kind, .eps = 1e-5};
     n.axis[0] = along(results, result, 0, 0);
     n.axis[1] = along(count, step, 1, 1);
-    fill(dtype);
+    fill(dtype, results * count, results * count);
     run(FC_NORM, &n, isa);
     for (int64_t r = 0; r < results; r++) {
-        double mean = 0, centred = 0, squares = 0, high = -INFINITY, total = 0;
+        double mean = 0, centred = 0, squares = 0, high = -INFINITY, total = !softmax;
         for (int64_t i = 0; i < count; i++) {
             const double x = get(dtype, src, r * result + i * step);
             mean += x / (double)count;
@@ -128,13 +130,14 @@ static int try_norm(int kind, int dtype, int64_t results, int64_t count, int row
         for (int64_t i = 0; i < count; i++) {
             const double x = get(dtype, src, r * result + i * step);
             centred += (x - mean) * (x - mean) / (double)count;
-            total += exp(x - high);
+            if (softmax) total += exp(x - high);
         }
+        const double logarithm = log(total);
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = r * result + i * step;
             const double x = get(dtype, src, at), a = get(dtype, scale, i), b = get(dtype, shift, i);
             const double all[] = {(x - mean) / sqrt(centred + n.eps) * a + b, x / sqrt(squares + n.eps) * a + b,
-                                  exp(x - high) / total, x - high - log(total)};
+                                  (softmax ? exp(x - high) : 0) / total, x - high - logarithm};
             if (wrong("norm", kind, dtype, isa, get(dtype, dst, at), all[kind], count)) return 1;
         }
     }
@@ -151,7 +154,7 @@ static int try_lrn(int dtype, int64_t channels, int64_t pixels, int rows, double
                       .beta = beta,
                       .k = 1.5,
                       .axis = {along(pixels, pixel, 0, 0), along(channels, channel, 0, 1)}};
-    fill(dtype);
+    fill(dtype, channels * pixels, channels * pixels);
     run(FC_LRN, &l, isa);
     for (int64_t p = 0; p < pixels; p++)
         for (int64_t c = 0; c < channels; c++) {
@@ -178,8 +181,8 @@ static int try_lrn_gradient(int dtype, int64_t channels, int64_t pixels, int row
                       .beta = beta,
                       .k = 1.5,
                       .axis = {along(pixels, pixel, pixel, 0), along(channels, channel, channel, 1)}};
-    static double s[ROOM];
-    fill(dtype);
+    static double s[ROOM], power[ROOM]; // of a pixel
+    fill(dtype, channels * pixels, channels * pixels);
     run(FC_LRN, &l, isa);
     for (int64_t p = 0; p < pixels; p++) {
         for (int64_t c = 0; c < channels; c++) {
@@ -188,6 +191,7 @@ static int try_lrn_gradient(int dtype, int64_t channels, int64_t pixels, int row
                 const double x = j < 0 || j >= channels ? 0 : get(dtype, src, p * pixel + j * channel);
                 s[c] += 0.2 * x * x;
             }
+            power[c] = pow(s[c], -beta - 1);
         }
         for (int64_t c = 0; c < channels; c++) {
             const int64_t at = p * pixel + c * channel;
@@ -195,9 +199,9 @@ static int try_lrn_gradient(int dtype, int64_t channels, int64_t pixels, int row
             for (int64_t j = c - 1; j <= c + 2; j++) {
                 const int64_t there = p * pixel + j * channel;
                 if (j < 0 || j >= channels) continue;
-                sum += get(dtype, scale, there) * get(dtype, src, there) * pow(s[j], -beta - 1);
+                sum += get(dtype, scale, there) * get(dtype, src, there) * power[j];
             }
-            const double right = get(dtype, scale, at) * pow(s[c], -beta) - 2 * 0.2 * beta * get(dtype, src, at) * sum;
+            const double right = get(dtype, scale, at) * power[c] * s[c] - 2 * 0.2 * beta * get(dtype, src, at) * sum;
             if (wrong("gradient of lrn", 0, dtype, isa, get(dtype, dst, at), right, 16)) return 1;
         }
     }
@@ -218,7 +222,7 @@ static int try_resize(int dtype, int64_t channels, int64_t in, int64_t out, int 
     fc_resize z = {.dtype = dtype, .batch = 1, .channels = channels, .axis = {{1, 1, 1, none, NULL}, axis, axis}};
     z.src = (fc_view){0, 0, last ? 1 : in * in, {0, last ? in * channels : in, last ? channels : 1}};
     z.dst = (fc_view){0, 0, last ? 1 : out * out, {0, last ? out * channels : out, last ? channels : 1}};
-    fill(dtype);
+    fill(dtype, channels * in * in, channels * out * out);
     run(FC_RESIZE, &z, isa);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t y = 0; y < out; y++)

@@ -73,7 +73,7 @@ static double expected(const fc_stencil *s, const void *src, const void *wei, co
 }
 
 static int try_problem(int64_t number) {
-    static double src[ROOM], wei[ROOM], dst[ROOM];
+    static double src[ROOM], wei[ROOM], dst[ROOM], right[ROOM];
     char message[FC_MESSAGE];
     fc_stencil s = {.rank = (int32_t)(2 + below(3)),
                     .dtype = (int32_t)below(FC_DTYPES),
@@ -106,23 +106,24 @@ static int try_problem(int64_t number) {
     rounded.unfused = 1;
     if ((fc_op_check(&(fc_op){FC_STENCIL, &rounded}, message) == FC_OK) != (s.dtype == FC_F64))
         return printf("problem %d: products of float32 rounded\n", (int)number);
+    for (int64_t flat = 0; flat < out; flat++) {
+        int64_t o[FC_RANK], rest = flat;
+        for (int i = s.rank - 1; i >= 0; i--) {
+            o[i] = rest % s.axis[i].out;
+            rest /= s.axis[i].out;
+        }
+        right[flat] = expected(&s, src, wei, o, taps);
+    }
     for (int isa = 0; isa < FC_ISAS; isa++) {
         if (!fc_isa_supported((fc_isa)isa)) continue;
         const int threads = 1 + (int)below(3);
         fc_status status;
         for (int64_t i = 0; i < out; i++) set(&s, dst, i, NAN);
         run_op(&op, (fc_isa)isa, FC_AUTO, wei, NULL, (fc_operands){.src = src, .dst = dst}, threads, &status);
-        for (int64_t flat = 0; flat < out; flat++) {
-            int64_t o[FC_RANK], rest = flat;
-            for (int i = s.rank - 1; i >= 0; i--) {
-                o[i] = rest % s.axis[i].out;
-                rest /= s.axis[i].out;
-            }
-            const double right = expected(&s, src, wei, o, taps);
-            if (value(&s, dst, flat) != right)
+        for (int64_t flat = 0; flat < out; flat++)
+            if (value(&s, dst, flat) != right[flat])
                 return printf("problem %d on %s: element %d is %g, not %g\n", (int)number, fc_isa_name((fc_isa)isa),
-                              (int)flat, value(&s, dst, flat), right);
-        }
+                              (int)flat, value(&s, dst, flat), right[flat]);
     }
     return 0;
 }

@@ -49,11 +49,11 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
         .eps = 0.25,
         .axis = {{channels, channel, finds ? 1 : channel, channel, 0}, {count, step, finds ? 0 : step, step, 1}}};
     fc_status status;
-    fill(dtype, src, ROOM, 3);
-    fill(dtype, grad, ROOM, 1);
+    fill(dtype, src, channels * count, 3);
+    fill(dtype, grad, channels * count, 1);
     fill(dtype, vectors, (FC_BATCH_VECTORS + 2) * channels, 1);
     fill(FC_F64, gains, 2 * channels, 1);
-    fill(dtype, dst, ROOM, NAN);
+    fill(dtype, dst, finds ? 2 * channels : channels * count, NAN);
     run_op(&(fc_op){FC_BATCH_NORM, &b}, isa, FC_AUTO, NULL, NULL,
            (fc_operands){.src = src,
                          .dst = dst,
@@ -145,8 +145,8 @@ static int try_cross_entropy(int dtype, int64_t outer, int64_t classes, int64_t 
     static int64_t target[ROWS];
     static double loss[ROWS], weight[CLASSES];
     const double g = 0.7;
-    fill(dtype, src, ROOM, 4);
-    fill(dtype, dst, ROOM, NAN);
+    fill(dtype, src, outer * classes * inner, 4);
+    fill(dtype, dst, outer * classes * inner, NAN);
     fill(dtype, weight, classes, 1);
     for (int64_t i = 0; i < outer * inner; i++) target[i] = i % 5 == 3 ? -7 : i % classes;
     fc_cross_entropy w = {.dtype = dtype,
