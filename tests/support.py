@@ -44,6 +44,11 @@ def max_error(actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarra
     """
     if np.shape(actual) != np.shape(expected):
         return np.inf
+    with np.errstate(invalid="ignore"):
+        difference = np.asarray(np.subtract(actual, expected, dtype=np.float64))
+    worst = np.abs(difference, out=difference).max(initial=0.0)
+    if np.isfinite(worst):  # and so is all of it
+        return _ratio(worst, expected if scale is None else scale)
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     finite = np.isfinite(expected)
     if not np.array_equal(actual[~finite], expected[~finite], equal_nan=True):
@@ -51,10 +56,14 @@ def max_error(actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarra
     if not np.isfinite(actual[finite]).all():
         return np.inf
     worst = np.abs(actual[finite] - expected[finite]).max(initial=0.0)
-    scale = np.abs(expected[finite] if scale is None else scale).max(initial=0.0)
+    return _ratio(worst, expected[finite] if scale is None else scale)
+
+
+def _ratio(worst: float, scale: float | np.ndarray) -> float:
     if worst == 0.0:
         return 0.0
-    return float(worst / scale) if scale else np.inf
+    largest = np.abs(scale).max(initial=0.0)
+    return float(worst / largest) if largest else np.inf
 
 
 def numerical_gradient(

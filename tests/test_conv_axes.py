@@ -4,6 +4,8 @@
 The grid of two axes is in test_conv_grid.py, and so are the words on poison.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -56,14 +58,11 @@ def problems(rank):
                 yield image, kernel, strides, tuple(int(dice.integers(k)) for k in kernel), dilations
 
 
-@pytest.mark.parametrize("layout", ["NCW", "NWC", "NCDHW", "NDHWC"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("dense", [True, False])
-def test_every_algorithm_sums_the_same(layout, dtype, dense):
-    rank = len(layout) - 2
-    conv = {1: fc.conv1d, 3: fc.conv3d}[rank]
+@cache
+def cases(rank, dtype):
+    """(input, weight, bias, options, result): of every problem, channels first, the result in float64."""
     rng = np.random.default_rng(7)
-    served = set()
+    made = []
     for image, kernel, stride, padding, dilation in problems(rank):
         groups, batch = rng.choice([1, 1, 1, 2]), rng.choice([1, 2])
         channels, outputs = (int(groups * rng.choice(CHANNELS)) for _ in range(2))
@@ -74,6 +73,18 @@ def test_every_algorithm_sums_the_same(layout, dtype, dense):
         w, bias = w.astype(dtype), rng.standard_normal(outputs).astype(dtype)
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": int(groups)}
         truth = np.maximum(summed(x, w, **options) + bias.reshape(-1, *(1,) * rank), 0)
+        made.append((x, w, bias, options, truth))
+    return made
+
+
+@pytest.mark.parametrize("layout", ["NCW", "NWC", "NCDHW", "NDHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dense", [True, False])
+def test_every_algorithm_sums_the_same(layout, dtype, dense):
+    rank = len(layout) - 2
+    conv = {1: fc.conv1d, 3: fc.conv3d}[rank]
+    served = set()
+    for x, w, bias, options, truth in cases(rank, dtype):
         if layout.endswith("C"):
             x, truth = np.ascontiguousarray(np.moveaxis(x, 1, -1)), np.moveaxis(truth, -1 - rank, -1)
         _, x = embedded(x, dense)
@@ -88,7 +99,7 @@ def test_every_algorithm_sums_the_same(layout, dtype, dense):
             served.add(algorithm)
             case = (algorithm, x.shape, w.shape, options)
             assert np.count_nonzero(~np.isnan(whole)) == out.size, case
-            five = algorithm == "winograd_f2" and 5 in kernel
+            five = algorithm == "winograd_f2" and 5 in w.shape[2:]
             bound = BOUNDS["winograd_f4" if five else algorithm]
             bound = tolerance(dtype, w[0].size) if dtype == "float64" else bound
             assert max_error(out, truth, max(truth.max(), LARGEST_OF_MANY)) <= 1.2 * bound, case

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ne
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
-from_one_fence_to_the_other = pytest.mark.parametrize("at_end", [True, False], ids=["at the end", "at the beginning"])
+
+#: Whether arrays end before the second fence, or begin behind the first; a plan serves both.
+ENDS = (True, False)
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +48,28 @@ def put(fences, arrays, at_end):
     return [None if a is None else fence.place(a, at_end) for fence, a in zip(fences, arrays, strict=False)]
 
 
-@from_one_fence_to_the_other
 @each_layout
 @each_dtype
 @pytest.mark.parametrize("name", FAMILIES)
-def test_forward(fences, name, dtype, layout, at_end, threads):
+def test_forward(fences, name, dtype, layout, threads):
     for problem in some(name, 2 if dtype == "float32" else 5, threads):
         arrays = operands(problem, dtype).to(layout)
         if max(a.nbytes for a in arrays if a is not None) > 8 << 20:
             continue
-        x, w, b, r = put(fences, arrays, at_end)
-        out = fences[4].place(poison(in_layout(problem.output_shape, layout), dtype), at_end)
+        nothing = poison(in_layout(problem.output_shape, layout), dtype)
         options = {**problem.geometry, "layout": layout, "activation": problem.activation}
-        for algorithm in fc.algorithms(x.shape, w.shape, **problem.geometry, layout=layout, dtype=dtype):
-            if algorithm != "reference":
-                fc.conv2d(x, w, b, **options, residual=r, algorithm=algorithm, out=out)
-                assert np.isfinite(out).all(), f"{problem}, {algorithm}"
+        given = arrays.input.shape, arrays.weight.shape
+        algorithms = fc.algorithms(*given, **problem.geometry, layout=layout, dtype=dtype)
+        for at_end in ENDS:
+            x, w, b, r = put(fences, arrays, at_end)
+            for algorithm in algorithms:
+                if algorithm != "reference":
+                    out = fences[4].place(nothing, at_end)
+                    fc.conv2d(x, w, b, **options, residual=r, algorithm=algorithm, out=out)
+                    assert np.isfinite(out).all(), f"{problem}, {algorithm}"
 
 
-@from_one_fence_to_the_other
+@pytest.mark.parametrize("at_end", ENDS, ids=["at the end", "at the beginning"])
 @each_dtype
 @pytest.mark.parametrize("name", ["few_channels", "kernel_rows", "depthwise", "pointwise", "winograd_tiles"])
 def test_channels_of_wider_pixels(fences, name, dtype, at_end, threads):
@@ -91,19 +96,19 @@ def test_channels_of_wider_pixels(fences, name, dtype, at_end, threads):
                 assert np.isfinite(out).all(), f"{problem}, {algorithm}"
 
 
-@from_one_fence_to_the_other
 @each_layout
 @each_dtype
 @pytest.mark.parametrize("name", FAMILIES)
-def test_gradients(fences, name, dtype, layout, at_end, threads):
+def test_gradients(fences, name, dtype, layout, threads):
     for problem in some(name, 3 if dtype == "float32" else 7, threads):
         x, w, _, _ = operands(problem, dtype).to(layout)
         y = np.ones(in_layout(problem.output_shape, layout), dtype)
         if max(x.nbytes, w.nbytes, y.nbytes) > 8 << 20:
             continue
-        x, w, y = put(fences, (x, w, y), at_end)
         options = {**problem.geometry, "layout": layout}
-        assert np.isfinite(fc.grad.conv2d_input(x.shape, w, y, **options)).all(), problem
-        assert np.isfinite(fc.grad.conv2d_weight(x, w.shape, y, **options)).all(), problem
-        out = fences[3].place(poison(x.shape, dtype), at_end), None, None
-        assert all(np.isfinite(gradient).all() for gradient in fc.grad.conv2d(x, w, y, **options, out=out)), problem
+        for at_end in ENDS:
+            x, w, y = put(fences, (x, w, y), at_end)
+            assert np.isfinite(fc.grad.conv2d_input(x.shape, w, y, **options)).all(), problem
+            assert np.isfinite(fc.grad.conv2d_weight(x, w.shape, y, **options)).all(), problem
+            out = fences[3].place(poison(x.shape, dtype), at_end), None, None
+            assert all(np.isfinite(gradient).all() for gradient in fc.grad.conv2d(x, w, y, **options, out=out)), problem

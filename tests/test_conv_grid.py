@@ -95,7 +95,7 @@ def faults_in(
         if algorithm == "reference" and problem.products > LOOPS:
             continue
         whole, out = embedded(poison(in_layout(truth.shape, layout), dtype), dense)
-        if algorithm not in WITHOUT_SCRATCH:
+        if algorithm in takers and algorithm not in WITHOUT_SCRATCH:
             spoil_scratch(dtype)
         options = {"layout": layout, "activation": problem.activation, "algorithm": algorithm}
         try:
