@@ -16,8 +16,9 @@ static const char *refuse(const fc_request *r) {
 static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 
 // Every input element is copied once per tap, in runs of an output row, of a channel vector, or of a row of taps, if these
-// are neighbours; one by one where a row of pixels is wanted of an image whose channels are last.  Over pixels, tiles that
-// do not end with a row are stored run by run.
+// are neighbours; one by one where a row of pixels is wanted of an image whose channels are last.  Over pixels, where
+// a stride makes runs dear, one ends with its row or its tile: every second element is read with what lies between, and
+// others are copied one by one.  Tiles that do not end with a row are stored run by run.
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
@@ -25,13 +26,15 @@ static double cost(const fc_request *r) {
     const fc_axis *w = &p->axis[2];
     const int over_channels = fc_gemm_over_channels(p, k);
     const int64_t taps = w->dilation == 1 ? w->kernel : 1;
-    const int64_t run = !over_channels ? w->out : channel_major(p) ? taps : p->in_channels;
+    const int64_t nr = k->gemm_pixels.nr, row = w->stride == 1 ? w->out : fc_max(1, w->out * nr / (w->out + nr));
+    const int64_t run = !over_channels ? row : channel_major(p) ? taps : p->in_channels;
     const double pixels = (double)p->batch * (double)fc_positions(p);
     const double copies = (double)p->in_channels * (double)fc_taps(p) * pixels;
     const int gathers = !over_channels && p->src.axis[2] != 1;
-    double copy = gathers ? fc_cost_elements(copies, c) : fc_cost_runs(copies, run, k, c);
-    if (!over_channels && w->out < k->gemm_pixels.nr)
-        copy += fc_cost_runs((double)p->out_channels * pixels, w->out, k, c);
+    const int64_t read = !over_channels && w->stride == 2 ? 2 : 1; // elements, for each that is copied
+    double copy = gathers ? 0 : fc_cost_runs(copies * (double)read, run * read, k, c);
+    if (gathers || (!over_channels && w->stride > 2)) copy += fc_cost_elements(copies, c);
+    if (!over_channels && w->out < nr) copy += fc_cost_runs((double)p->out_channels * pixels, w->out, k, c);
     return fc_cost_gemm(p, k, r->options, over_channels, (double)p->groups * copy);
 }
 
