@@ -114,14 +114,19 @@ FC_INLINE void FC_NAME(winograd_at)(const int m, const int alpha, const vec *p, 
     }
 }
 
+// Columns of a segment of the input: planes are transposed in blocks of a vector's columns, so whole blocks of them.
+FC_INLINE int64_t FC_NAME(winograd_input_columns)(const fc_problem *p) {
+    return p->src.channel == 1 ? FC_NAME(winograd_columns) : FC_NAME(winograd_columns) / FC_VL * FC_VL;
+}
+
 // A tile row: image, depth and first tile of a segment.
 typedef struct FC_NAME(place) {
     int64_t image, d, row, column, tiles;
 } FC_NAME(place);
 
 FC_INLINE FC_NAME(place)
-    FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, const int m, const int alpha) {
-    const int64_t segment = (FC_NAME(winograd_columns) - (alpha - m)) / m;
+    FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, const int m, int64_t outputs) {
+    const int64_t segment = outputs / m;
     FC_NAME(place) at;
     at.column = tile % w->tiles_w;
     at.row = tile / w->tiles_w % w->tiles_h;
@@ -146,7 +151,8 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
             v_store(out + j * FC_VL,
                     lanes == FC_VL ? v_load(in + (x + j) * step) : v_load_part(in + (x + j) * step, lanes));
     } else {
-        // A block of FC_VL columns at a time, neighbours or every second one; the last may overlap the one before.
+        // A block of FC_VL columns at a time, neighbours or every second one; the last may overlap the one before. A plane's
+        // piece is too short to be foreseen: that of the next segment is asked for.
         while (j < high && (step == 1 || step == 2)) {
             if (high - j < FC_VL && high - low >= FC_VL) j = high - FC_VL;
             const int64_t n = high - j < FC_VL ? high - j : FC_VL;
@@ -154,7 +160,10 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
             vec block[FC_VL];
             if (n == FC_VL && lanes == FC_VL && step == 1)
 #pragma GCC unroll 16
-                for (int l = 0; l < FC_VL; l++) block[l] = v_load(from + l * channel);
+                for (int l = 0; l < FC_VL; l++) {
+                    block[l] = v_load(from + l * channel);
+                    __builtin_prefetch(from + l * channel + FC_NAME(winograd_columns), 0, 2);
+                }
             else if (n == FC_VL && lanes == FC_VL)
 #pragma GCC unroll 16
                 for (int l = 0; l < FC_VL; l++) block[l] = v_load2(from + l * channel);
@@ -210,8 +219,9 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
     const int64_t across = w->form.stride, below = sides == 2 ? across : 1; // from output to output
     const int64_t step = across * p->src.axis[2], down = below * p->src.axis[1], point = w->point, pitch = w->pitch;
     T buffer[FC_NAME(winograd_most) * PITCH];
+    const int64_t most = FC_NAME(winograd_input_columns)(p) - (alpha - m);
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, most);
         const int64_t columns = at.tiles * m + alpha - m;
         int64_t x = at.column * m * across - p->axis[2].pad + w->shift[2], width;
         int64_t y = at.row * tile_rows * p->axis[1].stride - p->axis[1].pad + w->shift[1], height;
@@ -394,7 +404,8 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
     const int rows = sides == 2 ? m : 1;
     T buffer[6 * PITCH];
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha);
+        const FC_NAME(place) at =
+            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, FC_NAME(winograd_columns) - (alpha - m));
         const int64_t y0 = at.row * rows, x0 = at.column * m;
         const int64_t width = p->axis[2].out - x0 < at.tiles * m ? p->axis[2].out - x0 : at.tiles * m;
         const int64_t height = p->axis[1].out - y0 < rows ? p->axis[1].out - y0 : rows;

@@ -213,7 +213,7 @@ static inline void v_store_half(uint16_t *p, v_f32 a) {
 }
 
 // Pairs, then quads within 128-bit lanes, then the lanes.
-static inline void v_transpose_f32(v_f32 v[8]) {
+static inline __attribute__((always_inline)) void v_transpose_f32(v_f32 v[8]) {
     v_f32 t[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 4; i++) {
@@ -236,7 +236,7 @@ static inline void v_transpose_f32(v_f32 v[8]) {
     for (int i = 0; i < 8; i++) v[i] = t[i];
 }
 
-static inline void v_transpose_f64(v_f64 v[4]) {
+static inline __attribute__((always_inline)) void v_transpose_f64(v_f64 v[4]) {
     v_f64 a = _mm256_unpacklo_pd(v[0], v[1]), b = _mm256_unpackhi_pd(v[0], v[1]);
     v_f64 c = _mm256_unpacklo_pd(v[2], v[3]), d = _mm256_unpackhi_pd(v[2], v[3]);
     v[0] = _mm256_permute2f128_pd(a, c, 0x20);

@@ -175,7 +175,7 @@ static inline void v_store_half(uint16_t *p, v_f32 a) {
 }
 
 // Pairs, then quads within 128-bit lanes, then the lanes themselves twice.
-static inline void v_transpose_f32(v_f32 v[16]) {
+static inline __attribute__((always_inline)) void v_transpose_f32(v_f32 v[16]) {
     v_f32 t[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 8; i++) {
@@ -203,7 +203,7 @@ static inline void v_transpose_f32(v_f32 v[16]) {
     }
 }
 
-static inline void v_transpose_f64(v_f64 v[8]) {
+static inline __attribute__((always_inline)) void v_transpose_f64(v_f64 v[8]) {
     v_f64 t[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 4; i++) {

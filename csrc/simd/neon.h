@@ -122,7 +122,7 @@ static inline v_f32 v_load_half(const uint16_t *p) { return vcvt_f32_f16(vreinte
 
 static inline void v_store_half(uint16_t *p, v_f32 a) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a))); }
 
-static inline void v_transpose_f32(v_f32 v[4]) {
+static inline __attribute__((always_inline)) void v_transpose_f32(v_f32 v[4]) {
     float32x4_t a = vtrn1q_f32(v[0], v[1]), b = vtrn2q_f32(v[0], v[1]);
     float32x4_t c = vtrn1q_f32(v[2], v[3]), d = vtrn2q_f32(v[2], v[3]);
     v[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
@@ -131,7 +131,7 @@ static inline void v_transpose_f32(v_f32 v[4]) {
     v[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
 }
 
-static inline void v_transpose_f64(v_f64 v[2]) {
+static inline __attribute__((always_inline)) void v_transpose_f64(v_f64 v[2]) {
     v_f64 a = vzip1q_f64(v[0], v[1]);
     v[1] = vzip2q_f64(v[0], v[1]);
     v[0] = a;
