@@ -62,7 +62,7 @@ def max_error(actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarra
 def _ratio(worst: float, scale: float | np.ndarray) -> float:
     if worst == 0.0:
         return 0.0
-    largest = np.abs(scale).max(initial=0.0)
+    largest = np.abs(np.asarray(scale)).max(initial=0.0)
     return float(worst / largest) if largest else np.inf
 
 
