@@ -64,6 +64,10 @@ static void FC_NAME(winograd_weights_whole)(const fc_winograd_weights *work) {
         // tap[j][o] = wei[o][j] for the channels o of a tile.
         FC_NAME(transposed)(tap, FC_NR, NULL, (const T *)work->wei + c0 * taps, p->wei.outer, work->channels,
                             count * taps);
+        // The rows of a tile's channels are too many and too far apart to be foreseen: the next channels are asked for.
+        const T *next = (const T *)work->wei + (c0 + channels) * taps;
+        for (int64_t o = 0; o < work->channels; o++, next += p->wei.outer)
+            for (int64_t i = 0; i < count * taps; i += 64 / (int64_t)sizeof(T)) __builtin_prefetch(next + i, 0, 2);
         for (int64_t c = 0; c < count; c++, out += FC_NR) {
             for (int64_t y = 0; y < rows; y++)
                 for (int64_t x = 0; x < r; x++, tap += FC_NR)
