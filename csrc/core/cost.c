@@ -24,7 +24,7 @@ fc_costs fc_costs_default(const fc_machine *machine) {
         .depthwise = 0.3e-9,
         .reference = 3e-9,
         .pack = 0.2e-9,
-        .pack_point = 0.4e-9,
+        .pack_point = 0.35e-9,
         .fixed = 1e-6,
     };
     if (machine->in_halves) { // Zen 4

@@ -10,7 +10,7 @@
 // caches they are.
 static double makespan(const fc_gemm_split *s, int64_t strips, int64_t parts, int64_t out_tiles, int64_t tiles_per_step,
                        double load, int64_t groups, int threads) {
-    const double fetch = 0.15, exchange = 1;
+    const double fetch = 0.15, exchange = 0.3;
     const double out = (double)fc_ceil_div(out_tiles, parts);
     const double columns = (double)(tiles_per_step * fc_ceil_div(s->steps, strips));
     const double others = (double)(parts - 1) / (double)parts;
