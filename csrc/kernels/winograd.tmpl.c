@@ -114,19 +114,14 @@ FC_INLINE void FC_NAME(winograd_at)(const int m, const int alpha, const vec *p, 
     }
 }
 
-// Columns of a segment of the input: planes are transposed in blocks of a vector's columns, so whole blocks of them.
-FC_INLINE int64_t FC_NAME(winograd_input_columns)(const fc_problem *p) {
-    return p->src.channel == 1 ? FC_NAME(winograd_columns) : FC_NAME(winograd_columns) / FC_VL * FC_VL;
-}
-
-// A tile row: image, depth and first tile of a segment.
+// A tile row: image, depth and first tile of a segment, which has so many columns of input at most.
 typedef struct FC_NAME(place) {
     int64_t image, d, row, column, tiles;
 } FC_NAME(place);
 
-FC_INLINE FC_NAME(place)
-    FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, const int m, int64_t outputs) {
-    const int64_t segment = outputs / m;
+FC_INLINE FC_NAME(place) FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, const int m,
+                                           const int alpha, int64_t columns) {
+    const int64_t segment = (columns - (alpha - m)) / m;
     FC_NAME(place) at;
     at.column = tile % w->tiles_w;
     at.row = tile / w->tiles_w % w->tiles_h;
@@ -219,9 +214,11 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
     const int64_t across = w->form.stride, below = sides == 2 ? across : 1; // from output to output
     const int64_t step = across * p->src.axis[2], down = below * p->src.axis[1], point = w->point, pitch = w->pitch;
     T buffer[FC_NAME(winograd_most) * PITCH];
-    const int64_t most = FC_NAME(winograd_input_columns)(p) - (alpha - m);
+    // Planes are transposed in blocks of a vector's columns: whole blocks of them.
+    const int64_t most = FC_NAME(winograd_columns), planes = most / FC_VL * FC_VL;
+    const int64_t segment = p->src.channel == 1 ? most : planes;
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, most);
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, segment);
         const int64_t columns = at.tiles * m + alpha - m;
         int64_t x = at.column * m * across - p->axis[2].pad + w->shift[2], width;
         int64_t y = at.row * tile_rows * p->axis[1].stride - p->axis[1].pad + w->shift[1], height;
@@ -405,7 +402,7 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
     T buffer[6 * PITCH];
     for (int64_t done = 0; done < w->count;) {
         const FC_NAME(place) at =
-            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, FC_NAME(winograd_columns) - (alpha - m));
+            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, FC_NAME(winograd_columns));
         const int64_t y0 = at.row * rows, x0 = at.column * m;
         const int64_t width = p->axis[2].out - x0 < at.tiles * m ? p->axis[2].out - x0 : at.tiles * m;
         const int64_t height = p->axis[1].out - y0 < rows ? p->axis[1].out - y0 : rows;

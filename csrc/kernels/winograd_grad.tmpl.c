@@ -44,7 +44,7 @@ FC_INLINE void FC_NAME(winograd_grad_body)(const fc_winograd_tiles *w, const int
     T buffer[FC_NAME(winograd_most) * PITCH];
     for (int64_t done = 0; done < w->count;) {
         const FC_NAME(place) at =
-            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, FC_NAME(winograd_columns) - (alpha - m));
+            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, FC_NAME(winograd_columns));
         const int64_t columns = at.tiles * m, x = at.column * m, y = at.row * rows;
         for (int64_t c = 0; c < w->channels; c += FC_VL) {
             const int64_t left = w->channels - c, lanes = left < FC_VL ? left : FC_VL;

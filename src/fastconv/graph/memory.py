@@ -65,24 +65,23 @@ def arrange(steps: Sequence[Step]) -> tuple[int, int]:
         if step.in_place is not None:
             _join(life, i, step)
     alive: list[list[Buffer]] = [[] for _ in steps]  # of those that are placed, at each step
-    placed: list[Buffer] = []
+    middles: list[int] = []  # about which buffers lie
     size = 0
     for buffer in sorted(life, key=lambda b: (-b.nbytes, life[b])):
         first, last = life[buffer]
         beside = sorted({other for i in range(first, last + 1) for other in alive[i]}, key=lambda b: b.offset)
-        buffer.offset = _place(buffer, beside, placed)
-        placed.append(buffer)
+        buffer.offset = _place(buffer, beside, middles)
         for i in range(first, last + 1):
             alive[i].append(buffer)
         size = max(size, _end(buffer))
     return size, max((sum(_rounded(b.nbytes) for b in living) for living in alive), default=0)
 
 
-def _place(buffer: Buffer, beside: Sequence[Buffer], placed: Sequence[Buffer]) -> int:
-    """The offset of a buffer that lives beside others, which are sorted by theirs."""
+def _place(buffer: Buffer, beside: Sequence[Buffer], middles: list[int]) -> int:
+    """The offset of a buffer that lives beside others, which are sorted by theirs; a new middle joins the others."""
     nbytes = _rounded(buffer.nbytes)
-    for other in placed:
-        offset = other.offset + (_rounded(other.nbytes) - nbytes) // 2 // ALIGN * ALIGN
+    for middle in middles:  # of buffers that are no smaller
+        offset = (middle - nbytes // 2) // ALIGN * ALIGN
         if all(offset + nbytes <= b.offset or _end(b) <= offset for b in beside):
             return offset
     offset = 0
@@ -90,6 +89,7 @@ def _place(buffer: Buffer, beside: Sequence[Buffer], placed: Sequence[Buffer]) -
         if offset + nbytes <= other.offset:
             break
         offset = max(offset, _end(other))
+    middles.append(offset + nbytes // 2)
     return offset
 
 
