@@ -250,7 +250,7 @@ uint64_t fc_fingerprint(const void *memory, size_t bytes, int threads);
 
 // Memory at 64-byte boundaries, in large pages where that pays; NULL when there is none (scratch.c).
 void *fc_memory_acquire(size_t bytes);
-void fc_memory_release(void *memory);
+void fc_memory_release(void *memory, size_t bytes); // as many as were acquired
 // Scratch memory that survives from call to call: a few buffers, of FC_SCRATCH_KEPT bytes together at most.
 #define FC_SCRATCH_KEPT ((size_t)64 << 20)
 void *fc_scratch_acquire(size_t bytes); // NULL when there is no memory

@@ -160,8 +160,12 @@ static double cost(const fc_request *r, int64_t m) {
     const double lanes = fmax((double)k->vl, fc_cost_lanes(p->out_channels, w.gemm, k, &r->options->machine));
     const double macs = fc_cost_macs(points * tiles * (double)w.depth * lanes, k, c) / short_rows;
     const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
-    return 3 * c->fixed + c->product * products + fmax(macs, passes * fc_cost_weights(weights, r->options)) +
-           c->transform * vectors + fc_cost_turned(tiles * (double)m * turned, c) + travel;
+    const double seconds = 3 * c->fixed + c->product * products +
+                           fmax(macs, passes * fc_cost_weights(weights, r->options)) + c->transform * vectors +
+                           fc_cost_turned(tiles * (double)m * turned, c) + travel;
+    // Phases take up to a tenth more where images come from beyond the caches; and a gain of less than that is not worth
+    // weights of eight to twelve times the bytes.
+    return w.form.stride == 2 ? 1.08 * seconds : seconds;
 }
 
 // Each pair of an input and an output channel, in all points of a tile.

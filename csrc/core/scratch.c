@@ -23,19 +23,45 @@ enum { SLOTS = 8, ALIGN = 64 };
 // Weights and scratch of megabytes are read in strides that would need an entry of the TLB each few lines.
 static const size_t large_page = (size_t)2 << 20;
 
-void *fc_memory_acquire(size_t bytes) {
-    if (bytes > SIZE_MAX / 2) return NULL;
-    const int large = bytes >= large_page;
-    const size_t align = large ? large_page : ALIGN;
-    const size_t rounded = (bytes + align - 1) / align * align;
-    void *memory = aligned_alloc(align, rounded ? rounded : align);
-#ifdef MADV_HUGEPAGE
-    if (memory && large) (void)madvise(memory, rounded, MADV_HUGEPAGE); // a wish: without it, it is slower
-#endif
-    return memory;
+// Maps of their own, as malloc would in time carve them from a heap that falls to pieces between them; at large pages where
+// whole ones are used: the rest of one that is touched would be memory too.
+#ifdef __linux__
+static size_t map_size(size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
 }
 
-void fc_memory_release(void *memory) { free(memory); }
+static void *map(size_t bytes) {
+    if (bytes > SIZE_MAX / 2) return NULL;
+    const size_t size = map_size(bytes), more = size >= large_page ? large_page : 0;
+    char *base = mmap(NULL, size + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return NULL;
+    if (!more) return base;
+    char *start = base + (large_page - (uintptr_t)base % large_page) % large_page;
+    if (start > base) (void)munmap(base, (size_t)(start - base));
+    if (start < base + more) (void)munmap(start + size, (size_t)(base + more - start));
+#ifdef MADV_HUGEPAGE
+    (void)madvise(start, size / large_page * large_page, MADV_HUGEPAGE); // a wish: without it, it is slower
+#endif
+    return start;
+}
+
+static void unmap(void *memory, size_t bytes) { (void)munmap(memory, map_size(bytes)); }
+#else
+static void *map(size_t bytes) {
+    return bytes > SIZE_MAX / 2 ? NULL : aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
+}
+static void unmap(void *memory, size_t bytes) { (void)bytes, free(memory); }
+#endif
+
+void *fc_memory_acquire(size_t bytes) {
+    return bytes < large_page ? aligned_alloc(ALIGN, bytes / ALIGN * ALIGN + ALIGN) : map(bytes);
+}
+
+void fc_memory_release(void *memory, size_t bytes) {
+    if (bytes < large_page) free(memory);
+    else if (memory) unmap(memory, bytes);
+}
 
 // ------------------------------------------------------------------------------------------------------------- waiting
 
@@ -109,7 +135,7 @@ static store scratch = {.waiting = slots};
 // A buffer starts with its capacity, one cache line before what the caller sees.
 static size_t capacity_of(const void *buffer) { return *(const size_t *)((const char *)buffer - ALIGN); }
 
-static void destroy(void *buffer) { fc_memory_release((char *)buffer - ALIGN); }
+static void destroy(void *buffer) { fc_memory_release((char *)buffer - ALIGN, capacity_of(buffer) + ALIGN); }
 
 void *fc_scratch_acquire(size_t bytes) {
     lock();
@@ -153,35 +179,6 @@ static struct {
     size_t room, used, most;
 } results;
 
-// Maps of their own, as malloc would in time carve them from a heap that falls to pieces between them; whole large pages
-// where they have room for such.
-#ifdef __linux__
-static size_t map_size(size_t bytes) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    return (bytes + page - 1) / page * page;
-}
-
-static void *map(size_t bytes) {
-    if (bytes > SIZE_MAX / 2) return NULL;
-    const size_t size = map_size(bytes), more = size >= large_page ? large_page : 0;
-    char *base = mmap(NULL, size + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED) return NULL;
-    if (!more) return base;
-    char *start = base + (large_page - (uintptr_t)base % large_page) % large_page;
-    if (start > base) (void)munmap(base, (size_t)(start - base));
-    if (start < base + more) (void)munmap(start + size, (size_t)(base + more - start));
-#ifdef MADV_HUGEPAGE
-    (void)madvise(start, size, MADV_HUGEPAGE);
-#endif
-    return start;
-}
-
-static void unmap(block b) { (void)munmap(b.memory, map_size(b.capacity)); }
-#else
-static void *map(size_t bytes) { return fc_memory_acquire(bytes); }
-static void unmap(block b) { fc_memory_release(b.memory); }
-#endif
-
 // Gives back what has waited longest until at most so many bytes wait.
 static void give_back(size_t bytes) {
     for (;;) {
@@ -189,7 +186,7 @@ static void give_back(size_t bytes) {
         const block b = results.store.bytes > bytes ? take(&results.store, 0) : (block){NULL, 0};
         unlock();
         if (!b.memory) return;
-        unmap(b);
+        unmap(b.memory, b.capacity);
     }
 }
 
@@ -237,7 +234,7 @@ void fc_result_release(void *memory, size_t capacity) {
     }
     if (waits) put(&results.store, (block){memory, capacity});
     unlock();
-    if (!waits) unmap((block){memory, capacity});
+    if (!waits) unmap(memory, capacity);
 }
 
 void fc_result_forget(void) {

@@ -15,7 +15,7 @@ cdef class Packed:
             raise MemoryError(f"packed weights need {nbytes} bytes, which could not be allocated")
 
     def __dealloc__(self):
-        fc_memory_release(self.data)
+        fc_memory_release(self.data, self.nbytes)
 
 
 cdef void fill_view(fc_view *view, tuple strides):

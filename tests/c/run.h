@@ -46,8 +46,8 @@ static inline int run_op(const fc_op *op, fc_isa isa, fc_algo_id algorithm, cons
     if (fc_plan_packed_bytes(plan) && fc_plan_pack(plan, wei, bias, packed, threads) != FC_OK) exit(2);
     operands.wei = fc_plan_packed_bytes(plan) ? packed : wei;
     *status = fc_schedule_run(schedule, &operands, scratch);
-    fc_memory_release(packed);
-    fc_memory_release(scratch);
+    fc_memory_release(packed, fc_plan_packed_bytes(plan));
+    fc_memory_release(scratch, fc_schedule_scratch_bytes(schedule));
     fc_plan_destroy(plan);
     return served;
 }

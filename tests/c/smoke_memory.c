@@ -92,8 +92,8 @@ static fc_status plan_and_run(const fc_problem *problem, const fc_options *optio
     const void *weights = fc_plan_packed_bytes(plan) ? packed : wei;
     if (status == FC_OK)
         status = fc_schedule_run(schedule, &(fc_operands){.src = src, .wei = weights, .dst = dst}, scratch);
-    fc_memory_release(scratch);
-    fc_memory_release(packed);
+    if (scratch) fc_memory_release(scratch, fc_schedule_scratch_bytes(schedule));
+    fc_memory_release(packed, fc_plan_packed_bytes(plan));
     fc_plan_destroy(plan);
     return status;
 }

@@ -135,10 +135,10 @@ static int try_net(int dtype, fc_isa isa, fc_algo_id algorithm) {
             return 1;
         }
         free(starts);
-        fc_memory_release(scratch);
+        fc_memory_release(scratch, fc_net_scratch_bytes(net));
         fc_net_destroy(net);
     }
-    fc_memory_release(packed);
+    fc_memory_release(packed, fc_plan_packed_bytes(steps[CONV].plan));
     for (int i = 0; i < STEPS; i++) fc_plan_destroy((fc_plan *)steps[i].plan);
     return 0;
 }

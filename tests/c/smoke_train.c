@@ -99,7 +99,8 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
 static int try_update(int kind, int states, int nesterov, int fresh, int dtype, int64_t count, fc_isa isa) {
     const fc_update_rule rule = {kind, nesterov, 0.1, 0.2, 0.9, 0.7, 0.95, 0.8, 1.5, 1e-3};
     const int64_t bytes = count * fc_bytes(dtype);
-    char *room = poisoned((size_t)(2 * (2 + FC_UPDATE_STATES) * bytes + 1));
+    const size_t whole = (size_t)(2 * (2 + FC_UPDATE_STATES) * bytes + 1);
+    char *room = poisoned(whole);
     char *at[2][2 + FC_UPDATE_STATES];
     fc_update_arrays two[2];
     for (int t = 0; t < 2; t++) {
@@ -112,7 +113,7 @@ static int try_update(int kind, int states, int nesterov, int fresh, int dtype, 
         two[t].p = at[t][0], two[t].g = at[t][1];
         for (int s = 0; s < states; s++) two[t].state[s] = at[t][2 + s];
     }
-    char *before = poisoned((size_t)(2 * (2 + FC_UPDATE_STATES) * bytes + 1));
+    char *before = poisoned(whole);
     memcpy(before, room, (size_t)(2 * (2 + FC_UPDATE_STATES) * bytes));
     fc_update(two, 2, isa, 2);
     int failed = 0;
@@ -136,8 +137,8 @@ static int try_update(int kind, int states, int nesterov, int fresh, int dtype, 
             for (int s = 0; s < states && !failed; s++)
                 failed = wrong("state", s, dtype, isa, get(dtype, at[t][2 + s], i), x[2 + s], 8);
         }
-    fc_memory_release(room);
-    fc_memory_release(before);
+    fc_memory_release(room, whole);
+    fc_memory_release(before, whole);
     return failed;
 }
 

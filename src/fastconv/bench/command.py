@@ -29,6 +29,7 @@ from fastconv.bench.contenders import (
     PEERS,
     REFERENCES,
     Compiled,
+    CompiledStrictly,
     Contender,
     FastConv,
     FastConvCall,
@@ -266,7 +267,7 @@ def _peers(args: argparse.Namespace) -> list[str]:
 
 
 def _field_of_networks(args: argparse.Namespace) -> _Field:
-    ours: list[Contender] = [Compiled(), LayerByLayer()]
+    ours: list[Contender] = [Compiled(), *([CompiledStrictly()] if args.memory else []), LayerByLayer()]
     if args.peers is None:
         return _Field(ours, {}, against_peers=False, networks=True)
     if "numpy" in args.peers:

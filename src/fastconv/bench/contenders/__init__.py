@@ -6,7 +6,7 @@ Peers are other libraries, which not everybody has: their files are imported by 
 
 from fastconv._names import only
 from fastconv.bench.contenders.base import Contender, Prepared
-from fastconv.bench.contenders.ours import OURS, Compiled, FastConv, FastConvCall, LayerByLayer
+from fastconv.bench.contenders.ours import OURS, Compiled, CompiledStrictly, FastConv, FastConvCall, LayerByLayer
 from fastconv.bench.contenders.peers import find_peers, versions
 from fastconv.bench.contenders.plain_numpy import NumpyIm2col, NumpyLoops
 from fastconv.bench.names import PEERS, REFERENCES
@@ -16,6 +16,7 @@ __all__ = [
     "PEERS",
     "REFERENCES",
     "Compiled",
+    "CompiledStrictly",
     "Contender",
     "FastConv",
     "FastConvCall",

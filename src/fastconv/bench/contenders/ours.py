@@ -12,7 +12,7 @@ from fastconv._names import only
 from fastconv.bench.cases import ConvCase, GradientCase, NetworkCase, PoolCase
 from fastconv.bench.contenders.base import Contender, Prepared
 
-__all__ = ["OURS", "Compiled", "FastConv", "FastConvCall", "LayerByLayer"]
+__all__ = ["OURS", "Compiled", "CompiledStrictly", "FastConv", "FastConvCall", "LayerByLayer"]
 __dir__ = only(__all__)
 
 
@@ -89,12 +89,12 @@ class FastConvCall(Contender):
 class Compiled(Contender):
     """Networks through :func:`fastconv.compile`."""
 
-    name = "fastconv compiled"
+    name, precision = "fastconv compiled", "default"
     networks = True
 
     def network(self, case: NetworkCase) -> Prepared:
         x = case.input(self.layout)
-        net = fc.compile(case.model, x.shape)
+        net = fc.compile(case.model, x.shape, precision=self.precision)
         memory = net.memory
         return Prepared(
             lambda: net(x),
@@ -102,6 +102,12 @@ class Compiled(Contender):
             workspace_bytes=memory.arena + memory.scratch,
             threads=fc.get_num_threads,
         )
+
+
+class CompiledStrictly(Compiled):
+    """Without Winograd's algorithms, whose packed weights take several times the bytes."""
+
+    name, precision = "fastconv strict", "strict"
 
 
 class LayerByLayer(Contender):
@@ -116,4 +122,4 @@ class LayerByLayer(Contender):
 
 
 #: The names of all of these.
-OURS = tuple(contender.name for contender in (FastConv, FastConvCall, Compiled, LayerByLayer))
+OURS = tuple(contender.name for contender in (FastConv, FastConvCall, Compiled, CompiledStrictly, LayerByLayer))
