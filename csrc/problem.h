@@ -44,7 +44,7 @@ static inline int fc_types_equal(fc_types a, fc_types b) {
 
 typedef enum fc_isa { FC_SCALAR = 0, FC_AVX2, FC_AVX512, FC_NEON, FC_ISAS } fc_isa;
 
-typedef enum fc_direction { FC_FORWARD = 0, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT } fc_direction;
+typedef enum fc_direction { FC_FORWARD, FC_BACKWARD_INPUT, FC_BACKWARD_WEIGHT, FC_DIRECTIONS } fc_direction;
 
 enum { FC_AXES = 3 };
 

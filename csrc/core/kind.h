@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// kind.h - what can solve a problem: a name and verbs, in this order in every file that has one, listed once in planner.c.
+// kind.h - what can solve a problem: a name and verbs, in this order in every file that has one.  Those of convolutions are
+// listed in algorithms.c, those of other problems in their own file (family.h).
 #ifndef FC_KIND_H
 #define FC_KIND_H
 

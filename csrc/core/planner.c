@@ -1,36 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// planner.c - the ordered list of algorithms of convolutions, the choice among them and among the kinds of other problems,
-// and the plan that holds it (plan.c).
+// planner.c - the choice among the algorithms of convolutions (algorithms.c) and among the kinds of other problems, and the
+// plan that holds it (plan.c).
+#include "core/algorithms.h"
 #include "core/family.h"
 #include "core/plan.h"
-
-// Of convolutions: one for each algorithm, those of weight gradients, and those that serve any of them by other problems.
-extern const fc_kind fc_kind_direct, fc_kind_im2col, fc_kind_winograd_f2, fc_kind_winograd_f3, fc_kind_winograd_f4,
-    fc_kind_winograd_f6, fc_kind_pointwise, fc_kind_depthwise, fc_kind_reference;
-extern const fc_kind fc_kind_weight_product, fc_kind_weight_pointwise, fc_kind_weight_winograd_f2,
-    fc_kind_weight_winograd_f3, fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_depthwise_grad,
-    fc_kind_depthwise_input;
-extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_interleaved, fc_kind_dots, fc_kind_small,
-    fc_kind_small_grad, fc_kind_views, fc_kind_spread, fc_kind_convert, fc_kind_images;
-
-static const fc_kind *const algorithms[FC_ALGOS] = {
-    [FC_DIRECT] = &fc_kind_direct,           [FC_IM2COL] = &fc_kind_im2col,
-    [FC_WINOGRAD_F2] = &fc_kind_winograd_f2, [FC_WINOGRAD_F3] = &fc_kind_winograd_f3,
-    [FC_WINOGRAD_F4] = &fc_kind_winograd_f4, [FC_WINOGRAD_F6] = &fc_kind_winograd_f6,
-    [FC_POINTWISE] = &fc_kind_pointwise,     [FC_DEPTHWISE] = &fc_kind_depthwise,
-    [FC_REFERENCE] = &fc_kind_reference,
-};
-static const fc_kind *const weight_gradients[FC_ALGOS] = {
-    [FC_DIRECT] = &fc_kind_weight_product,          [FC_WINOGRAD_F2] = &fc_kind_weight_winograd_f2,
-    [FC_WINOGRAD_F3] = &fc_kind_weight_winograd_f3, [FC_WINOGRAD_F4] = &fc_kind_weight_winograd_f4,
-    [FC_WINOGRAD_F6] = &fc_kind_weight_winograd_f6, [FC_POINTWISE] = &fc_kind_weight_pointwise,
-    [FC_DEPTHWISE] = &fc_kind_depthwise_grad,
-};
-static const fc_kind *const derived[] = {&fc_kind_bands,      &fc_kind_dilated, &fc_kind_turned,      &fc_kind_dots,
-                                         &fc_kind_views,      &fc_kind_spread,  &fc_kind_interleaved, &fc_kind_small,
-                                         &fc_kind_small_grad, &fc_kind_convert};
-enum { FC_DERIVED = sizeof derived / sizeof *derived };
 
 // ----------------------------------------------------------------------------------------------------------- choosing
 
@@ -73,9 +47,8 @@ static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
 // The kind of an algorithm that needs no other problems.
 static const fc_kind *own_kind(fc_algo_id algorithm, const fc_problem *p) {
     if (algorithm == FC_AUTO) return NULL;
-    if (p->direction == FC_BACKWARD_INPUT && algorithm == FC_DEPTHWISE) return &fc_kind_depthwise_input;
-    const fc_kind *gradient = p->direction == FC_BACKWARD_WEIGHT ? weight_gradients[algorithm] : NULL;
-    return gradient ? gradient : algorithms[algorithm];
+    const fc_kind *own = fc_algorithms[p->direction][algorithm];
+    return own ? own : fc_algorithms[FC_FORWARD][algorithm];
 }
 
 static int serves(const fc_kind *kind, const fc_problem *p) {
@@ -87,8 +60,8 @@ static fc_verdict ask_algorithm(const fc_request *r, const fc_kind **best) {
     const fc_kind *own = own_kind(r->options->algorithm, r->op->problem);
     fc_verdict found = {.name = own ? own->name : NULL, .cost = INFINITY};
     *best = NULL;
-    for (int i = -1; i < FC_DERIVED; i++) {
-        const fc_kind *kind = i < 0 ? own : derived[i];
+    for (int i = -1; i < 0 || fc_derived_kinds[i]; i++) {
+        const fc_kind *kind = i < 0 ? own : fc_derived_kinds[i];
         if (kind == &fc_kind_views && *best && !found.refusal) continue; // a gradient with a kind of its own
         if (!kind || !serves(kind, r->op->problem) || (!own && !(kind->traits & FC_BY_PARTS))) continue;
         const fc_verdict v = ask_kind(kind, r);
@@ -136,7 +109,7 @@ static fc_algo_id cheapest(const fc_problem *problem, const fc_options *options)
     fc_algo_id best = FC_REFERENCE;
     fc_plan_explain(problem, options, verdicts);
     for (int id = 0; id < FC_ALGOS; id++)
-        if (!(algorithms[id]->traits & FC_BY_NAME) &&
+        if (!(fc_algorithms[FC_FORWARD][id]->traits & FC_BY_NAME) &&
             fc_total(&verdicts[id], options) < fc_total(&verdicts[best], options))
             best = (fc_algo_id)id;
     const fc_verdict parts = ask_as(&(fc_op){FC_CONV, problem}, options, FC_AUTO);
@@ -251,7 +224,7 @@ static fc_verdict ask_own(const fc_op *op, const fc_options *options) {
     return ask_kind(own_kind(options->algorithm, &p), &r);
 }
 
-static const fc_kind *kind_of(fc_algo_id algorithm) { return algorithms[algorithm]; }
+static const fc_kind *kind_of(fc_algo_id algorithm) { return fc_algorithms[FC_FORWARD][algorithm]; }
 
 static const fc_planner planner = {ask, ask_own, make, kind_of};
 

@@ -4,16 +4,16 @@
 //
 // Each of them has little to compute and much to read: by itself the first reads the output's gradient, the second that and
 // the input, the third that once more.  Here a task sums the weights' gradient over some output rows of some channels, as
-// depthwise.c cuts it, then computes the rows of the input's gradient beside them and sums the bias', from the same cache
+// weight_depthwise.c cuts it, then computes the rows of the input's gradient beside them and sums the bias', from the same cache
 // lines.  What a task reads fits into the second-level cache.
 //
 // The input's gradient is that of views.c, by the kernels of conv/depthwise.c: of stride s, the inputs of one phase, those
 // at r modulo s along each axis, are a convolution of the output's gradient by every s-th tap in reverse.  Over pixels two
-// columns apart it is that of depthwise_input.c.
+// columns apart it is that of input_depthwise.c.
 #include "conv/parts.h"
 #include "core/family.h"
-#include "grad/depthwise.h"
-#include "grad/phases.h"
+#include "grad/input_phases.h"
+#include "grad/weight_depthwise.h"
 
 extern const fc_kind fc_kind_depthwise_input;
 
@@ -361,7 +361,7 @@ static void bias_task(const fc_stage *stage, fc_call *call, int64_t index, int t
     }
 }
 
-// The bias' parts, in their order, as depthwise.c adds those of the weights.
+// The bias' parts, in their order, as weight_depthwise.c adds those of the weights.
 static void bias_part_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
     const layer_job job = job_of(stage, call, index);

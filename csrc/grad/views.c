@@ -16,7 +16,7 @@
 // Weight gradient.  d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e] is
 // a convolution in which channels are images, images are channels, d_dst is the kernel, and stride and dilation change
 // places.
-#include "grad/phases.h"
+#include "grad/input_phases.h"
 
 // What the phases of an axis have in common.
 typedef struct phases {
@@ -115,7 +115,7 @@ static fc_split split_of(const fc_problem *p) {
     return split;
 }
 
-// Weight gradients have kinds of their own (product.c, winograd.c), the second for those that Winograd serves; here they
+// Weight gradients have kinds of their own (weight_product.c, weight_winograd.c), the second for those that Winograd serves; here they
 // are as exact as can be.
 static fc_options part_options(const fc_problem *p, const fc_options *options) {
     fc_options part = *options;

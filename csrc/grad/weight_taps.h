@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// taps.h - the end of weight gradients: sums of slices of the pixels, and where they are written.
-#ifndef FC_GRAD_TAPS_H
-#define FC_GRAD_TAPS_H
+// weight_taps.h - the end of weight gradients: sums of slices of the pixels, and where they are written.
+#ifndef FC_GRAD_WEIGHT_TAPS_H
+#define FC_GRAD_WEIGHT_TAPS_H
 
 #include "core/plan.h"
 

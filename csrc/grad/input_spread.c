@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// spread.c - the input gradient of a layer with one tap along an axis that it strides over, as 1x1 layers are: all but
+// input_spread.c - the input gradient of a layer with one tap along an axis that it strides over, as 1x1 layers are: all but
 // every stride-th input is an empty sum.  The same gradient with steps of one, of only the inputs that have a tap, is
 // computed densely in scratch memory, in rows that are long and as the matrix product likes them; then each row of the
 // result is written once, sums and zeros.  As phases (views.c) the product would store its tiles element by element, and

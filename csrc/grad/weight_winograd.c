@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// winograd.c - the weight gradient by F(m, r), the transpose of the forward form: with y = A^T [(G w) * (B^T x)] A,
+// weight_winograd.c - the weight gradient by F(m, r), the transpose of the forward form: with y = A^T [(G w) * (B^T x)] A,
 //
 //   input     V[point][tile][block of taps][channel] = B^T x B
 //   output    Z[point][tile][out channel]            = A d_dst A^T
@@ -16,7 +16,7 @@
 // may not see it: at the border.  The last transform tells, and then the whole gradient is summed directly: the stages of a
 // child that otherwise return at once.
 #include "conv/winograd.h"
-#include "grad/taps.h"
+#include "grad/weight_taps.h"
 
 enum { FC_TILES_K = 256 }; // of a block of the product: the error of sums, and tiles of Z in L1
 

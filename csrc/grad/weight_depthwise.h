@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// depthwise.h - how the weight gradient between single channels is cut into tasks, for those who do more with what a task
+// weight_depthwise.h - how the weight gradient between single channels is cut into tasks, for those who do more with what a task
 // has read (layer.c).
-#ifndef FC_GRAD_DEPTHWISE_H
-#define FC_GRAD_DEPTHWISE_H
+#ifndef FC_GRAD_WEIGHT_DEPTHWISE_H
+#define FC_GRAD_WEIGHT_DEPTHWISE_H
 
 #include "core/plan.h"
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// small.c - the weight gradient of batches of small images (conv/small.c), tap by tap, over the outputs of all images that
+// weight_small.c - the weight gradient of batches of small images (conv/small.c), tap by tap, over the outputs of all images that
 // see a pixel by it:
 //
 //   d_wei[o][c][t] = sum over positions that see the image by t, and images, of
 //                    d_dst[position][image][o] * X[position + t][image][c]
 //
-// As a product over all pixels and taps (product.c) most of it would be padding where images are a pixel or two wide.  X
+// As a product over all pixels and taps (weight_product.c) most of it would be padding where images are a pixel or two wide.  X
 // is a copy with channels last; d_dst is copied for each tap without the positions that do not see the image.  Sums of a
 // tile of output channels and a block of input channels are stored while they are in L1.
 #include "conv/small.h"
 #include "conv/winograd.h" // fc_odd_lines
-#include "grad/taps.h"
+#include "grad/weight_taps.h"
 
 enum { FC_SMALL_DEPTH = 256 }; // pixels of a block of a product: the error of sums
 
@@ -247,7 +247,7 @@ static const char *form(const fc_plan *plan) {
     return "tap by tap";
 }
 
-const fc_kind fc_kind_small_grad = {
+const fc_kind fc_kind_weight_small = {
     .name = "small",
     .traits = FC_SERVES_WEIGHT | FC_BY_PARTS,
     .rows = 1,

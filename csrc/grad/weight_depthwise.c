@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// depthwise.c - the weight gradient between single channels, of which a group has one or a few:
+// weight_depthwise.c - the weight gradient between single channels, of which a group has one or a few:
 //
 //   d_wei[o][c][k] = sum over images n and outputs j of d_dst[n][o][j] * src[n][c][j * s - p + k * e]
 //
@@ -14,7 +14,7 @@
 //
 // Output rows, of all images one after the other, are summed in parts where there are few channels.  How many is a matter
 // of the problem alone, and parts are added in their order, so that bits do not depend on the number of threads.
-#include "grad/depthwise.h"
+#include "grad/weight_depthwise.h"
 
 // Parts, together with blocks of channels, that are worth while; multiply-adds of a part at least, and of a kernel's call
 // at most, some milliseconds.
@@ -246,7 +246,7 @@ static const char *form(const fc_plan *plan) {
 }
 
 // Reads the output's gradient, its "weights", where it lies.
-const fc_kind fc_kind_depthwise_grad = {
+const fc_kind fc_kind_weight_depthwise = {
     .name = "depthwise",
     .traits = FC_SERVES_WEIGHT,
     .rows = 1,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// phases.h - the phases of an axis (views.c): inputs r, r + s, ... are a correlation of the output's gradient with every
+// input_phases.h - the phases of an axis (views.c): inputs r, r + s, ... are a correlation of the output's gradient with every
 // (s / g)-th tap in reverse.
 #ifndef FC_PHASES_H
 #define FC_PHASES_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// depthwise_input.c - the input gradient of groups of a few channels whose outputs lie two columns apart, which may be a
+// input_depthwise.c - the input gradient of groups of a few channels whose outputs lie two columns apart, which may be a
 // transposed convolution, with a bias, a residual and an activation:
 //
 //   d_src[c][i] = sum over outputs o of the group and taps k of  wei[o][c][k] * d_dst[o][(i + p - k) / s]

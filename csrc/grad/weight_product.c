@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// product.c - the weight gradient as a matrix product whose depth are pixels:
+// weight_product.c - the weight gradient as a matrix product whose depth are pixels:
 //
 //   d_wei[o][column] = sum over pixels of  d_dst[pixel][o] * X[pixel][column],     column = (kd, kh, kw, c)
 //
@@ -16,7 +16,7 @@
 //
 // Pixels are summed in slices that depend on the problem alone, and slices by a fixed tree, so that every bit is the same
 // for any number of threads; these share slices, output channels and parts of the input channels.
-#include "grad/taps.h"
+#include "grad/weight_taps.h"
 
 enum { FC_DEPTH = 256, FC_SLICES = 16, FC_SLICE_BLOCKS = 4, FC_SLICES_BYTES = 8 << 20, FC_UNIT_MOST = 4 << 20 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "grad/taps.h"
+#include "grad/weight_taps.h"
 
 // In as few steps as the strides allow.
 void fc_store_taps(const fc_kernels *kernels, const fc_problem *p, const fc_tap_box *box, void *d_wei) {

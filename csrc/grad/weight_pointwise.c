@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 //
-// pointwise.c - the weight gradient of 1x1 kernels, a product whose depth are pixels, of tensors where they lie:
+// weight_pointwise.c - the weight gradient of 1x1 kernels, a product whose depth are pixels, of tensors where they lie:
 //
 //   d_wei[o][c] = sum over pixels of  d_dst[pixel][o] * src[pixel][c]
 //
@@ -18,7 +18,7 @@
 //
 // Pixels are summed in slices that depend on the problem alone, and slices by a fixed tree, so that every bit is the same
 // for any number of threads.
-#include "grad/taps.h"
+#include "grad/weight_taps.h"
 
 enum {
     FC_DEPTH = 256,
