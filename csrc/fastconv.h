@@ -251,15 +251,16 @@ uint64_t fc_fingerprint(const void *memory, size_t bytes, int threads);
 // Memory at 64-byte boundaries, in large pages where that pays; NULL when there is none (scratch.c).
 void *fc_memory_acquire(size_t bytes);
 void fc_memory_release(void *memory, size_t bytes); // as many as were acquired
-// Scratch memory that survives from call to call: a few buffers, of FC_SCRATCH_KEPT bytes together at most.
-#define FC_SCRATCH_KEPT ((size_t)64 << 20)
+// Scratch memory that survives from call to call: a few small buffers, of FC_SCRATCH_KEPT bytes together at most; large
+// ones are as results are.
+#define FC_SCRATCH_KEPT ((size_t)16 << 20)
 void *fc_scratch_acquire(size_t bytes); // NULL when there is no memory
 void fc_scratch_release(void *buffer);
 size_t fc_scratch_kept(void); // bytes that wait for the next call
-// Memory of results, which may be that of an earlier one; NULL when there is none.  It goes back with its capacity, and then
-// waits, until it is forgotten or others take its place.
-void *fc_result_acquire(size_t bytes, size_t *capacity);
-void fc_result_release(void *memory, size_t capacity);
+// Memory of results, whole pages, which may be that of earlier ones; NULL when there is none.  It goes back with its size,
+// and then waits, until it is forgotten or others take its place.
+void *fc_result_acquire(size_t bytes);
+void fc_result_release(void *memory, size_t bytes);
 void fc_result_forget(void);
 size_t fc_results_kept(void); // bytes that wait
 

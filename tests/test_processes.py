@@ -438,7 +438,7 @@ def test_all_threads_round_as_the_caller_does():
 
 
 def test_scratch_that_is_kept_has_a_bound():
-    """Also after several threads at once have used more, each as much as a bound admits to one buffer."""
+    """Also after several threads at once have used more: of small buffers, and with results of all others."""
     run("""
     import fastconv as fc
     from fastconv import _core
@@ -456,11 +456,13 @@ def test_scratch_that_is_kept_has_a_bound():
     for t in others: t.start()
     for t in others: t.join()
     kept, most = _core.scratch()
-    assert 32 << 20 < kept <= most == 64 << 20, (kept, most)
+    assert kept <= most == 16 << 20, (kept, most)
+    in_use = 4 * (image.nbytes + (56 << 20))
+    assert 36 << 20 < _core.results() <= 1.5 * in_use, (_core.results(), in_use)
     """)
 
 
-def test_a_small_request_leaves_a_large_buffer_alone():
+def test_small_and_large_requests_go_on_in_what_they_had():
     """Otherwise a large one that follows, within the same call, allocates another."""
     run("""
     import fastconv as fc
@@ -469,15 +471,14 @@ def test_a_small_request_leaves_a_large_buffer_alone():
     large = lambda: fc.conv2d(np.ones((1, 1024, 3, 3), np.float32), weights, algorithm="im2col")
     little = lambda: fc.conv2d(np.ones((1, 8, 30, 30), np.float32), np.ones((8, 8, 3, 3), np.float32))
     large()
-    kept = _core.scratch()[0]
-    assert kept > 32 << 20
+    kept = _core.results()
+    assert kept > 36 << 20
     little()
-    more = _core.scratch()[0]
-    assert kept <= more < kept + (1 << 20)
+    small = _core.scratch()[0]
     for _ in range(3):
         little()
         large()
-    assert _core.scratch()[0] == more
+    assert (_core.results(), _core.scratch()[0]) == (kept, small)
     """)
 
 

@@ -35,10 +35,25 @@ def test_a_large_result_has_the_memory_of_one_that_is_gone(nothing_kept):
     del held
     assert _core.results() == x.nbytes
     assert fc.relu(x).ctypes.data == place
-    assert fc.relu(x[:2]).ctypes.data != place  # much of it would lie idle
     _core.forget_memory()
     assert _core.results() == 0
     assert (z == 2).all()
+
+
+def test_memory_is_cut_to_what_is_asked_for_and_joined_again(nothing_kept):
+    x = np.ones(LARGE, np.float32)
+    y = fc.relu(x)
+    place = y.ctypes.data
+    del y
+    parts = [fc.relu(i * x[:1]) for i in range(4)]
+    assert _core.results() == 0  # all of it is in use
+    assert sorted(y.ctypes.data for y in parts) == [place + i * x[:1].nbytes for i in range(4)]
+    for i, y in enumerate(parts):
+        assert (y == i).all()
+    del parts[2], parts[0], y  # one apart from another, and then what is between them and beside
+    assert _core.results() == x[:2].nbytes
+    parts.clear()
+    assert fc.relu(x).ctypes.data == place
 
 
 def test_memory_that_waits_is_at_most_half_of_what_was_in_use(nothing_kept):
@@ -65,9 +80,16 @@ def test_smaller_results_have_what_would_go_for_them(nothing_kept):
 
     rounds(3)
     assert rounds(10) * resource.getpagesize() < sum(a.nbytes for a in arrays)
-    large = fc.relu(arrays[1]).ctypes.data
-    small = [fc.relu(arrays[0][:5]) for _ in range(8)]  # none keeps the memory of one that is five times as large
-    assert large not in [y.ctypes.data for y in small]
+
+
+def test_large_scratch_has_the_memory_of_results(nothing_kept):
+    x, w = np.ones((1, 256, 3, 3), np.float32), np.ones((1024, 256, 3, 3), np.float32)  # 9 MiB, and as much packed
+    fc.conv2d(x, w, algorithm="im2col")
+    kept = _core.results()
+    assert kept >= w.nbytes
+    y = fc.relu(w)
+    assert _core.results() == kept - w.nbytes
+    assert (y == 1).all()
 
 
 def test_many_threads_share_the_memory_of_results(nothing_kept):

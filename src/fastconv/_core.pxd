@@ -264,7 +264,7 @@ cdef extern from "fastconv.h" nogil:
     uint64_t fc_fingerprint(const void *, size_t, int) nogil
     void *fc_scratch_acquire(size_t)
     void fc_scratch_release(void *)
-    void *fc_result_acquire(size_t, size_t *)
+    void *fc_result_acquire(size_t)
     void fc_result_release(void *, size_t)
     void fc_result_forget()
     size_t fc_results_kept()

@@ -86,14 +86,14 @@ cdef enum:
 cdef class Memory:
     """Memory of a large result, which goes to a later one when nobody has this any more."""
     cdef void *data
-    cdef size_t nbytes, capacity
+    cdef size_t nbytes
 
     def __cinit__(self, size_t nbytes):
         self.nbytes = nbytes
-        self.data = fc_result_acquire(nbytes, &self.capacity)
+        self.data = fc_result_acquire(nbytes)
 
     def __dealloc__(self):
-        fc_result_release(self.data, self.capacity)
+        fc_result_release(self.data, self.nbytes)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self.data is NULL:
