@@ -191,6 +191,17 @@ def test_contenders_take_turns_beside_the_higher_ceiling(monkeypatch):
     assert seen == [[(1.0, 200, None), (1.0, 400, None)], [(2.0, 200, None), (2.0, 400, None)]]
 
 
+@pytest.mark.parametrize(("patience", "rounds"), [(1, 4), (2, 8), (3, 8)])
+def test_turns_that_are_apart_are_followed_by_more_of_all(monkeypatch, patience, rounds):
+    clock = FakeClock(monkeypatch)
+    seconds = [1.0, 1.0, 1.0, 1.9, 1.0, 1.0, 1.0, 1.9, *[1.0] * 40]  # a warm-up and a timed call each
+    contenders = [lambda: clock.advance(3.0), lambda: clock.advance(seconds.pop(0))]
+    effort = Effort(rounds=4, slice_time=0.0, patience=patience)
+    steady, unsteady = timing.interleaved(contenders, lambda: 1.0, effort)
+    assert len(steady) == len(unsteady) == rounds
+    assert [turn.seconds for turn in unsteady] == pytest.approx([1.0, 1.9, 1.0, 1.9, *[1.0] * (rounds - 4)])
+
+
 def test_a_cheap_call_is_timed_again(monkeypatch):
     clock = FakeClock(monkeypatch)
     durations = iter([0.05, 0.01])

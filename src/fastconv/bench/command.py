@@ -50,8 +50,8 @@ __all__ = ["main"]
 __dir__ = only(__all__)
 
 QUICK = Effort(rounds=2, slice_time=0.01)
-MANY = Effort(rounds=5, slice_time=0.025)  # a dozen contenders
-WHOLE = Effort(rounds=7, slice_time=0.1)  # networks
+MANY = Effort(rounds=5, slice_time=0.025, patience=3)  # a dozen contenders
+WHOLE = Effort(rounds=7, slice_time=0.1, patience=3)  # networks
 
 
 def main(args: argparse.Namespace) -> int:

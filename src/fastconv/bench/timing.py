@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 from fastconv._names import only
@@ -17,6 +17,8 @@ __dir__ = only(__all__)
 #: OpenBLAS's threads wait busily for up to 2^28 cycles after a call, and would slow the next contender
 #: down fourfold; this many seconds let them fall asleep (measured: 0.03 are too few, 0.1 just enough).
 SETTLE = 0.12
+
+APART = 1.25  # the upper quartile of turns over the lower one, above which there are more
 
 CHEAP = 0.1  # seconds
 COLD_CALLS = 3  # of a turn
@@ -33,10 +35,14 @@ class Effort:
         Turns that each contender gets.
     slice_time : float
         Seconds of a turn, exceeded where a single call takes longer.
+    patience : int
+        How many times as many turns there may be, while those of some contender are apart by more than a quarter,
+        quartile from quartile.
     """
 
     rounds: int = 5
     slice_time: float = 0.05
+    patience: int = 1
 
 
 class Slice(NamedTuple):
@@ -137,7 +143,9 @@ def interleaved(
         For each function its turns.
     """
     slices: list[list[Slice]] = [[] for _ in fns]
-    for _ in range(effort.rounds):
+    for done in range(effort.patience * effort.rounds):
+        if done and done % effort.rounds == 0 and not any(_apart(turns) for turns in slices):
+            break
         time.sleep(SETTLE)
         limit, turns = ceiling(), []
         for fn in fns:
@@ -151,6 +159,13 @@ def interleaved(
         for turn, mine in zip(turns, slices, strict=True):
             mine.append(turn._replace(ceiling=limit))
     return slices
+
+
+def _apart(turns: Sequence[Slice]) -> bool:
+    if len(turns) < 2:
+        return False
+    lower, _, upper = quantiles((turn.seconds for turn in turns), n=4, method="inclusive")
+    return upper > APART * max(lower, RESOLUTION)
 
 
 def _cold_seconds(fn: Callable[[], Any], flush: Callable[[], object]) -> float:
