@@ -228,6 +228,8 @@ void fc_update(fc_update_arrays *arrays, int64_t count, fc_isa isa, int threads)
 
 // Seconds that `threads` threads took for `rounds` rounds of independent multiply-adds; *flops gets their number.
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops);
+// Seconds that a line of memory takes from one thread to another, of so many rounds; 0 where no other thread comes.
+double fc_handover(int64_t rounds);
 
 // An array of a caller (call.c), as the buffer protocol has it: strides in bytes, format as Python's struct module.
 enum { FC_DESCRIPTION = 1 + 2 * FC_RANK };

@@ -191,6 +191,28 @@ def test_contenders_take_turns_beside_the_higher_ceiling(monkeypatch):
     assert seen == [[(1.0, 200, None), (1.0, 400, None)], [(2.0, 200, None), (2.0, 400, None)]]
 
 
+def test_a_line_goes_from_one_thread_to_another():
+    with fc.threads(2):
+        found = peak.handover(tries=20)
+    assert all(1 < nanoseconds < 1e6 for nanoseconds in found)
+    with fc.threads(1):
+        assert peak.handover() == ()
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ((), ""),
+        ((41.0, 40.0, 44.0), "threads 41 ns apart · NumPy"),
+        ((40.0, 41.0, 160.0), "threads 41 ns apart, at times 160 · NumPy"),
+    ],
+)
+def test_a_run_says_how_far_apart_threads_were(seen, said):
+    run = report.document([], peak.Ceilings(200.0, 30.0, "float32", 2, seen), "fastconv bench")
+    assert said in report.summary(run)
+    assert ("apart" in report.summary(run)) == bool(seen)
+
+
 @pytest.mark.parametrize(("patience", "rounds"), [(1, 4), (2, 8), (3, 8)])
 def test_turns_that_are_apart_are_followed_by_more_of_all(monkeypatch, patience, rounds):
     clock = FakeClock(monkeypatch)

@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -162,6 +163,12 @@ const char *fc_compiler(void) {
 #endif
 }
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 typedef struct burn_job {
     const fc_kernels *kernels;
     int64_t rounds;
@@ -177,11 +184,39 @@ static void burn_task(void *context, int64_t task, int thread) {
 double fc_fma_burn(fc_isa isa, fc_dtype dtype, int threads, int64_t rounds, double *flops) {
     burn_job job = {.kernels = fc_kernels_for(isa, dtype), .rounds = rounds};
     if (threads > 256) threads = 256;
-    struct timespec start, end;
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    const double start = now();
     fc_parallel(threads, threads, burn_task, &job);
-    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double seconds = now() - start;
     *flops = 0;
     for (int i = 0; i < threads; i++) *flops += job.flops[i];
-    return (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+    return seconds;
+}
+
+// A line of memory that two threads hand to each other; whose turn it is is its parity.
+typedef struct handed {
+    _Alignas(64) atomic_int_least64_t turn;
+    int64_t rounds;
+    double seconds;
+} handed;
+
+// The first turns are the time that the other one takes to come.  Whoever waits for long is alone.
+static void hand_task(void *context, int64_t task, int thread) {
+    (void)thread;
+    handed *h = context;
+    const int64_t first = 16, last = first + 2 * h->rounds;
+    double start = 0;
+    for (int64_t turn = task; turn < last; turn += 2) {
+        int64_t patience = 1 << 20;
+        while (atomic_load_explicit(&h->turn, memory_order_acquire) != turn && --patience);
+        if (!patience) return;
+        if (turn == first) start = now();
+        atomic_store_explicit(&h->turn, turn + 1, memory_order_release);
+    }
+    if (task == 0) h->seconds = now() - start;
+}
+
+double fc_handover(int64_t rounds) {
+    handed h = {.rounds = rounds};
+    fc_parallel(2, 2, hand_task, &h);
+    return h.seconds / (double)(2 * rounds);
 }

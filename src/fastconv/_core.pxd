@@ -250,6 +250,7 @@ cdef extern from "fastconv.h" nogil:
         void *state[3]
     void fc_update(fc_update_arrays *, int64_t, fc_isa, int)
     double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
+    double fc_handover(int64_t)
     void *fc_memory_acquire(size_t)
     void fc_memory_release(void *, size_t)
     ctypedef struct fc_array:

@@ -82,3 +82,12 @@ def fma_burn(int isa, int dtype, int threads, int64_t rounds):
         seconds = fc_fma_burn(isa, dtype, threads, rounds, &flops)
     finished()
     return seconds, flops
+
+
+def handover(int64_t rounds):
+    """Seconds that a line of memory takes from one thread to another; 0 where no other thread comes."""
+    cdef double seconds
+    with nogil:
+        seconds = fc_handover(rounds)
+    finished()
+    return seconds

@@ -301,6 +301,7 @@ def _info(args: argparse.Namespace) -> int:
     peaks = {dtype: {n: seen[dtype][n].high for n in counts} for dtype in dtypes}
     bandwidths = {n: memory[n].high for n in counts}
     ranges = [found for by_threads in (*seen.values(), memory) for found in by_threads.values()]
+    apart = peak.handover()
     disturbed = [found.warning for found in ranges if not found.quiet][:1]
     if args.json:
         print(
@@ -309,6 +310,7 @@ def _info(args: argparse.Namespace) -> int:
                     **fc.config(),
                     "fma_peak_gflops": peaks,
                     "memory_bandwidth_gb_per_second": bandwidths,
+                    "handover_nanoseconds": apart[0] if apart else None,
                     "quiet": not disturbed,
                 },
                 indent=1,
@@ -322,7 +324,8 @@ def _info(args: argparse.Namespace) -> int:
     heads = [Column("threads"), Column("float32\nGFLOP/s"), Column("float64\nGFLOP/s")]
     rows = [[str(n), *(f"{peaks[dtype][n]:.0f}" for dtype in peaks), f"{bandwidths[n]:.1f}"] for n in counts]
     title = "What this machine can do, measured now"
-    show(Table(title, [*heads, Column("memory\nGB/s")], rows, notes=disturbed))
+    near = [f"A line of memory takes {ns:.0f} ns from one thread to another." for ns in apart]
+    show(Table(title, [*heads, Column("memory\nGB/s")], rows, notes=[*near, *disturbed]))
     return 0
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,6 +174,7 @@ def _measure(
                     flush=memory.flush if args.cold else None,
                     peak_bytes=grown,
                 )
+                limits = replace(limits, handover=(*limits.handover, *peak.handover()))
                 rows += outcome.rows
                 refusals += outcome.refusals
             if tables:

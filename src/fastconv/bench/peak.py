@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
+from fastconv import _core
 from fastconv._names import only
 from fastconv.bench.quiet import QUIET, Range
 
-__all__ = ["Ceilings", "Memory", "Patient", "ceilings", "fma_peak", "readings"]
+__all__ = ["Ceilings", "Memory", "Patient", "ceilings", "fma_peak", "handover", "readings"]
 __dir__ = only(__all__)
 
 #: Bytes of each of the two buffers of :class:`Memory`; several times the caches of most machines.
@@ -33,12 +34,15 @@ class Ceilings:
     dtype : str
         That of the multiply-adds.
     threads : int
+    handover : tuple of float
+        Nanoseconds that a line of memory takes from one thread to another, each time that it was measured.
     """
 
     fma: float
     bandwidth: float
     dtype: str
     threads: int
+    handover: tuple[float, ...] = ()
 
     def joined(self, kind: str, values: Iterable[float]) -> Ceilings:
         """The same with further measurements of ``fma`` or ``bandwidth``: the highest counts."""
@@ -130,6 +134,24 @@ def fma_peak(dtype: str = "float32", num_threads: int | None = None) -> float:
     return fc.fma_peak(dtype, num_threads, seconds=0.02)
 
 
+def handover(tries: int = 5) -> tuple[float, ...]:
+    """Nanoseconds that a line of memory takes from one thread to another: the least of several tries.
+
+    On cores that share a third-level cache a third or a quarter of what it takes between others. Empty where the
+    second thread never came, or there is none.
+
+    Examples
+    --------
+    >>> from fastconv.bench.peak import handover
+    >>> all(nanoseconds > 0 for nanoseconds in handover())
+    True
+    """
+    if fc.get_num_threads() < 2:
+        return ()
+    found = [1e9 * seconds for _ in range(tries) if (seconds := _core.handover(500)) > 0]
+    return (min(found),) if found else ()
+
+
 def ceilings(dtype: str = "float32", num_threads: int | None = None) -> Ceilings:
     """Measure arithmetic and memory.
 
@@ -148,4 +170,4 @@ def ceilings(dtype: str = "float32", num_threads: int | None = None) -> Ceilings
     """
     threads = fc.get_num_threads() if num_threads is None else num_threads
     fma = fc.fma_peak(dtype, threads)
-    return Ceilings(fma, Memory(threads).bandwidth(), dtype, threads)
+    return Ceilings(fma, Memory(threads).bandwidth(), dtype, threads, handover() if threads > 1 else ())

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -332,6 +333,7 @@ def document(
             "bandwidth_gb_per_second": limits.bandwidth,
             "dtype": limits.dtype,
             "threads": limits.threads,
+            "handover_nanoseconds": sorted(limits.handover),
         },
         "peers": peers or {},
         "missing": missing or {},
@@ -374,11 +376,20 @@ def summary(run: dict[str, Any]) -> str:
             f"threads: {limits['threads']}",
             f"FMA peak {limits['fma_gflops']:.0f} GFLOP/s {limits['dtype']}",
             f"memory {limits['bandwidth_gb_per_second']:.0f} GB/s",
+            *_apart(limits.get("handover_nanoseconds", ())),
             f"NumPy {what['numpy']} with {what['blas']}",
             *(f"{name} {version}" for name, version in run["peers"].items() if name != "numpy"),
             what["compiler"],
         )
     )
+
+
+def _apart(nanoseconds: Sequence[float]) -> list[str]:
+    """How far two threads were from each other: where most of the run, and at worst."""
+    if not nanoseconds:
+        return []
+    most, worst = median(nanoseconds), max(nanoseconds)
+    return [f"threads {most:.0f} ns apart" + (f", at times {worst:.0f}" if worst > 1.5 * most else "")]
 
 
 def marks(section: str = SECTION) -> tuple[str, str]:
