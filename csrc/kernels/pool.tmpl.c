@@ -5,12 +5,12 @@
 //   pool_runs            channels contiguous, many of them, windows large and without common rows,
 //   pool_channels        channels contiguous, any others, and
 //   pool_columns         columns contiguous, windows low and narrow: see pool_bands.tmpl.c for all three
-//   pool_pairs           columns contiguous, two of them in a window, long rows
+//   pool_pairs           columns contiguous, two of them in a window, long rows: see pool_pairs.tmpl.c
 //   pool_planes          one window that is a whole plane in one piece
 //   pool_lines           columns contiguous, any other windows: first down, then across.  The rows under a window are
 //                        folded into one line with the padding's identity at its ends, and the windows are folded along
 //                        that line: kh + kw operations instead of kh * kw, and no borders.  Positions of maxima are
-//                        searched afterwards.  (To carry them along would have to compare rows among equals.)
+//                        sought afterwards.  (To carry them along would have to compare rows among equals.)
 //   pool_any             any strides
 //
 // Averages sum rows or columns of a window by themselves, so that their error grows with kh + kw; planes are summed in
@@ -137,6 +137,19 @@ FC_INLINE FC_NAME(pool_rows_under) FC_NAME(pool_under)(const fc_pool *p, const T
                                       d.step * p->src.axis[0], h.taps, h.step * p->src.axis[1]};
 }
 
+// With the position of that element in the plane, and what lies between the positions of rows.
+typedef struct FC_NAME(pool_places) {
+    FC_NAME(pool_rows_under) rows;
+    int64_t first, depth_apart, height_apart;
+} FC_NAME(pool_places);
+
+FC_INLINE FC_NAME(pool_places) FC_NAME(pool_places_of)(const fc_pool *p, const T *plane, int64_t row) {
+    const fc_window d = fc_pool_window(p, 0, row / p->axis[1].out), h = fc_pool_window(p, 1, row % p->axis[1].out);
+    const int64_t width = p->axis[2].in, size = p->axis[1].in * width;
+    return (FC_NAME(pool_places)){FC_NAME(pool_under)(p, plane, row), d.start * size + h.start * width, d.step * size,
+                                  h.step * width};
+}
+
 // Folds `vectors` vectors, or the `part` elements of one, down the rows.
 FC_INLINE void FC_NAME(pool_down_vectors)(const int kind, const int vectors, const int64_t part,
                                           const FC_NAME(pool_rows_under) * u, const T *src, T *line) {
@@ -189,17 +202,22 @@ FC_INLINE T FC_NAME(pool_along)(const int kind, const T *line, int64_t taps, int
     return sum;
 }
 
+// Whether windows are folded at every column, of which some are picked.
+FC_INLINE int FC_NAME(pool_picked)(const fc_pool *p) {
+    const fc_axis *a = &p->axis[2];
+    return FC_VL > 1 && !p->adaptive && (a->kernel <= FC_POOL_TAPS || a->stride <= 2) && a->stride <= 4 * FC_VL;
+}
+
 // Across the line, for any stride: folds start at every column, and some are picked.
 FC_INLINE void FC_NAME(pool_picks)(const int kind, int64_t stride, int64_t taps, int64_t dilation,
-                                   const FC_NAME(pool_block) * b, T rows, T *dst) {
-    const int64_t starts = (b->columns - 1) * stride + 1;
-    T folds[FC_POOL_LINE + FC_VL];
+                                   const FC_NAME(pool_block) * b, T rows, T *folds, T *dst) {
+    const int64_t columns = b->columns, starts = (columns - 1) * stride + 1;
     for (int64_t i = 0; i < starts; i += FC_VL) {
         vec sum = v_load(b->line + i);
         for (int64_t k = 1; k < taps; k++) sum = FC_NAME(pool_fold)(kind, sum, v_load(b->line + i + k * dilation));
         v_store(folds + i, sum);
     }
-    for (int64_t x = 0; x < b->columns; x++)
+    for (int64_t x = 0; x < columns; x++)
         dst[x] = kind == FC_POOL_AVG ? folds[x * stride] / (rows * b->count[x]) : folds[x * stride];
 }
 
@@ -255,9 +273,84 @@ FC_INLINE int64_t FC_NAME(pool_search)(const fc_pool *p, const T *plane, const f
     return position;
 }
 
+// The positions of n maxima of a row from `column` on that are not finite or, with all, of any: window by window.
+static __attribute__((noinline)) void FC_NAME(pool_search_row)(const fc_pool *p, const T *plane, int64_t row,
+                                                               int64_t column, int64_t n, const int all, const T *dst,
+                                                               int64_t *indices) {
+    fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out), fc_pool_window(p, 1, row % p->axis[1].out)};
+    for (int64_t i = 0; i < n; i++) {
+        if (!all && dst[i] - dst[i] == 0) continue;
+        w[2] = fc_pool_window(p, 2, column + i);
+        indices[i * p->index.axis[2]] = FC_NAME(pool_search)(p, plane, w, dst[i]);
+    }
+}
+
+// The places of finite folds: what lies under the windows is compared with them from behind, so that the first among equals
+// stays.  src is the input under the first of them; at an edge there are inputs in lo <= column < hi only.
+FC_INLINE int FC_NAME(pool_seek_vectors)(const int vectors, const int edge, const fc_axis *a,
+                                         const FC_NAME(pool_places) * from, const T *src, int64_t lo, int64_t hi,
+                                         const T *folds, T *places) {
+    const FC_NAME(pool_places) at_rows = *from; // a copy, because a vector's store might change what a pointer shows
+    const FC_NAME(pool_rows_under) u = at_rows.rows;
+    const int64_t dilation = a->dilation;
+    vec fold[4], at[4];
+    int finite = 1;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        fold[v] = v_load(folds + v * FC_VL);
+        at[v] = v_set1(0);
+        finite &= v_finite(fold[v]);
+    }
+    for (int64_t d = u.depths - 1; d >= 0; d--)
+        for (int64_t h = u.heights - 1; h >= 0; h--) {
+            const T *line = src + d * u.depth_step + h * u.height_step;
+            const int64_t row = d * at_rows.depth_apart + h * at_rows.height_apart;
+            for (int64_t k = (a->kernel - 1) * dilation; k >= 0; k -= dilation) {
+                const vec place = v_set1((T)(row + k));
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) {
+                    const vec x = edge ? v_load_where(v_lanes(lo - k, hi - k), line + k, v_set1(-(T)INFINITY))
+                                       : v_load(line + k + v * FC_VL);
+                    at[v] = v_select(v_same(x, fold[v]), place, at[v]);
+                }
+            }
+        }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) v_store(places + v * FC_VL, at[v]);
+    return finite;
+}
+
+// The positions of maxima that were picked; whether all folds were finite.
+FC_INLINE int FC_NAME(pool_seek)(const fc_pool *p, const FC_NAME(pool_block) * b, const FC_NAME(pool_places) * u,
+                                 const T *folds, T *places, int64_t *indices) {
+    const fc_axis *a = &p->axis[2];
+    const int64_t starts = (b->columns - 1) * a->stride + 1, in = a->in, width = (a->kernel - 1) * a->dilation + 1;
+    int finite = 1;
+    for (int64_t i = 0, n; i < starts; i += n) {
+        n = b->x0 + i >= 0 && b->x0 + i + 4 * FC_VL - 1 + width <= in && i + 4 * FC_VL <= starts ? 4 * FC_VL : FC_VL;
+        const int64_t x = i + n > starts && starts > n ? starts - n : i, from = b->x0 + x; // may overlap its neighbour
+        const T *src = u->rows.first + from;
+        if (n > FC_VL) finite &= FC_NAME(pool_seek_vectors)(4, 0, a, u, src, 0, 0, folds + x, places + x);
+        else if (from >= 0 && from + FC_VL - 1 + width <= in)
+            finite &= FC_NAME(pool_seek_vectors)(1, 0, a, u, src, 0, 0, folds + x, places + x);
+        else finite &= FC_NAME(pool_seek_vectors)(1, 1, a, u, src, -from, in - from, folds + x, places + x);
+    }
+    const int64_t first = u->first + b->x0, apart = p->index.axis[2], stride = a->stride, columns = b->columns;
+    for (int64_t x = 0; x < columns; x++) indices[x * apart] = first + x * stride + (int32_t)places[x * stride];
+    return finite;
+}
+
+// Whether that is less work, and places are exact.
+FC_INLINE int FC_NAME(pool_sought)(const fc_pool *p, const FC_NAME(pool_block) * b, const FC_NAME(pool_places) * u) {
+    const int64_t taps = u->rows.depths * u->rows.heights * p->axis[2].kernel;
+    const int64_t reach = u->rows.depths * u->depth_apart + u->rows.heights * u->height_apart + FC_POOL_LINE;
+    return b->span <= FC_POOL_LINE && FC_NAME(pool_picked)(p) && p->axis[2].stride <= FC_VL && taps <= FC_POOL_SMALL &&
+           reach < 1 << 24;
+}
+
 // `columns` outputs of one row from `column` on: their folds.
 FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool_block) * b, int64_t column,
-                                  const T *plane, int64_t row, T *dst) {
+                                  const T *plane, int64_t row, T *folds, T *dst) {
     const fc_axis *a = &p->axis[2];
     const int64_t stride = p->adaptive ? 0 : a->stride, step = p->adaptive ? 1 : a->dilation, taps = a->kernel;
     const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
@@ -268,8 +361,7 @@ FC_INLINE void FC_NAME(pool_line)(const int kind, const fc_pool *p, FC_NAME(pool
         return;
     }
     FC_NAME(pool_down)(kind, &under, b->lo, b->hi - b->lo, b->line + b->lo - b->x0);
-    if (FC_VL > 1 && stride > 0 && (taps <= FC_POOL_TAPS || stride <= 2) && stride <= 4 * FC_VL)
-        FC_NAME(pool_picks)(kind, stride, taps, step, b, rows, dst);
+    if (FC_NAME(pool_picked)(p)) FC_NAME(pool_picks)(kind, stride, taps, step, b, rows, folds, dst);
     else
         for (int64_t x = 0; x < b->columns; x++) {
             const T sum = FC_NAME(pool_along)(kind, b->line + b->window[x].start, b->window[x].taps, step);
@@ -281,22 +373,21 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
     const fc_pool *p = work->pool;
     const int64_t end = work->column + work->columns;
     FC_NAME(pool_block) b;
+    T folds[FC_POOL_LINE + FC_VL], places[FC_POOL_LINE + FC_VL]; // of windows that start at every column
     for (int64_t column = work->column; column < end; column += b.columns) {
         FC_NAME(pool_block_at)(p, column, end, FC_NAME(pool_identity)(kind), &b);
         for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
             const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
             for (int64_t row = work->row; row < work->row + work->rows; row++) {
                 T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row) + column;
-                FC_NAME(pool_line)(kind, p, &b, column, plane, row, dst);
+                FC_NAME(pool_line)(kind, p, &b, column, plane, row, folds, dst);
                 if (kind == FC_POOL_AVG || !work->indices) continue;
                 int64_t *indices = work->indices + FC_NAME(pool_at)(&p->index, work->image, c, p, row);
-                fc_window w[FC_AXES] = {fc_pool_window(p, 0, row / p->axis[1].out),
-                                        fc_pool_window(p, 1, row % p->axis[1].out)};
-                for (int64_t x = 0; x < b.columns; x++) {
-                    w[2] = fc_pool_window(p, 2, column + x);
-                    const int64_t at = FC_NAME(pool_search)(p, plane, w, dst[x]);
-                    indices[(column + x) * p->index.axis[2]] = at;
-                }
+                indices += column * p->index.axis[2];
+                const FC_NAME(pool_places) under = FC_NAME(pool_places_of)(p, plane, row);
+                const int sought = FC_NAME(pool_sought)(p, &b, &under);
+                if (!sought || !FC_NAME(pool_seek)(p, &b, &under, folds, places, indices))
+                    FC_NAME(pool_search_row)(p, plane, row, column, b.columns, !sought, dst, indices);
             }
         }
     }
@@ -305,58 +396,6 @@ FC_INLINE void FC_NAME(pool_lines_of)(const int kind, const fc_pool_work *work) 
 void FC_NAME(pool_lines)(const fc_pool_work *work) {
     if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_lines_of)(FC_POOL_MAX, work);
     else FC_NAME(pool_lines_of)(FC_POOL_AVG, work);
-}
-
-// ------------------------------------------------------------------------------------------------- columns, in pairs
-
-// Windows of two columns side by side, the commonest of all, in long rows: a vector of outputs, or `part` of one.  Down
-// goes first, which halves the shuffles; for short rows bands have less to do around each of them.
-FC_INLINE void FC_NAME(pool_pairs_vectors)(const int kind, const int64_t part, const FC_NAME(pool_rows_under) * u,
-                                           const T *src, vec count, T *dst) {
-    vec low = v_set1(FC_NAME(pool_identity)(kind)), high = low;
-    for (int64_t d = 0; d < u->depths; d++)
-        for (int64_t h = 0; h < u->heights; h++) {
-            const T *p = src + d * u->depth_step + h * u->height_step;
-            FC_AHEAD(p);
-            FC_AHEAD(p + FC_VL);
-            low = FC_NAME(pool_fold)(kind, low, part ? v_load_part(p, 2 * part < FC_VL ? 2 * part : FC_VL) : v_load(p));
-            if (part && 2 * part <= FC_VL) continue;
-            high = FC_NAME(pool_fold)(kind, high, part ? v_load_part(p + FC_VL, 2 * part - FC_VL) : v_load(p + FC_VL));
-        }
-    vec result = FC_NAME(pool_fold)(kind, v_even(low, high), v_odd(low, high));
-    if (kind == FC_POOL_AVG) result = v_div(result, count);
-    if (part) v_store_part(dst, result, part);
-    else v_store(dst, result);
-}
-
-FC_INLINE void FC_NAME(pool_pairs_row)(const int kind, const FC_NAME(pool_rows_under) * u, int64_t n, T count, T *dst) {
-    if (n < FC_VL) {
-        FC_NAME(pool_pairs_vectors)(kind, n, u, u->first, v_set1(count), dst);
-        return;
-    }
-    for (int64_t i = 0; i < n; i += FC_VL) {
-        const int64_t x = i + FC_VL <= n ? i : n - FC_VL; // the last one overlaps its neighbour
-        FC_NAME(pool_pairs_vectors)(kind, 0, u, u->first + 2 * x, v_set1(count), dst + x);
-    }
-}
-
-FC_INLINE void FC_NAME(pool_pairs_of)(const int kind, const fc_pool_work *work) {
-    const fc_pool *p = work->pool;
-    const T columns = (T)fc_pool_count(p, 2, 0);
-    for (int64_t c = work->channel; c < work->channel + work->channels; c++) {
-        const T *plane = (const T *)work->src + work->image * p->src.outer + c * p->src.channel;
-        for (int64_t row = work->row; row < work->row + work->rows; row++) {
-            const FC_NAME(pool_rows_under) under = FC_NAME(pool_under)(p, plane, row);
-            const T count = kind == FC_POOL_AVG ? FC_NAME(pool_row_count)(p, row) * columns : 1;
-            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
-            FC_NAME(pool_pairs_row)(kind, &under, p->axis[2].out, count, dst);
-        }
-    }
-}
-
-void FC_NAME(pool_pairs)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_MAX) FC_NAME(pool_pairs_of)(FC_POOL_MAX, work);
-    else FC_NAME(pool_pairs_of)(FC_POOL_AVG, work);
 }
 
 // ----------------------------------------------------------------------------------------------------- whole planes

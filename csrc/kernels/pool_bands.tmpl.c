@@ -101,18 +101,6 @@ FC_INLINE void FC_NAME(pool_across)(const int mode, const int form, const int ed
                                v_set1(at + (T)(k * l->dilation)));
 }
 
-// indices[l * stride] = first + l * step + offset[l]
-FC_INLINE void FC_NAME(pool_put_indices)(int64_t *indices, int64_t stride, vec offset, int64_t first, int64_t step,
-                                         int64_t n) {
-    if (stride == 1) {
-        v_store_indices(indices, offset, first, step, n);
-        return;
-    }
-    T lanes[FC_VL];
-    v_store(lanes, offset);
-    for (int64_t l = 0; l < n; l++) indices[l * stride] = first + l * step + (int32_t)lanes[l];
-}
-
 // What one strip folds of each row, once for all windows that share it.
 typedef struct FC_NAME(pool_folds) {
     vec value[4 * FC_POOL_BAND], offset[4 * FC_POOL_BAND];
@@ -415,41 +403,44 @@ void FC_NAME(pool_columns)(const fc_pool_work *work) {
 
 // --------------------------------------------------------------------------------------------------------- channels
 
+// One column of a band, of `channels` channels from c on; the pointers are those of channel 0 and column 0.
+FC_INLINE void FC_NAME(pool_channels_at)(const int mode, const fc_pool *p, const FC_NAME(pool_band) * b, int64_t x,
+                                         int64_t c, int64_t channels, const T *image, T *dst, int64_t *indices) {
+    const fc_window w = fc_pool_window(p, 2, x);
+    FC_NAME(pool_lanes) l = {.start = w.start, .taps = w.taps, .step = w.step * p->src.axis[2], .dilation = w.step};
+    l.count = v_set1(mode == FC_NAME(pool_avg) ? (T)fc_pool_count(p, 2, x) : 1);
+    image += w.start * p->src.axis[2];
+    dst += x * p->dst.axis[2];
+    if (mode == FC_NAME(pool_max_indexed)) indices += x * p->index.axis[2] + c * p->index.channel;
+    for (const int64_t end = c + channels; c < end; c += l.lanes) {
+        const int64_t left = end - c;
+        l.lanes = left >= 4 * FC_VL ? 4 * FC_VL : left < FC_VL ? left : FC_VL;
+        if (left >= 4 * FC_VL)
+            FC_NAME(pool_strip_of)(mode, FC_NAME(pool_channel_lanes), 0, 4, b, &l, image + c, dst + c, indices);
+        else FC_NAME(pool_strip_of)(mode, FC_NAME(pool_channel_lanes), 1, 1, b, &l, image + c, dst + c, indices);
+        if (mode == FC_NAME(pool_max_indexed)) indices += l.lanes * p->index.channel;
+    }
+}
+
 FC_INLINE void FC_NAME(pool_channels_of)(const int mode, const fc_pool_work *work) {
     const fc_pool *p = work->pool;
+    const T *image = (const T *)work->src + work->image * p->src.outer;
     FC_NAME(pool_band) b;
-    // A row is long, and memory is read in its order where none are shared; else by few enough that prefetching follows.
+    // Rows that are not shared go one at a time, in the order in which memory lies; else by few enough that prefetching
+    // follows.
     const int64_t window = (p->axis[1].kernel - 1) * p->axis[1].dilation + 1;
     const int64_t few = 2 * window > FC_POOL_FEW ? 2 * window : FC_POOL_FEW;
-    const int64_t most = fc_pool_shares_rows(p) ? fc_pool_band_rows(p, few) : 1;
+    const int shared = fc_pool_shares_rows(p);
+    const int64_t most = shared ? fc_pool_band_rows(p, few) : 1, end = work->channel + work->channels;
+    const int64_t block = shared ? 4 * FC_VL : work->channels;
     for (int64_t row = work->row; row < work->row + work->rows; row += b.rows) {
         FC_NAME(pool_band_at)(work, row, most, &b);
-        for (int64_t c = work->channel, lanes; c < work->channel + work->channels; c += lanes) {
-            const int64_t left = work->channel + work->channels - c;
-            lanes = left >= 4 * FC_VL ? 4 * FC_VL : left < FC_VL ? left : FC_VL;
-            const T *plane = (const T *)work->src + work->image * p->src.outer + c;
-            T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, c, p, row);
-            int64_t *indices = work->indices;
-            dst += work->column * p->dst.axis[2];
-            if (mode == FC_NAME(pool_max_indexed))
-                indices += FC_NAME(pool_at)(&p->index, work->image, c, p, row) + work->column * p->index.axis[2];
-            for (int64_t x = work->column; x < work->column + work->columns; x++) {
-                const fc_window w = fc_pool_window(p, 2, x);
-                FC_NAME(pool_lanes)
-                l = {.start = w.start,
-                     .taps = w.taps,
-                     .step = w.step * p->src.axis[2],
-                     .dilation = w.step,
-                     .lanes = lanes};
-                l.count = v_set1(mode == FC_NAME(pool_avg) ? (T)fc_pool_count(p, 2, x) : 1);
-                const T *src = plane + w.start * p->src.axis[2];
-                if (lanes == 4 * FC_VL)
-                    FC_NAME(pool_strip_of)(mode, FC_NAME(pool_channel_lanes), 0, 4, &b, &l, src, dst, indices);
-                else FC_NAME(pool_strip_of)(mode, FC_NAME(pool_channel_lanes), 1, 1, &b, &l, src, dst, indices);
-                dst += p->dst.axis[2];
-                indices += mode == FC_NAME(pool_max_indexed) ? p->index.axis[2] : 0;
-            }
-        }
+        T *dst = (T *)work->dst + FC_NAME(pool_at)(&p->dst, work->image, 0, p, row);
+        int64_t *indices = work->indices;
+        if (mode == FC_NAME(pool_max_indexed)) indices += FC_NAME(pool_at)(&p->index, work->image, 0, p, row);
+        for (int64_t c = work->channel; c < end; c += block)
+            for (int64_t x = work->column; x < work->column + work->columns; x++)
+                FC_NAME(pool_channels_at)(mode, p, &b, x, c, end - c < block ? end - c : block, image, dst, indices);
     }
 }
 

@@ -2,6 +2,7 @@
 //
 // Pooling and its gradients.
 #include "kernels/pool.tmpl.c"
+#include "kernels/pool_pairs.tmpl.c"
 #include "kernels/pool_bands.tmpl.c"
 #include "kernels/pool_gather.tmpl.c"
 #include "kernels/pool_grad.tmpl.c"

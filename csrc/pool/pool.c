@@ -90,7 +90,7 @@ static fc_pool_fn *forward_kernel(const fc_pool *p, const fc_kernels *k, int ind
     if (over_channels(p)) return !exact ? k->pool_any : runs_form(p, k) ? k->pool_runs : k->pool_channels;
     if (!rows_form(p)) return k->pool_any;
     if (plane_form(p)) return k->pool_planes;
-    if (pairs_form(p) && !indexed) return k->pool_pairs;
+    if (pairs_form(p) && exact) return k->pool_pairs;
     return columns_form(p) && exact ? k->pool_columns : k->pool_lines;
 }
 
