@@ -355,11 +355,12 @@ static void look_ahead(const grad_task *t, const grad_block *b, fc_gemm_tile *wo
         work->ahead_step = fc_ceil_div(share, depth);
     } else if (!s->over_channels && b->next_rows && work->segments > 1) {
         const int64_t some = work->depth, of_rows = fc_ceil_div(s->rows.channels, some);
-        const side *from = turn < of_rows ? &s->rows : &s->columns;
-        const int64_t first = (turn < of_rows ? turn : turn - of_rows) * some;
-        if (first >= from->channels || from->channels < some || (from == &s->columns && !in_step(s))) return;
-        work->ahead = (turn < of_rows ? b->next_rows : b->next_columns) +
-                      fc_min(first, from->channels - some) * from->channel * element;
+        const int past = turn >= of_rows; // the rows
+        const side *from = past ? &s->columns : &s->rows;
+        const char *next = past ? b->next_columns : b->next_rows;
+        const int64_t first = (past ? turn - of_rows : turn) * some;
+        if (first >= from->channels || from->channels < some || (past && !in_step(s))) return;
+        work->ahead = next + fc_min(first, from->channels - some) * from->channel * element;
         work->ahead_step = from->channel * element;
         work->ahead_segment = FC_TWO_LINES - some * work->ahead_step;
     }
