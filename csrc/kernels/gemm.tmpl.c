@@ -73,29 +73,39 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t, int64_t step) {
     if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
 }
 
+// A part of a run, `n` columns from `column` on, of all rows; `at` from where dst has its first one.
+FC_INLINE vec FC_NAME(gemm_scatter_part)(const fc_gemm_tile *t, const int bias_per_row, const int even, int64_t column,
+                                         int64_t n, int64_t at, vec seen) {
+    const T *sums = (const T *)t->sums + column, *bias = t->bias, *residual = even ? NULL : t->residual;
+    T *dst = (T *)t->dst + at;
+    const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
+    const vec b = bias_per_row ? v_set1(0) : v_load_part(bias + column, n);
+    const int64_t step = even ? 1 : t->column_stride, m = t->m, *row_offset = t->row_offset;
+    vec before = v_set1(0);
+    for (int64_t i = 0; i < m; i++, sums += FC_NR) {
+        vec v = v_add(v_load_part(sums, n), bias_per_row ? v_set1(bias[i]) : b);
+        if (residual) v = v_add(v, FC_NAME(load_row)(residual + at + row_offset[i], n, step));
+        v = FC_NAME(bound)(v, low, high);
+        FC_NAME(store_row)(dst + row_offset[i], v, n, step);
+        if (i % 2) seen = FC_NAME(look)(seen, before, v);
+        before = v;
+    }
+    return FC_NAME(look)(seen, before, before); // the last of an odd number
+}
+
 // Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.  A vector of all rows at a
 // time, which share its mask.
 static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
-    const T *bias = t->bias, *residual = t->residual;
-    T *dst = t->dst;
-    const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
-    const int64_t step = t->column_stride, m = t->m, *row_offset = t->row_offset;
+    const int even = t->column_stride == 1 && !t->residual;
     vec seen = v_set1(1);
-    for (int64_t r = 0; r < t->run_count; r++)
-        for (int64_t j = 0; j < t->runs[r].length; j += FC_VL) {
-            const fc_run run = t->runs[r];
-            const int64_t left = run.length - j, n = left < FC_VL ? left : FC_VL, at = run.offset + j * step;
-            const T *sums = (const T *)t->sums + run.column + j;
-            const vec b = bias_per_row ? v_set1(0) : v_load_part(bias + run.column + j, n);
-            for (int64_t i = 0; i < m; i++, sums += FC_NR) {
-                const int64_t offset = row_offset[i] + at;
-                vec v = v_add(v_load_part(sums, n), bias_per_row ? v_set1(bias[i]) : b);
-                if (residual) v = v_add(v, FC_NAME(load_row)(residual + offset, n, step));
-                v = FC_NAME(bound)(v, low, high);
-                FC_NAME(store_row)(dst + offset, v, n, step);
-                seen = FC_NAME(look)(seen, v, v);
-            }
+    for (int64_t r = 0; r < t->run_count; r++) {
+        const fc_run run = t->runs[r];
+        for (int64_t j = 0; j < run.length; j += FC_VL) {
+            const int64_t n = run.length - j < FC_VL ? run.length - j : FC_VL, at = run.offset + j * t->column_stride;
+            if (even && bias_per_row) seen = FC_NAME(gemm_scatter_part)(t, 1, 1, run.column + j, n, at, seen);
+            else seen = FC_NAME(gemm_scatter_part)(t, bias_per_row, 0, run.column + j, n, at, seen);
         }
+    }
     if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
 }
 
