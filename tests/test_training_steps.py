@@ -9,6 +9,7 @@ import pytest
 import fastconv as fc
 from fastconv import _core, _plans, nn, optim
 from fastconv.ops import _convolution
+from fastconv.ops import norm as N
 from support import limited
 
 
@@ -170,6 +171,58 @@ def test_a_gradient_has_the_memory_of_the_last_one_unless_somebody_holds_it(make
     gradient()
     layer.backward(layer(x))  # accumulated
     np.testing.assert_array_equal(layer.weight.grad, 2 * expected)
+
+
+def test_gradients_are_overwritten_where_nobody_else_has_them(monkeypatch):
+    """By a batch norm with a convolution behind it; not what the caller has, nor what another's module may keep."""
+    back, overwritten = N.batch_norm_back, []
+    monkeypatch.setattr(N, "batch_norm_back", lambda *args: overwritten.append(args[3]) or back(*args))
+
+    class Kept(nn.Module):
+        def forward(self, x):
+            self.save_for_backward()
+            return x
+
+        def backward(self, grad_output):
+            self.saved()
+            self.grad, self.copy = grad_output, grad_output.copy()
+            return grad_output
+
+    class KeptNorm(nn.BatchNorm2d):
+        def backward(self, grad_output):
+            self.grad, self.copy = grad_output, grad_output.copy()
+            return super().backward(grad_output)
+
+    rng = np.random.default_rng(0)
+    x, g = (rng.standard_normal((2, 8, 6, 6), np.float32) for _ in range(2))
+
+    def modules():
+        conv = [nn.Conv2d(8, 8, 3, padding=1, rng=i) for i in range(4)]
+        inner = nn.Sequential(conv[1], nn.BatchNorm2d(8), nn.ReLU())
+        return [conv[0], nn.BatchNorm2d(8), nn.ReLU(), inner, conv[2], KeptNorm(8), conv[3], nn.BatchNorm2d(8), Kept()]
+
+    alone, chain = modules(), modules()
+    y = x
+    for module in alone:
+        y = module(y)
+    expected = g
+    for module in reversed(alone):
+        expected = module.backward(expected)
+    assert not any(overwritten)
+    overwritten.clear()
+    net, before = nn.Sequential(*chain), g.copy()
+    np.testing.assert_array_equal(net(x), y)
+    np.testing.assert_array_equal(net.backward(g), expected)
+    assert overwritten == [False, False, True, True]
+    np.testing.assert_array_equal(g, before)
+    for module in (chain[-1], chain[5]):
+        np.testing.assert_array_equal(module.grad, module.copy)
+    for ours, theirs in zip(net.parameters(), nn.Sequential(*alone).parameters(), strict=True):
+        np.testing.assert_array_equal(ours.grad, theirs.grad)
+    norm, given = chain[1], g.copy()  # which has had one that it could overwrite
+    norm(x)
+    assert norm.backward(given) is not given
+    np.testing.assert_array_equal(given, g)
 
 
 def test_what_training_kept_goes_back_in_eval_mode():

@@ -101,8 +101,12 @@ class Sequential(Module):
     def forward(self, input: Any) -> Any:
         return through(self.children(), input)
 
+    _owns_gradients = True
+
     def backward(self, grad_output: Any) -> Any:
-        return back_through(list(self.children()), grad_output, self.needs_input_grad)
+        chain, own = list(self.children()), self._overwrites()
+        grad_input, self._owns_gradients = _back(chain, grad_output, self.needs_input_grad, own)
+        return grad_input
 
 
 def through(chain: Iterable[Module], *inputs: Any) -> Any:
@@ -139,14 +143,22 @@ def back_through(chain: Sequence[Module], grad_output: Any, needs_input_grad: bo
 
     Without `needs_input_grad` nothing is computed for what has no parameters below it, and the result is None.
     """
+    return _back(chain, grad_output, needs_input_grad, own=False)[0]
+
+
+def _back(chain: Sequence[Module], grad_output: Any, needs_input_grad: bool, own: bool) -> tuple[Any, bool]:
+    """`back_through`, and whether nobody else has the result; `own` says that of `grad_output`."""
     last_needed = 0
     if not needs_input_grad:
         learns = [any(True for _ in module.parameters()) for module in chain]
         last_needed = learns.index(True) if True in learns else len(chain)
     for i in range(len(chain) - 1, last_needed - 1, -1):
-        chain[i].needs_input_grad = needs_input_grad or i > last_needed
-        grad_output = chain[i].backward(grad_output)
-    return grad_output if needs_input_grad else None
+        module, given = chain[i], grad_output
+        knows = type(module)._owns_gradients and "backward" not in vars(module)
+        module.needs_input_grad, module._may_overwrite = needs_input_grad or i > last_needed, own and knows
+        grad_output = module.backward(given)
+        own = module._owns_gradients if knows else own and grad_output is given
+    return (grad_output, own) if needs_input_grad else (None, False)
 
 
 def summed(arrays: Sequence[np.ndarray], bounds: tuple[float, float] = UNBOUNDED) -> np.ndarray:

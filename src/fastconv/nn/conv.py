@@ -36,6 +36,7 @@ class _Conv(Module):
     rank: ClassVar[int]
     transposed: ClassVar[bool] = False
     _takes_bounds = True
+    _owns_gradients = True
 
     def __init__(
         self,

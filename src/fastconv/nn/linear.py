@@ -55,6 +55,7 @@ class Linear(Module):
     """
 
     _takes_bounds = True
+    _owns_gradients = True
 
     def __init__(
         self,

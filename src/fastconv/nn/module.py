@@ -137,11 +137,15 @@ class Module:
     #: Of a clamp: what it clamps to. Of another: whether in training mode it can do so itself, by `_clamped`.
     _bounds: tuple[float, float] | None = None
     _takes_bounds: bool = False
+    #: Whether `backward` gives away an array of its own, and minds that the one it gets may be overwritten for it.
+    _owns_gradients: bool = False
+    _may_overwrite: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if {"forward", "backward"} & vars(cls).keys():  # whoever redefines them, does not have to know of this
             cls._bounds, cls._takes_bounds = vars(cls).get("_bounds"), vars(cls).get("_takes_bounds", False)
+            cls._owns_gradients = vars(cls).get("_owns_gradients", False)
         call_by_own_name(cls)
 
     # --- computing --------------------------------------------------------------------------------
@@ -206,6 +210,11 @@ class Module:
             raise RuntimeError(f"{type(self).__name__}.backward has nothing saved: {why}")
         values, self._saved = self._saved, None
         return values
+
+    def _overwrites(self) -> bool:
+        """Whether nobody else has the gradient that `backward` has got now."""
+        may, self._may_overwrite = self._may_overwrite, False
+        return may
 
     # --- structure --------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class _BatchNorm(Module):
     """
 
     _takes_bounds = True
+    _owns_gradients = True
     _ranks: tuple[int, ...]
 
     def __init__(
@@ -111,7 +112,7 @@ class _BatchNorm(Module):
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         (kept,) = self.saved()
-        d_input, d_weight, d_bias = N.batch_norm_back(grad_output, kept, self.needs_input_grad)
+        d_input, d_weight, d_bias = N.batch_norm_back(grad_output, kept, self.needs_input_grad, self._overwrites())
         for parameter, gradient in ((self.weight, d_weight), (self.bias, d_bias)):
             if parameter is not None:
                 parameter.accumulate(gradient)

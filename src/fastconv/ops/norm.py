@@ -90,8 +90,9 @@ def _spread(
     bounds: Bounds,
     gains: np.ndarray | None = None,
     eps: float = 0.0,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    y = _args.new_like(x)
+    y = _args.new_like(x) if out is None else out
     _core.batch_norm(x, g, vectors, gains, y, axis, kind, *bounds, eps, _config.ISA, _config.get_num_threads())
     return y
 
@@ -170,9 +171,10 @@ def batch_norm_training(
 
 
 def batch_norm_back(
-    grad_output: ArrayLike, kept: Normalised, need_input: bool = True
+    grad_output: ArrayLike, kept: Normalised, need_input: bool = True, overwrite: bool = False
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """The gradients of input, weight and bias, the last two in float64.
+    """The gradients of input, weight and bias, the last two in float64; with `overwrite` the first in the memory of
+    `grad_output`, if that can be.
 
     Where the clamp changed a result, nothing of its gradient goes through.
     """
@@ -182,7 +184,8 @@ def batch_norm_back(
         return np.zeros_like(x), np.zeros(x.shape[axis]), np.zeros(x.shape[axis])
     d_input = None
     if need_input:
-        d_input = like(_spread(_GRADIENT, x, g, vectors, axis, bounds, gains), grad_output)
+        out = g if overwrite and g.flags.writeable and g.strides == x.strides else None
+        d_input = like(_spread(_GRADIENT, x, g, vectors, axis, bounds, gains, out=out), grad_output)
         d_bias, products = vectors[_RESULTS].astype(np.float64)
     else:
         d_bias, products = _found(_SUMS, x, g, vectors, axis, bounds)
