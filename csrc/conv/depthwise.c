@@ -7,6 +7,7 @@
 //                  the row. Contiguous rows are read where they lie; others are first copied, zero-padded and split into
 //                  the phases of the stride (padded.c), which leaves neither borders nor strides to the kernel, but takes
 //                  as long as the sums
+//   tall kernels   of one input channel or a few, whose rows are copied, too: sums are then by far the most
 //   over channels  a task is some rows of all channels, vectors over the channels; as many outputs as inputs per group,
 //                  a power of two that does not exceed a vector. Where pixels are so far apart in memory that those of a
 //                  patch share few sets of L1, a task copies its rows first
@@ -23,6 +24,9 @@ enum { FC_BODY_ROWS = 7, FC_CHANNELS_ROWS = 2, FC_PART_MACS = 1 << 30 };
 // Over channels: outputs of a row that a body computes together, and elements by which copied pixels are further apart.
 enum { FC_CHANNELS_PIXELS = 4, FC_APART = 16 };
 
+// Tall kernels: their least taps, outputs of a row, and elements of padded rows, which stay in L2.
+enum { FC_TALL_TAPS = 36, FC_TALL_COLUMNS = 64, FC_TALL_ELEMENTS = 65536 };
+
 static int over_channels(const fc_problem *p) {
     const int64_t size = p->in_channels;
     const int adjoin = p->src.group == size && p->dst.group == size && p->src.channel == 1 && p->dst.channel == 1;
@@ -30,10 +34,30 @@ static int over_channels(const fc_problem *p) {
            (adjoin || (size == 1 && p->src.group == 1 && p->dst.group == 1)) && p->groups > 1;
 }
 
+// Over pixels: whether a tile of six rows shares most of its inputs, so that it pays to copy them.
+static int tall(const fc_problem *p) {
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
+    return !over_channels(p) && h->kernel >= FC_STENCIL_ROWS && fc_taps(p) >= FC_TALL_TAPS && h->stride == 1 &&
+           w->stride == 1 && h->dilation == 1 && w->dilation == 1 && w->out >= FC_TALL_COLUMNS &&
+           !(p->in_channels == 1 && fc_depthwise_is(p, 7, 1)) && fc_padded_fits(p, FC_PADDED_BYTES / p->in_channels);
+}
+
 // Over pixels: whether rows are read where they lie.
-static int in_place(const fc_problem *p) { return p->src.axis[2] == 1; }
+static int in_place(const fc_problem *p) { return p->src.axis[2] == 1 && !tall(p); }
+
+// Of tall kernels as many rows as copying them takes little beside; they are an odd number of cache lines apart.
+static fc_padded tall_rows(const fc_problem *p) {
+    const int64_t extra = p->axis[1].kernel - 1, planes = p->in_channels * p->axis[0].kernel;
+    const int64_t width = fc_round_up(p->axis[2].out + p->axis[2].kernel - 1, 16) | 16;
+    const int64_t most = fc_max(extra, FC_TALL_ELEMENTS / (width * planes) - extra);
+    const int64_t rows = fc_round_up(fc_min(most, p->axis[1].out), FC_STENCIL_ROWS);
+    const fc_padded s = {
+        .rows = rows, .rows_extra = extra, .width = width, .pixel = 1, .plane = (rows + extra) * width};
+    return fc_padded_of_planes(s, planes, FC_SLACK);
+}
 
 static fc_padded padded_of(const fc_problem *p) {
+    if (tall(p)) return tall_rows(p);
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     return fc_padded_rows(p, fc_max(1, fc_min(p->axis[1].out, FC_PADDED_ELEMENTS / width)), 1, 1, FC_SLACK);
 }
@@ -65,6 +89,7 @@ static const char *refuse(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     if (over_channels(p) && p->in_channels <= k->vl) return NULL;
+    if (tall(p)) return NULL;
     if (p->in_channels != 1) return "a group has more than one input channel";
     if (p->dst.axis[2] != 1 && !in_place(p)) return "neither rows nor channels of the output are contiguous";
     if (!in_place(p) && !fc_padded_fits(p, FC_PADDED_BYTES)) return "the input of one output row exceeds 4 MiB";
@@ -103,11 +128,13 @@ static double cost(const fc_request *r) {
     const int window = over_channels(p) && w->stride == 1 && w->dilation == 1 && w->kernel > 1;
     const int loaded = k->vl > 1 && !window && (over_channels(p) || in_place(p)) && !is_unrolled(p, k);
     const double once = k->vl == 1           ? 1.0
+                        : tall(p)            ? 0.65
                         : !is_unrolled(p, k) ? 0.5
                         : !over_channels(p)  ? 0.43
                         : w->stride == 1     ? 0.35
                                              : 0.48;
-    const double each = p->in_channels > 1        ? (k->vl > 8 ? 1.0 : 1.3)
+    const double each = tall(p)                   ? once
+                        : p->in_channels > 1      ? (k->vl > 8 ? 1.0 : 1.3)
                         : apart > 2               ? (k->vl > 1 ? 2.5 : 2.0) * (double)apart
                         : apart == 2 && k->vl > 1 ? (loaded ? 2.0 : 1.0)
                         : loaded                  ? 0.9
@@ -124,7 +151,7 @@ static size_t bias_bytes(const fc_plan *plan) {
 }
 
 // Packed: bias, then weights: [vector of channels][tap][input of the group][lane] over channels,
-// [group * out][tap] over pixels.
+// [group * out][input of the group][tap] over pixels, where taps of tall kernels follow each other down a column.
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)r, (void)message;
     const fc_problem *p = &plan->problem;
@@ -133,10 +160,11 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     plan->packing[0] = over_channels(p);
     plan->packed_bytes = bias_bytes(plan) + (size_t)(rows * p->in_channels * fc_taps(p) * plan->kernels->element);
     if (over_channels(p) || in_place(p)) return FC_OK;
-    int64_t *taps = plan->state = malloc(sizeof(int64_t) * (size_t)fc_taps(p)); // where their inputs lie
+    // Where their inputs lie.
+    int64_t *taps = plan->state = malloc(sizeof(int64_t) * (size_t)(p->in_channels * fc_taps(p)));
     if (!taps) return FC_NO_MEMORY;
     const fc_padded padded = padded_of(p);
-    fc_padded_offsets(p, &padded, 1, taps);
+    fc_padded_offsets(p, &padded, p->in_channels, taps);
     return FC_OK;
 }
 
@@ -153,12 +181,15 @@ static const char *weights_of(const fc_plan *plan, const void *packed) {
 static inline void pack_taps(const fc_plan *plan, const char *wei, int64_t o, int64_t q, char *out, int64_t step,
                              const int64_t element) {
     const fc_problem *p = &plan->problem;
+    const int64_t high = p->axis[1].kernel, wide = p->axis[2].kernel, down = tall(p) ? 1 : wide;
     wei += (o / p->out_channels * p->wei.group + o % p->out_channels * p->wei.outer + q * p->wei.channel) * element;
     for (int64_t d = 0; d < p->axis[0].kernel; d++)
         for (int64_t h = 0; h < p->axis[1].kernel; h++) {
             const char *in = wei + (d * p->wei.axis[0] + h * p->wei.axis[1]) * element;
-            for (int64_t w = 0; w < p->axis[2].kernel; w++, out += step * element)
-                memcpy(out, in + w * p->wei.axis[2] * element, (size_t)element);
+            for (int64_t w = 0; w < wide; w++) {
+                const int64_t tap = d * high * wide + h * down + w * (down == 1 ? high : 1);
+                memcpy(out + tap * step * element, in + w * p->wei.axis[2] * element, (size_t)element);
+            }
         }
 }
 
@@ -166,7 +197,8 @@ static inline void pack_weights(const fc_plan *plan, const char *wei, char *out,
     const fc_problem *p = &plan->problem;
     const int64_t outs = p->groups * p->out_channels, taps = fc_taps(p), size = p->in_channels, vl = plan->kernels->vl;
     if (!over_channels(p)) {
-        for (int64_t o = 0; o < outs; o++) pack_taps(plan, wei, o, 0, out + o * taps * element, 1, element);
+        for (int64_t o = 0; o < outs; o++)
+            for (int64_t q = 0; q < size; q++, out += taps * element) pack_taps(plan, wei, o, q, out, 1, element);
         return;
     }
     const int64_t block_bytes = taps * size * vl * element;
@@ -339,12 +371,14 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
         .problem = p,
         .d = work.d,
         .h = work.h,
-        .channels = 1,
+        .channels = p->in_channels,
         .rows = s->padded.rows + s->padded.rows_extra,
         .width = s->padded.width,
         .planes = planes,
     };
-    fc_depthwise_fn *const kernel = in_place(p) ? plan->kernels->depthwise_in_place : plan->kernels->depthwise_padded;
+    fc_depthwise_fn *const kernel = in_place(p) ? plan->kernels->depthwise_in_place
+                                    : tall(p)   ? plan->kernels->depthwise_tall
+                                                : plan->kernels->depthwise_padded;
     const int64_t last = fc_share(p->groups, share + 1, s->shares);
     for (int64_t group = fc_share(p->groups, share, s->shares); group < last; group++) {
         copy.src = fc_at(job.src, index * p->src.outer + group * p->src.group, p->types.source);
@@ -379,6 +413,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         rows = FC_ROWS_ELEMENTS / p->axis[2].out;
         if (!in_place(p)) {
             s.padded = padded_of(p);
+            s.unit = tall(p) ? FC_STENCIL_ROWS : 1;
             rows = s.padded.rows;
             elements = s.padded.elements;
         }
@@ -391,8 +426,9 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     if (planes * s.parts < 8 * threads) s.parts = fc_min(units, fc_round_up(s.parts, threads));
     // Rows that are long under a long kernel are a task's work in parts, and may be all that there is to share; so are
     // many rows, but for those that a body computes together.
-    if (over_channels(p) || in_place(p)) {
-        double macs = fc_macs(p) / (double)fc_max(1, planes);
+    double macs = fc_macs(p) / (double)fc_max(1, planes);
+    if (tall(p)) s.parts = fc_max(s.parts, (int64_t)fmin((double)units, macs / FC_PART_MACS));
+    else if (over_channels(p) || in_place(p)) {
         s.parts =
             fc_max(s.parts, (int64_t)fmin((double)fc_ceil_div(p->axis[1].out, FC_BODY_ROWS), macs / FC_PART_MACS));
         macs /= (double)fc_max(1, s.parts);
@@ -414,7 +450,7 @@ static const char *form(const fc_plan *plan) {
     const fc_problem *p = &plan->problem;
     if (over_channels(p))
         return copied_rows(p, plan->kernels, &plan->machine) ? "over channels, copied" : "over channels";
-    return in_place(p) ? "over pixels, in place" : "over pixels";
+    return in_place(p) ? "over pixels, in place" : tall(p) ? "over pixels, tall" : "over pixels";
 }
 
 const fc_kind fc_kind_depthwise = {

@@ -24,7 +24,11 @@ fc_padded fc_padded_rows(const fc_problem *p, int64_t rows, int64_t channels, in
     s.width = w->out + (w->kernel - 1) * w->dilation / w->stride;
     s.rows_extra = (h->kernel - 1) * h->dilation / h->stride;
     s.plane = (s.rows + s.rows_extra) * s.width * pixel;
-    s.elements = fc_round_up(channels * p->axis[0].kernel * h->stride * w->stride * s.plane + slack, 16);
+    return fc_padded_of_planes(s, channels * p->axis[0].kernel * h->stride * w->stride, slack);
+}
+
+fc_padded fc_padded_of_planes(fc_padded s, int64_t planes, int64_t slack) {
+    s.elements = fc_round_up(planes * s.plane + slack, 16);
     return s;
 }
 

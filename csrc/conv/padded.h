@@ -18,6 +18,8 @@ typedef struct fc_padded {
 // Whether one output row of one channel takes at most `bytes`: to be asked first, since what follows would overflow.
 int fc_padded_fits(const fc_problem *problem, int64_t bytes);
 fc_padded fc_padded_rows(const fc_problem *problem, int64_t rows, int64_t channels, int64_t pixel, int64_t slack);
+// With the elements of so many planes.
+fc_padded fc_padded_of_planes(fc_padded padded, int64_t planes, int64_t slack);
 // Where the input of each tap of each plane of channels lies: offsets[channels * taps].
 void fc_padded_offsets(const fc_problem *problem, const fc_padded *padded, int64_t channels, int64_t *offsets);
 

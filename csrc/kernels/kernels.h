@@ -179,8 +179,8 @@ typedef struct fc_depthwise_rows {
     const void *residual;
     const void *weights, *bias; // packed by conv/depthwise.c
     int64_t d, h, rows;
-    int64_t channel, taps;     // over pixels: output channel; number of taps
-    int64_t pitch;             // from padded row to padded row
+    int64_t channel, taps; // over pixels: output channel; number of taps of an input channel
+    int64_t pitch;         // from padded row to padded row; of tall kernels all rows of a last tile of six can be read
     const int64_t *tap_offset; // where the input of each tap lies in them
 } fc_depthwise_rows;
 

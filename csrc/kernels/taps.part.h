@@ -6,3 +6,6 @@
 #include "kernels/depthwise_grad.tmpl.c"
 #include "kernels/depthwise_phases.tmpl.c"
 #include "kernels/stencil.tmpl.c"
+
+// Made of the stencil's tiles.
+#include "kernels/depthwise_tall.tmpl.c"
