@@ -189,6 +189,28 @@ def test_place_in_the_batch_does_not_change_a_bit(algorithm, layout, dtype):
             np.testing.assert_array_equal(alone[0], expected[image], err_msg=name)
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 33])
+@each_dtype
+def test_where_an_array_begins_does_not_change_a_bit(outputs, dtype):
+    """Tiles of pixels begin at cache lines. More than one block of channels, and planes of whole lines or not."""
+    for size in ((16, 32), (19, 64), (1, 600), (17, 31)):
+        problem = Problem(size, 300, outputs, batch=2, bias=True, residual=True)
+        x, w, b, r = operands(problem, dtype)
+        memory = np.full(x.size + 64 // x.itemsize, np.nan, dtype)
+        lead = -memory.ctypes.data % 64 // x.itemsize
+        expected = None
+        for start in (0, 4, 5, 64 // x.itemsize - 1):
+            placed = memory[(lead + start) % (64 // x.itemsize) :][: x.size].reshape(x.shape)
+            placed[...] = x
+            for threads in (1, 3):
+                with every_thread(), fc.threads(threads):
+                    result = run(problem, (placed, w, b, r), "NCHW", "pointwise")
+                expected = result if expected is None else expected
+                np.testing.assert_array_equal(result, expected, err_msg=f"{size} from {start} on")
+        exact = reference.conv2d(*(a.astype(np.float64) for a in (x, w, b))) + r
+        assert max_error(expected, exact) < tolerance(dtype, 300)
+
+
 @each_algorithm_and_dtype
 @each_layout
 def test_nor_the_sign_of_a_nan(algorithm, layout, dtype):

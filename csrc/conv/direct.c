@@ -18,13 +18,18 @@ typedef struct direct_pixels {
 
 enum { FC_TAPS_PER_BLOCK = 256, FC_UNIT_COLUMNS = 256, FC_UNIT_MOST = 4 << 20 };
 
+// Copied rows are in L2: a single output channel alone gains by wide tiles (0.8 to 0.85 of the time; two 1.0, three 1.1).
+static const fc_gemm_kernel *kernel_for(const fc_problem *p, const fc_kernels *k) {
+    return fc_gemm_over_pixels(p, k, 1);
+}
+
 // As many rows to a unit as stay in a second-level cache.
 static direct_pixels shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine) {
     const int64_t blocks = fc_max(1, fc_ceil_div(p->in_channels, fc_max(1, FC_TAPS_PER_BLOCK / fc_taps(p))));
     direct_pixels s = {.channels = fc_max(1, fc_ceil_div(p->in_channels, blocks))};
     const int64_t width = fc_padded_rows(p, 1, 1, 1, 0).width;
     int64_t rows = fc_max(1, fc_min(p->axis[1].out, fc_max(4, fc_ceil_div(FC_UNIT_COLUMNS, width))));
-    const int64_t nr = k->gemm_pixels.nr;
+    const int64_t nr = kernel_for(p, k)->nr;
     for (;; rows = fc_ceil_div(rows, 2)) {
         rows = fc_even(p->axis[1].out, rows);
         s.padded = fc_padded_rows(p, rows, s.channels, 1, nr);
@@ -117,6 +122,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const direct_pixels s = shape_of(p, plan->kernels, &r->options->machine);
     const int64_t block = s.channels * fc_taps(p);
     const fc_gemm_wish wish = {.source = &source,
+                               .kernel = kernel_for(p, plan->kernels),
                                .order = 1,
                                .block = block,
                                .table = block,

@@ -6,7 +6,8 @@
 //   over channels  A of pixel i is its channel vector: no packing at all; few output channels are summed one by one, along
 //                  those vectors
 //
-// Neither form may read past the end of the image, so a tile of pixels that is not full is packed like im2col's.
+// Neither form may read past the end of the image, so a tile of pixels that is not full is packed like im2col's, but where
+// output channels are few.  Tiles of pixels begin at cache lines, where planes are a whole number of them.
 #include "conv/gemm/gemm.h"
 
 static int along(const fc_request *r) {
@@ -43,16 +44,32 @@ static double cost(const fc_request *r) {
            (channels ? fc_cost_aliases(&r->options->machine, apart, rows) : fc_gemm_read_again(r, p->src.channel));
 }
 
+enum { FC_ALIGNED_COLUMNS = 1024 };
+
+// Whether tiles begin at cache lines: all rows of all planes lie in lines as the first does, and are long enough for a last
+// tile that may be a vector longer.
+static int at_lines(const fc_problem *p, const fc_gemm_kernel *k) {
+    const int64_t line = FC_ALIGN / fc_bytes(k->types.source);
+    int64_t apart = k->nr | p->axis[2].out | p->src.channel | p->src.outer;
+    for (int i = 0; i < 2; i++)
+        if (p->axis[i].in > 1) apart |= p->src.axis[i];
+    return apart % line == 0 && p->batch * fc_positions(p) >= FC_ALIGNED_COLUMNS;
+}
+
 static const fc_gemm_source source;
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)message;
     const fc_problem *p = &plan->problem;
     const int channels = over_channels(r);
+    const fc_gemm_kernel *pixels = fc_gemm_over_pixels(p, plan->kernels, plan->kernels->gemm_few.mr);
     const fc_gemm_wish wish = {
         .source = &source,
-        .kernel = along(r) ? &plan->kernels->gemm_along : NULL,
+        .kernel = along(r)   ? &plan->kernels->gemm_along
+                  : channels ? NULL
+                             : pixels,
         .over_channels = channels,
+        .at_lines = !channels && at_lines(p, pixels),
         .order = 1,
         .block = along(r) ? along_block(p, plan->kernels) : 0,
         .table = channels ? 1 : 2 * p->in_channels,
@@ -74,7 +91,9 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
 static int64_t in_place(const fc_gemm_strip *strip, int64_t first, int64_t count) {
     const fc_problem *p = &strip->plan->problem;
     const int64_t span = p->axis[2].out; // src is contiguous along a row
-    if (count < fc_gemm_of(strip->plan)->kernel->nr || span - first % span < count) return NOT_IN_PLACE;
+    const fc_gemm_kernel *k = fc_gemm_of(strip->plan)->kernel;
+    const int64_t read = k == &strip->plan->kernels->gemm_few ? count : k->nr;
+    if (span - first % span < read) return NOT_IN_PLACE;
     int64_t offset = 0;
     for (int i = FC_AXES - 1; i >= 0; i--) {
         offset += first % p->axis[i].out * p->src.axis[i];
@@ -94,9 +113,10 @@ static void load(const fc_gemm_strip *strip) {
     const fc_gemm *g = fc_gemm_of(plan);
     if (g->over_channels) return;
     fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
+    work.pitch = g->kernel->nr;
     for (int64_t t = 0; t < strip->tiles; t++) {
         fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
-        if (in_place(strip, work.pixel, work.count) != NOT_IN_PLACE) continue;
+        if (!work.count || in_place(strip, work.pixel, work.count) != NOT_IN_PLACE) continue;
         work.panel = (char *)strip->panel + t * g->kernel->nr * g->block * fc_bytes(g->kernel->types.source);
         plan->kernels->im2col_pixels(&work);
     }

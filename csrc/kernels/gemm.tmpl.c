@@ -74,15 +74,15 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t, int64_t step) {
 }
 
 // A part of a run, `n` columns from `column` on, of all rows; `at` from where dst has its first one.
-FC_INLINE vec FC_NAME(gemm_scatter_part)(const fc_gemm_tile *t, const int bias_per_row, const int even, int64_t column,
-                                         int64_t n, int64_t at, vec seen) {
+FC_INLINE vec FC_NAME(gemm_scatter_part)(const fc_gemm_tile *t, int64_t pitch, const int bias_per_row, const int even,
+                                         int64_t column, int64_t n, int64_t at, vec seen) {
     const T *sums = (const T *)t->sums + column, *bias = t->bias, *residual = even ? NULL : t->residual;
     T *dst = (T *)t->dst + at;
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
     const vec b = bias_per_row ? v_set1(0) : v_load_part(bias + column, n);
     const int64_t step = even ? 1 : t->column_stride, m = t->m, *row_offset = t->row_offset;
     vec before = v_set1(0);
-    for (int64_t i = 0; i < m; i++, sums += FC_NR) {
+    for (int64_t i = 0; i < m; i++, sums += pitch) {
         vec v = v_add(v_load_part(sums, n), bias_per_row ? v_set1(bias[i]) : b);
         if (residual) v = v_add(v, FC_NAME(load_row)(residual + at + row_offset[i], n, step));
         v = FC_NAME(bound)(v, low, high);
@@ -94,16 +94,16 @@ FC_INLINE vec FC_NAME(gemm_scatter_part)(const fc_gemm_tile *t, const int bias_p
 }
 
 // Finishes rows that lie in memory, run by run: tiles that dst does not hold as one rectangle.  A vector of all rows at a
-// time, which share its mask.
-static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
+// time, which share its mask; rows of sums are `pitch` apart.
+static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int64_t pitch, int bias_per_row) {
     const int even = t->column_stride == 1 && !t->residual;
     vec seen = v_set1(1);
     for (int64_t r = 0; r < t->run_count; r++) {
         const fc_run run = t->runs[r];
         for (int64_t j = 0; j < run.length; j += FC_VL) {
             const int64_t n = run.length - j < FC_VL ? run.length - j : FC_VL, at = run.offset + j * t->column_stride;
-            if (even && bias_per_row) seen = FC_NAME(gemm_scatter_part)(t, 1, 1, run.column + j, n, at, seen);
-            else seen = FC_NAME(gemm_scatter_part)(t, bias_per_row, 0, run.column + j, n, at, seen);
+            if (even && bias_per_row) seen = FC_NAME(gemm_scatter_part)(t, pitch, 1, 1, run.column + j, n, at, seen);
+            else seen = FC_NAME(gemm_scatter_part)(t, pitch, bias_per_row, 0, run.column + j, n, at, seen);
         }
     }
     if (FC_NAME(saw_nan)(seen)) FC_NAME(gemm_one_nan)(t);
@@ -113,7 +113,7 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int bias_per_row) {
 static void FC_NAME(gemm_finish)(const fc_gemm_tile *t, int bias_per_row) {
     const int64_t step = bias_per_row || t->column_stride == 1 ? 0 : FC_NAME(gemm_row_step)(t);
     if (step > 0 && step <= 2) FC_NAME(gemm_transposed)(t, step);
-    else FC_NAME(gemm_scatter)(t, bias_per_row);
+    else FC_NAME(gemm_scatter)(t, FC_NR, bias_per_row);
 }
 
 // Finishes sums in registers whose place in dst is a rectangle.  A body of its own for residuals was no faster than the

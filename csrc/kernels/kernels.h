@@ -47,7 +47,7 @@ typedef struct fc_run {
 
 typedef struct fc_gemm_tile {
     int64_t m;       // rows, 1 .. mr
-    int64_t columns; // of use, 1 .. nr; the others need to be readable all the same
+    int64_t columns; // of use, 1 .. nr; the others need to be readable all the same, but for gemm_few
     int64_t depth;   // of the k loop (over channels: of one segment)
     const void *a, *b;
     const int64_t *b_offset;  // over pixels: [depth]
@@ -103,7 +103,7 @@ typedef struct fc_im2col {
     int64_t pixel, count;
     int64_t k0, k1;
     void *panel;
-    int64_t pitch; // over channels: from pixel to pixel in the panel
+    int64_t pitch; // in the panel, over channels from pixel to pixel, over pixels from k to k
 } fc_im2col;
 
 // Rows of the input, zero-padded, and over pixels split into the phases of the stride (conv/padded.c gives the layout).

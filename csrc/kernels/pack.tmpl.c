@@ -154,7 +154,7 @@ FC_INLINE FC_NAME(window) FC_NAME(window_of)(const fc_problem *p, int64_t pixel)
     return w;
 }
 
-// Panel [k1 - k0][nr], k = (c, kd, kh, kw): each row is a shifted copy of image rows.
+// Panel [k1 - k0][pitch], k = (c, kd, kh, kw): each row is a shifted copy of image rows.
 void FC_NAME(im2col_pixels)(const fc_im2col *work) {
     const fc_problem *p = work->problem;
     const fc_axis *d = &p->axis[0], *h = &p->axis[1], *w = &p->axis[2];
@@ -167,7 +167,7 @@ void FC_NAME(im2col_pixels)(const fc_im2col *work) {
         int64_t kw = work->k0 % w->kernel, kh = work->k0 / w->kernel % h->kernel;
         int64_t kd = work->k0 / w->kernel / h->kernel % d->kernel, c = work->k0 / w->kernel / h->kernel / d->kernel;
         T *out = (T *)work->panel + column;
-        for (int64_t k = work->k0; k < work->k1; k++, out += FC_NR) {
+        for (int64_t k = work->k0; k < work->k1; k++, out += work->pitch) {
             const int64_t z = at.at[0] + kd * d->dilation, y = at.at[1] + kh * h->dilation;
             if (z < 0 || z >= d->in || y < 0 || y >= h->in) FC_NAME(zero_run)(out, length);
             else
@@ -183,9 +183,9 @@ void FC_NAME(im2col_pixels)(const fc_im2col *work) {
         }
         column += length;
     }
-    if (column < FC_NR)
+    if (column < work->pitch)
         for (int64_t k = 0; k < work->k1 - work->k0; k++)
-            FC_NAME(zero_run)((T *)work->panel + k * FC_NR + column, FC_NR - column);
+            FC_NAME(zero_run)((T *)work->panel + k * work->pitch + column, work->pitch - column);
 }
 
 // Panel [pixel][k1 - k0], k = (kd, kh, kw, c): each row is a string of channel runs.  Where neighbouring taps are

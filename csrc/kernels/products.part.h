@@ -5,4 +5,5 @@
 #include "kernels/convert.tmpl.c"
 #include "kernels/gemm.tmpl.c"
 #include "kernels/gemm_along.tmpl.c"
+#include "kernels/gemm_few.tmpl.c"
 #include "kernels/table.tmpl.c"

@@ -80,6 +80,8 @@
 // An address that is walked: without this the compiler keeps each multiple of a step in a register of its own, and spills.
 #define FC_WALK(p) __asm__("" : "+r"(p))
 
+// Columns of a tile of few output channels: as many lines of a plane as are found in a row.
+#define FC_FEW_NR (8 * FC_VL)
 // Pixels of a product whose vectors run along k: as many as hide the latency of their sums.
 #define FC_ALONG_ROWS (FC_VL > 8 ? FC_VL : 8)
 

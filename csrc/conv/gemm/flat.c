@@ -23,8 +23,9 @@ void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first,
         *first = strip->first + tile * strip->count / strip->tiles;
         *count = strip->first + (tile + 1) * strip->count / strip->tiles - *first;
     } else {
-        *first = strip->first + tile * nr;
-        *count = fc_min(nr, strip->count - tile * nr);
+        const int64_t start = fc_min(strip->count, fc_max(0, tile * nr - strip->missing));
+        *first = strip->first + start;
+        *count = fc_min(strip->count, (tile + 1) * nr - strip->missing) - start;
     }
 }
 

@@ -24,6 +24,7 @@ typedef struct fc_gemm {
     int over_channels;                   // vectors run over channels (NHWC) rather than pixels (NCHW)
     int64_t depth, block, blocks;        // of k: all, per block at most, number of blocks
     int64_t span;                        // no block goes beyond a multiple of it
+    int at_lines;                        // tiles of pixels begin at cache lines of the source, but for the first
     int64_t order;                       // fc_weight_order.block
     int64_t out_tile, out_tiles;         // output channels per tile
     int64_t pixels;                      // flat output positions over (image, d, h, w)
@@ -41,7 +42,7 @@ static inline const fc_gemm *fc_gemm_of(const fc_plan *plan) { return plan->stat
 typedef struct fc_gemm_wish {
     const struct fc_gemm_source *source;
     const fc_gemm_kernel *kernel;
-    int over_channels;
+    int over_channels, at_lines;
     int64_t order, block, span;
     int64_t table; // elements
     double load;
@@ -55,7 +56,8 @@ typedef struct fc_gemm_strip {
     void *panel;
     int64_t first, count; // units
     int64_t tiles;
-    int64_t k0, k1; // the block of k at hand
+    int64_t missing; // columns that the first tile of all has less than others, so that these begin at lines
+    int64_t k0, k1;  // the block of k at hand
 } fc_gemm_strip;
 
 // Where a tile comes from, and where it goes in dst.
@@ -101,6 +103,8 @@ typedef struct fc_gemm_source {
 
 // Whether vectors should run over channels, for the strides of dst.
 int fc_gemm_over_channels(const fc_problem *problem, const fc_kernels *kernels);
+// What multiplies over pixels up to so many output channels as few, or more.
+const fc_gemm_kernel *fc_gemm_over_pixels(const fc_problem *problem, const fc_kernels *kernels, int64_t few);
 // Whether over channels each output channel is better summed by itself, along k, which lies in `segments` of so many steps:
 // that of few channels.  Nothing else enters, so that an image's bits are the same in bands, in batches and by itself.
 int fc_gemm_along(const fc_problem *problem, const fc_kernels *kernels, const fc_machine *machine, int64_t segments,

@@ -10,6 +10,10 @@ int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
     return p->dst.channel == 1 || enough;
 }
 
+const fc_gemm_kernel *fc_gemm_over_pixels(const fc_problem *p, const fc_kernels *kernels, int64_t few) {
+    return p->out_channels <= few ? &kernels->gemm_few : &kernels->gemm_pixels;
+}
+
 // A vector of each segment at a time, in the time of one more where the last is not whole, and another three for adding the
 // lanes.
 static int64_t along_vectors(const fc_kernels *k, int64_t segments, int64_t steps) {
@@ -53,8 +57,9 @@ double fc_gemm_read_again(const fc_request *r, int64_t plane) {
 }
 
 int fc_gemm_sums_alike(const fc_gemm *a, const fc_gemm *b) {
-    return a->kernel == b->kernel && a->over_channels == b->over_channels && a->depth == b->depth &&
-           a->block == b->block && a->span == b->span && a->order == b->order;
+    const int alike = a->kernel == b->kernel || !(a->over_channels || b->over_channels); // of few outputs and of many
+    return alike && a->over_channels == b->over_channels && a->depth == b->depth && a->block == b->block &&
+           a->span == b->span && a->order == b->order;
 }
 
 // How many flat output positions in a row lie side by side in dst.
@@ -83,6 +88,7 @@ fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     g->source = wish->source;
     g->kernel = k;
     g->over_channels = wish->over_channels;
+    g->at_lines = wish->at_lines;
     g->order = wish->order;
     g->load = wish->load;
     g->depth = p->in_channels * fc_taps(p);

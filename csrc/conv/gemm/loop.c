@@ -159,6 +159,11 @@ static void each_block(gemm_nest *n) {
     if (fc_activates(n->plan)) activate_strip(n);
 }
 
+// Where tiles begin at lines, so do strips.
+static int64_t strip_start(const fc_gemm_split *s, int64_t strip, int64_t missing) {
+    return fc_gemm_strip_start(s, strip) - (strip > 0 && strip < s->strips ? missing : 0);
+}
+
 static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
     const fc_plan *plan = stage->plan;
     const fc_gemm *g = fc_gemm_of(plan);
@@ -178,8 +183,7 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
         .bytes = bytes,
         .strip = {.plan = plan,
                   .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * bytes.source,
-                  .panel = panel,
-                  .first = fc_gemm_strip_start(s, strip)},
+                  .panel = panel},
         .sums = panel + s->panel_bytes,
         .targets = {panel + s->panel_bytes + s->sums_bytes, s->target},
         .bias = packed + group * fc_gemm_packed_channels(plan) * bytes.destination,
@@ -197,8 +201,11 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
         for (int64_t i = 0; i < FC_MAX_MR; i++) n.channel_offset[i] = i * p->dst.channel;
         n.tile.row_offset = n.channel_offset;
     }
-    n.strip.count = fc_gemm_strip_start(s, strip + 1) - n.strip.first;
-    n.strip.tiles = g->source->tiles(plan, n.strip.first, n.strip.count);
+    const int64_t missing = g->at_lines ? (int64_t)((uintptr_t)n.strip.src % FC_ALIGN) / bytes.source : 0;
+    n.strip.missing = strip ? 0 : missing;
+    n.strip.first = strip_start(s, strip, missing);
+    n.strip.count = strip_start(s, strip + 1, missing) - n.strip.first;
+    n.strip.tiles = g->source->tiles(plan, n.strip.first, n.strip.count + n.strip.missing);
     g->source->targets(&n.strip, n.targets);
     each_block(&n);
 }

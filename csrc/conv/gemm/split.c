@@ -56,7 +56,8 @@ fc_gemm_split fc_gemm_split_for(const fc_plan *plan, int threads) {
         fc_max(1, fc_min(strip_bytes / (per_column * columns * s.step), targets_bytes / fc_max(1, targets_per_step)));
     share(&s, fc_ceil_div(s.steps, most), g->out_tiles, fc_ceil_div(columns * s.step, wide), g->load,
           plan->problem.groups, threads);
-    const int64_t units = fc_min(s.all, fc_ceil_div(s.steps, s.strips) * s.step);
+    const int64_t more = g->at_lines ? FC_ALIGN / element - 1 : 0; // that the last strip may begin earlier
+    const int64_t units = fc_min(s.all, fc_ceil_div(s.steps, s.strips) * s.step) + more;
     s.tiles = source->tiles(plan, 0, units);
     s.tile_elements = k->mr * k->nr;
     s.panel_bytes = fc_align((size_t)(source->panel_elements(plan, units) * element));
