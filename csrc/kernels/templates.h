@@ -75,6 +75,8 @@
 #define v_half_max FC_CAT(v_half_max, FC_S)
 #define v_half_min FC_CAT(v_half_min, FC_S)
 #define v_half_of FC_CAT(v_half_of, FC_S)
+#define v_half_load_lanes FC_CAT(v_half_load_lanes, FC_S)
+#define v_half_store_part FC_CAT(v_half_store_part, FC_S)
 #define v_half_whole FC_CAT(v_half_whole, FC_S)
 
 // An address that is walked: without this the compiler keeps each multiple of a step in a register of its own, and spills.

@@ -70,6 +70,12 @@ static inline v_half_f32 v_half_add_f32(v_half_f32 a, v_half_f32 b) { return _mm
 static inline v_half_f32 v_half_fma_f32(v_half_f32 a, v_half_f32 b, v_half_f32 c) { return _mm256_fmadd_ps(a, b, c); }
 static inline v_half_f32 v_half_max_f32(v_half_f32 a, v_half_f32 b) { return _mm256_max_ps(a, b); }
 static inline v_half_f32 v_half_min_f32(v_half_f32 a, v_half_f32 b) { return _mm256_min_ps(a, b); }
+static inline v_half_f32 v_half_load_lanes_f32(uint32_t lanes, const float *p) {
+    return _mm256_maskz_loadu_ps((__mmask8)lanes, p);
+}
+static inline void v_half_store_part_f32(float *p, v_half_f32 a, int64_t n) {
+    _mm256_mask_storeu_ps(p, (__mmask8)((1u << n) - 1), a);
+}
 static inline v_half_f32 v_half_of_f32(v_f32 a) { return _mm512_castps512_ps256(a); }
 static inline v_f32 v_half_whole_f32(v_half_f32 a) { return _mm512_zextps256_ps512(a); }
 
