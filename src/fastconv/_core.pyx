@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The binding: hands arrays to the C core and turns its status into exceptions. No arithmetic, no policy.
 
 One module, of parts by subject. `_core.pxd` is what they see of the core, `_core.pyi` what Python sees of them.
