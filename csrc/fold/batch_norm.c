@@ -3,13 +3,12 @@
 // batch_norm.c - what batch norm does in training to large arrays: two passes, numbers of channels in double between them.
 // Where caches hold a block of channels, one task takes it through both, which saves reading memory twice.
 //
-// Moments are of chunks, and about a guess of their mean, so that the sum of squares does not cancel.  Chunks are joined in
-// their order (Chan, Golub and LeVeque 1983), with D the difference of their means:  n = n1 + n2;  mean = mean1 + D n2 / n;
-// squares = squares1 + squares2 + D^2 n1 n2 / n.
+// Moments are of chunks, whose numbers stay in the second-level cache while they are centred at their mean: there the sum
+// of their squares does not cancel.  Chunks are joined in their order (Chan, Golub and LeVeque 1983), with D the difference
+// of their means:  n = n1 + n2;  mean = mean1 + D n2 / n;  squares = squares1 + squares2 + D^2 n1 n2 / n.
 #include "fold/fold.h"
 
 enum { FC_BATCH_JOINS = 64 }; // blocks of a task that joins what chunks came to
-enum { FC_BATCH_GUESS = 16 }; // numbers of a chunk, one of which tells about where its mean is
 
 fc_status fc_check_batch_norm(const void *problem, char message[FC_MESSAGE]) {
     const fc_batch_norm *b = problem;
@@ -148,54 +147,44 @@ static double *found_of(const fc_stage *stage, fc_call *call, int64_t block, int
     return (double *)fc_operand(call, stage->at.shared) + (block * f->chunks + chunk) * 2 * f->width;
 }
 
-// Mean and sum of squared differences from it, of a chunk, in one pass about a centre c near the mean:
-//
-//   mean = c + sum (x - c) / count;  sum (x - mean)^2 = sum (x - c)^2 - (sum (x - c))^2 / count
-//
-// c is the mean of one number in FC_BATCH_GUESS, rounded.  If those are a part p of all, what is between them and the others
-// makes (mean - c)^2 at most 1 / p times the variance, and so the difference loses no more than that factor.
+// Mean and sum of squared differences from it, of a chunk: the mean as a sum of differences from the first number, which
+// loses nothing where it is far from zero; the squares about the mean as kernels have it, rounded, and set right for that:
+// sum (x - c)^2 = sum (x - mean)^2 + count (c - mean)^2.
 static void find_moments(const fc_stage *stage, const fc_batch_norm_work *w, int64_t width, char *room, double *found) {
     const fc_kernels *k = stage->plan->kernels;
-    const int64_t rows = fc_ceil_div(w->rows, FC_BATCH_GUESS), side = w->each ? w->x_column : w->x_group;
-    const int64_t columns = w->each ? w->columns : fc_ceil_div(w->columns * w->rows, FC_BATCH_GUESS * rows);
-    const double count = (double)(w->rows * (w->each ? 1 : w->columns)),
-                 guessed = (double)(rows * (w->each ? 1 : columns));
-    double *squares = found + width, *centre = (double *)(room + 3 * width * (int64_t)sizeof(double));
-    char *rounded = room, *total = room + width * k->element;
+    const double count = (double)(w->rows * (w->each ? 1 : w->columns));
+    double *squares = found + width, *rounded = (double *)(room + 2 * width * (int64_t)sizeof(double));
+    char *centre = room, *total = room + width * k->element;
+    const int64_t side = w->each ? w->x_column : w->x_group;
     for (int64_t i = 0; i < width; i++) {
         const double first = value_at(k, w->x, i * side);
-        centre[i] = isfinite(first) ? first : 0;
+        found[i] = isfinite(first) ? first : 0;
     }
-    narrow(k, rounded, centre, width);
-    const fc_fold guess = {
+    narrow(k, centre, found, width);
+    fc_fold work = {
         .kind = FC_FOLD_CENTRED,
         .groups = w->groups,
-        .rows = rows,
-        .columns = columns,
+        .rows = w->rows,
+        .columns = w->columns,
         .group = w->x_group,
         .row = w->x_row,
         .column = w->x_column,
         .src = w->x,
-        .centre = rounded,
+        .centre = centre,
         .total = total,
     };
     fc_fold_fn *fold = w->each ? k->fold_columns : k->fold_all;
-    fold(&guess);
+    fold(&work);
     widen(k, squares, total, width);
-    for (int64_t i = 0; i < width; i++)
-        if (isfinite(squares[i])) centre[i] += squares[i] / guessed;
-    narrow(k, rounded, centre, width);
-    widen(k, centre, rounded, width);
-    fc_batch_norm_work sums = *w;
-    sums.g = NULL;
-    sums.mean = rounded;
-    for (int t = 0; t < 2; t++) sums.total[t] = total + t * width * k->element;
-    k->batch_norm_sums(&sums);
-    widen(k, found, total, 2 * width);
+    for (int64_t i = 0; i < width; i++) found[i] += squares[i] / count;
+    narrow(k, centre, found, width);
+    work.kind = FC_FOLD_SQUARES;
+    fold(&work);
+    widen(k, rounded, centre, width);
+    widen(k, squares, total, width);
     for (int64_t i = 0; i < width; i++) {
-        const double sum = found[i], about = squares[i] - sum * sum / count;
-        found[i] = centre[i] + sum / count;
-        squares[i] = about < 0 ? 0 : about;
+        const double off = rounded[i] - found[i];
+        squares[i] -= count * off * off;
     }
 }
 
@@ -322,7 +311,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_folding *f = &s->folding;
     const int64_t results = 2 * fc_max(1, f->width) * (int64_t)sizeof(double), pieces = f->blocks * f->chunks;
     if (f->blocks == 0 || f->count == 0) return;
-    if (finds(b)) fc_list_scratch(list, (size_t)(pieces * results), fc_align((size_t)(2 * results)));
+    if (finds(b)) fc_list_scratch(list, (size_t)(pieces * results), fc_align((size_t)(results / 2 * 3)));
     if (s->fits && (threads == 1 || f->blocks >= 2 * threads)) {
         fc_list_stage(list, plan, block_task, f->blocks, NULL);
         return;

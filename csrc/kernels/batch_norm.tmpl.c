@@ -3,10 +3,7 @@
 // batch_norm.tmpl.c - batch norm with a clamp behind it, forward and backward: whether the clamp let a gradient through is
 // found from x again, by the same operations as forward and so to the bit, which saves reading the result.
 
-enum { FC_UNCLAMPED = 0, FC_CLAMPED_BELOW, FC_CLAMPED, FC_MOMENTS }; // the last of sums alone: m is d
-
-// How many vectors of channels a kernel reads.
-enum { FC_BATCH_MEAN = 1, FC_BATCH_THERE = 3, FC_BATCH_GRADS = 6 };
+enum { FC_UNCLAMPED = 0, FC_CLAMPED_BELOW, FC_CLAMPED };
 
 // What is of a channel, in all lanes or of one in each.
 typedef struct FC_NAME(batch_channel) {
@@ -21,14 +18,14 @@ FC_INLINE vec FC_NAME(of_channel)(const void *vector, int64_t i, int64_t n, cons
 }
 
 FC_INLINE FC_NAME(batch_channel)
-    FC_NAME(batch_channel_at)(const fc_batch_norm_work *w, int64_t i, int64_t n, const int each, const int vectors) {
+    FC_NAME(batch_channel_at)(const fc_batch_norm_work *w, int64_t i, int64_t n, const int each, const int backward) {
     FC_NAME(batch_channel) v;
     v.mean = FC_NAME(of_channel)(w->mean, i, n, each);
-    v.scale = vectors > FC_BATCH_MEAN ? FC_NAME(of_channel)(w->scale, i, n, each) : v.mean;
-    v.shift = vectors > FC_BATCH_MEAN ? FC_NAME(of_channel)(w->shift, i, n, each) : v.mean;
-    v.a = vectors > FC_BATCH_THERE ? FC_NAME(of_channel)(w->a, i, n, each) : v.mean;
-    v.b = vectors > FC_BATCH_THERE ? FC_NAME(of_channel)(w->b, i, n, each) : v.mean;
-    v.c = vectors > FC_BATCH_THERE ? FC_NAME(of_channel)(w->c, i, n, each) : v.mean;
+    v.scale = FC_NAME(of_channel)(w->scale, i, n, each);
+    v.shift = FC_NAME(of_channel)(w->shift, i, n, each);
+    v.a = backward ? FC_NAME(of_channel)(w->a, i, n, each) : v.mean;
+    v.b = backward ? FC_NAME(of_channel)(w->b, i, n, each) : v.mean;
+    v.c = backward ? FC_NAME(of_channel)(w->c, i, n, each) : v.mean;
     return v;
 }
 
@@ -53,22 +50,21 @@ typedef struct FC_NAME(batch_sums) {
 
 FC_INLINE void FC_NAME(batch_add)(FC_NAME(batch_sums) * s, const fc_batch_norm_work *w,
                                   const FC_NAME(batch_channel) * v, vec x, vec g, const int clamp) {
-    const vec d = v_sub(x, v->mean), m = clamp == FC_MOMENTS ? d : FC_NAME(batch_through)(w, v, d, g, clamp);
+    const vec d = v_sub(x, v->mean), m = FC_NAME(batch_through)(w, v, d, g, clamp);
     s->m = v_add(s->m, m);
     s->md = v_fma(m, d, s->md);
 }
 
-// Lanes that do not exist are as the mean, or have no gradient, and so add nothing.
+// Lanes that do not exist have no gradient, and so add nothing.
 FC_INLINE void FC_NAME(batch_sums_all)(const fc_batch_norm_work *w, const int clamp) {
-    const int moments = clamp == FC_MOMENTS, dense = w->x_column == 1 && (moments || w->g_column == 1);
+    const int dense = w->x_column == 1 && w->g_column == 1;
     for (int64_t c = 0; c < w->groups; c++) {
-        const FC_NAME(batch_channel) v =
-            FC_NAME(batch_channel_at)(w, c, 1, 0, moments ? FC_BATCH_MEAN : FC_BATCH_THERE);
+        const FC_NAME(batch_channel) v = FC_NAME(batch_channel_at)(w, c, 1, 0, 0);
         FC_NAME(batch_sums) sum[2];
         for (int i = 0; i < 2; i++) sum[i].m = sum[i].md = v_set1(0);
         for (int64_t r = 0; r < w->rows; r++) {
             const T *x = (const T *)w->x + c * w->x_group + r * w->x_row;
-            const T *g = moments ? x : (const T *)w->g + c * w->g_group + r * w->g_row;
+            const T *g = (const T *)w->g + c * w->g_group + r * w->g_row;
             int64_t i = 0;
             for (; dense && i + 2 * FC_VL <= w->columns; i += 2 * FC_VL) {
                 FC_NAME(batch_add)(&sum[0], w, &v, v_load(x + i), v_load(g + i), clamp);
@@ -76,10 +72,8 @@ FC_INLINE void FC_NAME(batch_sums_all)(const fc_batch_norm_work *w, const int cl
             }
             for (; i < w->columns; i += FC_VL) {
                 const int64_t n = w->columns - i < FC_VL ? w->columns - i : FC_VL;
-                vec at = FC_NAME(load_row)(x + i * w->x_column, n, w->x_column);
-                if (moments) at = v_select(v_lanes(0, n), at, v.mean);
-                const vec grad = moments ? at : FC_NAME(load_row)(g + i * w->g_column, n, w->g_column);
-                FC_NAME(batch_add)(&sum[0], w, &v, at, grad, clamp);
+                FC_NAME(batch_add)(&sum[0], w, &v, FC_NAME(load_row)(x + i * w->x_column, n, w->x_column),
+                                   FC_NAME(load_row)(g + i * w->g_column, n, w->g_column), clamp);
             }
         }
         ((T *)w->total[0])[c] = FC_NAME(fold_lanes)(FC_FOLD_SUM, v_add(sum[0].m, sum[1].m));
@@ -90,20 +84,19 @@ FC_INLINE void FC_NAME(batch_sums_all)(const fc_batch_norm_work *w, const int cl
 // `count` vectors of channels from channel i on; only one of them may be a part.
 FC_INLINE void FC_NAME(batch_sums_columns)(const fc_batch_norm_work *w, int64_t i, const int count, int64_t n,
                                            const int clamp) {
-    const int moments = clamp == FC_MOMENTS;
     FC_NAME(batch_channel) v[2];
     FC_NAME(batch_sums) sum[2];
 #pragma GCC unroll 2
     for (int k = 0; k < count; k++) {
-        v[k] = FC_NAME(batch_channel_at)(w, i + k * FC_VL, n, 1, moments ? FC_BATCH_MEAN : FC_BATCH_THERE);
+        v[k] = FC_NAME(batch_channel_at)(w, i + k * FC_VL, n, 1, 0);
         sum[k].m = sum[k].md = v_set1(0);
     }
-    const T *x = (const T *)w->x + i * w->x_column, *g = moments ? x : (const T *)w->g + i * w->g_column;
-    for (int64_t r = 0; r < w->rows; r++, x += w->x_row, g += moments ? w->x_row : w->g_row) {
+    const T *x = (const T *)w->x + i * w->x_column, *g = (const T *)w->g + i * w->g_column;
+    for (int64_t r = 0; r < w->rows; r++, x += w->x_row, g += w->g_row) {
 #pragma GCC unroll 2
         for (int k = 0; k < count; k++) {
             const vec at = count > 1 ? v_load(x + k * FC_VL) : FC_NAME(load_row)(x, n, w->x_column);
-            const vec grad = moments ? at : count > 1 ? v_load(g + k * FC_VL) : FC_NAME(load_row)(g, n, w->g_column);
+            const vec grad = count > 1 ? v_load(g + k * FC_VL) : FC_NAME(load_row)(g, n, w->g_column);
             FC_NAME(batch_add)(&sum[k], w, &v[k], at, grad, clamp);
         }
     }
@@ -126,7 +119,7 @@ FC_INLINE void FC_NAME(batch_sums_as)(const fc_batch_norm_work *w, const int cla
         return;
     }
     int64_t i = 0;
-    if (w->x_column == 1 && (clamp == FC_MOMENTS || w->g_column == 1))
+    if (w->x_column == 1 && w->g_column == 1)
         for (; i + 2 * FC_VL <= w->columns; i += 2 * FC_VL) FC_NAME(batch_sums_columns)(w, i, 2, FC_VL, clamp);
     for (; i < w->columns; i += FC_VL)
         FC_NAME(batch_sums_columns)(w, i, 1, w->columns - i < FC_VL ? w->columns - i : FC_VL, clamp);
@@ -134,8 +127,7 @@ FC_INLINE void FC_NAME(batch_sums_as)(const fc_batch_norm_work *w, const int cla
 
 void FC_NAME(batch_norm_sums)(const fc_batch_norm_work *w) {
     const int clamp = FC_NAME(batch_clamp)(w);
-    if (!w->g) FC_NAME(batch_sums_as)(w, FC_MOMENTS);
-    else if (clamp == FC_CLAMPED) FC_NAME(batch_sums_as)(w, FC_CLAMPED);
+    if (clamp == FC_CLAMPED) FC_NAME(batch_sums_as)(w, FC_CLAMPED);
     else if (clamp == FC_CLAMPED_BELOW) FC_NAME(batch_sums_as)(w, FC_CLAMPED_BELOW);
     else FC_NAME(batch_sums_as)(w, FC_UNCLAMPED);
 }
@@ -152,7 +144,6 @@ FC_INLINE vec FC_NAME(batch_one)(const fc_batch_norm_work *w, const FC_NAME(batc
 
 FC_INLINE void FC_NAME(batch_spread_as)(const fc_batch_norm_work *w, const int each, const int backward,
                                         const int clamp) {
-    const int vectors = backward ? FC_BATCH_GRADS : FC_BATCH_THERE;
     const int dense = w->x_column == 1 && w->dst_column == 1 && (!w->g || w->g_column == 1);
     FC_NAME(batch_channel) v;
     for (int64_t line = 0; line < w->groups * w->rows; line++) {
@@ -160,16 +151,16 @@ FC_INLINE void FC_NAME(batch_spread_as)(const fc_batch_norm_work *w, const int e
         const T *x = (const T *)w->x + c * w->x_group + r * w->x_row;
         const T *g = w->g ? (const T *)w->g + c * w->g_group + r * w->g_row : NULL;
         T *dst = (T *)w->dst + c * w->dst_group + r * w->dst_row;
-        v = FC_NAME(batch_channel_at)(w, c, 1, 0, vectors);
+        v = FC_NAME(batch_channel_at)(w, c, 1, 0, backward);
         int64_t i = 0;
         for (; dense && i + FC_VL <= w->columns; i += FC_VL) {
-            if (each) v = FC_NAME(batch_channel_at)(w, i, FC_VL, 1, vectors);
+            if (each) v = FC_NAME(batch_channel_at)(w, i, FC_VL, 1, backward);
             const vec y = g ? v_load(g + i) : v_set1(0);
             v_store(dst + i, FC_NAME(batch_one)(w, &v, v_load(x + i), y, backward, clamp));
         }
         for (; i < w->columns; i += FC_VL) {
             const int64_t n = w->columns - i < FC_VL ? w->columns - i : FC_VL;
-            if (each) v = FC_NAME(batch_channel_at)(w, i, n, 1, vectors);
+            if (each) v = FC_NAME(batch_channel_at)(w, i, n, 1, backward);
             const vec y = g ? FC_NAME(load_row)(g + i * w->g_column, n, w->g_column) : v_set1(0);
             const vec at = FC_NAME(load_row)(x + i * w->x_column, n, w->x_column);
             FC_NAME(store_row)(dst + i * w->dst_column, FC_NAME(batch_one)(w, &v, at, y, backward, clamp), n,

@@ -9,8 +9,8 @@
 // groups x rows x columns elements; what is of each channel is of each group, or if `each`, of one group, of each column.
 // d, n and m are those of fc_batch_norm.
 //
-//   batch_norm_sums    total[0], total[1] of each channel: the sum of m, and that of m * d, or without g of d and d * d; the
-//                      order in which numbers meet depends on rows and columns alone
+//   batch_norm_sums    total[0], total[1] of each channel: the sum of m, and that of m * d; the order in which numbers meet
+//                      depends on rows and columns alone
 //   batch_norm_spread  dst = clamp(n + g), where g may be NULL, or if `backward` dst = a * m + b * d + c
 typedef struct fc_batch_norm_work {
     int backward;
@@ -18,7 +18,7 @@ typedef struct fc_batch_norm_work {
     int64_t groups, rows, columns, x_group, x_row, x_column, g_group, g_row, g_column, dst_group, dst_row, dst_column;
     const void *x, *g;
     void *dst;                                    // may be g, if it is laid out alike
-    const void *mean, *scale, *shift, *a, *b, *c; // of each channel; sums without g read the mean alone
+    const void *mean, *scale, *shift, *a, *b, *c; // of each channel
     double low, high;
     void *total[2];
 } fc_batch_norm_work;
