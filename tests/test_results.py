@@ -66,6 +66,16 @@ def test_memory_that_waits_is_at_most_half_of_what_was_in_use(nothing_kept):
             del y
 
 
+def test_memory_that_nobody_got_does_not_count(nothing_kept):
+    with pytest.raises(MemoryError):
+        fc.conv1d(np.ones((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32), padding=1 << 45)
+    arrays = [fc.relu(np.ones((n, 1 << 16), np.float32)) for n in (8, 10, 13, 17)]
+    used = sum(y.nbytes for y in arrays)
+    arrays.clear()
+    y = fc.relu(np.ones((40, 1 << 16), np.float32))  # larger than all that waits, some of which goes for it
+    assert _core.results() + y.nbytes <= 1.5 * used + (1 << 16)
+
+
 def test_smaller_results_have_what_would_go_for_them(nothing_kept):
     """A chain of layers, each of another size, goes on in the memory that it has: the system fills no pages for it."""
     resource = pytest.importorskip("resource")

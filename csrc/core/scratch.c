@@ -165,6 +165,7 @@ void *fc_result_acquire(size_t bytes) {
     lock();
     const size_t i = find(&results.store, bytes);
     if (i < results.store.count) memory = cut(&results.store, i, bytes).memory;
+    const size_t before = results.most;
     results.used += bytes;
     if (results.used > results.most) results.most = results.used;
     const size_t left = whole_pages(results.most + results.most / 2) - results.used;
@@ -179,6 +180,7 @@ void *fc_result_acquire(size_t bytes) {
     if (memory) return memory;
     lock();
     results.used -= bytes;
+    results.most = before > results.used ? before : results.used;
     unlock();
     return NULL;
 }
