@@ -8,9 +8,10 @@
 // A task takes a block of groups of one image through a plan over channels, of whole planes.
 #include "conv/activate.h"
 
-// Vectors copied in the time that one takes to be transposed; stages of a block, which its task runs alone, in that of
-// one of a call.
-enum { FC_TURN = 3, FC_STAGES = 16 };
+// Vectors copied in the time that one takes to be transposed.
+static const double turn = 1.5;
+// Stages of a block, which its task runs alone, in the time of one of a call.
+enum { FC_STAGES = 16 };
 
 // The state of a plan.  Its parts are plans of a whole block, and of what the last block has.
 typedef struct interleaved {
@@ -88,7 +89,7 @@ static fc_verdict ask(const fc_request *r) {
     const int64_t groups = groups_of(p, r->kernels), sizes[] = {groups, p->groups % groups};
     const int64_t counts[] = {p->groups / groups, p->groups % groups > 0};
     const double vectors = (double)fc_ceil_div(groups * p->in_channels, r->kernels->vl);
-    const double turned = FC_TURN * c->copied * vectors * (double)(positions_of(p, 0) + positions_of(p, 1));
+    const double turned = turn * c->copied * vectors * (double)(positions_of(p, 0) + positions_of(p, 1));
     fc_options alone = *r->options;
     alone.costs.fixed /= FC_STAGES;
     found.cost = c->fixed;
