@@ -573,6 +573,7 @@ def test_the_choice_knows_gradients_of_one_pass(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import choice
 
+    monkeypatch.setattr(choice, "FAR", math.inf)  # on a busy machine a first call may take any time
     layer = next(layer for layer in shapes.conv_layers("mobilenet_v1") if layer.groups == 256)
     chosen, calls = choice.gradient(GradientCase(layer, 2), "NHWC", "all")
     assert chosen == "auto"
