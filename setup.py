@@ -59,16 +59,16 @@ CORE_FLAGS = ["-std=c11", "-fno-math-errno", "-ffp-contract=off", "-fvisibility=
 CORE_FLAGS += ["-Wall", "-Wextra", f"-I{CSRC}", "-D_POSIX_C_SOURCE=200809L"]
 #: Threads of some systems have 128 KiB of stack.
 CORE_FLAGS += ["-Wframe-larger-than=28672"]
+#: Nothing throws, and so nothing is ever unwound: 48 kB less. With debug symbols debuggers have tables; without,
+#: who unwinds by tables would get no further than a kernel, which is where calls are.
+NEVER_UNWOUND = "-fno-asynchronous-unwind-tables"
+CORE_FLAGS += [NEVER_UNWOUND]
 
 #: Beside the kernels, -O2 is as fast as -O3 and takes three quarters of its room, if plain loops become vectors all the
 #: same: without those they take 1.5 to 3 times as long. The reference takes 2.7 times as long by it, bicubic resizing a
 #: fourteenth more, and a call perhaps a fortieth.
 CORE_LEVEL, KEEN_LEVEL = ("-O2", "-ftree-vectorize"), ("-O3",)
 KEEN = (CSRC / "core", CSRC / "resize", CSRC / "conv/reference.c")
-
-#: Nothing throws, and so nothing is ever unwound: 48 kB less. With debug symbols debuggers have tables; without,
-#: who unwinds by tables would get no further than a kernel, which is where calls are.
-NEVER_UNWOUND = "-fno-asynchronous-unwind-tables"
 
 #: Symbols make the library twelve times as large. Where they are wanted, they name files relative to the sources.
 DEBUG_FLAGS = ["-g", f"-ffile-prefix-map={Path.cwd()}=."] if os.environ.get("FASTCONV_DEBUG") == "1" else ["-g0"]
@@ -316,7 +316,6 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
             CSRC / f"kernels/isa_{name}.c",
             (
                 *flags,
-                NEVER_UNWOUND,
                 f"-DFC_BITS={bits}",
                 f'-DFC_PART="kernels/{part}.part.h"',
                 *(scalar if name == "scalar" else single if bits == 32 else double),
@@ -326,9 +325,7 @@ def core_sources(isas: list[Isa]) -> list[tuple[Path, tuple[str, ...], str]]:
         for bits in (32, 64)
         for part, (single, double, scalar) in PARTS.items()
         for name, flags in kernels
-    ] + [
-        (path, (*level(path), NEVER_UNWOUND, *shared), str(path.relative_to(CSRC).with_suffix(".o"))) for path in files
-    ]
+    ] + [(path, (*level(path), *shared), str(path.relative_to(CSRC).with_suffix(".o"))) for path in files]
 
 
 class BuildCore(build_ext):

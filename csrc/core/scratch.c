@@ -14,10 +14,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { SLOTS = 8, ALIGN = 64 };
-
 // Weights and scratch of megabytes are read in strides that would need an entry of the TLB each few lines.
-static const size_t large_page = (size_t)2 << 20;
+#define LARGE_PAGE ((size_t)2 << 20)
+
+enum { ALIGN = 64, SLOTS = FC_SCRATCH_KEPT / LARGE_PAGE }; // of smaller scratch
 
 static size_t whole_pages(size_t bytes) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -28,15 +28,15 @@ static size_t whole_pages(size_t bytes) {
 // whole ones are used: the rest of one that is touched would be memory too.
 static void *map(size_t bytes) {
     if (bytes > SIZE_MAX / 2) return NULL;
-    const size_t size = whole_pages(bytes), more = size >= large_page ? large_page : 0;
+    const size_t size = whole_pages(bytes), more = size >= LARGE_PAGE ? LARGE_PAGE : 0;
     char *base = mmap(NULL, size + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) return NULL;
     if (!more) return base;
-    char *start = base + (large_page - (uintptr_t)base % large_page) % large_page;
+    char *start = base + (LARGE_PAGE - (uintptr_t)base % LARGE_PAGE) % LARGE_PAGE;
     if (start > base) (void)munmap(base, (size_t)(start - base));
     if (start < base + more) (void)munmap(start + size, (size_t)(base + more - start));
 #ifdef MADV_HUGEPAGE
-    (void)madvise(start, size / large_page * large_page, MADV_HUGEPAGE); // a wish: without it, it is slower
+    (void)madvise(start, size / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE); // a wish: without it, it is slower
 #endif
     return start;
 }
@@ -44,11 +44,11 @@ static void *map(size_t bytes) {
 static void unmap(void *memory, size_t bytes) { (void)munmap(memory, whole_pages(bytes)); }
 
 void *fc_memory_acquire(size_t bytes) {
-    return bytes < large_page ? aligned_alloc(ALIGN, bytes / ALIGN * ALIGN + ALIGN) : map(bytes);
+    return bytes < LARGE_PAGE ? aligned_alloc(ALIGN, bytes / ALIGN * ALIGN + ALIGN) : map(bytes);
 }
 
 void fc_memory_release(void *memory, size_t bytes) {
-    if (bytes < large_page) free(memory);
+    if (bytes < LARGE_PAGE) free(memory);
     else if (memory) unmap(memory, bytes);
 }
 
@@ -226,7 +226,7 @@ void *fc_scratch_acquire(size_t bytes) {
     char *base = NULL;
     if (bytes > SIZE_MAX - ALIGN) return NULL;
     bytes += ALIGN;
-    if (bytes >= large_page) base = fc_result_acquire(bytes);
+    if (bytes >= LARGE_PAGE) base = fc_result_acquire(bytes);
     else {
         lock();
         const size_t i = find(&scratch, bytes);
@@ -246,7 +246,7 @@ void fc_scratch_release(void *buffer) {
     char *base = (char *)buffer - ALIGN;
     const block b = {base, capacity_of(base)};
     block oldest = {NULL, 0};
-    if (b.bytes >= large_page) {
+    if (b.bytes >= LARGE_PAGE) {
         fc_result_release(base, b.bytes);
         return;
     }

@@ -19,17 +19,7 @@ FC_INLINE void FC_NAME(tall_block)(const fc_depthwise_rows *work, int64_t r, int
         const T *in = (const T *)work->src + work->tap_offset[i * taps] + r * pitch + x;
 #define FC_INPUT_ROW(t, from, to)                                                                                      \
     FC_NAME(stencil_row)(sum, in + (t) * pitch, wei + (t), width, height, from, to, count, 1)
-        FC_INPUT_ROW(0, 0, 1);
-        FC_INPUT_ROW(1, 0, 2);
-        FC_INPUT_ROW(2, 0, 3);
-        FC_INPUT_ROW(3, 0, 4);
-        FC_INPUT_ROW(4, 0, 5);
-        for (int64_t t = 5; t < height; t++) FC_INPUT_ROW(t, 0, 6);
-        FC_INPUT_ROW(height, 1, 6);
-        FC_INPUT_ROW(height + 1, 2, 6);
-        FC_INPUT_ROW(height + 2, 3, 6);
-        FC_INPUT_ROW(height + 3, 4, 6);
-        FC_INPUT_ROW(height + 4, 5, 6);
+        FC_STENCIL_INPUTS(FC_INPUT_ROW, FC_STENCIL_ROWS, height)
 #undef FC_INPUT_ROW
     }
     const FC_NAME(plane) plane = {.work = work, .bias = v_set1(((const T *)work->bias)[work->channel])};

@@ -25,6 +25,21 @@ FC_INLINE void FC_NAME(stencil_row)(vec sum[6][4], const T *in, const T *wei, in
     }
 }
 
+// ROW(r, from, to) for the input rows r of a tile of up to six output rows, of which from .. to - 1 see them: the first and the
+// last are not seen by all.
+#define FC_STENCIL_INPUTS(ROW, rows, height)                                                                           \
+    if (rows > 1) ROW(0, 0, 1);                                                                                        \
+    if (rows > 2) ROW(1, 0, 2);                                                                                        \
+    if (rows > 3) ROW(2, 0, 3);                                                                                        \
+    if (rows > 4) ROW(3, 0, 4);                                                                                        \
+    if (rows > 5) ROW(4, 0, 5);                                                                                        \
+    for (int64_t r = rows - 1; r < height; r++) ROW(r, 0, rows);                                                       \
+    if (rows > 1) ROW(height, 1, rows);                                                                                \
+    if (rows > 2) ROW(height + 1, 2, rows);                                                                            \
+    if (rows > 3) ROW(height + 2, 3, rows);                                                                            \
+    if (rows > 4) ROW(height + 3, 4, rows);                                                                            \
+    if (rows > 5) ROW(height + 4, 5, rows);
+
 // `rows` x `count` vectors of outputs from row `first` and column x on, the last vector of `lanes` columns; rows <= height.
 FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t first, int64_t x, int64_t lanes,
                                       const int rows, const int count, const int fused) {
@@ -39,18 +54,7 @@ FC_INLINE void FC_NAME(stencil_block)(const fc_stencil_rows *work, int64_t first
         const T *wei = (const T *)work->weights + t * height * width;
 #define FC_INPUT_ROW(r, from, to)                                                                                      \
     FC_NAME(stencil_row)(sum, (const T *)in[r] + x, wei + (r), width, height, from, to, count, fused)
-        // The first and the last input rows are not seen by all output rows.
-        if (rows > 1) FC_INPUT_ROW(0, 0, 1);
-        if (rows > 2) FC_INPUT_ROW(1, 0, 2);
-        if (rows > 3) FC_INPUT_ROW(2, 0, 3);
-        if (rows > 4) FC_INPUT_ROW(3, 0, 4);
-        if (rows > 5) FC_INPUT_ROW(4, 0, 5);
-        for (int64_t r = rows - 1; r < height; r++) FC_INPUT_ROW(r, 0, rows);
-        if (rows > 1) FC_INPUT_ROW(height, 1, rows);
-        if (rows > 2) FC_INPUT_ROW(height + 1, 2, rows);
-        if (rows > 3) FC_INPUT_ROW(height + 2, 3, rows);
-        if (rows > 4) FC_INPUT_ROW(height + 3, 4, rows);
-        if (rows > 5) FC_INPUT_ROW(height + 4, 5, rows);
+        FC_STENCIL_INPUTS(FC_INPUT_ROW, rows, height)
 #undef FC_INPUT_ROW
     }
 #pragma GCC unroll 6

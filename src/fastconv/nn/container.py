@@ -50,6 +50,8 @@ class Sequential(Module):
     (3, 2)
     """
 
+    _owns_gradients = True
+
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             named: Iterable[tuple[str, Any]] = modules[0].items()
@@ -100,8 +102,6 @@ class Sequential(Module):
 
     def forward(self, input: Any) -> Any:
         return through(self.children(), input)
-
-    _owns_gradients = True
 
     def backward(self, grad_output: Any) -> Any:
         chain, own = list(self.children()), self._overwrites()
