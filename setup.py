@@ -346,19 +346,20 @@ class BuildCore(build_ext):
             Compilation((*command, *(f for f in flags if f != GCC_ALONE or not unknown)), source, objects / CSRC / name)
             for source, flags, name in core_sources(isas)
         ]
-        jobs.append(self.binding(compiler, ext.name, objects / "_core.o"))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # Cython's own seconds, too, pass beside the compiler's.
+            binding = pool.submit(self.build_binding, compiler, ext.name, objects / "_core.o")
             list(pool.map(Compilation.run, jobs))
         self.compiler.link_shared_object(
-            [str(job.output) for job in jobs],
+            [*(str(job.output) for job in jobs), str(binding.result())],
             self.get_ext_fullpath(ext.name),
             libraries=["m", "dl", *self.get_libraries(ext)],
             extra_postargs=[*DEBUG_FLAGS, *(OPENMP_FLAGS if openmp else ())],
             export_symbols=self.get_export_symbols(ext),
         )
 
-    def binding(self, compiler: list[str], name: str, output: Path) -> Compilation:
-        """Translate the Cython module to C; how to compile that."""
+    def build_binding(self, compiler: list[str], name: str, output: Path) -> Path:
+        """Translate the Cython module to C and compile that; the object."""
         from Cython.Build import cythonize
 
         extensions = [Extension(name, [str(BINDING)])]
@@ -366,7 +367,8 @@ class BuildCore(build_ext):
         includes = [f"-I{folder}" for folder in [CSRC, *self.compiler.include_dirs]]
         # A call takes no more instructions with -Os than with -O2, and the binding two thirds of the room.
         command = (*compiler, *includes, "-Os", NEVER_UNWOUND, "-fvisibility=hidden", LIMITED_API)
-        return Compilation(command, Path(translated.sources[0]), output)
+        Compilation(command, Path(translated.sources[0]), output).run()
+        return output
 
 
 class ReproducibleSdist(sdist):
