@@ -100,7 +100,7 @@ def define(
 
 
 def direct(name: str, kernel: Callable[..., Any], gradients: Callable[..., Any], context: Callable[..., None]) -> Any:
-    """A kernel with its gradients, for arguments of which `is_direct` holds; its `node` is the type of their nodes."""
+    """A kernel with its gradients, for arguments of which `is_direct` holds."""
 
     def forward(ctx: Any, *args: Any) -> Any:
         result = kernel(*args)
@@ -108,16 +108,20 @@ def direct(name: str, kernel: Callable[..., Any], gradients: Callable[..., Any],
         return result
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(gradients)}
-    function: Any = type(f"fastconv_{name}", (torch.autograd.Function,), members)
+    apply = applied(type(f"fastconv_{name}", (torch.autograd.Function,), members))
 
     def run(*args: Any) -> Any:
         with torch._C.DisableTorchFunction():  # a backward pass runs inside of the switch
             if torch.is_grad_enabled() and _any_requires_grad(*args):
-                return function.apply(*args)
+                return apply(*args)
             return kernel(*args)
 
-    run.node = function._backward_cls  # type: ignore[attr-defined]
     return run
+
+
+def applied(function: Any) -> Callable[..., Any]:
+    """An autograd function's `apply` for arguments of which `is_direct` holds: it looks for no transforms."""
+    return super(torch.autograd.Function, function).apply
 
 
 def _past_the_dispatcher(name: str, run: Callable[..., Any]) -> Callable[..., Any]:

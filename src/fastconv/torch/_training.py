@@ -11,15 +11,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _any_requires_grad
 
 from fastconv.ops import activation
 from fastconv.ops.activation import RECTIFIED, UNBOUNDED
 from fastconv.ops.norm import Normalised, batch_norm_back, batch_norm_training
 from fastconv.torch._functions import Left
-from fastconv.torch._library import array, direct, hooks_of_saving, is_direct, is_last, layout, tensor
+from fastconv.torch._library import applied, array, direct, hooks_of_saving, is_direct, is_last, layout, tensor
 
 __all__ = ["BESIDES", "Own"]
 
@@ -40,59 +42,62 @@ def _suit(x: Any, least: int) -> bool:
 # --- batch normalisation ----------------------------------------------------------------------------------------------
 
 
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    momentum: float,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The result, and of channels alone what `Normalised` keeps."""
+class _Normalise(torch.autograd.Function):
+    """A batch norm in training. Its node keeps what is of channels alone, as `Normalised` has it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, mean: Any, var: Any, weight: Any, bias: Any, momentum: float, eps: float
+    ) -> Tensor:
+        y, ctx.vectors, ctx.gains = _normalised(input, mean, var, weight, bias, momentum, eps)
+        ctx.save_for_backward(input, weight)
+        ctx.set_materialize_grads(False)
+        ctx.bias, ctx.eps = bias, eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+        if grad is None:  # below a clamp, which has gone past it
+            return (None,) * 7
+        needed = ctx.needs_input_grad
+        mask = needed[0], needed[3], needed[4]
+        d_input, d_weight, d_bias = _gradients(ctx, grad, ctx.saved_tensors, UNBOUNDED, mask)
+        return d_input, None, None, d_weight, d_bias, None, None
+
+
+def _normalised(
+    input: Tensor, mean: Any, var: Any, weight: Any, bias: Any, momentum: float, eps: float
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
     last = is_last(input)
-    mean, var, scale, shift = (None if a is None else array(a) for a in (running_mean, running_var, weight, bias))
+    mean, var, weight, bias = (None if a is None else array(a) for a in (mean, var, weight, bias))
     form = layout(input.ndim - 2, last)
-    y, kept = batch_norm_training(array(input, last), mean, var, scale, shift, momentum, eps, form)
-    return tensor(y, last), torch.from_numpy(kept.vectors), torch.from_numpy(kept.gains)
-
-
-def _batch_norm_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    input, running_mean, running_var, weight, ctx.bias, _, ctx.eps = inputs
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(input, running_mean, running_var, weight, *output[1:])
-    ctx.set_materialize_grads(False)
+    y, kept = batch_norm_training(array(input, last), mean, var, weight, bias, momentum, eps, form)
+    return tensor(y, last), kept.vectors, kept.gains
 
 
 def _gradients(
-    grad: Tensor, saved: Sequence[Any], eps: float, bounds: tuple[float, float], mask: Sequence[bool]
+    ctx: Any, grad: Tensor, saved: Sequence[Any], bounds: tuple[float, float], mask: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Of input, weight and bias, of what a clamp makes of the result."""
-    input, mean, var, weight, vectors, gains = saved
-    if torch.is_grad_enabled() or not is_direct((grad,)):  # which is to be differentiated
-        moments = vectors[0], gains[1].to(input.dtype)
-        found = torch.ops.aten.native_batch_norm_backward(grad, input, weight, mean, var, *moments, True, eps, mask)
-    else:
-        last = is_last(input)
-        x = array(input, last)
-        axis, values = (x.ndim - 1 if last else 1), input.numel() // input.shape[1]
-        kept = Normalised(x, axis, values, array(vectors).copy(), array(gains), bounds)
-        d_input, *of_channels = batch_norm_back(array(grad, last), kept, mask[0])
-        d_weight, d_bias = (torch.from_numpy(d).to(input.dtype) for d in of_channels)
-        found = None if d_input is None else tensor(d_input, last), d_weight, d_bias
+    """Of a norm's input, weight and bias, of what a clamp makes of its result."""
+    input, weight = saved
+    with torch._C.DisableTorchFunction():
+        if torch.is_grad_enabled() or not is_direct((grad,)):  # which is to be differentiated
+            mean, inverse = (torch.from_numpy(v).to(input.dtype) for v in (ctx.vectors[0], ctx.gains[1]))
+            arguments = grad, input, weight, None, None, mean, inverse, True, ctx.eps, mask
+            found = torch.ops.aten.native_batch_norm_backward(*arguments)
+        else:
+            last = is_last(input)
+            x = array(input, last)
+            axis, values = (x.ndim - 1 if last else 1), input.numel() // input.shape[1]
+            kept = Normalised(x, axis, values, ctx.vectors.copy(), ctx.gains, bounds)
+            d_input, *of_channels = batch_norm_back(array(grad, last), kept, mask[0])
+            d_weight, d_bias = (torch.from_numpy(d.astype(x.dtype, copy=False)) for d in of_channels)
+            found = None if d_input is None else tensor(d_input, last), d_weight, d_bias
     return [g if wanted else None for g, wanted in zip(found, mask, strict=True)]
 
 
-def _batch_norm_gradients(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    if grad is None:
-        return (None,) * 7
-    needed = ctx.needs_input_grad
-    mask = [needed[0], needed[3], needed[4]]
-    d_input, d_weight, d_bias = _gradients(grad, ctx.saved_tensors, ctx.eps, UNBOUNDED, mask)
-    return d_input, None, None, d_weight, d_bias, None, None
-
-
-_normalise = direct("batch_norm", _batch_norm, _batch_norm_gradients, _batch_norm_context)
+_normalise = applied(_Normalise)
+_NODE: Any = _Normalise._backward_cls
 
 
 def batch_norm(
@@ -115,8 +120,11 @@ def batch_norm(
         raise Own
     if any(v is not None and v.requires_grad for v in vectors[:2]) or not is_direct((input, *given)):
         raise Own
-    result: Tensor = _normalise(input, *vectors, momentum, eps)[0]
-    return result
+    with torch._C.DisableTorchFunction():
+        if torch.is_grad_enabled() and _any_requires_grad(input, *given):
+            result: Tensor = _normalise(input, *vectors, momentum, eps)
+            return result
+        return _normalised(input, *vectors, momentum, eps)[0]
 
 
 # --- a clamp in place behind it ---------------------------------------------------------------------------------------
@@ -131,23 +139,21 @@ class _Clamp(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Tensor, input: Tensor, weight: Any, bias: Any, kept: Any, eps: float, bounds: tuple[float, float]
+        ctx: Any, y: Tensor, input: Tensor, weight: Any, bias: Any, norm: Any, bounds: tuple[float, float]
     ) -> Tensor:
         y.clamp_(*(None if math.isinf(bound) else bound for bound in bounds))
         ctx.mark_dirty(y)
-        mean, var, vectors, gains = kept
-        ctx.save_for_backward(input, mean, var, weight, vectors, gains, y)
-        ctx.eps, ctx.bounds = eps, bounds
+        ctx.save_for_backward(input, weight, y)
+        ctx.vectors, ctx.gains, ctx.eps, ctx.bounds = norm.vectors, norm.gains, norm.eps, bounds
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         *saved, y = ctx.saved_tensors
-        with torch._C.DisableTorchFunction():
-            if torch.is_grad_enabled() or not is_direct((grad,)):
+        if torch.is_grad_enabled() or not is_direct((grad,)):
+            with torch._C.DisableTorchFunction():
                 grad = _through(grad, y, *ctx.bounds)
-            found = _gradients(grad, saved, ctx.eps, ctx.bounds, ctx.needs_input_grad[1:4])
-        return None, *found, None, None, None
+        return None, *_gradients(ctx, grad, saved, ctx.bounds, ctx.needs_input_grad[1:4]), None, None
 
 
 def _through(grad: Tensor, y: Tensor, low: float, high: float) -> Tensor:
@@ -159,16 +165,19 @@ def _through(grad: Tensor, y: Tensor, low: float, high: float) -> Tensor:
     return result
 
 
+_clamp = applied(_Clamp)
+
+
 def _clamped(bounds: tuple[float, float], y: Any) -> Tensor:
     node: Any = y.grad_fn if type(y) is Tensor else None
-    if type(node) is not _normalise.node or not torch.is_grad_enabled() or not is_direct((y,)):
+    if type(node) is not _NODE or not torch.is_grad_enabled() or not is_direct((y,)):
         raise Own
     # Somebody may look at what goes through, or has changed the result, or keeps tensors elsewhere.
     if y._backward_hooks or y.retains_grad or y._version != 0 or y._is_view() or hooks_of_saving(False):
         raise Own
-    input, mean, var, weight, vectors, gains = node.saved_tensors
+    input, weight = node.saved_tensors
     with torch._C.DisableTorchFunction():
-        result: Tensor = _Clamp.apply(y, input, weight, node.bias, (mean, var, vectors, gains), node.eps, bounds)
+        result: Tensor = _clamp(y, input, weight, node.bias, node, bounds)
     return result
 
 
