@@ -102,6 +102,18 @@ static int is_unrolled(const fc_problem *p, const fc_kernels *k) {
 #undef FC_IS
 }
 
+// In place by a body that is unrolled: of a patch's rows beyond the last some are computed, too; a vector that ends half
+// empty takes six tenths of the time where vectors have halves; and one is stored in the time of some copies.
+static double cost_unrolled(const fc_problem *p, const fc_kernels *k, const fc_costs *c) {
+    const int64_t planes = p->batch * p->groups * p->out_channels * p->axis[0].out;
+    const int64_t height = p->axis[1].out, width = p->axis[2].out, rest = width % k->vl;
+    const double rows = (double)planes * 0.5 * (double)(height + fc_round_up(height, FC_BODY_ROWS));
+    const int near = p->axis[2].stride == 1, halves = near && k->vl > 8 && rest > 0 && 2 * rest <= k->vl;
+    const double vectors = (double)fc_ceil_div(width, k->vl), computed = vectors - 0.4 * halves;
+    const double each = (near ? 0.43 : 1.0) * (k->vl > 8 ? 1.0 : 1.5); // in few registers weights are loaded again
+    return rows * (c->depthwise * each * computed * (double)fc_taps(p) + 1.7 * c->copied * vectors);
+}
+
 // Two loads for each multiply-add, or several where outputs are further than two columns apart, and each vector of outputs
 // stored once.
 static double cost(const fc_request *r) {
@@ -109,6 +121,8 @@ static double cost(const fc_request *r) {
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
     const int64_t run = over_channels(p) ? p->groups * p->in_channels : p->axis[2].out;
+    if (!over_channels(p) && in_place(p) && p->dst.axis[2] == 1 && k->vl > 1 && is_unrolled(p, k))
+        return c->fixed + cost_unrolled(p, k, c);
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     const int64_t apart = over_channels(p) || !in_place(p) ? 1 : fc_min(p->axis[2].stride, 8);
     double copy = 0;
@@ -277,13 +291,13 @@ static void aim(const depthwise_job *job, fc_depthwise_rows *work, int64_t dst) 
     work->residual = job->residual ? job->residual + dst * element : NULL;
 }
 
-// Of the rows that have been computed, in each of `channels` next to each other.
-static void activate(const depthwise_job *job, const fc_depthwise_rows *work, int64_t channels) {
+// Of the rows that have been computed, in each of `channels`, `apart` elements from each other.
+static void activate(const depthwise_job *job, const fc_depthwise_rows *work, int64_t channels, int64_t apart) {
     const fc_problem *p = work->problem; // of a span, perhaps
     if (!fc_activates(job->plan)) return;
     char *first = (char *)work->dst + work->h * p->dst.axis[1] * job->plan->kernels->element;
     fc_activate_box(job->plan, first,
-                    &(fc_box){{channels, work->rows, p->axis[2].out}, {1, p->dst.axis[1], p->dst.axis[2]}});
+                    &(fc_box){{channels, work->rows, p->axis[2].out}, {apart, p->dst.axis[1], p->dst.axis[2]}});
 }
 
 // The columns of a span are a multiple of this, so that each output is in the same lane of the same body.
@@ -348,52 +362,92 @@ static void channels_task(const fc_stage *stage, fc_call *call, int64_t index, i
     work.problem = span_of(&rows, job.split, span, &part, &x);
     aim(&job, &work, index * p->dst.outer + work.d * p->dst.axis[0] + x * p->dst.axis[2]);
     job.plan->kernels->depthwise_channels(&work);
-    activate(&job, &work, p->groups * p->in_channels);
+    activate(&job, &work, p->groups * p->in_channels, 1);
 }
 
-static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
-    const depthwise_job job = job_of(stage, call);
-    const depthwise_split *s = job.split;
-    const fc_plan *plan = stage->plan;
-    const fc_problem *p = &plan->problem;
-    char *planes = fc_own_scratch(call, thread);
+// Over pixels: the rows of a task in some groups of an image, of which `group` is the first.
+typedef struct depthwise_planes {
+    depthwise_job job;
     fc_problem part;
-    int64_t x;
-    const fc_problem *span = span_of(p, s, fc_digit(&index, s->spans), &part, &x);
-    fc_depthwise_rows work = rows_of(&job, fc_digit(&index, s->parts));
-    work.problem = span;
+    fc_depthwise_rows rows;
+    int64_t image, x, group, last;
+} depthwise_planes;
+
+static void planes_of(const fc_stage *stage, const fc_call *call, int64_t index, depthwise_planes *t) {
+    t->job = job_of(stage, call);
+    const depthwise_split *s = t->job.split;
+    const fc_problem *p = &stage->plan->problem;
+    const fc_problem *span = span_of(p, s, fc_digit(&index, s->spans), &t->part, &t->x);
+    t->rows = rows_of(&t->job, fc_digit(&index, s->parts));
+    t->rows.problem = span;
     const int64_t share = fc_digit(&index, s->shares);
-    work.d = fc_digit(&index, p->axis[0].out);
-    work.src = planes;
-    work.pitch = s->padded.width;
-    work.tap_offset = plan->state;
+    t->group = fc_share(p->groups, share, s->shares);
+    t->last = fc_share(p->groups, share + 1, s->shares);
+    t->rows.d = fc_digit(&index, p->axis[0].out);
+    t->image = index;
+}
+
+// Where the input of a group lies, and its output `out`.
+static const void *group_src(const depthwise_planes *t, int64_t group) {
+    const fc_problem *p = &t->job.plan->problem;
+    return fc_at(t->job.src, t->image * p->src.outer + group * p->src.group, p->types.source);
+}
+
+static void aim_at(depthwise_planes *t, int64_t group, int64_t out) {
+    const fc_problem *p = &t->job.plan->problem;
+    t->rows.channel = group * p->out_channels + out;
+    aim(&t->job, &t->rows,
+        t->image * p->dst.outer + group * p->dst.group + out * p->dst.channel + t->rows.d * p->dst.axis[0] +
+            t->x * p->dst.axis[2]);
+}
+
+// One output to a group: all groups at once. Several: those of a group.
+static void in_place_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
+    (void)thread;
+    depthwise_planes t;
+    planes_of(stage, call, index, &t);
+    const fc_problem *p = &stage->plan->problem;
+    const int one = p->out_channels == 1;
+    const int64_t groups = one ? t.last - t.group : 1;
+    t.rows.planes = one ? groups : p->out_channels;
+    t.rows.src_plane = one ? p->src.group : 0;
+    t.rows.dst_plane = one ? p->dst.group : p->dst.channel;
+    for (int64_t group = t.group; group < t.last && !fc_must_stop(); group += groups) {
+        t.rows.src = group_src(&t, group);
+        aim_at(&t, group, 0);
+        stage->plan->kernels->depthwise_in_place(&t.rows);
+        activate(&t.job, &t.rows, t.rows.planes, t.rows.dst_plane);
+    }
+}
+
+static void padded_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
+    depthwise_planes t;
+    planes_of(stage, call, index, &t);
+    const fc_kernels *k = stage->plan->kernels;
+    const fc_problem *p = &stage->plan->problem;
+    const fc_padded *padded = &t.job.split->padded;
+    char *planes = fc_own_scratch(call, thread);
+    t.rows.src = planes;
+    t.rows.pitch = padded->width;
+    t.rows.tap_offset = stage->plan->state;
     fc_pad_copy copy = {
         .problem = p,
-        .d = work.d,
-        .h = work.h,
+        .d = t.rows.d,
+        .h = t.rows.h,
         .channels = p->in_channels,
-        .rows = s->padded.rows + s->padded.rows_extra,
-        .width = s->padded.width,
+        .rows = padded->rows + padded->rows_extra,
+        .width = padded->width,
         .planes = planes,
     };
-    fc_depthwise_fn *const kernel = in_place(p) ? plan->kernels->depthwise_in_place
-                                    : tall(p)   ? plan->kernels->depthwise_tall
-                                                : plan->kernels->depthwise_padded;
-    const int64_t last = fc_share(p->groups, share + 1, s->shares);
-    for (int64_t group = fc_share(p->groups, share, s->shares); group < last; group++) {
-        copy.src = fc_at(job.src, index * p->src.outer + group * p->src.group, p->types.source);
-        if (in_place(p)) work.src = copy.src;
-        else {
-            plan->kernels->pad_copy_pixels(&copy);
-            copy.bordered = 1; // the padding of the next group is where this one's is
-        }
+    fc_depthwise_fn *const kernel = tall(p) ? k->depthwise_tall : k->depthwise_padded;
+    for (int64_t group = t.group; group < t.last; group++) {
+        copy.src = group_src(&t, group);
+        k->pad_copy_pixels(&copy);
+        copy.bordered = 1; // the padding of the next group is where this one's is
         for (int64_t out = 0; out < p->out_channels && !fc_must_stop(); out++) {
-            work.channel = group * p->out_channels + out;
-            aim(&job, &work,
-                index * p->dst.outer + group * p->dst.group + out * p->dst.channel + work.d * p->dst.axis[0] +
-                    x * p->dst.axis[2]);
-            kernel(&work);
-            activate(&job, &work, 1);
+            aim_at(&t, group, out);
+            kernel(&t.rows);
+            activate(&t.job, &t.rows, 1, 1);
         }
     }
 }
@@ -443,7 +497,8 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const size_t copied = s.copies ? fc_align((size_t)copy_bytes(p, plan->kernels, share)) : 0;
     fc_list_scratch(list, 0, copied ? copied : panel_bytes(plan));
     const void *context = fc_list_keep(list, &s, sizeof s);
-    fc_list_stage(list, plan, over_channels(p) ? channels_task : pixels_task, planes * s.parts * s.spans, context);
+    const fc_stage_fn task = over_channels(p) ? channels_task : in_place(p) ? in_place_task : padded_task;
+    fc_list_stage(list, plan, task, planes * s.parts * s.spans, context);
 }
 
 static const char *form(const fc_plan *plan) {

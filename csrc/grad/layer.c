@@ -283,13 +283,17 @@ static void phase_rows(const layer_job *job, const layer_phase *phase, fc_depthw
         return;
     }
     const fc_view *in = &job->plan->layer_gradient.input.dst, *out = &job->plan->layer_gradient.input.src;
-    fc_depthwise_fn *const kernel = p->direction == FC_FORWARD ? k->depthwise_in_place : k->depthwise_phases;
+    const int forward = p->direction == FC_FORWARD;
     work.problem = p;
     work.weights = weights_at(job, phase, 0);
-    for (work.channel = job->first; work.channel < job->last; work.channel++) {
+    work.planes = forward ? job->last - job->first : 1;
+    work.src_plane = in->group;
+    work.dst_plane = out->group;
+    for (work.channel = job->first; work.channel < job->last; work.channel += work.planes) {
         work.src = src + (work.channel - job->first) * in->group * k->element;
         work.dst = dst + (work.channel - job->first) * out->group * k->element;
-        kernel(&work);
+        if (forward) k->depthwise_in_place(&work);
+        else k->depthwise_phases(&work);
     }
 }
 

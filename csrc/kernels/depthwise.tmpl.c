@@ -128,6 +128,14 @@ FC_INLINE FC_NAME(plane) FC_NAME(plane_of)(const fc_depthwise_rows *work) {
     return plane;
 }
 
+// The next of the work's planes.
+FC_INLINE void FC_NAME(next_plane)(fc_depthwise_rows *work) {
+    work->src = (const T *)work->src + work->src_plane;
+    work->dst = (T *)work->dst + work->dst_plane;
+    if (work->residual) work->residual = (const T *)work->residual + work->dst_plane;
+    work->channel++;
+}
+
 // The outputs of a vector: `lanes` columns from x on in each of `height` rows from y on.
 typedef struct FC_NAME(spot) {
     int64_t y, x, height, lanes;
@@ -291,11 +299,12 @@ FC_INLINE void FC_NAME(half_patch)(const FC_NAME(plane) * plane, FC_NAME(spot) a
 }
 #endif
 
-// Rows of one output channel, from the plane of its input.  Seven at a time hide the latency of the sums; heights are
-// multiples of seven more often than of any other number of that size.
-FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int taps, const int apart) {
+// Rows of `planes` output channels, each from the plane of its input, a column of vectors after the other: small planes take
+// little longer than what is prepared for a column, once for all of them.  Seven rows at a time hide the latency of the
+// sums; heights are multiples of seven more often than of any other number of that size.
+FC_INLINE void FC_NAME(plane_patches_of)(const fc_depthwise_rows *work, int64_t planes, const int taps,
+                                         const int apart) {
     const fc_axis *h = &work->problem->axis[1], *w = &work->problem->axis[2];
-    const FC_NAME(plane) plane = FC_NAME(plane_of)(work);
     const int64_t end = work->h + work->rows;
     // In so much work a border is not noticed, and where vectors are lines masked loads cost less.
     const int masked = FC_LINES ? taps * apart > 5 : taps > 3;
@@ -308,21 +317,34 @@ FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int t
             sides.high[k] = v_lanes(-left - k - FC_VL, w->in - left - k - FC_VL);
         }
         FC_NAME(spot) at = {.x = x, .lanes = w->out - x < FC_VL ? w->out - x : FC_VL};
-        for (at.y = work->h; at.y < end; at.y += FC_PLANE_ROWS) {
-            at.height = end - at.y;
-            const int64_t top = at.y * apart - h->pad;
-            const int inside =
-                between && at.height >= FC_PLANE_ROWS && top >= 0 && top + (FC_PLANE_ROWS - 1) * apart + taps <= h->in;
+        fc_depthwise_rows one = *work;
+        for (int64_t q = 0; q < planes; q++, FC_NAME(next_plane)(&one)) {
+            const FC_NAME(plane) plane = FC_NAME(plane_of)(&one);
+            for (at.y = work->h; at.y < end; at.y += FC_PLANE_ROWS) {
+                at.height = end - at.y;
+                const int64_t top = at.y * apart - h->pad;
+                const int inside = between && at.height >= FC_PLANE_ROWS && top >= 0 &&
+                                   top + (FC_PLANE_ROWS - 1) * apart + taps <= h->in;
 #if FC_HALVES
-            if (at.lanes <= FC_VL / 2) {
-                FC_NAME(half_patch)(&plane, at, &sides, taps, apart);
-                continue;
-            }
+                if (at.lanes <= FC_VL / 2) {
+                    FC_NAME(half_patch)(&plane, at, &sides, taps, apart);
+                    continue;
+                }
 #endif
-            if (inside && !masked) FC_NAME(plane_patch)(&plane, at, &sides, 0, taps, apart);
-            else FC_NAME(plane_patch)(&plane, at, &sides, 1, taps, apart);
+                if (inside && !masked) FC_NAME(plane_patch)(&plane, at, &sides, 0, taps, apart);
+                else FC_NAME(plane_patch)(&plane, at, &sides, 1, taps, apart);
+            }
         }
     }
+}
+
+// The planes at hand together, if the columns of each are few; or else one by one, as long as it is in the cache.
+enum { FC_PLANES_COLUMNS = 32 };
+FC_INLINE void FC_NAME(plane_patches)(const fc_depthwise_rows *work, const int taps, const int apart) {
+    const int64_t planes = work->problem->axis[2].out <= FC_PLANES_COLUMNS ? work->planes : 1;
+    fc_depthwise_rows some = *work;
+    for (int64_t q = 0; q < work->planes; q += planes, FC_NAME(next_plane)(&some))
+        FC_NAME(plane_patches_of)(&some, planes, taps, apart);
 }
 
 // The inputs of a vector of outputs `step` elements apart, three or more: of the vectors that they lie in those lanes that
@@ -495,7 +517,10 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
 void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
     FC_DEPTHWISE_LIST(FC_DEPTHWISE, plane_patches)
     const int64_t stride = work->problem->axis[2].stride;
-    if (stride == 1) FC_NAME(plane_any)(work, 1);
-    else if (stride == 2) FC_NAME(plane_any)(work, 2);
-    else FC_NAME(plane_any)(work, 0);
+    fc_depthwise_rows one = *work;
+    for (int64_t q = 0; q < work->planes; q++, FC_NAME(next_plane)(&one)) {
+        if (stride == 1) FC_NAME(plane_any)(&one, 1);
+        else if (stride == 2) FC_NAME(plane_any)(&one, 2);
+        else FC_NAME(plane_any)(&one, 0);
+    }
 }

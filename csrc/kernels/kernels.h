@@ -174,13 +174,15 @@ typedef struct fc_winograd_taps {
 // Output rows [h, h + rows) of one image and depth; dst and residual point to that image, and over pixels to the channel.
 typedef struct fc_depthwise_rows {
     const fc_problem *problem;
-    const void *src; // over channels: the image; in place: the group in it; else the padded rows of the group
+    const void *src; // over channels: the image; in place: the first group in it; else the padded rows of the group
     void *dst;
     const void *residual;
     const void *weights, *bias; // packed by conv/depthwise.c
     int64_t d, h, rows;
     int64_t channel, taps; // over pixels: output channel; number of taps of an input channel
-    int64_t pitch;         // from padded row to padded row; of tall kernels all rows of a last tile of six can be read
+    int64_t planes;        // in place: output channels from there on, and elements from one to the next
+    int64_t src_plane, dst_plane;
+    int64_t pitch; // from padded row to padded row; of tall kernels all rows of a last tile of six can be read
     const int64_t *tap_offset; // where the input of each tap lies in them
 } fc_depthwise_rows;
 

@@ -32,7 +32,6 @@ static inline __m256i fc_first_f64(int64_t n) {
     static inline v_##S v_load_##S(const T *p) { return _mm256_loadu_##I(p); }                                         \
     static inline void v_store_##S(T *p, v_##S a) { _mm256_storeu_##I(p, a); }                                         \
     static inline v_##S v_load_part_##S(const T *p, int64_t n) { return _mm256_maskload_##I(p, fc_first_##S(n)); }     \
-    static inline void v_store_part_##S(T *p, v_##S a, int64_t n) { _mm256_maskstore_##I(p, fc_first_##S(n), a); }     \
     static inline v_##S v_set1_##S(T a) { return _mm256_set1_##I(a); }                                                 \
     static inline v_##S v_add_##S(v_##S a, v_##S b) { return _mm256_add_##I(a, b); }                                   \
     static inline v_##S v_sub_##S(v_##S a, v_##S b) { return _mm256_sub_##I(a, b); }                                   \
@@ -74,6 +73,34 @@ static inline __m256i fc_first_f64(int64_t n) {
 FC_AVX2_OPS(float, f32, __m256, ps)
 FC_AVX2_OPS(double, f64, __m256d, pd)
 #undef FC_AVX2_OPS
+
+// The words of a from the one at `first` on.
+static inline __m256i fc_words_from(__m256i a, int64_t first) {
+    const __m256i words = _mm256_add_epi32(_mm256_set1_epi32((int)first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    return _mm256_permutevar8x32_epi32(a, words);
+}
+
+// The first n lanes, by stores that overlap: AMD's processors take some twenty cycles for a store by mask.
+static inline void v_store_part_f32(float *p, v_f32 a, int64_t n) {
+    const __m256i words = _mm256_castps_si256(a);
+    if (n >= 8) _mm256_storeu_ps(p, a);
+    else if (n >= 4) {
+        _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(words));
+        _mm_storeu_si128((__m128i *)(p + n - 4), _mm256_castsi256_si128(fc_words_from(words, n - 4)));
+    } else if (n >= 2) {
+        _mm_storel_epi64((__m128i *)p, _mm256_castsi256_si128(words));
+        _mm_storel_epi64((__m128i *)(p + n - 2), _mm256_castsi256_si128(fc_words_from(words, n - 2)));
+    } else if (n > 0) _mm_store_ss(p, _mm256_castps256_ps128(a));
+}
+
+static inline void v_store_part_f64(double *p, v_f64 a, int64_t n) {
+    const __m256i words = _mm256_castpd_si256(a);
+    if (n >= 4) _mm256_storeu_pd(p, a);
+    else if (n >= 2) {
+        _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(words));
+        _mm_storeu_si128((__m128i *)(p + n - 2), _mm256_castsi256_si128(fc_words_from(words, 2 * (n - 2))));
+    } else if (n > 0) _mm_store_sd(p, _mm256_castpd256_pd128(a));
+}
 
 // By two powers of two, and those by their exponents' bits.
 static inline v_f32 fc_power_f32(__m256i n) {
