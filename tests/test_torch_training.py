@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a step of training under the switch consists of: operators past torch's dispatcher, batch norm, tanh."""
+"""What a step of training under the switch consists of: operators past torch's dispatcher, and others."""
 
 import copy
 
@@ -22,6 +22,7 @@ def any_size(monkeypatch):
     """Small tensors are served, too."""
     monkeypatch.setattr(_training, "_MANY", 1)
     monkeypatch.setattr(_training, "_FEW", 1)
+    monkeypatch.setattr(_training, "_WEIGHTS", 1)
 
 
 def name_of(y):
@@ -297,7 +298,64 @@ def test_tanh_is_torchs(last, any_size):
     assert ft.report() == {"served": {"tanh": 3}, "left": {}}
 
 
+# ---------------------------------------------------------------------------------------------------- linear layers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 7), (5, 7), (2, 3, 7), (64, 7)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_torchs(bias, shape, dtype, any_size):
+    layer = nn.Linear(7, 4, bias).to(dtype)
+    for step in range(3):
+        x = torch.randn(shape, dtype=dtype, requires_grad=step > 0)
+        g = torch.randn(*shape[:-1], 4, dtype=dtype) if step < 2 else torch.ones((), dtype=dtype).expand(*shape[:-1], 4)
+        expected, wanted = layer(x), [*([x] if x.requires_grad else []), *layer.parameters()]
+        with ft.accelerate():
+            y = layer(x)
+            assert name_of(y) == "fastconv_linearBackward"
+            close(y, expected)
+            found = torch.autograd.grad(y, wanted, g)
+        for ours, theirs in zip(found, torch.autograd.grad(expected, wanted, g), strict=True):
+            close(ours, theirs)
+            assert ours.stride() == theirs.stride()
+    assert ft.report() == {"served": {"linear": 3}, "left": {}}
+
+
+def test_gradients_of_gradients_of_linear(any_size):
+    operands = tuple(torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 3), (4, 3), (4,)))
+    with ft.accelerate():
+        assert torch.autograd.gradcheck(F.linear, operands)
+        assert torch.autograd.gradgradcheck(F.linear, operands)
+        assert torch.autograd.gradgradcheck(F.linear, operands[:2])
+    assert set(ft.report()["served"]) == {"linear"}
+
+
+def test_linear_is_left_to_torch_where_that_is_as_fast(any_size):
+    layer, x = nn.Linear(3, 4), torch.randn(2, 3)
+    frozen = nn.Linear(3, 4).requires_grad_(False)
+    with ft.accelerate():
+        assert name_of(layer(torch.randn(65, 3))) == "AddmmBackward0"
+        assert name_of(layer(torch.randn(3, 2).t())) == "AddmmBackward0"
+        assert name_of(frozen(x.clone().requires_grad_())) == "AddmmBackward0"
+        assert layer(x[0]).shape == (4,)
+        assert layer(x[:0]).shape == (0, 4)
+        with torch.no_grad():
+            layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype is torch.bfloat16
+        for wrong in (torch.randn(2, 4), x.double()):
+            with pytest.raises(RuntimeError):
+                layer(wrong)
+        y = layer(x)
+        with torch.no_grad():
+            layer.weight.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+    assert ft.report() == {"served": {"linear": 1}, "left": {}}
+
+
 def test_small_tensors_are_left_where_they_are_as_fast():
     with ft.accelerate():
         assert name_of(torch.tanh(torch.ones(8, requires_grad=True))) == "TanhBackward0"
+        assert name_of(nn.Linear(8, 8)(torch.ones(1, 8))) == "AddmmBackward0"
     assert ft.report() == {"served": {}, "left": {}}

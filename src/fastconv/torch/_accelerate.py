@@ -121,8 +121,9 @@ class accelerate:
     The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
 
     Large tensors' ``batch_norm`` in training and ``tanh`` are fastconv's, too, and so is the gradient of the former,
-    together with that of a ReLU, ReLU6 or Hardtanh in place behind it. Running statistics and gradients, of any order,
-    are as torch has them; a hook that was put on a norm's ``grad_fn`` before the clamp came sees no gradient of it.
+    together with that of a ReLU, ReLU6 or Hardtanh in place behind it, and linear layers of half a million weights or
+    more that learn from up to 64 rows. Running statistics and gradients, of any order, are as torch has them; a hook
+    that was put on a norm's ``grad_fn`` before the clamp came sees no gradient of it.
 
     Where no gradients are wanted, weights that come unchanged for the second time in a row are packed and kept so, as
     long as they live. Every call compares a 64-bit fingerprint of all of their contents, so that no change goes

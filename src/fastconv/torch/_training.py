@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What else of a step of training the switch serves: operators that take torch longer than fastconv.
 
-That is batch norm, with its gradient and that of a clamp in place behind it, which are one pass through memory, and
-tanh, whose gradient is torch's own. Gradients of gradients are of torch's own operators.
+That is batch norm, with its gradient and that of a clamp in place behind it, which are one pass through memory, tanh,
+whose gradient is torch's own, and linear layers of few rows. Gradients of gradients are of torch's own operators.
 """
 
 from __future__ import annotations
@@ -19,13 +19,26 @@ from torch._C import _any_requires_grad
 
 from fastconv.ops import activation
 from fastconv.ops.activation import RECTIFIED, UNBOUNDED
+from fastconv.ops.linear import gradients as linear_back
+from fastconv.ops.linear import linear as linear_forward
 from fastconv.ops.norm import Normalised, batch_norm_back, batch_norm_training
 from fastconv.torch._functions import Left
-from fastconv.torch._library import applied, array, direct, hooks_of_saving, is_direct, is_last, layout, tensor
+from fastconv.torch._library import (
+    applied,
+    array,
+    direct,
+    hooks_of_saving,
+    is_direct,
+    is_last,
+    layout,
+    recorder,
+    tensor,
+)
 
 __all__ = ["BESIDES", "Own"]
 
 _MANY, _FEW = 1 << 17, 1 << 15  # elements from which on batch norm and tanh gain what calling them costs
+_WEIGHTS, _ROWS = 1 << 19, 64  # from so many weights on linear layers gain, up to so many rows
 
 
 class Own(Left):
@@ -33,10 +46,10 @@ class Own(Left):
 
 
 def _suit(x: Any, least: int) -> bool:
-    """Whether a tensor is dense, of a dtype that is computed natively, and large."""
-    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.float64) or x.numel() < least:
+    """Whether a tensor is dense, of a dtype that is computed natively, and large; nobody records that this is asked."""
+    if recorder() is not None or not isinstance(x, Tensor) or x.numel() < least:
         return False
-    return x.is_contiguous() or is_last(x)
+    return x.dtype in (torch.float32, torch.float64) and (x.is_contiguous() or is_last(x))
 
 
 # --- batch normalisation ----------------------------------------------------------------------------------------------
@@ -228,6 +241,54 @@ def tanh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     return result
 
 
+# --- linear layers ----------------------------------------------------------------------------------------------------
+#
+# What takes time where rows are few is reading weights and writing their gradient. That goes to the last step's memory;
+# torch's is fresh, and the system clears each of its pages.
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.from_numpy(linear_forward(array(input), array(weight), None if bias is None else array(bias)))
+
+
+def _linear_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _linear_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    input, weight = ctx.saved_tensors
+    of_input, of_weight, of_bias = ctx.needs_input_grad
+    with torch._C.DisableTorchFunction():
+        if of_weight and not torch.is_grad_enabled() and is_direct((grad,)):
+            found = linear_back(array(input), array(weight), array(grad), of_bias, of_input)
+            d_input, d_weight, d_bias = (None if d is None else torch.from_numpy(d) for d in found)
+            return d_input, d_weight, d_bias
+        rows = grad.flatten(0, -2)
+        return (
+            grad @ weight if of_input else None,
+            rows.t() @ input.flatten(0, -2) if of_weight else None,
+            rows.sum(0) if of_bias else None,
+        )
+
+
+_connect = direct("linear", _linear, _linear_gradients, _linear_context)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if not (torch.is_grad_enabled() and _suit(weight, _WEIGHTS) and weight.requires_grad and weight.ndim == 2):
+        raise Own
+    given = (input, weight) if bias is None else (input, weight, bias)
+    outputs, features = weight.shape
+    if not (_suit(input, 1) and input.ndim > 1 and input.is_contiguous() and input.numel() <= _ROWS * features):
+        raise Own
+    if input.shape[-1] != features or (bias is not None and bias.shape != (outputs,)):
+        raise Own
+    if any(x.dtype is not input.dtype for x in given) or torch.is_autocast_enabled("cpu") or not is_direct(given):
+        raise Own
+    result: Tensor = _connect(input, weight, bias)
+    return result
+
+
 #: torch's function, and ours.
 BESIDES: dict[Any, Callable[..., Any]] = {
     F.batch_norm: batch_norm,
@@ -236,6 +297,7 @@ BESIDES: dict[Any, Callable[..., Any]] = {
     Tensor.relu_: relu_,
     F.relu6: relu6,
     F.hardtanh: hardtanh,
+    F.linear: linear,
     torch.tanh: tanh,
     Tensor.tanh: tanh,
 }
