@@ -93,14 +93,17 @@ static inline void v_store_part_f32(float *p, v_f32 a, int64_t n) {
     } else if (n > 0) _mm_store_ss(p, _mm256_castps256_ps128(a));
 }
 
-static inline void v_store_part_f64(double *p, v_f64 a, int64_t n) {
-    const __m256i words = _mm256_castpd_si256(a);
-    if (n >= 4) _mm256_storeu_pd(p, a);
+// Pairs of 64 bits, then one.
+static inline void fc_store_quads(void *p, __m256i a, int64_t n) {
+    __m128i *to = p;
+    if (n >= 4) _mm256_storeu_si256((__m256i *)p, a);
     else if (n >= 2) {
-        _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(words));
-        _mm_storeu_si128((__m128i *)(p + n - 2), _mm256_castsi256_si128(fc_words_from(words, 2 * (n - 2))));
-    } else if (n > 0) _mm_store_sd(p, _mm256_castpd256_pd128(a));
+        _mm_storeu_si128(to, _mm256_castsi256_si128(a));
+        if (n == 3) _mm_storel_epi64(to + 1, _mm256_extracti128_si256(a, 1));
+    } else if (n == 1) _mm_storel_epi64(to, _mm256_castsi256_si128(a));
 }
+
+static inline void v_store_part_f64(double *p, v_f64 a, int64_t n) { fc_store_quads(p, _mm256_castpd_si256(a), n); }
 
 // By two powers of two, and those by their exponents' bits.
 static inline v_f32 fc_power_f32(__m256i n) {
@@ -135,9 +138,7 @@ static inline v_f64 v_exponent_f64(v_f64 a) {
 // Four of them, from the lane on whose index is i.
 static inline void fc_store_indices(int64_t *p, __m128i a, int64_t i, int64_t s, int64_t n) {
     const __m256i first = _mm256_add_epi64(_mm256_set1_epi64x(i), _mm256_setr_epi64x(0, s, 2 * s, 3 * s));
-    const __m256i index = _mm256_add_epi64(first, _mm256_cvtepi32_epi64(a));
-    if (n >= 4) _mm256_storeu_si256((__m256i *)p, index);
-    else _mm256_maskstore_epi64((long long *)p, fc_first_f64(n), index);
+    fc_store_quads(p, _mm256_add_epi64(first, _mm256_cvtepi32_epi64(a)), n);
 }
 
 static inline void v_store_indices_f32(int64_t *p, v_f32 a, int64_t i, int64_t s, int64_t n) {
