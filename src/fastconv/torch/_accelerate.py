@@ -121,7 +121,7 @@ class accelerate:
     The switch is the calling thread's own. Under ``torch.autocast`` these functions compute in float32.
 
     Large tensors' ``batch_norm`` in training and ``tanh`` are fastconv's, too, and so is the gradient of the former,
-    together with that of a ReLU, ReLU6 or Hardtanh in place behind it, and linear layers of half a million weights or
+    together with that of a ReLU, ReLU6 or Hardtanh in place behind it, and linear layers of four million weights or
     more that learn from up to 64 rows. Running statistics and gradients, of any order, are as torch has them; a hook
     that was put on a norm's ``grad_fn`` before the clamp came sees no gradient of it.
 

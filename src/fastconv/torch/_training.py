@@ -38,7 +38,7 @@ from fastconv.torch._library import (
 __all__ = ["BESIDES", "Own"]
 
 _MANY, _FEW = 1 << 17, 1 << 15  # elements from which on batch norm and tanh gain what calling them costs
-_WEIGHTS, _ROWS = 1 << 19, 64  # from so many weights on linear layers gain, up to so many rows
+_WEIGHTS, _ROWS = 4_000_000, 64  # from so many weights on linear layers gain, up to so many rows
 
 
 class Own(Left):
@@ -244,7 +244,8 @@ def tanh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
 # --- linear layers ----------------------------------------------------------------------------------------------------
 #
 # What takes time where rows are few is reading weights and writing their gradient. That goes to the last step's memory;
-# torch's is fresh, and the system clears each of its pages.
+# torch's is fresh, and the system clears each of its pages. One or two million weights, which caches hold from one use to
+# the next, torch multiplies as fast for 16 rows, and up to 1.8 times as fast for 64.
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
