@@ -244,8 +244,8 @@ def tanh(input: Tensor, *, out: Tensor | None = None) -> Tensor:
 # --- linear layers ----------------------------------------------------------------------------------------------------
 #
 # What takes time where rows are few is reading weights and writing their gradient. That goes to the last step's memory;
-# torch's is fresh, and the system clears each of its pages. One or two million weights, which caches hold from one use to
-# the next, torch multiplies as fast for 16 rows, and up to 1.8 times as fast for 64.
+# torch's is fresh, and the system clears each of its pages. One or two million weights, which caches hold from one use
+# to the next, torch multiplies as fast for 16 rows, and up to 1.8 times as fast for 64.
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
