@@ -71,6 +71,9 @@ typedef struct fc_problem {
     int32_t activation;
     double low, high; // of FC_MAP_CLAMP: (-inf, inf) none, (0, inf) relu, (0, 6) relu6; infinite for the others
     double alpha;     // the number of the others, if they have one
+    // Whether dst has the maxima, as fc_pool has them, of each two rows and two columns of what the equation says, whose
+    // numbers are even then: forward, clamped at most, without a residual.
+    int32_t pooled;
 } fc_problem;
 
 // All gradients of a layer in one call (grad/layer.c): both problems are of the same convolution, the first in direction

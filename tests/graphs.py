@@ -116,6 +116,9 @@ class Random:
             return
         op = str(self.rng.choice(["max_pool", "avg_pool"]))
         stride = int(self.rng.integers(1, 3))
+        if op == "max_pool" and stride == 2 and (h + w) % 2 == 0:
+            self.keep(self.graph.add(op, [x], kernel_size=2, stride=2), (n, c, h // 2, w // 2))
+            return
         y = self.graph.add(op, [x], kernel_size=3, stride=stride, padding=1)
         self.keep(y, (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1))
 

@@ -324,6 +324,45 @@ def test_fuse_activations_leaves_what_others_read():
     assert PASSES["fuse_activations"](graph) == 0
 
 
+def pool(graph: Graph, x, **attributes):
+    return graph.add("max_pool", [x], **{"kernel_size": 2, **attributes})
+
+
+@pytest.mark.parametrize("finish", [{}, {"finish": RELU}])
+@pytest.mark.parametrize("window", [{"stride": 2}, {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0)}])
+def test_fuse_pooling(finish, window):
+    graph, x = start(1, 4, 6, 7)
+    y = pool(graph, conv(graph, x, **finish), dilation=1, ceil_mode=False, **window)
+    graph.outputs = [relu(graph, y)]
+    lines = changed(graph, "fuse_pooling")
+    assert len(lines) == 2
+    assert lines[0].endswith("pooled='max_pool0'")
+    for name in ("fuse_activations", "fuse_residuals", "fold_scales"):  # what is behind it stays there
+        assert PASSES[name](graph) == 0
+
+
+def test_fuse_pooling_leaves_other_windows():
+    graph, x = start(1, 4, 9, 9)
+    windows = (
+        {"kernel_size": 3},
+        {"stride": 1},
+        {"stride": (2, 1)},
+        {"padding": 1},
+        {"ceil_mode": True},
+        {"dilation": 2},
+    )
+    graph.outputs = [pool(graph, conv(graph, x), **window) for window in windows]
+    graph.outputs += [
+        graph.add("avg_pool", [conv(graph, x)], kernel_size=2),
+        pool(graph, conv(graph, x, transposed=True)),
+    ]
+    graph.outputs += [pool(graph, conv(graph, x, finish=(("gelu",),))), pool(graph, relu(graph, x))]
+    y, z = conv(graph, x), conv(graph, x, padding=1)
+    graph.outputs += [y, pool(graph, y), pool(graph, graph.add("map", [z, x], program=(("add", 1),)))]
+    assert PASSES["fuse_residuals"](graph) == 1
+    assert PASSES["fuse_pooling"](graph) == 0
+
+
 def test_merge_chains():
     graph, x = start()
     y = graph.add("map", [x, graph.constant(array(6))], program=(("mul", 1),))

@@ -11,7 +11,7 @@
 //
 //   input     V[point][tile][block of taps][channel] = B^T d B
 //   multiply  M[point][tile][out channel]            = V[point] * U[point], a GEMM per point
-//   output    dst                                    = A^T M A + bias, residual, activation
+//   output    dst                                    = A^T M A + bias, residual, activation, or the maxima of 2 x 2 of those
 //
 // Rows and columns are transformed where the kernel has several taps along both and outputs are as far apart, else rows
 // alone.  All other taps are more input channels: those of further axes, and the blocks of r taps that a longer kernel is
@@ -130,6 +130,7 @@ static const char *refuse(const fc_request *r, int64_t m) {
     const char *const refusal = fc_winograd_refuses(p, 2);
     if (refusal) return refusal;
     const winograd w = shape_of(p, r->kernels, &r->options->machine, m);
+    if (p->pooled && w.form.sides == 1) return "rows that are transformed one by one are not pooled as they are stored";
     if (!w.fused && tile_bytes(&w, r->kernels) > staged_bytes(&r->options->machine))
         return "one tile of so many taps and channels exceeds its share of the third-level cache";
     return NULL;
@@ -152,7 +153,7 @@ static double cost(const fc_request *r, int64_t m) {
     double turned = 0;
     if (p->src.channel != 1)
         turned += (double)(fc_winograd_blocks(&w.form) * fc_ceil_div(p->in_channels, k->vl)) * below;
-    if (p->dst.channel != 1) turned += (double)fc_ceil_div(p->out_channels, k->vl) * tall;
+    if (p->dst.channel != 1) turned += (double)fc_ceil_div(p->out_channels, k->vl) * tall / (p->pooled ? 4 : 1);
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
@@ -350,7 +351,7 @@ static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, 
     const fc_problem *p = &c->plan->problem;
     work.src = c->src;
     work.dst = c->dst;
-    work.residual = c->residual;
+    work.residual = p->pooled ? NULL : c->residual;
     work.wei = c->taps + part * p->in_channels * fc_taps(p) * nr * k->element;
     work.bias = c->bias;
     work.channel = part * nr;
@@ -502,7 +503,7 @@ static const char *form(const fc_plan *plan) { return winograd_of(plan)->fused ?
         .form = form,                                                                                                  \
     };
 
-FC_WINOGRAD(2, 0)
+FC_WINOGRAD(2, FC_POOLS)
 FC_WINOGRAD(3, 0)
-FC_WINOGRAD(4, 0)
-FC_WINOGRAD(6, FC_BY_NAME)
+FC_WINOGRAD(4, FC_POOLS)
+FC_WINOGRAD(6, FC_POOLS | FC_BY_NAME)

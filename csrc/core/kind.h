@@ -42,6 +42,7 @@ enum {
     FC_BY_NAME = 1 << 5,    // only when asked for
     FC_WIDE_TASKS = 1 << 6, // a task takes many pixels, to read its weights seldom
     FC_BY_PARTS = 1 << 7,   // serves FC_AUTO itself, by an algorithm of its own or of each of its parts
+    FC_POOLS = 1 << 8,      // serves convolutions whose outputs are pooled, too
 };
 
 typedef struct fc_kind {

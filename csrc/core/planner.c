@@ -37,6 +37,8 @@ static fc_verdict ask_kind(const fc_kind *kind, const fc_request *r) {
     fc_verdict v = {.cost = INFINITY};
     if (kind->traits & FC_INEXACT && r->options->strict)
         v.refusal = "precision='strict' keeps the error bound of direct summation";
+    else if (r->op->family == FC_CONV && ((const fc_problem *)r->op->problem)->pooled && !(kind->traits & FC_POOLS))
+        v.refusal = "only Winograd's tiles of an even number of rows are pooled as they are stored";
     else if (kind->ask) return kind->ask(r);
     else if (kind->refuse) v.refusal = kind->refuse(r);
     if (!v.refusal) v.cost = kind->cost(r);

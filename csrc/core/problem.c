@@ -56,6 +56,10 @@ fc_status fc_check_problem(const void *problem, char message[FC_MESSAGE]) {
     FC_CHECK(!isnan(p->low) && !isnan(p->high) && p->low <= p->high, "activation bounds are not ordered");
     FC_CHECK(p->activation == FC_MAP_CLAMP || (p->low == -INFINITY && p->high == INFINITY),
              "activation %d has bounds, which are for a clamp", (int)p->activation);
+    FC_CHECK(!p->pooled || (p->direction == FC_FORWARD && p->activation == FC_MAP_CLAMP && t->source != FC_F16),
+             "only a forward convolution is pooled, of float32 or float64, with a clamp");
+    FC_CHECK(!p->pooled || (p->axis[1].out % 2 == 0 && p->axis[2].out % 2 == 0), "%lld x %lld outputs cannot be paired",
+             (long long)p->axis[1].out, (long long)p->axis[2].out);
     int64_t src = p->batch > 0 ? p->batch : 1, dst = src, wei = 1;
     int fits = fc_product_fits(&src, p->groups) && fc_product_fits(&src, p->in_channels) &&
                fc_product_fits(&dst, p->groups) && fc_product_fits(&dst, p->out_channels) &&

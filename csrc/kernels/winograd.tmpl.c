@@ -392,11 +392,16 @@ FC_INLINE void FC_NAME(winograd_half)(const T *in, int64_t point, const int m, c
 // to wait for the last of the tile, in more registers than there are.  Looking costs an instruction for each value between
 // the sides, a sum of squares from 1 on in which tiny ones are lost, and a branch for the tile.  After it NaN can come
 // from a residual alone, or from a bias that is not finite.
+//
+// Tiles begin at even rows and columns, so that those of an even m hold whole windows of 2 x 2.  Their maximum is that of
+// sums with a bias, which may be infinite, and is taken before the clamp, which keeps order.
 FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const int m, const int alpha,
                                              const int sides) {
     enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
     const fc_problem *p = w->problem;
+    const int pooled = sides == 2 && m % 2 == 0 && p->pooled, side = pooled ? 2 : 1; // of what becomes one output
     const int64_t point = w->point, pitch = w->pitch, step = p->dst.axis[2], down = p->dst.axis[1];
+    const int64_t hop = m / side * step;
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
     const int rows = sides == 2 ? m : 1;
     T buffer[6 * PITCH];
@@ -406,7 +411,7 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
         const int64_t y0 = at.row * rows, x0 = at.column * m;
         const int64_t width = p->axis[2].out - x0 < at.tiles * m ? p->axis[2].out - x0 : at.tiles * m;
         const int64_t height = p->axis[1].out - y0 < rows ? p->axis[1].out - y0 : rows;
-        const int64_t base = at.image * p->dst.outer + at.d * p->dst.axis[0] + y0 * down + x0 * step;
+        const int64_t base = at.image * p->dst.outer + at.d * p->dst.axis[0] + y0 / side * down + x0 / side * step;
         for (int64_t c = 0; c < w->channels; c += FC_VL) {
             const int64_t left = p->out_channels - w->channel - c, lanes = left < FC_VL ? left : FC_VL;
             const vec bias = v_load((const T *)w->bias + w->channel + c);
@@ -415,14 +420,14 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
             T *dst = (T *)w->dst + offset;
             const T *residual = w->residual ? (const T *)w->residual + offset : NULL;
             const int direct = p->dst.channel == 1 && lanes == FC_VL, clean = !residual && v_finite(bias);
-            for (int64_t t = 0; t < at.tiles; t++, in += pitch, dst += m * step) {
-                vec half[6][MOST], all = v_set1(1);
+            for (int64_t t = 0; t < at.tiles; t++, in += pitch, dst += hop) {
+                vec half[6][MOST], all = v_set1(1), best[3] = {all, all, all};
                 // The lines that the next tile goes to, which may have to come from beyond L2.
                 if (direct && t + 1 < at.tiles)
 #pragma GCC unroll 6
-                    for (int i = 0; i < rows; i++)
+                    for (int i = 0; i < rows / side; i++)
 #pragma GCC unroll 6
-                        for (int j = 0; j < m; j++) __builtin_prefetch(dst + i * down + (m + j) * step, 1, 3);
+                        for (int j = 0; j < m / side; j++) __builtin_prefetch(dst + hop + i * down + j * step, 1, 3);
                 if (alpha == 4)
 #pragma GCC unroll 4
                     for (int j = 0; j < alpha; j++) FC_NAME(winograd_half)(in, point, m, alpha, sides, j, half, &all);
@@ -445,6 +450,18 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
 #pragma GCC unroll 6
                         for (int j = 0; j < m; j++) y[j] = again[j];
                     }
+                    if (pooled) {
+#pragma GCC unroll 3
+                        for (int j = 0; j < m; j += 2) {
+                            const vec pair = v_peak(v_add(y[j], bias), v_add(y[j + 1], bias));
+                            best[j / 2] = i % 2 ? v_peak(best[j / 2], pair) : pair;
+                            if (i % 2 == 0 || j >= across) continue;
+                            const int64_t to = i / 2 * down + j / 2 * step;
+                            if (direct) v_store(dst + to, FC_NAME(clamp)(best[j / 2], low, high));
+                            else v_store(buffer + i / 2 * PITCH + (t * m + j) / 2 * FC_VL, best[j / 2]);
+                        }
+                        continue;
+                    }
 #pragma GCC unroll 6
                     for (int j = 0; j < m; j++) {
                         if (direct) {
@@ -458,8 +475,8 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
                     }
                 }
             }
-            for (int64_t i = 0; i < height && !direct; i++)
-                FC_NAME(scatter_row)(w, buffer + i * PITCH, width, offset + i * down, lanes, clean);
+            for (int64_t i = 0; i < height / side && !direct; i++)
+                FC_NAME(scatter_row)(w, buffer + i * PITCH, width / side, offset + i * down, lanes, clean);
         }
         done += at.tiles;
     }

@@ -42,6 +42,7 @@ cdef extern from "fastconv.h" nogil:
         fc_types types
         int32_t direction, activation
         double low, high, alpha
+        int32_t pooled
     ctypedef struct fc_plan:
         pass
     ctypedef struct fc_schedule:

@@ -35,6 +35,7 @@ cdef int fill_problem(fc_problem *p, fields) except -1:
     p.low = fields.low
     p.high = fields.high
     p.alpha = fields.alpha
+    p.pooled = fields.pooled
     for i in range(3):
         a = &p.axis[i]
         a.in_, a.out, a.kernel, a.stride, a.dilation, a.pad = fields.axis[i]

@@ -35,6 +35,7 @@ class Fields(NamedTuple):
     low: float
     high: float
     alpha: float
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 
-from fastconv import _args, _config, _core, _costs
 from fastconv._names import only
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import FLOATS, Options
 from fastconv.graph.operators import OPERATORS, conv
-from fastconv.graph.views import Type, spread
+from fastconv.graph.views import Type
 
 __all__ = ["assign"]
 __dir__ = only(__all__)
@@ -121,17 +120,7 @@ class _Assignment:
         x, weight = self.types[node.inputs[0]], self.types[node.inputs[1]]  # type: ignore[index]
         if x.dtype not in FLOATS:
             return 0.0
-        g = conv.geometry(node, x.shape, weight.shape)
-        src, dst = (
-            spread(shape, x.dtype.itemsize, last)
-            for shape, last in ((x.shape, read), (conv.result_of(node, g), written))
-        )
-        fields = conv.fields_of(node, g, x.dtype, src, weight.shape, dst)
-        verdicts = _core.explain(
-            fields, _config.ISA, self.options.strict, self.options.batch_invariant, _costs.COSTS.seconds
-        )
-        by_name = {_args.ALGORITHMS.index(name) for name in _args.BY_NAME}
-        return min(seconds for i, (_, _, seconds) in enumerate(verdicts) if i not in by_name)
+        return conv.predicted(node, x, weight, read, written, self.options)
 
 
 def _has_order(shape: tuple[int, ...]) -> bool:

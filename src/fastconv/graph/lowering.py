@@ -10,7 +10,7 @@ from typing import Any
 
 from fastconv import _args
 from fastconv._names import only
-from fastconv.graph import batches, layout, memory
+from fastconv.graph import batches, joining, layout, memory
 from fastconv.graph.folding import derived, folded
 from fastconv.graph.ir import Graph, Node, Value
 from fastconv.graph.listing import Front, Listing, Options, Step
@@ -150,6 +150,7 @@ def _all_of(
 
 def lower(graph: Graph, types: dict[Value, Type], options: Options, pack: Any) -> list[Step]:
     """The steps of a graph; ``pack`` as for `Listing`."""
+    graph, types = joining.settled(graph, types, options)
     places = memory.places(graph, types)
     front = batches.front(graph, types, places)
     steps = _listed(graph, types, front, places, options, pack)

@@ -3,27 +3,35 @@
 
 The residual broadcasts as in NumPy; where it has just the shape of the result, and an activation that the core stores
 through, all of it is one step.
+
+Of a convolution with the attribute ``pooled``, the name of what was a node, the result is the maxima of 2 x 2 of those
+(`fastconv.graph.joining`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastconv import _args
+from fastconv import _args, _config, _core, _costs
 from fastconv import functional as F
 from fastconv._names import only
 from fastconv.graph import programs
 from fastconv.graph.ir import Node
-from fastconv.graph.listing import Listing
+from fastconv.graph.listing import Listing, Options
+from fastconv.graph.operators.pool import pooling
 from fastconv.graph.operators.record import Operator, needs
-from fastconv.graph.views import Type, View, dense, reshaped
+from fastconv.graph.views import Type, View, dense, reshaped, spread
 
 __all__ = ["OPERATORS"]
 __dir__ = only(__all__)
+
+#: What a convolution has been joined with that has the attribute.
+POOL = Node("max_pool", "pooled", [], attributes={"kernel_size": 2})
 
 
 def geometry(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> _args.Geometry:
@@ -47,7 +55,13 @@ def geometry(node: Node, x: tuple[int, ...], weight: tuple[int, ...]) -> _args.G
 
 def result_of(node: Node, g: _args.Geometry) -> tuple[int, ...]:
     """The shape of what it computes: of a transposed one, the input of the convolution that the geometry describes."""
-    return g.input_shape if node.attributes.get("transposed") else g.output_shape
+    shape = g.input_shape if node.attributes.get("transposed") else g.output_shape
+    return pooled_shape(shape) if "pooled" in node.attributes else shape
+
+
+def pooled_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the maxima of an array of this shape."""
+    return (*shape[:2], *pooling(POOL, shape).windows.out_size)
 
 
 def fields_of(
@@ -60,9 +74,21 @@ def fields_of(
     finish: _args.Activation = programs.NOTHING,
 ) -> _args.Fields:
     """The core's problem, for arrays x and y of these strides, in elements, and weights of this shape."""
+    if "pooled" in node.attributes:  # the last of an odd number is in no window
+        g = replace(g, out_size=tuple(n - n % 2 for n in g.out_size))
     direction, read, written = ("input", y, x) if node.attributes.get("transposed") else ("forward", x, y)
     src, wei, dst = (tuple(s * dtype.itemsize for s in strides) for strides in (read, dense(weight), written))
-    return g.fields(direction, dtype, src, wei, dst, finish)
+    return g.fields(direction, dtype, src, wei, dst, finish)._replace(pooled="pooled" in node.attributes)
+
+
+def predicted(node: Node, x: Type, weight: Type, read: bool, written: bool, options: Options) -> float:
+    """Seconds, where ``read`` and ``written`` say whether the channels of input and result come last."""
+    g, item = geometry(node, x.shape, weight.shape), x.dtype.itemsize
+    src, dst = spread(x.shape, item, read), spread(result_of(node, g), item, written)
+    fields = fields_of(node, g, x.dtype, src, weight.shape, dst)
+    verdicts = _core.explain(fields, _config.ISA, options.strict, options.batch_invariant, _costs.COSTS.seconds)
+    by_name = {_args.ALGORITHMS.index(name) for name in _args.BY_NAME}
+    return min(seconds for i, (_, _, seconds) in enumerate(verdicts) if i not in by_name)
 
 
 def _checked(types: Sequence[Type | None]) -> tuple[Type, Type]:
@@ -83,7 +109,7 @@ def _infer_conv(node: Node, types: Sequence[Type | None]) -> list[Type]:
     x, weight = _checked(types)
     g = geometry(node, x.shape, weight.shape)
     shape = g.input_result_shape if node.attributes.get("transposed") else g.result_shape
-    return _finished(shape, types, x.dtype)
+    return _finished(pooled_shape(shape) if "pooled" in node.attributes else shape, types, x.dtype)
 
 
 def _infer_linear(node: Node, types: Sequence[Type | None]) -> list[Type]:
@@ -113,7 +139,8 @@ def _evaluate_conv(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.n
     kind = "conv"
     if a.get("transposed"):
         kind, shared["output_padding"] = "conv_transpose", a.get("output_padding", 0)
-    return _rest(node, getattr(F, f"{kind}{weight.ndim - 2}d")(x, weight, bias, **shared), arrays)
+    found = _rest(node, getattr(F, f"{kind}{weight.ndim - 2}d")(x, weight, bias, **shared), arrays)
+    return [F.max_pool2d(y, 2) for y in found] if "pooled" in a else found
 
 
 def _evaluate_linear(node: Node, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray]:

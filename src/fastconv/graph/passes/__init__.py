@@ -18,6 +18,7 @@ from fastconv.graph.passes.cleanup import fold_constants, remove_dead_nodes, rem
 from fastconv.graph.passes.gates import find_gates
 from fastconv.graph.passes.numbers import fold_numbers
 from fastconv.graph.passes.pad import fold_pads
+from fastconv.graph.passes.pooling import fuse_pooling
 from fastconv.graph.passes.residual import fuse_residuals
 from fastconv.graph.passes.scales import fold_scales
 from fastconv.graph.passes.shapes import merge_shapes
@@ -39,6 +40,7 @@ PASSES: dict[str, Callable[[Graph], int]] = {
     "fold_scales": fold_scales,
     "fuse_residuals": fuse_residuals,
     "fuse_activations": fuse_activations,
+    "fuse_pooling": fuse_pooling,
     "merge_chains": merge_chains,
     "remove_dead_nodes": remove_dead_nodes,
 }

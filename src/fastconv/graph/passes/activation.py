@@ -16,7 +16,7 @@ def fuse_activations(graph: Graph) -> int:
     fused = 0
     readers = graph.readers()
     for node in list(graph.nodes):
-        if node.op not in ("conv", "linear", "batch_norm"):
+        if node.op not in ("conv", "linear", "batch_norm") or node.attributes.get("pooled"):
             continue
         while node.output not in graph.outputs and len(readers.get(node.output, ())) == 1:
             (reader,) = readers[node.output]

@@ -27,7 +27,9 @@ __dir__ = only(__all__)
 def is_open(value: Value | None, graph: Graph, readers: Readers) -> bool:
     """Whether a convolution computes the value, with nothing behind it yet, and for one reader alone."""
     node = value.producer if value is not None else None
-    if node is None or node.op not in ("conv", "linear") or node.attributes.get("finish") or len(node.inputs) > 3:
+    if node is None or node.op not in ("conv", "linear") or len(node.inputs) > 3:
+        return False
+    if node.attributes.get("finish") or node.attributes.get("pooled"):
         return False
     if len(readers[node.output]) != 1 or node.output in graph.outputs:
         return False
