@@ -79,12 +79,12 @@ static void load(const fc_gemm_strip *strip) {
         (channel_major(&plan->problem) ? plan->kernels->im2col_strings : plan->kernels->im2col_channels)(&work);
         return;
     }
+    work.pixel = strip->first;
+    work.count = strip->count;
+    work.panel = strip->panel;
     work.pitch = g->kernel->nr;
-    for (int64_t t = 0; t < strip->tiles; t++) {
-        fc_gemm_flat_tile(strip, t, &work.pixel, &work.count);
-        work.panel = (char *)strip->panel + t * g->kernel->nr * g->block * fc_bytes(g->kernel->types.source);
-        plan->kernels->im2col_pixels(&work);
-    }
+    work.panel_step = g->kernel->nr * g->block;
+    plan->kernels->im2col_pixels(&work);
 }
 
 static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {

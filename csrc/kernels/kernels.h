@@ -103,7 +103,8 @@ typedef struct fc_im2col {
     int64_t pixel, count;
     int64_t k0, k1;
     void *panel;
-    int64_t pitch; // in the panel, over channels from pixel to pixel, over pixels from k to k
+    int64_t pitch;      // in the panel, over channels from pixel to pixel, over pixels from k to k
+    int64_t panel_step; // over pixels: from the panel of `pitch` pixels to that of the next
 } fc_im2col;
 
 // Rows of the input, zero-padded, and over pixels split into the phases of the stride (conv/padded.c gives the layout).
