@@ -189,7 +189,7 @@ static void FC_NAME(im2col_panel)(const fc_im2col *work) {
 }
 
 // Panels of pixels of one row under a 1x1 kernel: the columns of several panels, plane by plane, for lines that follow each
-// other come faster, and those of planes further on are asked for.  A panel at a time took up to three times as long.
+// other come faster, and those of planes further on are asked for.  A panel at a time waited for each line.
 static void FC_NAME(im2col_planes)(const fc_im2col *work, const T *in) {
     enum { together = 8, ahead = 8 };
     const int64_t pitch = work->pitch, group = together * pitch, channel = work->problem->src.channel;
