@@ -69,22 +69,13 @@ static int64_t panel_elements(const fc_plan *plan, int64_t pixels) {
 
 static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
-    fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
-    const fc_gemm *g = fc_gemm_of(plan);
-    if (g->over_channels) {
-        work.pixel = strip->first;
-        work.count = strip->count;
-        work.panel = strip->panel;
-        work.pitch = panel_pitch(plan);
-        (channel_major(&plan->problem) ? plan->kernels->im2col_strings : plan->kernels->im2col_channels)(&work);
+    fc_im2col work = fc_gemm_flat_columns(strip);
+    if (!fc_gemm_of(plan)->over_channels) {
+        plan->kernels->im2col_pixels(&work);
         return;
     }
-    work.pixel = strip->first;
-    work.count = strip->count;
-    work.panel = strip->panel;
-    work.pitch = g->kernel->nr;
-    work.panel_step = g->kernel->nr * g->block;
-    plan->kernels->im2col_pixels(&work);
+    work.pitch = panel_pitch(plan);
+    (channel_major(&plan->problem) ? plan->kernels->im2col_strings : plan->kernels->im2col_channels)(&work);
 }
 
 static void targets(const fc_gemm_strip *strip, fc_gemm_targets targets) {

@@ -128,13 +128,8 @@ static void load(const fc_gemm_strip *strip) {
     const fc_plan *plan = strip->plan;
     const fc_gemm *g = fc_gemm_of(plan);
     if (g->over_channels) return;
-    fc_im2col work = {.problem = &plan->problem, .src = strip->src, .k0 = strip->k0, .k1 = strip->k1};
-    work.pitch = g->kernel->nr;
-    work.panel_step = g->kernel->nr * g->block;
+    fc_im2col work = fc_gemm_flat_columns(strip);
     if (packs(&plan->problem, plan->kernels)) {
-        work.pixel = strip->first;
-        work.count = strip->count;
-        work.panel = strip->panel;
         plan->kernels->im2col_pixels(&work);
         return;
     }

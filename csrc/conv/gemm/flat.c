@@ -29,6 +29,21 @@ void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first,
     }
 }
 
+fc_im2col fc_gemm_flat_columns(const fc_gemm_strip *strip) {
+    const fc_gemm *g = fc_gemm_of(strip->plan);
+    return (fc_im2col){
+        .problem = &strip->plan->problem,
+        .src = strip->src,
+        .pixel = strip->first,
+        .count = strip->count,
+        .k0 = strip->k0,
+        .k1 = strip->k1,
+        .panel = strip->panel,
+        .pitch = g->kernel->nr,
+        .panel_step = g->kernel->nr * g->block,
+    };
+}
+
 // An output position and where it lies in dst, moving on without a division.
 typedef struct walk {
     const fc_problem *problem;

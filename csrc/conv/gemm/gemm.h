@@ -164,5 +164,7 @@ int64_t fc_gemm_flat_tiles(const fc_plan *plan, int64_t first, int64_t count);
 void fc_gemm_flat_targets(const fc_gemm_strip *strip, fc_gemm_targets targets);
 // First pixel and number of pixels of a tile.
 void fc_gemm_flat_tile(const fc_gemm_strip *strip, int64_t tile, int64_t *first, int64_t *count);
+// All columns of a strip, for panels of the kernel's tiles over pixels.
+fc_im2col fc_gemm_flat_columns(const fc_gemm_strip *strip);
 
 #endif

@@ -21,14 +21,15 @@ __dir__ = only(__all__)
 
 def settled(graph: Graph, types: dict[Value, Type], options: Options) -> tuple[Graph, dict[Value, Type]]:
     """The graph, or another one in which convolutions and their pooling are two nodes where that is better."""
-    if all("pooled" not in node.attributes or _pays(node, types, options) for node in graph.nodes):
+    apart = {id(node) for node in graph.nodes if "pooled" in node.attributes and not _pays(node, types, options)}
+    if not apart:
         return graph, types
     made, values, found = Graph(graph.name), {value: value for value in graph.inputs}, dict(types)
     made.inputs, made.output_names, made.output_dtypes = graph.inputs, graph.output_names, graph.output_dtypes
     for node in graph.nodes:
         copy = made.adopt(node, [None if value is None else values.get(value, value) for value in node.inputs])
         results = copy.outputs
-        if "pooled" in node.attributes and not _pays(node, types, options):
+        if id(node) in apart:
             name = copy.attributes.pop("pooled")
             found[copy.output] = _whole(copy, found)
             results = [made.add("max_pool", [copy.output], name, **conv.POOL.attributes)]
