@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Five layers in turn, as a network goes through them, on a quiet machine and beside processes that are always busy.
+"""Five layers in turn, as a network goes through them: on a quiet machine, after a rest, and beside busy processes.
 
     python benchmarks/busy.py --json busy.json
 
@@ -30,8 +30,12 @@ OURS, INFINITE = "fastconv's", "infinity"
 SPINS = (OURS, "0", "1000", "10000", "300000", INFINITE)
 
 
-def turns(threads: int, seconds: float) -> list[float]:
-    """How long each turn through the layers took."""
+#: Seconds without a call, in which everybody falls asleep.
+REST = 0.03
+
+
+def turns(threads: int, seconds: float, rest: float) -> list[float]:
+    """How long each turn through the layers took, and before each so long a rest."""
     import fastconv as fc
 
     rng = np.random.default_rng(0)
@@ -47,6 +51,8 @@ def turns(threads: int, seconds: float) -> list[float]:
             plan(x, out=out)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            if rest:
+                time.sleep(rest)
             start = time.perf_counter()
             for plan, x, out in calls:
                 plan(x, out=out)
@@ -54,12 +60,12 @@ def turns(threads: int, seconds: float) -> list[float]:
     return found
 
 
-def in_a_process(spins: str, threads: int, seconds: float) -> list[float]:
+def in_a_process(spins: str, threads: int, seconds: float, rest: float) -> list[float]:
     """The same with so many spins."""
     environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     if spins != OURS:
         environment["GOMP_SPINCOUNT"] = spins
-    command = [sys.executable, __file__, "--child", str(threads), "--seconds", str(seconds)]
+    command = [sys.executable, __file__, "--child", str(threads), "--seconds", str(seconds), "--rest", str(rest)]
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -71,27 +77,29 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn (1)")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rest", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(turns(args.child, args.seconds)))
+        print(json.dumps(turns(args.child, args.seconds, args.rest)))
         return
     cpus = sorted(os.sched_getaffinity(0))[: args.threads]
     os.sched_setaffinity(0, cpus)
     found: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     beside = f"beside {args.threads}"
     for _ in range(args.rounds):
-        for where in ("quiet", beside):
+        for where in ("quiet", "rested", beside):
+            rest = REST if where == "rested" else 0
             busy = [sys.executable, "-c", "while True: pass"]
             neighbours = [subprocess.Popen(busy) for _ in range(args.threads if where == beside else 0)]
             try:
                 for spins in args.spins:
                     for threads in (1, args.threads):
-                        found[where, spins, threads] += in_a_process(spins, threads, args.seconds)
+                        found[where, spins, threads] += in_a_process(spins, threads, args.seconds, rest)
             finally:
                 for process in neighbours:
                     process.kill()
                     process.wait()
-    heads = [(where, threads) for where in ("quiet", beside) for threads in (1, args.threads)]
+    heads = [(where, threads) for where in ("quiet", "rested", beside) for threads in (1, args.threads)]
     print(f"{len(cpus)} CPUs, load {os.getloadavg()[0]:.1f} at the end")
     print(f"{'spins':<11}" + "".join(f"{f'{where}, {threads} thr.':>20}" for where, threads in heads))
     rows = {}

@@ -359,6 +359,40 @@ def test_affinity_is_followed():
     """)
 
 
+# --- which CPUs -----------------------------------------------------------------------------------
+
+
+def test_a_thread_leaves_the_cpu_of_its_caller():
+    """Threads that share a CPU wait for each other by spinning on it; whoever may not leave it stays."""
+    import fastconv as fc
+
+    if fc.config()["cpus_available"] < 2:
+        pytest.skip("fewer than 2 CPUs")
+    run("""
+    import fastconv as fc
+    fc.set_num_threads(2)
+    image = rng.standard_normal((1, 64, 28, 28), dtype=np.float32)
+    before = set(os.listdir("/proc/self/task"))
+    plan = fc.ConvPlan(image.shape, rng.standard_normal((64, 64, 3, 3), dtype=np.float32), padding=1)
+    plan(image)
+    [thread] = map(int, set(os.listdir("/proc/self/task")) - before)
+    both = set(sorted(os.sched_getaffinity(0))[:2])
+    for cpu in both:
+        os.sched_setaffinity(thread, {cpu})
+        os.sched_setaffinity(0, {cpu})
+        for _ in range(20):
+            plan(image)
+        assert os.sched_getaffinity(thread) == {cpu}
+        patience = time.monotonic() + 30
+        while os.sched_getaffinity(thread) == {cpu}:
+            os.sched_setaffinity(0, {cpu})  # brings the caller there, who may then leave
+            os.sched_setaffinity(0, both)
+            plan(image)
+            assert time.monotonic() < patience, "never"
+        assert os.sched_getaffinity(thread) < both
+    """)
+
+
 # --- neighbours -----------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE // dladdr, dl_iterate_phdr, syscall
 #endif
 #include "core/team.h"
+#include "core/cpus.h"
 #include "fastconv.h"
 
 #include <pthread.h>
@@ -65,39 +66,11 @@ static int same_mode(fp_mode a, fp_mode b) { return ((a ^ b) & ~(fp_mode)RAISED)
 
 // ------------------------------------------------------------------------------------------------ the process it is in
 
-// Nanoseconds of a clock that is read in five, and advances every few milliseconds.
-static int64_t moment(void) {
-    struct timespec now;
-#ifdef CLOCK_MONOTONIC_COARSE
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &now);
-#endif
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static int is_main_thread(void) {
 #ifdef __linux__
     return syscall(SYS_gettid) == getpid();
 #else
     return 1; // it may be
-#endif
-}
-
-int fc_process_cpus(void) {
-#ifdef __linux__
-    static _Thread_local int64_t asked;
-    static _Thread_local int cpus;
-    const int64_t now = moment();
-    if (now - asked < 10000000) return cpus;
-    unsigned long mask[256];
-    const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-    asked = now;
-    cpus = 0;
-    for (long i = 0; i < bytes / (long)sizeof *mask; i++) cpus += __builtin_popcountl(mask[i]);
-    return cpus;
-#else
-    return 0;
 #endif
 }
 
@@ -151,7 +124,7 @@ static int must_stop(watch *w) {
     const int64_t patience = 50000000;
     if (!w->leads) return atomic_load_explicit(&w->within->stopped, memory_order_relaxed);
     if (w->stopped) return 1;
-    const int64_t now = moment();
+    const int64_t now = fc_moment();
     if (w->since == 0) w->since = now;
     if (now - w->since < patience) return 0;
     int (*ask)(void) = atomic_load(&interrupt);
@@ -387,8 +360,14 @@ static void run_team(region *r) {
     share shares[MOST_THREADS];
     for (int i = 0; i < r->threads; i++) atomic_init(&shares[i].taken, 0);
     r->shares = shares;
+    fc_cpus cpus;
+    fc_cpus_begin(&cpus, size);
 #pragma omp parallel num_threads(size)
-    take_tasks(r, omp_get_thread_num());
+    {
+        const int thread = omp_get_thread_num();
+        fc_cpus_take(&cpus, thread, size);
+        take_tasks(r, thread);
+    }
 }
 
 static void *run_apart(void *r) {
