@@ -136,6 +136,34 @@ static const char *refuse(const fc_request *r, int64_t m) {
     return NULL;
 }
 
+// Of an image and its result.
+static double image_bytes(const fc_problem *p, const fc_kernels *k) {
+    return (double)(p->groups * k->element) * (double)(p->in_channels * p->axis[0].in * p->axis[1].in * p->axis[2].in +
+                                                       p->out_channels * fc_positions(p) / (p->pooled ? 4 : 1));
+}
+
+// Images whose channels are no neighbours are transposed on their way, there and back.  Where columns are none either, as
+// in images that are turned, they are gathered element by element; each takes twice as long where they exceed L2 by far.
+static double transposing(const fc_request *r, const winograd *w) {
+    const fc_problem *p = r->op->problem;
+    const fc_kernels *k = r->kernels;
+    const fc_costs *c = &r->options->costs;
+    const int64_t m = w->form.m, below = w->form.sides == 2 ? w->form.alpha : 1, tall = w->form.sides == 2 ? m : 1;
+    const int64_t blocks = fc_winograd_blocks(&w->form);
+    double turned = 0, apart = 0; // vectors, elements
+    if (p->src.channel != 1) {
+        turned += (double)(m * blocks * fc_ceil_div(p->in_channels, k->vl) * below);
+        if (p->src.axis[2] != 1) apart += (double)(w->form.alpha * blocks * p->in_channels * below);
+    }
+    if (p->dst.channel != 1) {
+        turned += (double)(m * fc_ceil_div(p->out_channels, k->vl) * tall) / (p->pooled ? 4 : 1);
+        if (p->dst.axis[2] != 1) apart += (double)(m * p->out_channels * tall);
+    }
+    if (image_bytes(p, k) > 4 * (double)r->options->machine.l2) apart *= 2;
+    const double tiles = (double)(w->tiles * p->groups);
+    return fc_cost_turned(tiles * turned, c) + fc_cost_elements(tiles * apart, c);
+}
+
 static double cost(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
@@ -148,12 +176,6 @@ static double cost(const fc_request *r, int64_t m) {
     const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl ? w.form.stride : 0);
     const double vectors =
         points * tiles * (double)(fc_winograd_blocks(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
-    // Images whose channels are no neighbours are transposed on their way, there and back.
-    const double below = (double)(w.form.sides == 2 ? w.form.alpha : 1), tall = (double)(w.form.sides == 2 ? m : 1);
-    double turned = 0;
-    if (p->src.channel != 1)
-        turned += (double)(fc_winograd_blocks(&w.form) * fc_ceil_div(p->in_channels, k->vl)) * below;
-    if (p->dst.channel != 1) turned += (double)fc_ceil_div(p->out_channels, k->vl) * tall / (p->pooled ? 4 : 1);
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
     const double passes = (double)fc_ceil_div(w.tiles, fc_max(1, w.most));
     const double travel = w.fused ? 0.0 : c->staged * 2.0 * vectors * (double)(k->vl * k->element);
@@ -163,7 +185,8 @@ static double cost(const fc_request *r, int64_t m) {
     const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
     const double seconds = 3 * c->fixed + c->product * products +
                            fmax(macs, passes * fc_cost_weights(weights, r->options)) + c->transform * vectors +
-                           fc_cost_turned(tiles * (double)m * turned, c) + travel;
+                           transposing(r, &w) + travel +
+                           fc_cost_images((double)p->batch * image_bytes(p, k), r->options);
     // Phases take up to a tenth more where images come from beyond the caches; and a gain of less than that is not worth
     // weights of eight to twelve times the bytes.
     return w.form.stride == 2 ? 1.08 * seconds : seconds;

@@ -67,13 +67,17 @@ double fc_cost_elements(double elements, const fc_costs *c) { return elements * 
 
 double fc_cost_turned(double vectors, const fc_costs *c) { return vectors * 3 * c->copied; }
 
-// Half of the second level, and 0.6 of the third, are what others leave of them.  What goes round in more than the third
-// level finds a part of itself there.
+// Half of the second level, and 0.6 of the third, are what others leave of them.
+static double own_l3(const fc_options *o) { return 0.6 * (double)o->machine.l3; }
+
+// What goes round in more than the third level finds a part of itself there.
 double fc_cost_weights(double bytes, const fc_options *o) {
-    const double l2 = 0.48 * (double)o->machine.l2, near = fmin(bytes, 0.6 * (double)o->machine.l3);
+    const double l2 = 0.48 * (double)o->machine.l2, near = fmin(bytes, own_l3(o));
     if (bytes < l2) return bytes * o->costs.weight_l2;
     return near * o->costs.weight_l3 + (bytes - near) * o->costs.weight_far;
 }
+
+double fc_cost_images(double bytes, const fc_options *o) { return bytes > own_l3(o) ? bytes * o->costs.weight_far : 0; }
 
 double fc_cost_aliases(const fc_machine *m, int64_t bytes, int64_t rows) {
     const int64_t period = m->l1 / m->l1_ways, lines = period / fc_clamp(64, bytes & -bytes, period);

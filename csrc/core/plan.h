@@ -127,6 +127,8 @@ double fc_cost_elements(double elements, const fc_costs *costs);
 double fc_cost_turned(double vectors, const fc_costs *costs);
 // Reading `bytes` of weights, from the cache level that holds that many.
 double fc_cost_weights(double bytes, const fc_options *options);
+// What images of so many bytes, results included, take on their way from and to memory where no multiplications hide it.
+double fc_cost_images(double bytes, const fc_options *options);
 // Packing: each tap of each pair of an input and an output channel by itself.
 double fc_cost_packing(const fc_request *request);
 
