@@ -134,7 +134,8 @@ static fc_verdict ask(const fc_request *r) {
     fc_verdict v = fc_parts_ask(&split, r->planner->ask, &options);
     if (p->direction == FC_BACKWARD_WEIGHT) {
         v.packing *= 8; // d_dst as weights, whose taps are rows of an image: one by one, or across pages
-        v.cost *= 1.2;  // and of src as channels as far apart as images, by which it is copied
+        // and of src as channels as far apart as images, by which it is copied, where columns are apart as well one by one
+        v.cost *= p->src.axis[2] == 1 ? 1.4 : 1.8;
     }
     return v;
 }

@@ -139,10 +139,13 @@ static double cost(const fc_request *r) {
     const double macs = pixels * (double)p->out_channels * all_lanes(&s, k, &r->options->machine) * fmax(m, 4.0) / m;
     const double tiles = (double)s.blocks * (double)(s.out_tiles * s.parts * tiles_of(&s, s.channels));
     const double input = (double)(s.units * unit_pixels(&s)) * (double)p->in_channels;
+    // Pixels that adjoin are copied by rows; what is gathered from there is in the first level.
+    const int64_t run =
+        p->src.axis[2] == p->in_channels ? reach(&p->axis[2], s.columns) * p->in_channels : p->in_channels;
     const double gathered =
-        s.gathered ? fc_cost_runs(pixels * (double)(fc_taps(p) * p->in_channels), s.joined * p->in_channels, k, c)
+        s.gathered ? 0.5 * fc_cost_runs(pixels * (double)(fc_taps(p) * p->in_channels), s.joined * p->in_channels, k, c)
                    : 0.0;
-    const double copy = copies(input, &p->src, p->in_channels, k, c) + gathered +
+    const double copy = copies(input, &p->src, run, k, c) + gathered +
                         copies(pixels * (double)p->out_channels, &p->dst, s.out_tile, k, c);
     const double sums = (double)(s.slices + 1) * (double)(fc_weights(p) * k->element) * c->staged;
     return 2 * c->fixed + groups * (fc_cost_macs(macs, k, c) + c->tile * tiles + copy + sums);
