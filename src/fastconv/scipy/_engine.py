@@ -73,12 +73,13 @@ def correlate(p: Problem, engines: Sequence[str]) -> np.ndarray:
 
 def choose(p: Problem, engines: Sequence[str]) -> tuple[str, list[np.ndarray] | None]:
     """The cheapest engine that may serve, and the kernel's factors if it is the separable one."""
-    costs, kernel, p = {}, p.kernel, _folded(p)
+    costs, kernel, x, p = {}, p.kernel, p.x, _folded(p)
     if "direct" in engines:
         costs["direct"] = _stencil(p).seconds
         if costs["direct"] < _SMALL:
             return "direct", None
-    factors = factorised(kernel) if "separable" in engines and not p.unfused else None
+    # Passes fold their weights, which an array that had to be extended forbids.
+    factors = factorised(kernel) if "separable" in engines and not p.unfused and p.x is x else None
     if factors is not None:
         costs["separable"] = _separable_cost(p)
     if "fft" in engines:
@@ -99,16 +100,16 @@ def _folded(p: Problem) -> Problem:
         return p  # every product is to be rounded
     for axis, (n, m, k, o) in enumerate(zip(p.x.shape, p.out_shape, p.kernel.shape, p.offset, strict=True)):
         if k > n and (fold := Fold(k, n, m, o, p.border)).needed:
-            _needs_finite(p.x, p.fill)
+            if not _is_finite(p.x, p.fill):
+                return replace(p, x=_extended(p), offset=(0,) * p.x.ndim)
             kernel = np.moveaxis(fold.sums(np.moveaxis(p.kernel, axis, 0)), 0, axis)
             p = replace(p, kernel=kernel, offset=(*p.offset[:axis], fold.start, *p.offset[axis + 1 :]))
     return p
 
 
-def _needs_finite(x: np.ndarray, fill: float) -> None:
+def _is_finite(x: np.ndarray, fill: float) -> bool:
     """Infinity times a sum of weights is not the sum of its products if their signs differ."""
-    if not (math.isfinite(fill) and np.isfinite(x).all()):
-        raise Unserved("NaN or infinity under a kernel longer than the array")
+    return math.isfinite(fill) and bool(np.isfinite(x).all())
 
 
 def _with_leading_axis(p: Problem) -> Problem:
@@ -200,7 +201,8 @@ class Pass:
         k, n = len(self.weights), x.shape[self.axis]
         if k <= n or not (fold := Fold(k, n, self.out, self.offset, self.border)).needed:
             return self
-        _needs_finite(x, self.fill)
+        if not _is_finite(x, self.fill):
+            raise Unserved("NaN or infinity under a kernel longer than the array")
         return replace(self, weights=fold.sums(self.weights), offset=fold.start)
 
 
