@@ -47,8 +47,6 @@ int fc_process_cpus(void) {
     return cpus;
 }
 
-enum { MOST_THREADS = 256 };
-
 // Whether another thread had been found there.
 static int take(fc_cpus *cpus, int cpu) {
     const uint64_t bit = (uint64_t)1 << cpu % 64;
@@ -56,7 +54,7 @@ static int take(fc_cpus *cpus, int cpu) {
 }
 
 void fc_cpus_begin(fc_cpus *cpus, int threads) {
-    static _Thread_local _Atomic int last[MOST_THREADS];
+    static _Thread_local _Atomic int last[FC_MOST_THREADS];
     for (int i = 0; i < FC_MOST_CPUS / 64; i++) atomic_init(&cpus->taken[i], 0);
     cpus->caller = pthread_self();
     cpus->last = last;
@@ -64,7 +62,7 @@ void fc_cpus_begin(fc_cpus *cpus, int threads) {
     const int cpu = sched_getcpu();
     if (cpu < 0 || cpu >= FC_MOST_CPUS) return;
     take(cpus, cpu);
-    for (int i = 1; i < threads && i < MOST_THREADS; i++)
+    for (int i = 1; i < threads && i < FC_MOST_THREADS; i++)
         cpus->meets |= atomic_load_explicit(&last[i], memory_order_relaxed) == cpu + 1;
 }
 
@@ -99,7 +97,7 @@ void fc_cpus_take(fc_cpus *cpus, int thread, int threads) {
         move(cpus, threads);
         cpu = sched_getcpu();
     }
-    _Atomic int *last = &cpus->last[thread % MOST_THREADS];
+    _Atomic int *last = &cpus->last[thread % FC_MOST_THREADS];
     if (atomic_load_explicit(last, memory_order_relaxed) != cpu + 1)
         atomic_store_explicit(last, cpu + 1, memory_order_relaxed);
 }

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum { FC_MOST_CPUS = 1024 };
+enum { FC_MOST_CPUS = 1024, FC_MOST_THREADS = 256 };
 
 // The CPUs on which threads of a region have been found, a bit each; the thread that started it, and what it knows of the
 // others.

@@ -78,7 +78,7 @@ static int is_main_thread(void) {
 
 // Each thread begins with tasks of its own, which are neighbours, and the same part of every wave: what it wrote in one is
 // in its cache in the next. Who has none left takes those of others.
-enum { MOST_THREADS = 256, WAVE_BITS = 24 };
+enum { WAVE_BITS = 24 };
 
 // How many tasks of a share have been taken, behind the number of the wave that they belong to: a count of an earlier
 // wave is none of this one, and nobody has to set it back.
@@ -357,7 +357,7 @@ static void run_team(region *r) {
         take_tasks(r, 0);
         return;
     }
-    share shares[MOST_THREADS];
+    share shares[FC_MOST_THREADS];
     for (int i = 0; i < r->threads; i++) atomic_init(&shares[i].taken, 0);
     r->shares = shares;
     fc_cpus cpus;
@@ -406,7 +406,7 @@ void fc_parallel_waves(const int64_t *counts, int64_t waves, int threads, int ex
     if (watching.stopped) return; // nor is anything left to do of what follows in the same call
     region r = {.counts = counts,
                 .waves = waves,
-                .threads = threads < MOST_THREADS ? threads : MOST_THREADS,
+                .threads = threads < FC_MOST_THREADS ? threads : FC_MOST_THREADS,
                 .mode = mode_get() | (exact ? 0 : FLUSH),
                 .task = task,
                 .context = context};
