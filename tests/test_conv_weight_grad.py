@@ -172,8 +172,9 @@ TRANSFORMED = {
     "wide": Form((7, 95), (3, 3)),
     "many tiles": Form((65, 67), (3, 3), 8, 9, batch=2),
     "groups": Form((11, 12), (3, 3), 6, 9, groups=3),
-    "turns": Form((5, 6), (3, 3), 300, 320),  # S of all output channels exceeds its share of 32 MiB of L3
-    "turns of groups": Form((4, 5), (3, 3), 600, 640, batch=1, groups=2),
+    "slices": Form((97, 99), (3, 3), 32, 33, batch=2),  # tiles exceed the share of 32 MiB of L3
+    "blocks": Form((5, 6), (3, 3), 300, 320),  # sums exceed it
+    "blocks of groups": Form((4, 5), (3, 3), 600, 640, batch=1, groups=2),
     "5x5": Form((13, 14), (5, 5), padding=2),
     "2x2": Form((12, 13), (2, 2)),
     "4x4": Form((12, 13), (4, 4)),
@@ -296,7 +297,8 @@ def test_precision_strict_keeps_to_direct_sums():
         (TRANSFORMED["more channels"], "winograd_f4"),
         (TRANSFORMED["many tiles"], "winograd_f2"),
         (TRANSFORMED["groups"], "winograd_f3"),
-        (TRANSFORMED["turns of groups"], "winograd_f4"),
+        (TRANSFORMED["slices"], "winograd_f4"),
+        (TRANSFORMED["blocks of groups"], "winograd_f4"),
     ],
 )
 def test_threads_do_not_change_a_bit(form, algorithm):

@@ -8,9 +8,16 @@
 //   taps      d_wei                                  = G^T S G
 //
 // so that the sum over tiles costs the multiplications of the forward form, and the last transform is made once.  Tiles
-// are taken in chunks that all threads share: as many as keep V and Z in their share of L3, or in the size of S, which each
-// chunk reads and writes.  Where one chunk is all, output channels take turns, so that S of a turn has room in the share of
-// L3, too.  Points and output channels are shared out, never tiles, and every sum is the same for any number of threads.
+// are taken in chunks: as many as keep V and Z in their share of L3, or in the size of S, which each chunk reads and writes.
+// What one thread writes and another reads may take twice as long as from a cache of its own.  So one thread
+//
+//   in slices   has the V, Z and S of a slice of each chunk, where S is small enough for several; the last transform adds
+//               them up
+//   in blocks   multiplies a block of S and finds its taps, which then is never in memory, where one chunk is all and S
+//               exceeds the share of L3: many channels, few tiles
+//   in points   has those of a point, otherwise
+//
+// Slices do not depend on the threads, and so every sum is the same for any number of them.
 //
 // What is not finite in a tile, or overflows on its way, spoils every tap of the channels that it belongs to, some of which
 // may not see it: at the border.  The last transform tells, and then the whole gradient is summed directly: the stages of a
@@ -18,7 +25,7 @@
 #include "conv/winograd.h"
 #include "grad/weight_taps.h"
 
-enum { FC_TILES_K = 256 }; // of a block of the product: the error of sums, and tiles of Z in L1
+enum { FC_TILES_K = 256, FC_SLICES = 4 }; // tiles of a block of the product: the error of sums, and Z in L1
 
 // The state of a plan.
 typedef struct winograd_grad {
@@ -29,14 +36,15 @@ typedef struct winograd_grad {
     int64_t columns, pitch;      // of V, and from tile to tile
     int64_t out_tile, out_tiles; // output channels
     int64_t parts;               // blocks of nr input channels
-    int64_t turn, turns;         // tiles of output channels of a turn, at most; turns
+    int64_t slices;              // of a chunk
+    int64_t down, across;        // blocks of S: tiles of output channels and of columns; 0: not in blocks
 } winograd_grad;
 
 static const winograd_grad *grad_of(const fc_plan *plan) { return plan->state; }
 
 static int64_t sum_tiles(const winograd_grad *w) { return fc_winograd_blocks(&w->form) * w->parts; }
 static int64_t tile_elements(const winograd_grad *w) { return w->out_tile * w->gemm->nr; }
-static int64_t sums_point(const winograd_grad *w) { return w->turn * sum_tiles(w) * tile_elements(w); }
+static int64_t sums_point(const winograd_grad *w) { return w->out_tiles * sum_tiles(w) * tile_elements(w); }
 
 // V and Z of a tile, of all output channels.
 static double tile_bytes(const winograd_grad *w) {
@@ -57,12 +65,14 @@ static winograd_grad shape_of(const fc_problem *p, const fc_kernels *k, const fc
     w.out_tiles = fc_ceil_div(p->out_channels, w.gemm->mr);
     w.out_tile = fc_ceil_div(p->out_channels, w.out_tiles);
     w.parts = fc_ceil_div(p->in_channels, w.gemm->nr);
-    w.turn = w.out_tiles;
     const double share = 0.375 * (double)machine->l3, sums = sums_bytes(&w), room = fmax(share, sums);
     w.most = fc_even(w.tiles, fc_max(1, (int64_t)fmin(room / tile_bytes(&w), (double)w.tiles)));
-    if (w.most == w.tiles)
-        w.turn = fc_even(w.out_tiles, fc_max(1, (int64_t)((double)w.out_tiles * fmin(1, share / sums))));
-    w.turns = fc_ceil_div(w.out_tiles, fc_max(1, w.turn));
+    w.slices = w.most < w.tiles ? (int64_t)fmax(1, fmin(FC_SLICES, share / 2 / sums)) : 1;
+    if (w.most == w.tiles && sums > share) { // half of the second level for a block of about as many rows as columns
+        const int64_t tiles = machine->l2 / 2 / (w.form.points * tile_elements(&w) * (int64_t)sizeof(float));
+        w.across = fc_max(1, (int64_t)sqrt((double)(tiles * w.out_tile) / (double)w.gemm->nr));
+        w.down = fc_max(1, tiles / w.across);
+    }
     return w;
 }
 
@@ -92,11 +102,12 @@ static double cost(const fc_request *r, int64_t m) {
         points * tiles * (blocks * (double)in + (double)(w.out_tiles * fc_ceil_div(w.out_tile, k->vl)));
     const double chunks = (double)fc_ceil_div(w.tiles, w.most), per_chunk = ceil(tiles / chunks / FC_TILES_K);
     const double products = points * (double)(w.out_tiles * sum_tiles(&w)) * chunks * per_chunk;
-    // Sums that the third level does not hold go to memory and back with each chunk.
-    const double turns = (double)w.turns, held = sums_bytes(&w);
-    const double sums = turns * fmax(c->staged * held, fc_cost_weights(held, r->options));
-    const double travel = c->staged * 2 * tiles * tile_bytes(&w) + 2 * chunks * sums;
-    return 4 * c->fixed * chunks * turns +
+    // Sums that the third level does not hold go to memory and back with each chunk.  For blocks V and Z are read again.
+    const double held = sums_bytes(&w);
+    const double sums = w.down ? 0 : 2 * chunks * fmax(c->staged * held, fc_cost_weights(held, r->options));
+    const double again = w.down ? (double)(w.out_tiles / w.down + sum_tiles(&w) / w.across) / 2 : 1;
+    const double travel = c->staged * (1 + again) * tiles * tile_bytes(&w) + sums;
+    return 4 * c->fixed * chunks +
            (double)p->groups * (fc_cost_macs(macs, k, c) + c->product * products + c->transform * vectors + travel);
 }
 
@@ -119,17 +130,16 @@ static fc_status layout(fc_plan *plan, const fc_request *r, int64_t m, char mess
 
 // ------------------------------------------------------------------------------------------------------------ stages
 
-// Tiles [first, first + count) of a group, and tiles [out0, out1) of its output channels.  In shared memory: flags, S, V
-// and Z.
+// Tiles [first, first + count) of a group.  In shared memory: flags, S, V and Z.
 typedef struct grad_share {
-    int64_t group, first, count, out0, out1;
+    int64_t group, first, count;
     int64_t tile_parts, channel_parts; // transforms
-    int64_t out_shares;                // products
+    int64_t slices, out_shares;        // products
     size_t sums, v, z;                 // bytes from the start
 } grad_share;
 
 static int64_t v_point(const winograd_grad *w) { return fc_odd_lines(w->most * w->pitch + w->gemm->nr); }
-static int64_t z_point(const winograd_grad *w) { return fc_odd_lines(w->most * w->turn * w->out_tile); }
+static int64_t z_point(const winograd_grad *w) { return fc_odd_lines(w->most * w->out_tiles * w->out_tile); }
 
 static float *shared(const fc_stage *stage, const fc_call *call, size_t at) {
     return (float *)((char *)fc_operand(call, stage->at.shared) + at);
@@ -149,13 +159,11 @@ static fc_winograd_tiles tiles_of(const fc_stage *stage, int64_t part) {
     };
 }
 
-static void input_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
-    (void)thread;
+static void transform_input(const fc_stage *stage, fc_call *call, int64_t part, int64_t block, int64_t channels) {
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t channels = task / s->tile_parts % s->channel_parts, block = task / s->tile_parts / s->channel_parts;
-    fc_winograd_tiles work = tiles_of(stage, task % s->tile_parts);
+    fc_winograd_tiles work = tiles_of(stage, part);
     int64_t taps[FC_AXES];
     fc_winograd_block_at(&w->form, block, taps);
     for (int i = 0; i < FC_AXES; i++) work.shift[i] = taps[i] * p->axis[i].dilation;
@@ -169,78 +177,109 @@ static void input_task(const fc_stage *stage, fc_call *call, int64_t task, int t
 }
 
 // Z [point][tile of output channels][tile][out_tile], as the product reads it.
-static void output_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
-    (void)thread;
+static void transform_output(const fc_stage *stage, fc_call *call, int64_t part, int64_t o) {
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t at = task / s->tile_parts, o = s->out0 + at;
-    fc_winograd_tiles work = tiles_of(stage, task % s->tile_parts);
+    fc_winograd_tiles work = tiles_of(stage, part);
     work.src = (const float *)fc_operand(call, stage->at.wei) + s->group * p->dst.group;
     work.channel = o * w->out_tile;
     work.channels = fc_min(w->out_tile, p->out_channels - work.channel);
-    work.points = shared(stage, call, s->z) + at * s->count * w->out_tile + (work.tile - s->first) * work.channels;
+    work.points = shared(stage, call, s->z) + o * s->count * w->out_tile + (work.tile - s->first) * work.channels;
     work.point = z_point(w);
     work.pitch = work.channels;
     stage->plan->kernels->winograd_grad(&work);
 }
 
-static void multiply_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+// Of a part of the tiles; its tasks are neighbours.
+static int64_t transforms(const winograd_grad *w, const grad_share *s) {
+    return s->channel_parts * fc_winograd_blocks(&w->form) + w->out_tiles;
+}
+
+static void transform_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
     (void)thread;
+    const winograd_grad *w = grad_of(stage->plan);
+    const grad_share *s = stage->context;
+    const int64_t part = task / transforms(w, s), at = task % transforms(w, s),
+                  o = at - transforms(w, s) + w->out_tiles;
+    if (o < 0) transform_input(stage, call, part, at / s->channel_parts, at % s->channel_parts);
+    else transform_output(stage, call, part, o);
+}
+
+// Some of the products of a point over a slice of the tiles: out tiles [o0, o1) by tiles of columns [t0, t1).
+typedef struct products {
+    int64_t point, slice, o0, o1, t0, t1;
+    float *sums; // of the first, [o][t][tile]
+    int64_t pitch;
+} products;
+
+static void multiply(const fc_stage *stage, fc_call *call, const products *x) {
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t point = task / s->out_shares, share = task % s->out_shares, nr = w->gemm->nr;
-    const float *v = shared(stage, call, s->v) + point * v_point(w);
-    const float *z = shared(stage, call, s->z) + point * z_point(w);
-    float *sums = shared(stage, call, s->sums) + point * sums_point(w);
+    const int64_t first = x->slice * s->count / s->slices, count = (x->slice + 1) * s->count / s->slices - first;
+    const float *v = shared(stage, call, s->v) + x->point * v_point(w);
+    const float *z = shared(stage, call, s->z) + x->point * z_point(w);
     int64_t offsets[FC_TILES_K];
     for (int64_t k = 0; k < FC_TILES_K; k++) offsets[k] = k * w->pitch;
-    const int64_t outs = s->out1 - s->out0, ends = (share + 1) * outs / s->out_shares;
-    const int64_t steps = fc_ceil_div(s->count, FC_TILES_K);
+    const int64_t steps = fc_ceil_div(count, FC_TILES_K);
     for (int64_t step = 0; step < steps && !fc_must_stop(); step++) {
-        const int64_t k0 = step * s->count / steps, k1 = (step + 1) * s->count / steps;
-        for (int64_t o = share * outs / s->out_shares; o < ends; o++) {
-            const int64_t m = fc_min(w->out_tile, p->out_channels - (s->out0 + o) * w->out_tile);
+        const int64_t k0 = first + step * count / steps, k1 = first + (step + 1) * count / steps;
+        for (int64_t o = x->o0; o < x->o1; o++) {
+            const int64_t m = fc_min(w->out_tile, p->out_channels - o * w->out_tile);
             fc_gemm_tile tile = {
                 .m = m,
                 .a_row = m,
                 .depth = k1 - k0,
                 .a = z + o * s->count * w->out_tile + k0 * m,
                 .b_offset = offsets,
-                .first = s->first == 0 && k0 == 0,
-                .sums = sums + o * sum_tiles(w) * tile_elements(w),
+                .first = s->first == 0 && step == 0,
+                .sums = x->sums + (o - x->o0) * x->pitch,
             };
             tile.ahead = (const float *)tile.a + s->count * w->out_tile; // of the next tile of output channels
-            tile.ahead_step = fc_ceil_div(m * (int64_t)sizeof(float), sum_tiles(w));
-            for (int64_t block = 0; block < fc_winograd_blocks(&w->form); block++)
-                for (int64_t c = 0; c < p->in_channels; c += nr) {
-                    tile.b = v + k0 * w->pitch + block * p->in_channels + c;
-                    tile.columns = fc_min(nr, p->in_channels - c);
-                    w->gemm->run(&tile);
-                    tile.sums = (float *)tile.sums + tile_elements(w);
-                    tile.ahead = (const char *)tile.ahead + tile.depth * tile.ahead_step;
-                }
+            tile.ahead_step = fc_ceil_div(m * (int64_t)sizeof(float), x->t1 - x->t0);
+            for (int64_t t = x->t0; t < x->t1; t++) {
+                const int64_t c = t % w->parts * w->gemm->nr;
+                tile.b = v + k0 * w->pitch + t / w->parts * p->in_channels + c;
+                tile.columns = fc_min(w->gemm->nr, p->in_channels - c);
+                w->gemm->run(&tile);
+                tile.sums = (float *)tile.sums + tile_elements(w);
+                tile.ahead = (const char *)tile.ahead + tile.depth * tile.ahead_step;
+            }
         }
     }
 }
 
-// Taps of a tile of output channels and a block of input channels.
-static void taps_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+static void multiply_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    (void)thread;
+    const winograd_grad *w = grad_of(stage->plan);
+    const grad_share *s = stage->context;
+    const int64_t point = task % w->form.points, share = task / w->form.points % s->out_shares;
+    products x = {.point = point, .slice = task / w->form.points / s->out_shares, .t1 = sum_tiles(w)};
+    x.pitch = sum_tiles(w) * tile_elements(w);
+    x.o0 = share * w->out_tiles / s->out_shares;
+    x.o1 = (share + 1) * w->out_tiles / s->out_shares;
+    x.sums = shared(stage, call, s->sums) + (x.slice * w->form.points + point) * sums_point(w) + x.o0 * x.pitch;
+    multiply(stage, call, &x);
+}
+
+// Taps of a tile of output channels and one of columns, from the sums of all points.
+static void find_taps(const fc_stage *stage, fc_call *call, int64_t o, int64_t tile, const float *sums, int64_t point,
+                      float *taps) {
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t at = task / sum_tiles(w), tile = task % sum_tiles(w), o = s->out0 + at;
     const int64_t nr = w->gemm->nr, r = w->form.r;
     const int64_t channel = tile % w->parts * nr;
-    float *taps = fc_own_scratch(call, thread);
     const fc_winograd_taps work = {
         .form = w->form,
         .rows = fc_min(w->out_tile, p->out_channels - o * w->out_tile),
         .columns = fc_min(nr, p->in_channels - channel),
         .g = fc_winograd_g(&w->form),
-        .points = shared(stage, call, s->sums) + (at * sum_tiles(w) + tile) * tile_elements(w),
-        .point = sums_point(w),
+        .points = sums,
+        .point = point,
+        .slices = w->slices,
+        .slice = w->form.points * point,
         .taps = taps,
     };
     char *flags = fc_operand(call, stage->at.shared);
@@ -256,6 +295,30 @@ static void taps_task(const fc_stage *stage, fc_call *call, int64_t task, int th
         box.sums = taps + i * nr;
         fc_store_taps(stage->plan->kernels, p, &box, d_wei + (o * w->out_tile + i) * p->wei.outer);
     }
+}
+
+static void taps_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const winograd_grad *w = grad_of(stage->plan);
+    const grad_share *s = stage->context;
+    const float *sums = shared(stage, call, s->sums) + task * tile_elements(w);
+    float *taps = fc_own_scratch(call, thread);
+    find_taps(stage, call, task / sum_tiles(w), task % sum_tiles(w), sums, sums_point(w), taps);
+}
+
+// Products and taps of a block of S.
+static void block_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
+    const winograd_grad *w = grad_of(stage->plan);
+    const int64_t blocks = fc_ceil_div(w->out_tiles, w->down), tile = tile_elements(w);
+    const int64_t point = w->down * w->across * tile;
+    float *sums = fc_own_scratch(call, thread), *taps = sums + w->form.points * point;
+    products x = {.o0 = task % blocks * w->down, .t0 = task / blocks * w->across, .sums = sums};
+    x.o1 = fc_min(x.o0 + w->down, w->out_tiles);
+    x.t1 = fc_min(x.t0 + w->across, sum_tiles(w));
+    x.pitch = w->across * tile;
+    for (; x.point < w->form.points; x.point++, x.sums += point) multiply(stage, call, &x);
+    for (int64_t o = x.o0; o < x.o1; o++)
+        for (int64_t t = x.t0; t < x.t1; t++)
+            find_taps(stage, call, o, t, sums + (o - x.o0) * x.pitch + (t - x.t0) * tile, point, taps);
 }
 
 // A stage of the child, for when there are flags among so many.
@@ -277,30 +340,30 @@ static void again_task(const fc_stage *stage, fc_call *call, int64_t task, int t
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
     const winograd_grad *w = grad_of(plan);
-    const int64_t count = p->groups * w->out_tiles * sum_tiles(w), blocks = fc_winograd_blocks(&w->form);
+    const int64_t count = p->groups * w->out_tiles * sum_tiles(w);
+    const int64_t blocks = w->down ? fc_ceil_div(w->out_tiles, w->down) * fc_ceil_div(sum_tiles(w), w->across) : 0;
     const size_t flags = fc_align((size_t)count), element = sizeof(float);
-    const size_t sums = fc_align((size_t)(w->form.points * sums_point(w)) * element);
+    const size_t sums = w->down ? 0 : fc_align((size_t)(w->slices * w->form.points * sums_point(w)) * element);
     const size_t v = fc_align((size_t)(w->form.points * v_point(w)) * element);
     const size_t z = fc_align((size_t)(w->form.points * z_point(w)) * element);
+    const int64_t own = w->form.r * w->form.r + w->form.points * w->down * w->across;
     grad_share s = {.sums = flags, .v = flags + sums, .z = flags + sums + v};
-    fc_list_scratch(list, s.z + z, (size_t)(w->form.r * w->form.r * tile_elements(w)) * element);
+    fc_list_scratch(list, s.z + z, (size_t)(own * tile_elements(w)) * element);
     s.channel_parts = fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
-    s.out_shares = w->form.points % threads ? fc_min(w->turn, threads) : 1;
-    for (int64_t turn = 0; turn < p->groups * w->turns; turn++) {
-        s.group = turn / w->turns;
-        s.out0 = turn % w->turns * w->turn;
-        s.out1 = fc_min(s.out0 + w->turn, w->out_tiles);
-        const int64_t outs = s.out1 - s.out0;
+    s.slices = w->slices;
+    s.out_shares = w->form.points % threads ? fc_min(w->out_tiles, threads) : 1;
+    for (s.group = 0; s.group < p->groups; s.group++) {
+        const void *context = NULL;
         for (s.first = 0; s.first < w->tiles; s.first += w->most) {
             s.count = fc_min(w->most, w->tiles - s.first);
             s.tile_parts = fc_ceil_div(s.count, w->tiles_w);
-            const void *context = fc_list_keep(list, &s, sizeof s);
-            if (s.out0 == 0) fc_list_stage(list, plan, input_task, s.tile_parts * s.channel_parts * blocks, context);
-            list->order = FC_BESIDE; // the input of the tiles, or the taps of the turn before
-            fc_list_stage(list, plan, output_task, s.tile_parts * outs, context);
-            fc_list_stage(list, plan, multiply_task, w->form.points * s.out_shares, context);
+            context = fc_list_keep(list, &s, sizeof s);
+            fc_list_stage(list, plan, transform_task, s.tile_parts * transforms(w, &s), context);
+            if (w->down) continue;
+            fc_list_stage(list, plan, multiply_task, s.slices * s.out_shares * w->form.points, context);
         }
-        fc_list_stage(list, plan, taps_task, outs * sum_tiles(w), fc_list_keep(list, &s, sizeof s));
+        if (w->down) fc_list_stage(list, plan, block_task, blocks, context);
+        else fc_list_stage(list, plan, taps_task, w->out_tiles * sum_tiles(w), context);
     }
     const fc_plan *direct = plan->parts->plan;
     const fc_place shared = list->at.shared;

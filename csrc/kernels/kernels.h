@@ -169,6 +169,7 @@ typedef struct fc_winograd_taps {
     const double *g; // [alpha][r]
     const void *points;
     int64_t point;
+    int64_t slices, slice; // sums of so many, so far apart, are added up
     void *taps;
 } fc_winograd_taps;
 

@@ -101,7 +101,11 @@ FC_INLINE int FC_NAME(winograd_grad_taps_body)(const fc_winograd_taps *w, const 
                 for (int x = 0; x < r; x++) half[y][x] = v_set1(0);
                 for (int j = 0; j < alpha; j++) {
                     const T *sums = in + (y * alpha + j) * w->point;
-                    const vec sum = lanes < FC_VL ? v_load_part(sums, lanes) : v_load(sums);
+                    vec sum = lanes < FC_VL ? v_load_part(sums, lanes) : v_load(sums);
+                    for (int64_t s = 1; s < w->slices; s++) {
+                        sums += w->slice;
+                        sum = v_add(sum, lanes < FC_VL ? v_load_part(sums, lanes) : v_load(sums));
+                    }
                     all = v_fma(sum, sum, all);
 #pragma GCC unroll 5
                     for (int x = 0; x < r; x++) half[y][x] = v_fma(v_set1((T)w->g[j * r + x]), sum, half[y][x]);
