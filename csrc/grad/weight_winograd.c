@@ -98,15 +98,17 @@ static double cost(const fc_request *r, int64_t m) {
     const double rows = (double)p->out_channels / (double)w.out_tiles;
     const double macs = points * tiles * (double)p->out_channels * blocks * lanes * fmax(rows, 4.0) / rows;
     const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl != 0);
+    const double found = (double)p->out_channels * blocks * (double)in; // of S, by their taps
     const double vectors =
-        points * tiles * (blocks * (double)in + (double)(w.out_tiles * fc_ceil_div(w.out_tile, k->vl)));
+        points * (tiles * (blocks * (double)in + (double)(w.out_tiles * fc_ceil_div(w.out_tile, k->vl))) + found);
     const double chunks = (double)fc_ceil_div(w.tiles, w.most), per_chunk = ceil(tiles / chunks / FC_TILES_K);
     const double products = points * (double)(w.out_tiles * sum_tiles(&w)) * chunks * per_chunk;
     // Sums that the third level does not hold go to memory and back with each chunk.  For blocks V and Z are read again.
     const double held = sums_bytes(&w);
     const double sums = w.down ? 0 : 2 * chunks * fmax(c->staged * held, fc_cost_weights(held, r->options));
     const double again = w.down ? (double)(w.out_tiles / w.down + sum_tiles(&w) / w.across) / 2 : 1;
-    const double travel = c->staged * (1 + again) * tiles * tile_bytes(&w) + sums;
+    const double taps = 4 * c->staged * (double)(fc_weights(p) * k->element); // one by one, to fresh pages as a rule
+    const double travel = c->staged * (1 + again) * tiles * tile_bytes(&w) + sums + taps;
     return 4 * c->fixed * chunks +
            (double)p->groups * (fc_cost_macs(macs, k, c) + c->product * products + c->transform * vectors + travel);
 }

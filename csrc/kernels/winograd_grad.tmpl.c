@@ -89,36 +89,40 @@ FC_INLINE void FC_NAME(winograd_grad_body)(const fc_winograd_tiles *w, const int
 FC_INLINE int FC_NAME(winograd_grad_taps_body)(const fc_winograd_taps *w, const int r, const int alpha,
                                                const int sides) {
     const int lines = sides == 2 ? alpha : 1, rows = sides == 2 ? r : 1;
+    T g[FC_MAX_ALPHA * FC_MAX_TAPS], squares[FC_VL];
+    for (int i = 0; i < alpha * r; i++) g[i] = (T)w->g[i];
     vec all = v_set1(1);
     for (int64_t i = 0; i < w->rows; i++)
         for (int64_t c = 0; c < w->columns; c += FC_VL) {
             const int64_t lanes = w->columns - c; // behind them lies whatever the product was given
             const T *in = (const T *)w->points + i * FC_NR + c;
             T *out = (T *)w->taps + i * FC_NR + c;
-            vec half[FC_NAME(winograd_most)][FC_MAX_TAPS];
+            vec half[FC_NAME(winograd_most)][FC_MAX_TAPS], tap[FC_MAX_TAPS], seen = v_set1(1);
             for (int y = 0; y < lines; y++) {
 #pragma GCC unroll 5
-                for (int x = 0; x < r; x++) half[y][x] = v_set1(0);
+                for (int x = 0; x < r; x++) tap[x] = v_set1(0);
                 for (int j = 0; j < alpha; j++) {
                     const T *sums = in + (y * alpha + j) * w->point;
-                    vec sum = lanes < FC_VL ? v_load_part(sums, lanes) : v_load(sums);
-                    for (int64_t s = 1; s < w->slices; s++) {
-                        sums += w->slice;
-                        sum = v_add(sum, lanes < FC_VL ? v_load_part(sums, lanes) : v_load(sums));
-                    }
-                    all = v_fma(sum, sum, all);
+                    vec sum = v_load(sums);
+                    for (int64_t s = 1; s < w->slices; s++) sum = v_add(sum, v_load(sums + s * w->slice));
+                    seen = v_fma(sum, sum, seen);
 #pragma GCC unroll 5
-                    for (int x = 0; x < r; x++) half[y][x] = v_fma(v_set1((T)w->g[j * r + x]), sum, half[y][x]);
+                    for (int x = 0; x < r; x++) tap[x] = v_fma(v_set1(g[j * r + x]), sum, tap[x]);
                 }
+#pragma GCC unroll 5
+                for (int x = 0; x < r; x++) half[y][x] = tap[x];
             }
-            for (int k = 0; k < rows; k++)
+            v_store(squares, seen);
+            all = v_add(all, lanes < FC_VL ? v_load_part(squares, lanes) : seen);
+            for (int x = 0; x < r; x++) {
 #pragma GCC unroll 5
-                for (int x = 0; x < r; x++) {
-                    vec tap = sides == 2 ? v_set1(0) : half[0][x];
-                    for (int y = 0; sides == 2 && y < alpha; y++)
-                        tap = v_fma(v_set1((T)w->g[y * r + k]), half[y][x], tap);
-                    v_store(out + (k * r + x) * w->rows * FC_NR, tap);
-                }
+                for (int k = 0; k < rows; k++) tap[k] = sides == 2 ? v_set1(0) : half[0][x];
+                for (int y = 0; sides == 2 && y < alpha; y++)
+#pragma GCC unroll 5
+                    for (int k = 0; k < rows; k++) tap[k] = v_fma(v_set1(g[y * r + k]), half[y][x], tap[k]);
+#pragma GCC unroll 5
+                for (int k = 0; k < rows; k++) v_store(out + (k * r + x) * w->rows * FC_NR, tap[k]);
+            }
         }
     return v_finite(all);
 }
