@@ -200,6 +200,11 @@ static double packing(const fc_request *r, int64_t m) {
     return pairs * (double)(form.points * fc_winograd_blocks(&form)) * r->options->costs.pack_point;
 }
 
+// U of one block of output channels, and from point to point: a kernel's points are written together, and would throw
+// each other out of caches at distances that are powers of two.
+static int64_t u_point(const winograd *w) { return fc_odd_lines(w->depth * w->gemm->nr); }
+static int64_t u_part(const winograd *w) { return w->form.points * u_point(w); }
+
 static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     const fc_problem *p = &plan->problem;
     winograd *w = plan->state = malloc(sizeof *w);
@@ -208,9 +213,8 @@ static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
     plan->packing[0] = w->form.r;
     plan->packing[1] = w->form.sides;
     plan->packing[2] = w->form.stride;
-    plan->packed_bytes =
-        (size_t)(p->groups * w->parts * w->gemm->nr * (1 + w->form.points * w->depth + p->in_channels * fc_taps(p)) *
-                 plan->kernels->element);
+    plan->packed_bytes = (size_t)(p->groups * w->parts * (w->gemm->nr * (1 + p->in_channels * fc_taps(p)) + u_part(w)) *
+                                  plan->kernels->element);
     return FC_OK;
 }
 
@@ -233,7 +237,7 @@ static size_t m_bytes(const fc_plan *plan, int64_t chunk) {
 typedef struct pack_job {
     const fc_plan *plan;
     const float *wei;
-    float *weights; // U [group][block of nr channels][point][k][nr]
+    float *weights; // U [group][block of nr channels][point][k][nr], points u_point apart
     float *taps;    // [group][block of nr channels][in channel][tap][nr]
 } pack_job;
 
@@ -243,6 +247,13 @@ const double *fc_winograd_g(const fc_winograd_form *form) {
     if (form->r == 5) return g25;
     if (form->r == 2) return form->m == 3 ? g32 : g42;
     return form->m == 2 ? g23 : form->m == 3 ? g33 : form->m == 4 ? g43 : g63;
+}
+
+// 1 or -1 where the kernel is one block without zeros, whose taps adjoin forwards or, as in gradients, backwards.
+static int whole_order(const fc_problem *p, const fc_winograd_form *form) {
+    const int64_t step = p->wei.axis[2], down = form->sides == 2 ? form->r : 1;
+    if (fc_winograd_blocks(form) > 1 || fc_taps(p) != down * form->r || (step != 1 && step != -1)) return 0;
+    return down == 1 || p->wei.axis[1] == step * form->r ? (int)step : 0;
 }
 
 static void pack_task(void *context, int64_t task, int thread) {
@@ -256,12 +267,11 @@ static void pack_task(void *context, int64_t task, int thread) {
         .problem = p,
         .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
         .channels = fc_min(nr, p->out_channels - part * nr),
-        .whole = fc_winograd_blocks(&w->form) == 1 &&
-                 fc_taps(p) == (w->form.sides == 2 ? w->form.r * w->form.r : w->form.r) && fc_weights_adjoin(p),
+        .whole = whole_order(p, &w->form),
         .form = w->form,
         .g = fc_winograd_g(&w->form),
-        .points = job->weights + task * w->form.points * w->depth * nr,
-        .point = w->depth * nr,
+        .points = job->weights + task * u_part(w),
+        .point = u_point(w),
         .taps = job->taps + task * p->in_channels * fc_taps(p) * nr,
     };
     plan->kernels->winograd_weights(&work);
@@ -275,7 +285,7 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     for (int64_t g = 0; g < p->groups; g++)
         for (int64_t o = 0; o < row; o++)
             *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
-    pack_job job = {plan, wei, padded, padded + p->groups * row * w->form.points * w->depth};
+    pack_job job = {plan, wei, padded, padded + p->groups * w->parts * u_part(w)};
     const double seconds = 8e-9 * (double)(p->groups * row * w->depth);
     fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
     return FC_OK;
@@ -326,9 +336,8 @@ static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, i
 static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part, char *m) {
     const winograd *w = winograd_of(c->plan);
     const int64_t zero = 0, rows = fc_ceil_div(c->count, w->gemm->mr), element = c->plan->kernels->element;
-    const int64_t block_bytes = w->depth * w->gemm->nr * element;
     const char *v = c->v + point * v_point(w, c->count) * element;
-    const char *u = c->weights + (part * w->form.points + point) * block_bytes;
+    const char *u = c->weights + (part * u_part(w) + point * u_point(w)) * element;
     const int64_t columns = fc_min(w->gemm->nr, c->plan->problem.out_channels - part * w->gemm->nr);
     fc_gemm_tile tile = {.columns = columns, .a_row = w->pitch, .segments = 1, .a_segment = &zero};
     tile.ahead_step = fc_ceil_div(w->gemm->nr * element, rows);
@@ -405,9 +414,9 @@ static winograd_chunk chunk_at(const fc_stage *stage, const fc_call *call, int64
         .plan = plan,
         .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * element,
         .bias = packed + group * row * element,
-        .weights = packed + (p->groups + group * w->form.points * w->depth) * row * element,
-        .taps = packed +
-                (p->groups * (1 + w->form.points * w->depth) + group * p->in_channels * fc_taps(p)) * row * element,
+        .weights = packed + (p->groups * row + group * w->parts * u_part(w)) * element,
+        .taps =
+            packed + (p->groups * (row + w->parts * u_part(w)) + group * p->in_channels * fc_taps(p) * row) * element,
         .residual = residual ? residual + group * p->dst.group * element : NULL,
         .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * element,
         .first = first,

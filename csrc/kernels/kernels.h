@@ -154,7 +154,7 @@ typedef struct fc_winograd_weights {
     fc_winograd_form form;
     const void *wei; // of the first channel
     int64_t channels;
-    int whole;       // the kernel is one block without zeros, and weights adjoin: [in channels][taps]
+    int whole;       // 1 or -1: the kernel is one block without zeros, whose taps adjoin forwards or backwards
     const double *g; // [alpha][r]
     void *points;
     int64_t point; // from point to point
