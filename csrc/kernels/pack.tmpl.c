@@ -11,8 +11,11 @@ enum { FC_PACK_AHEAD = 32, FC_LINE = 64 };
 // One k: `rows` numbers `outer` apart, zeros behind them.
 FC_INLINE void FC_NAME(pack_k)(T *out, const T *in, int64_t outer, int64_t rows, int64_t pitch) {
     int64_t i = 0;
-    if (outer == 1)
+    if (outer == 1) {
         for (; i + FC_VL <= rows; i += FC_VL) v_store(out + i, v_load(in + i));
+        if (i < rows) v_store_part(out + i, v_load_part(in + i, rows - i), rows - i);
+        i = rows;
+    }
     for (; i < rows; i++) out[i] = in[i * outer];
     for (; i < pitch; i++) out[i] = 0;
 }
@@ -29,9 +32,12 @@ static void FC_NAME(pack_channels)(const fc_weight_order *o, const T *in, T *out
             for (int64_t y = 0; y < o->taps[1]; y++)
                 for (int64_t x = 0; x < o->taps[2]; x++, to += count * pitch) {
                     const T *from = in + z * view->axis[0] + y * view->axis[1] + x * view->axis[2];
-                    if (c + ahead < count)
+                    if (c + ahead < count) {
+                        const T *next = from + ahead * view->channel;
                         for (int64_t i = 0; i < rows; i += FC_LINE / (int64_t)sizeof(T))
-                            __builtin_prefetch(from + ahead * view->channel + i * view->outer, 0, 3);
+                            __builtin_prefetch(next + i * view->outer, 0, 3);
+                        __builtin_prefetch(next + (rows - 1) * view->outer, 0, 3);
+                    }
                     FC_NAME(pack_k)(to, from, view->outer, rows, pitch);
                 }
     }
@@ -53,6 +59,10 @@ void FC_NAME(pack_weights)(const fc_weight_order *o, const void *weights, void *
     }
     const int64_t outer = o->view.outer, channel = o->view.channel;
     const int rows_nearer = FC_NAME(distance)(outer) < FC_NAME(distance)(channel);
+    if (rows_nearer && per_channel == 1) { // in any order
+        FC_NAME(pack_channels)(o, (const T *)weights + first * outer + k0 * channel, out, k1 - k0, rows, pitch);
+        return;
+    }
     int64_t block = k0 / (o->block * per_channel), rest = k0 % (o->block * per_channel);
     for (int64_t k = k0; k < k1; block++, rest = 0) {
         const int64_t c0 = block * o->block, size = o->channels - c0 < o->block ? o->channels - c0 : o->block;
