@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastconv.graph.listing import Options
 from fastconv.graph.lowering import known_types, specialise
 from fastconv.graph.passes import run_passes
 from fastconv.graph.profile import Profile, Summary, Timed, profile_of, summary_of
-from fastconv.graph.program import Program
+from fastconv.graph.program import Program, outward
 from fastconv.graph.store import DAMAGE, damaged, read_net, save_net
 from fastconv.graph.views import Type
 
@@ -109,6 +109,7 @@ class CompiledNet:
 
     def _prepare(self) -> None:
         self._programs: OrderedDict[tuple[Type, ...], Program] = OrderedDict()
+        self._recent: Program | None = None  # the last of them
         self._packed: weakref.WeakValueDictionary[tuple[Any, ...], _core.Packed] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()
         self._arenas: list[np.ndarray] = []
@@ -138,9 +139,7 @@ class CompiledNet:
 
     def _outward(self, shape: Any) -> Any:
         """A shape in the order that callers see, from that of the graph."""
-        if shape is None or len(shape) < 3 or not self._options.last:
-            return shape
-        return (shape[0], *shape[2:], shape[1])
+        return outward(shape, self._options.last)
 
     # --- running ----------------------------------------------------------------------------------
 
@@ -165,10 +164,10 @@ class CompiledNet:
         return answer[0] if len(answer) == 1 else answer
 
     def _run(
-        self, arrays: list[np.ndarray], program: Program, watch: list[Timed] | None = None
+        self, arrays: Sequence[np.ndarray], program: Program, watch: list[Timed] | None = None
     ) -> tuple[np.ndarray, ...]:
         """The outputs; ``watch`` is given the programs that have run, and what their steps took."""
-        results = self._targets(program)
+        results = tuple([np.empty(shape, dtype) for shape, dtype in program.returned])
         arena = self._arena(program.arena_bytes)
         try:
             given = (arena, *arrays, *results)
@@ -188,14 +187,13 @@ class CompiledNet:
     def _thread_count(self) -> int:
         return _config.get_num_threads() if self._threads is None else self._threads
 
-    def _taken(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[list[np.ndarray], Program]:
+    def _taken(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Sequence[np.ndarray], Program]:
         """The inputs as arrays without gaps, and the program for their shapes."""
         if named:
             inputs = self._in_order(inputs, named)
-        if not self._options.last and all(map(_is_plain, inputs)):
-            known = self._repeated(tuple([Type(x.shape, x.dtype) for x in inputs]))
-            if known is not None:
-                return list(inputs), known
+        known = self._repeated(inputs)
+        if known is not None:
+            return inputs, known
         if len(inputs) != len(self._names):
             raise ValueError(
                 f"{len(inputs)} inputs are given; the network needs {len(self._names)}: {', '.join(self._names)}"
@@ -220,13 +218,16 @@ class CompiledNet:
             arrays.append(dense.reshape(array.shape))  # NumPy gives what has no axes one
         return arrays, self._program(tuple(types))
 
-    def _repeated(self, types: tuple[Type, ...]) -> Program | None:
+    def _repeated(self, inputs: tuple[Any, ...]) -> Program | None:
         """The program of an earlier call with such arrays, which have been found to fit."""
+        recent = self._recent
+        if recent is not None and recent.takes(inputs):
+            return recent
         with self._lock:
-            program = self._programs.get(types)
-            if program is not None:
-                self._programs.move_to_end(types)
-            return program
+            for types, program in reversed(self._programs.items()):
+                if program.takes(inputs):
+                    return self._program(types)
+        return None
 
     def _in_order(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         left = self._names[len(inputs) :]
@@ -241,10 +242,6 @@ class CompiledNet:
             raise TypeError(f"input {missing[0]!r} is missing")
         return (*inputs, *(named[name] for name in left))
 
-    def _targets(self, program: Program) -> tuple[np.ndarray, ...]:
-        """New arrays for the outputs."""
-        return tuple([np.empty(self._outward(t.shape), t.dtype) for t in program.outputs])
-
     def _program(self, types: tuple[Type, ...]) -> Program:
         with self._lock:
             program = self._programs.get(types)
@@ -258,6 +255,7 @@ class CompiledNet:
                 self._largest = max(p.arena_bytes for p in self._programs.values())
             else:
                 self._programs.move_to_end(types)
+            self._recent = program
             return program
 
     def _rest(self, graph: Graph) -> CompiledNet:
@@ -402,11 +400,6 @@ class CompiledNet:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.graph, self._settings())
-
-
-def _is_plain(x: Any) -> bool:
-    """Whether it is an array that the core reads as it stands."""
-    return type(x) is np.ndarray and x.flags.c_contiguous and x.flags.aligned
 
 
 def _rebuilt(graph: Graph, settings: dict[str, Any]) -> CompiledNet:

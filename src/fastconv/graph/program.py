@@ -109,6 +109,21 @@ def _buffers(step: Step) -> list[Buffer]:
     return views if weights is None else [*views, weights]
 
 
+def outward(shape: Any, last: bool) -> Any:
+    """A shape in the order that callers see, from that of the graph; ``last``: channels last."""
+    if not last or shape is None or len(shape) < 3:
+        return shape
+    return (shape[0], *shape[2:], shape[1])
+
+
+def _fits(x: Any, given: tuple[Any, np.dtype]) -> bool:
+    shape, dtype = given
+    if type(x) is not np.ndarray or x.shape != shape or x.dtype != dtype:
+        return False
+    flags = x.flags
+    return flags.c_contiguous and flags.aligned
+
+
 class Program:
     """What a compiled network does with inputs of these types.
 
@@ -116,6 +131,8 @@ class Program:
     ----------
     steps : list of Step
     inputs, outputs : list of Type
+    given, returned : list of (shape, dtype)
+        Inputs and outputs as callers have them, channels last if that was asked for.
     graph : Graph
         What the steps compute.
     later : Later or None
@@ -140,6 +157,8 @@ class Program:
         self.steps = lower(graph, types, options, pack)
         self.arena_bytes, self.least_bytes = memory.arrange(self.steps)
         self.outputs = [types[value] for value in graph.outputs]
+        self.given = [(outward(t.shape, options.last), t.dtype) for t in self.inputs]
+        self.returned = [(outward(t.shape, options.last), t.dtype) for t in self.outputs]
         self._outside = tuple(t.nbytes for t in (*inputs, *self.outputs))
         self._parts: dict[int, list[_Native | _Called]] = {}
         self._lock = threading.Lock()
@@ -153,6 +172,10 @@ class Program:
                 within = view.begins() >= 0 and view.reaches() <= view.buffer.nbytes
                 if not within or not (root.is_external or root.offset + root.nbytes <= self.arena_bytes):
                     raise RuntimeError(f"node {step.name!r} ({step.op}) would reach beyond its memory: {view}")
+
+    def takes(self, arrays: Sequence[Any]) -> bool:
+        """Whether these are arrays of its inputs' types that the core reads as they stand."""
+        return len(arrays) == len(self.given) and all(map(_fits, arrays, self.given))
 
     def parts(self, threads: int) -> list[_Native | _Called]:
         """The steps as they are run by so many threads."""
