@@ -241,7 +241,8 @@ class Listing:
         reads = [src, *([] if residual is None else [residual]), *others]
         operands = {"src": src, "wei": wei, "residual": residual, "dst": dst, "others": tuple(others)}
         over = None if in_place is None else (in_place, dst)
-        self._append(Step(node.name, node.op, plan, reads, [dst], operands, None, over, plan.flops), node)
+        op = f"{node.op}+max_pool" if "pooled" in node.attributes else node.op
+        self._append(Step(node.name, op, plan, reads, [dst], operands, None, over, plan.flops), node)
 
     def _append(self, step: Step, node: Node) -> None:
         """A step that computes a node, or a part of it."""
