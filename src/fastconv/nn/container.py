@@ -150,8 +150,8 @@ def _back(chain: Sequence[Module], grad_output: Any, needs_input_grad: bool, own
     """`back_through`, and whether nobody else has the result; `own` says that of `grad_output`."""
     last_needed = 0
     if not needs_input_grad:
-        learns = [any(True for _ in module.parameters()) for module in chain]
-        last_needed = learns.index(True) if True in learns else len(chain)
+        learning = (i for i, module in enumerate(chain) if any(True for _ in module.parameters()))
+        last_needed = next(learning, len(chain))
     for i in range(len(chain) - 1, last_needed - 1, -1):
         module, given = chain[i], grad_output
         knows = type(module)._owns_gradients and "backward" not in vars(module)
