@@ -34,6 +34,12 @@ PROBLEMS = (
     depthwise((7, 37), 9, (2, 4)),
     depthwise((10, 20), 20, (3, 3), padding=((2, 2), (2, 2)), dilation=2),
     depthwise((30, 31), 150, (3, 3)),
+    # Small planes, interleaved: channels that are no whole vectors, and images that are no whole tasks.
+    depthwise((4, 4), 37, (3, 3), 5),
+    depthwise((7, 7), 40, (3, 3), 9, padding=TWO),
+    depthwise((8, 8), 48, (3, 3), 3, stride=2),
+    depthwise((5, 4), 19, (2, 3), 3, stride=2),
+    depthwise((3, 3), 330, (3, 3), 9),
 )
 CHANNELS_LAST = (
     depthwise((11, 13), 34, (5, 5), stride=2, padding=((2, 2), (2, 2))),

@@ -6,12 +6,8 @@
 // A transposed convolution, or an input gradient, is transposed as a whole rather than phase by phase.
 //
 // A task takes a block of groups of one image through a plan over channels, of whole planes.
+#include "conv/interleaved.h"
 #include "conv/activate.h"
-
-// Vectors copied in the time that one takes to be transposed.
-static const double turn = 1.5;
-// Stages of a block, which its task runs alone, in the time of one of a call.
-enum { FC_STAGES = 16 };
 
 // The state of a plan.  Its parts are plans of a whole block, and of what the last block has.
 typedef struct interleaved {
@@ -20,29 +16,38 @@ typedef struct interleaved {
 
 // What is read and what is written, by the direction.
 static int backward(const fc_problem *p) { return p->direction == FC_BACKWARD_INPUT; }
-static const fc_view *view_of(const fc_problem *p, int written) { return written == backward(p) ? &p->src : &p->dst; }
-static int64_t size_of(const fc_problem *p, int axis, int written) {
-    return written == backward(p) ? p->axis[axis].in : p->axis[axis].out;
-}
-static int64_t positions_of(const fc_problem *p, int written) {
-    return size_of(p, 0, written) * size_of(p, 1, written) * size_of(p, 2, written);
-}
+static fc_planes planes_of(const fc_problem *p, int written) { return fc_planes_of(p, written != backward(p)); }
 
-// From channel to channel, of any group.
-static int64_t channel_step(const fc_problem *p, const fc_view *v) {
-    return p->in_channels == 1 ? v->group : v->channel;
-}
-
-// Of interleaved planes of one image.
-static fc_view packed_view(const fc_problem *p, int64_t lanes, int written) {
-    fc_view v = {.group = p->in_channels, .channel = 1};
+fc_view fc_interleaved_view(const fc_planes *planes, int64_t lanes, int64_t channels) {
+    fc_view v = {.group = channels, .channel = 1};
     int64_t step = lanes;
     for (int i = FC_AXES - 1; i >= 0; i--) {
         v.axis[i] = step;
-        step *= size_of(p, i, written);
+        step *= planes->size[i];
     }
     v.outer = step;
     return v;
+}
+
+// Rows that follow each other are one row.
+void fc_interleave(const fc_planes *planes, const fc_kernels *kernels, int64_t lanes, char *at, char *scratch,
+                   int to_scratch) {
+    const fc_view *v = planes->view;
+    const int64_t height = planes->size[1], width = planes->size[2], element = kernels->element;
+    const int joined = v->axis[1] == v->axis[2] * width || height == 1;
+    const int64_t rows = joined ? 1 : height, columns = joined ? height * width : width;
+    for (int64_t d = 0; d < planes->size[0]; d++)
+        for (int64_t h = 0; h < rows; h++, scratch += columns * lanes * element) {
+            char *row = at + (d * v->axis[0] + h * v->axis[1]) * element;
+            fc_rectangle work = {.rows = columns, .columns = lanes};
+            work.src = to_scratch ? row : scratch;
+            work.dst = to_scratch ? scratch : row;
+            work.src_row = to_scratch ? v->axis[2] : lanes;
+            work.src_column = to_scratch ? planes->step : 1;
+            work.dst_row = to_scratch ? lanes : v->axis[2];
+            work.dst_column = to_scratch ? 1 : planes->step;
+            kernels->rectangle(&work);
+        }
 }
 
 // The problem of a block of `groups` groups.
@@ -50,8 +55,9 @@ static fc_problem block_of(const fc_problem *p, int64_t groups) {
     fc_problem block = *p;
     block.batch = 1;
     block.groups = groups;
-    block.src = packed_view(p, groups * p->in_channels, backward(p));
-    block.dst = packed_view(p, groups * p->in_channels, !backward(p));
+    const fc_planes inputs = fc_planes_of(p, 0), outputs = fc_planes_of(p, 1);
+    block.src = fc_interleaved_view(&inputs, groups * p->in_channels, p->in_channels);
+    block.dst = fc_interleaved_view(&outputs, groups * p->in_channels, p->in_channels);
     return block;
 }
 
@@ -65,19 +71,15 @@ static const char *refusal(const fc_request *r) {
     const int64_t size = p->in_channels;
     if (size != p->out_channels || size > k->vl || (size & (size - 1)) != 0)
         return "groups are not alike, or not small";
+    double bytes = (double)(groups_of(p, k) * size * k->element), planes = 0;
     for (int written = 0; written < 2; written++) {
-        const fc_view *v = view_of(p, written);
-        if (v->axis[2] != 1 || channel_step(p, v) == 1) return "rows are not contiguous";
-        if (size > 1 && v->group != size * v->channel) return "channels of groups do not follow each other";
+        const fc_planes of = planes_of(p, written);
+        if (of.view->axis[2] != 1 || of.step == 1) return "rows are not contiguous";
+        if (size > 1 && of.view->group != size * of.view->channel) return "channels of groups do not follow each other";
+        planes += (1 + written) * (double)of.size[0] * (double)of.size[1] * (double)of.size[2]; // and a residual
     }
     if (p->groups < 2 || k->vl == 1) return "there are no planes to interleave";
-    const int64_t lanes = groups_of(p, k) * size;
-    double read = 1, written = 1; // and a residual as large
-    for (int i = 0; i < FC_AXES; i++) {
-        read *= (double)size_of(p, i, 0);
-        written *= (double)size_of(p, i, 1);
-    }
-    const double bytes = (read + 2 * written) * (double)(lanes * k->element);
+    bytes *= planes;
     return bytes > 0.75 * (double)r->options->machine.l2 ? "so many planes exceed the second-level cache" : NULL;
 }
 
@@ -89,9 +91,11 @@ static fc_verdict ask(const fc_request *r) {
     const int64_t groups = groups_of(p, r->kernels), sizes[] = {groups, p->groups % groups};
     const int64_t counts[] = {p->groups / groups, p->groups % groups > 0};
     const double vectors = (double)fc_ceil_div(groups * p->in_channels, r->kernels->vl);
-    const double turned = turn * c->copied * vectors * (double)(positions_of(p, 0) + positions_of(p, 1));
+    const fc_planes inputs = fc_planes_of(p, 0), outputs = fc_planes_of(p, 1);
+    const double turned =
+        fc_turn * c->copied * vectors * (double)(fc_planes_positions(&inputs) + fc_planes_positions(&outputs));
     fc_options alone = *r->options;
-    alone.costs.fixed /= FC_STAGES;
+    alone.costs.fixed /= FC_ALONE_STAGES;
     found.cost = c->fixed;
     for (int i = 0; i < 2; i++) {
         if (!counts[i]) continue;
@@ -152,40 +156,12 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
     return FC_OK;
 }
 
-// The planes of a block, between where the call has them and where they are interleaved: rows that follow each other are
-// one row.
-typedef struct planes {
-    const fc_problem *problem;
-    const fc_kernels *kernels;
-    int64_t lanes;
-    int written; // or read
-} planes;
-
-static void move(const planes *m, char *at, char *scratch, int to_scratch) {
-    const fc_view *v = view_of(m->problem, m->written);
-    const int64_t height = size_of(m->problem, 1, m->written), width = size_of(m->problem, 2, m->written);
-    const int joined = v->axis[1] == v->axis[2] * width || height == 1;
-    const int64_t rows = joined ? 1 : height, columns = joined ? height * width : width;
-    const int64_t step = channel_step(m->problem, v), element = m->kernels->element;
-    for (int64_t d = 0; d < size_of(m->problem, 0, m->written); d++)
-        for (int64_t h = 0; h < rows; h++, scratch += columns * m->lanes * element) {
-            char *row = at + (d * v->axis[0] + h * v->axis[1]) * element;
-            fc_rectangle work = {.rows = columns, .columns = m->lanes};
-            work.src = to_scratch ? row : scratch;
-            work.dst = to_scratch ? scratch : row;
-            work.src_row = to_scratch ? v->axis[2] : m->lanes;
-            work.src_column = to_scratch ? step : 1;
-            work.dst_row = to_scratch ? m->lanes : v->axis[2];
-            work.dst_column = to_scratch ? 1 : step;
-            m->kernels->rectangle(&work);
-        }
-}
-
 // Bytes of the planes of a block.
 static size_t block_bytes(const fc_plan *plan, int written) {
     const fc_problem *p = &plan->problem;
     const int64_t lanes = groups_of(p, plan->kernels) * p->in_channels;
-    return fc_align((size_t)(positions_of(p, written) * lanes * plan->kernels->element));
+    const fc_planes planes = planes_of(p, written);
+    return fc_align((size_t)(fc_planes_positions(&planes) * lanes * plan->kernels->element));
 }
 
 static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
@@ -196,19 +172,18 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
     const int64_t lanes = groups_in(plan, block) * p->in_channels;
     const fc_schedule *schedule = ((const fc_schedule *const *)stage->context)[part_of(plan, block) - plan->parts];
     char *src = fc_own_scratch(call, thread), *dst = src + block_bytes(plan, 0), *residual = dst + block_bytes(plan, 1);
-    const planes in = {p, plan->kernels, lanes, 0}, out = {p, plan->kernels, lanes, 1};
-    const fc_view *read = view_of(p, 0), *written = view_of(p, 1);
-    const int64_t from = (index * read->outer + first * read->group) * element;
-    const int64_t to = (index * written->outer + first * written->group) * element;
+    const fc_planes in = planes_of(p, 0), out = planes_of(p, 1);
+    const int64_t from = (index * in.view->outer + first * in.view->group) * element;
+    const int64_t to = (index * out.view->outer + first * out.view->group) * element;
     char *added = fc_operand(call, fc_behind(stage->at.residual, to));
-    move(&in, fc_operand(call, fc_behind(stage->at.src, from)), src, 1);
-    if (added) move(&out, added, residual, 1);
+    fc_interleave(&in, plan->kernels, lanes, fc_operand(call, fc_behind(stage->at.src, from)), src, 1);
+    if (added) fc_interleave(&out, plan->kernels, lanes, added, residual, 1);
     const fc_operands operands = {.src = src,
                                   .wei = (char *)fc_operand(call, stage->at.wei) + packed_at(plan, block),
                                   .residual = added ? residual : NULL,
                                   .dst = dst};
     fc_schedule_run_alone(schedule, &operands, residual + block_bytes(plan, 1));
-    move(&out, fc_operand(call, fc_behind(stage->at.dst, to)), dst, 0);
+    fc_interleave(&out, plan->kernels, lanes, fc_operand(call, fc_behind(stage->at.dst, to)), dst, 0);
 }
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {

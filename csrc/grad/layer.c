@@ -10,6 +10,7 @@
 // The input's gradient is that of views.c, by the kernels of conv/depthwise.c: of stride s, the inputs of one phase, those
 // at r modulo s along each axis, are a convolution of the output's gradient by every s-th tap in reverse.  Over pixels two
 // columns apart it is that of input_depthwise.c.
+#include "grad/layer.h"
 #include "conv/parts.h"
 #include "core/family.h"
 #include "grad/input_phases.h"
@@ -82,7 +83,7 @@ static int phase_of(const fc_problem *p, int over_channels, int64_t index, layer
 // ----------------------------------------------------------------------------------------------------------- planning
 
 // Of one gradient after the other, each by the best of its algorithms; the second reads the output's gradient anew.
-static double cost_apart(const fc_request *r) {
+double fc_layer_cost_apart(const fc_request *r) {
     const fc_layer_gradient *g = r->op->problem;
     const fc_verdict weight = r->planner->ask(&(fc_op){FC_CONV, &g->weight}, r->options);
     const fc_verdict input = r->planner->ask(&(fc_op){FC_CONV, &g->input}, r->options);
@@ -127,7 +128,7 @@ static fc_verdict ask(const fc_request *r) {
         v.refusal = input.refusal;
         v.cost += input.cost + input.packing;
     }
-    if (!v.refusal && r->options->algorithm == FC_AUTO && v.cost > cost_apart(r))
+    if (!v.refusal && r->options->algorithm == FC_AUTO && v.cost > fc_layer_cost_apart(r))
         v.refusal = "one after the other is faster";
     return v;
 }
@@ -416,7 +417,7 @@ static const char *form(const fc_plan *plan) {
     return fc_grad_cut_of(&plan->layer_gradient.weight, plan->kernels).over_channels ? "over channels" : "over pixels";
 }
 
-static const fc_kind kind = {
+const fc_kind fc_kind_layer_in_place = {
     .name = "depthwise",
     .traits = FC_SERVES_INPUT | FC_SERVES_WEIGHT,
     .rows = 1,
@@ -425,5 +426,3 @@ static const fc_kind kind = {
     .stages = stages,
     .form = form,
 };
-
-const fc_kind *const fc_kinds_layer_gradient[] = {&kind, NULL};
