@@ -142,8 +142,15 @@ static double image_bytes(const fc_problem *p, const fc_kernels *k) {
                                                        p->out_channels * fc_positions(p) / (p->pooled ? 4 : 1));
 }
 
+// How much of a cache line there is from column to column, if they are no neighbours.
+static double apart_by(const fc_view *view) {
+    const int64_t step = llabs(view->axis[2]);
+    return step == 1 ? 0 : fmin(1, (double)step / FC_LINE);
+}
+
 // Images whose channels are no neighbours are transposed on their way, there and back.  Where columns are none either, as
-// in images that are turned, they are gathered element by element; each takes twice as long where they exceed L2 by far.
+// in images that are turned or phases of dilated ones, they are gathered element by element, a cache line for each or for
+// some; each takes twice as long where they exceed L2 by far.
 static double transposing(const fc_request *r, const winograd *w) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
@@ -153,11 +160,11 @@ static double transposing(const fc_request *r, const winograd *w) {
     double turned = 0, apart = 0; // vectors, elements
     if (p->src.channel != 1) {
         turned += (double)(m * blocks * fc_ceil_div(p->in_channels, k->vl) * below);
-        if (p->src.axis[2] != 1) apart += (double)(w->form.alpha * blocks * p->in_channels * below);
+        apart += apart_by(&p->src) * (double)(w->form.alpha * blocks * p->in_channels * below);
     }
     if (p->dst.channel != 1) {
         turned += (double)(m * fc_ceil_div(p->out_channels, k->vl) * tall) / (p->pooled ? 4 : 1);
-        if (p->dst.axis[2] != 1) apart += (double)(m * p->out_channels * tall);
+        apart += apart_by(&p->dst) * (double)(m * p->out_channels * tall);
     }
     if (image_bytes(p, k) > 4 * (double)r->options->machine.l2) apart *= 2;
     const double tiles = (double)(w->tiles * p->groups);
