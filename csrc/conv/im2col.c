@@ -18,7 +18,7 @@ static int channel_major(const fc_problem *p) { return p->src.channel != 1; }
 // Every input element is copied once per tap, in runs of an output row, of a channel vector, or of a row of taps, if these
 // are neighbours; one by one where a row of pixels is wanted of an image whose channels are last.  Over pixels, where
 // a stride makes runs dear, one ends with its row or its tile: every second element is read with what lies between, and
-// others are copied one by one.  Tiles that do not end with a row are stored run by run.
+// others are copied one by one.  Tiles that do not end with a row are stored run by run, mostly beside products.
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
@@ -34,7 +34,7 @@ static double cost(const fc_request *r) {
     const int64_t read = !over_channels && w->stride == 2 ? 2 : 1; // elements, for each that is copied
     double copy = gathers ? 0 : fc_cost_runs(copies * (double)read, run * read, k, c);
     if (gathers || (!over_channels && w->stride > 2)) copy += fc_cost_elements(copies, c);
-    if (!over_channels && w->out < nr) copy += fc_cost_runs((double)p->out_channels * pixels, w->out, k, c);
+    if (!over_channels && w->out < nr) copy += 0.1 * fc_cost_runs((double)p->out_channels * pixels, w->out, k, c);
     return fc_cost_gemm(p, k, r->options, over_channels, (double)p->groups * copy);
 }
 
