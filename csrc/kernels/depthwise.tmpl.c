@@ -514,8 +514,18 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
     }
 }
 
+// Functions of their own for each.  (By channels those would save the compiler nothing, and are up to 7 % slower.)
+#define FC_PLANES_BODY(body, taps, apart)                                                                              \
+    FC_BODY void FC_NAME(body##_##taps##_##apart)(const fc_depthwise_rows *work) { FC_NAME(body)(work, taps, apart); }
+#define FC_PLANES(body, taps, apart)                                                                                   \
+    if (FC_NAME(depthwise_is)(work->problem, taps, apart)) {                                                           \
+        FC_NAME(body##_##taps##_##apart)(work);                                                                        \
+        return;                                                                                                        \
+    }
+FC_DEPTHWISE_LIST(FC_PLANES_BODY, plane_patches)
+
 void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
-    FC_DEPTHWISE_LIST(FC_DEPTHWISE, plane_patches)
+    FC_DEPTHWISE_LIST(FC_PLANES, plane_patches)
     const int64_t stride = work->problem->axis[2].stride;
     fc_depthwise_rows one = *work;
     for (int64_t q = 0; q < work->planes; q++, FC_NAME(next_plane)(&one)) {
@@ -524,3 +534,6 @@ void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
         else FC_NAME(plane_any)(&one, 0);
     }
 }
+
+#undef FC_PLANES
+#undef FC_PLANES_BODY

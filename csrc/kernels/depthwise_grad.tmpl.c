@@ -136,12 +136,14 @@ FC_INLINE void FC_NAME(grad_passes)(FC_NAME(grad_rows) work, const int taps, con
     int64_t j = 0;
     T *sums = work.sums;
     const int64_t top = work.top, left = work.left;
-    if (taps > 1)
+    if (taps > 1) {
+        work.step = 1; // what it is; here the compiler sees it
         for (; j + reach <= h->kernel; j += reach) {
             work.sums = sums + j * work.tap_row;
             work.top = top + j;
             FC_NAME(grad_pass)(&work, reach, taps, apart);
         }
+    }
     for (; j < h->kernel; j++) {
         work.top = top + j * h->dilation;
         work.sums = sums + j * work.tap_row;
@@ -161,32 +163,37 @@ FC_INLINE void FC_NAME(grad_passes)(FC_NAME(grad_rows) work, const int taps, con
     }
 }
 
-FC_INLINE void FC_NAME(grad_plane)(FC_NAME(grad_rows) work) {
-    const fc_problem *p = work.problem;
-    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-    if (p->src.axis[2] != 1 || p->dst.axis[2] != 1 || w->stride > 2) {
-        const int64_t top = work.top;
-        T *sums = work.sums;
-        for (int64_t j = 0; j < h->kernel; j++) {
-            work.top = top + j * h->dilation;
-            work.sums = sums + j * work.tap_row;
-            FC_NAME(grad_apart)(&work);
-        }
-        return;
+#define FC_GRAD_PASSES(taps, apart)                                                                                    \
+    FC_BODY void FC_NAME(grad_passes_##taps##_##apart)(const FC_NAME(grad_rows) * work) {                              \
+        FC_NAME(grad_passes)(*work, taps, apart);                                                                      \
     }
+FC_GRAD_PASSES(1, 1)
+FC_GRAD_PASSES(1, 2)
+FC_GRAD_PASSES(3, 1)
+FC_GRAD_PASSES(3, 2)
+FC_GRAD_PASSES(5, 1)
+FC_GRAD_PASSES(5, 2)
+#undef FC_GRAD_PASSES
+
+// The taps of one plane whose columns, of either operand, are no neighbours.
+FC_BODY void FC_NAME(grad_plane_apart)(const FC_NAME(grad_rows) * plane) {
+    const fc_axis *h = &plane->problem->axis[1];
+    FC_NAME(grad_rows) work = *plane;
+    for (int64_t j = 0; j < h->kernel; j++, work.top += h->dilation, work.sums += work.tap_row)
+        FC_NAME(grad_apart)(&work);
+}
+
+FC_INLINE void FC_NAME(grad_plane)(const FC_NAME(grad_rows) * work) {
+    const fc_problem *p = work->problem;
+    const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int taps = h->dilation == 1 && w->dilation == 1 && h->stride == w->stride ? (int)w->kernel : 1;
-    work.across = w->stride;
-    if (taps == 3 && FC_VL > 1) {
-        work.step = 1;
-        if (w->stride == 1) FC_NAME(grad_passes)(work, 3, 1);
-        else if (FC_KNOWN_SIZES) FC_NAME(grad_passes)(work, 3, 2);
-        else FC_NAME(grad_passes)(work, 1, 2);
-    } else if (taps == 5 && FC_KNOWN_SIZES) {
-        work.step = 1;
-        if (w->stride == 1) FC_NAME(grad_passes)(work, 5, 1);
-        else FC_NAME(grad_passes)(work, 5, 2);
-    } else if (w->stride == 1) FC_NAME(grad_passes)(work, 1, 1);
-    else FC_NAME(grad_passes)(work, 1, 2);
+    if (p->src.axis[2] != 1 || p->dst.axis[2] != 1 || w->stride > 2) FC_NAME(grad_plane_apart)(work);
+    else if (taps == 3 && FC_VL > 1 && w->stride == 1) FC_NAME(grad_passes_3_1)(work);
+    else if (taps == 3 && FC_KNOWN_SIZES) FC_NAME(grad_passes_3_2)(work);
+    else if (taps == 5 && FC_KNOWN_SIZES && w->stride == 1) FC_NAME(grad_passes_5_1)(work);
+    else if (taps == 5 && FC_KNOWN_SIZES) FC_NAME(grad_passes_5_2)(work);
+    else if (w->stride == 1) FC_NAME(grad_passes_1_1)(work);
+    else FC_NAME(grad_passes_1_2)(work);
 }
 
 // Goes through the planes of a range of output rows, and each d of the taps that reads inside of the image: `call` is what
@@ -218,7 +225,7 @@ FC_INLINE void FC_NAME(grad_plane)(FC_NAME(grad_rows) work) {
     }
 
 // Sums [tap][lane].
-void FC_NAME(depthwise_grad_pixels)(const fc_depthwise_grad *work){FC_GRAD_PLANES(FC_NAME(grad_plane)(rows))}
+void FC_NAME(depthwise_grad_pixels)(const fc_depthwise_grad *work){FC_GRAD_PLANES(FC_NAME(grad_plane)(&rows))}
 
 // ----------------------------------------------------------------------------------------------------- over channels
 

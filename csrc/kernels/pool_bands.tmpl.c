@@ -308,6 +308,17 @@ static void FC_NAME(pool_band_at)(const fc_pool_work *work, int64_t row, int64_t
     b->size = h->dilation > 1 ? 0 : b->shared && h->kernel == 3 ? 3 : twos ? 2 : 0;
 }
 
+// A kernel, of a function for each mode.  (By channels that would be up to 9 % slower by AVX2.)
+#define FC_POOL_MODES(name, of)                                                                                        \
+    FC_BODY void FC_NAME(name##_avg)(const fc_pool_work *work) { FC_NAME(of)(FC_NAME(pool_avg), work); }               \
+    FC_BODY void FC_NAME(name##_max)(const fc_pool_work *work) { FC_NAME(of)(FC_NAME(pool_max), work); }               \
+    FC_BODY void FC_NAME(name##_indexed)(const fc_pool_work *work) { FC_NAME(of)(FC_NAME(pool_max_indexed), work); }   \
+    void FC_NAME(name)(const fc_pool_work *work) {                                                                     \
+        if (work->pool->kind == FC_POOL_AVG) FC_NAME(name##_avg)(work);                                                \
+        else if (work->indices) FC_NAME(name##_indexed)(work);                                                         \
+        else FC_NAME(name##_max)(work);                                                                                \
+    }
+
 // ---------------------------------------------------------------------------------------------------------- columns
 
 // A strip whose loads may reach over an edge.
@@ -395,11 +406,7 @@ FC_INLINE void FC_NAME(pool_columns_by)(const int mode, const fc_pool_work *work
     else FC_NAME(pool_columns_of)(mode, FC_NAME(pool_second_columns), work);
 }
 
-void FC_NAME(pool_columns)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_columns_by)(FC_NAME(pool_avg), work);
-    else if (work->indices) FC_NAME(pool_columns_by)(FC_NAME(pool_max_indexed), work);
-    else FC_NAME(pool_columns_by)(FC_NAME(pool_max), work);
-}
+FC_POOL_MODES(pool_columns, pool_columns_by)
 
 // --------------------------------------------------------------------------------------------------------- channels
 
@@ -525,8 +532,6 @@ FC_INLINE void FC_NAME(pool_runs_of)(const int mode, const fc_pool_work *work) {
     }
 }
 
-void FC_NAME(pool_runs)(const fc_pool_work *work) {
-    if (work->pool->kind == FC_POOL_AVG) FC_NAME(pool_runs_of)(FC_NAME(pool_avg), work);
-    else if (work->indices) FC_NAME(pool_runs_of)(FC_NAME(pool_max_indexed), work);
-    else FC_NAME(pool_runs_of)(FC_NAME(pool_max), work);
-}
+FC_POOL_MODES(pool_runs, pool_runs_of)
+
+#undef FC_POOL_MODES
