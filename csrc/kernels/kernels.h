@@ -55,7 +55,8 @@ typedef struct fc_gemm_tile {
     int64_t segments;         // over channels
     const int64_t *a_segment; // over channels: [segments]
 
-    // What later calls will read: two cache lines at ahead + k * ahead_step are asked for at each step k.  Never NULL.
+    // What later calls will read: two cache lines at ahead + k * ahead_step are asked for at each step k; over pixels as
+    // many as nr elements fill.  Never NULL.
     const void *ahead;
     int64_t ahead_step;    // bytes
     int64_t ahead_segment; // over channels: further bytes behind each segment

@@ -21,7 +21,8 @@ FC_INLINE vec FC_NAME(pool_pair)(const int64_t part, const T *src, const int hig
     return left > 0 ? v_load_part(src + high * FC_VL, left < FC_VL ? left : FC_VL) : v_set1(0);
 }
 
-// Positions of maxima, finite ones: like pool_seek.
+// Positions of maxima, finite ones: like pool_seek.  (To seek rows before they are paired has a third fewer shuffles, and
+// took a twentieth longer.)
 FC_INLINE void FC_NAME(pool_pairs_seek)(const int square, const int64_t part, const fc_pool *p,
                                         const FC_NAME(pool_places) * places, int64_t x, vec maximum, int64_t *indices) {
     const FC_NAME(pool_rows_under) *u = &places->rows;
