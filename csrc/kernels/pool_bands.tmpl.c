@@ -8,9 +8,9 @@
 // Rows that windows share are folded across once: kh + kw operations for each output instead of kh * kw.  Across goes
 // first because it keeps the order of a window's elements: the first among equals, the last NaN, sums row by row.
 // (Down first needs half the loads, but would have to compare positions among equals.)  The lanes of a vector are
-// channels, or output columns; a strip is a vector of them, or four.  Positions are eight bytes beside a value's four:
-// writing them is the bound, but past the caches it took up to eight times as long, where rows end within a line of
-// memory, and gained a tenth at best.  To sum inputs in place of every comparison with NaN gained nothing.
+// channels, or output columns; a strip is a vector of them, or four.  Positions are eight bytes beside a value's four,
+// and writing them is the bound.  (Stores that pass the caches by gained a tenth at best, and took eight times as long
+// where rows end within a cache line; sums of inputs in place of comparisons with NaN gained nothing.)
 
 enum { FC_NAME(pool_max), FC_NAME(pool_max_indexed), FC_NAME(pool_avg) }; // mode
 
