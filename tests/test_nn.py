@@ -247,7 +247,9 @@ def test_gradients_by_differences(rng, name, args, kwargs, shape):
 
 @layers([case for case in ALL if case[0] not in REARRANGING])
 def test_without_the_gradient_of_the_input(rng, name, args, kwargs, shape):
+    """The others stay as they are, bit for bit but where both come from one pass over interleaved planes."""
     layer = build(name, args, kwargs)
+    interleaves = getattr(layer, "groups", 1) == shape[1]
     x = example(shape)
     g = rng.standard_normal(layer(x).shape)
     layer.backward(g)
@@ -257,7 +259,10 @@ def test_without_the_gradient_of_the_input(rng, name, args, kwargs, shape):
     layer(x)
     assert layer.backward(g) is None
     for p, grad in zip(layer.parameters(), expected, strict=True):
-        np.testing.assert_array_equal(p.grad, grad)
+        if interleaves:
+            assert max_error(p.grad, grad) <= tolerance(np.float64, x.size)
+        else:
+            np.testing.assert_array_equal(p.grad, grad)
 
 
 @layers(WITH_LAYOUT)
