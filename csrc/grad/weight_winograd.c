@@ -67,7 +67,7 @@ static winograd_grad shape_of(const fc_problem *p, const fc_kernels *k, const fc
     w.parts = fc_ceil_div(p->in_channels, w.gemm->nr);
     const double share = 0.375 * (double)machine->l3, sums = sums_bytes(&w), room = fmax(share, sums);
     w.most = fc_even(w.tiles, fc_max(1, (int64_t)fmin(room / tile_bytes(&w), (double)w.tiles)));
-    w.slices = w.most < w.tiles ? (int64_t)fmax(1, fmin(FC_SLICES, share / 2 / sums)) : 1;
+    w.slices = w.most < w.tiles ? fc_clamp(1, (int64_t)(share / 2 / sums), fc_min(FC_SLICES, w.most)) : 1;
     if (w.most == w.tiles && sums > share) { // half of the second level for a block of about as many rows as columns
         const int64_t tiles = machine->l2 / 2 / (w.form.points * tile_elements(&w) * (int64_t)sizeof(float));
         w.across = fc_max(1, (int64_t)sqrt((double)(tiles * w.out_tile) / (double)w.gemm->nr));
@@ -136,7 +136,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, int64_t m, char mess
 typedef struct grad_share {
     int64_t group, first, count;
     int64_t tile_parts, channel_parts; // transforms
-    int64_t slices, out_shares;        // products
+    int64_t out_shares;                // products
     size_t sums, v, z;                 // bytes from the start
 } grad_share;
 
@@ -193,19 +193,18 @@ static void transform_output(const fc_stage *stage, fc_call *call, int64_t part,
     stage->plan->kernels->winograd_grad(&work);
 }
 
-// Of a part of the tiles; its tasks are neighbours.
-static int64_t transforms(const winograd_grad *w, const grad_share *s) {
-    return s->channel_parts * fc_winograd_blocks(&w->form) + w->out_tiles;
+// Of a part of the tiles, whose tasks are neighbours, those of its input; behind them come those of its output.
+static int64_t input_tasks(const winograd_grad *w, const grad_share *s) {
+    return s->channel_parts * fc_winograd_blocks(&w->form);
 }
 
 static void transform_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
     (void)thread;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t part = task / transforms(w, s), at = task % transforms(w, s),
-                  o = at - transforms(w, s) + w->out_tiles;
-    if (o < 0) transform_input(stage, call, part, at / s->channel_parts, at % s->channel_parts);
-    else transform_output(stage, call, part, o);
+    const int64_t inputs = input_tasks(w, s), each = inputs + w->out_tiles, part = task / each, at = task % each;
+    if (at < inputs) transform_input(stage, call, part, at / s->channel_parts, at % s->channel_parts);
+    else transform_output(stage, call, part, at - inputs);
 }
 
 // Some of the products of a point over a slice of the tiles: out tiles [o0, o1) by tiles of columns [t0, t1).
@@ -219,7 +218,7 @@ static void multiply(const fc_stage *stage, fc_call *call, const products *x) {
     const fc_problem *p = &stage->plan->problem;
     const winograd_grad *w = grad_of(stage->plan);
     const grad_share *s = stage->context;
-    const int64_t first = x->slice * s->count / s->slices, count = (x->slice + 1) * s->count / s->slices - first;
+    const int64_t first = x->slice * s->count / w->slices, count = (x->slice + 1) * s->count / w->slices - first;
     const float *v = shared(stage, call, s->v) + x->point * v_point(w);
     const float *z = shared(stage, call, s->z) + x->point * z_point(w);
     int64_t offsets[FC_TILES_K];
@@ -352,7 +351,6 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     grad_share s = {.sums = flags, .v = flags + sums, .z = flags + sums + v};
     fc_list_scratch(list, s.z + z, (size_t)(own * tile_elements(w)) * element);
     s.channel_parts = fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
-    s.slices = w->slices;
     s.out_shares = w->form.points % threads ? fc_min(w->out_tiles, threads) : 1;
     for (s.group = 0; s.group < p->groups; s.group++) {
         const void *context = NULL;
@@ -360,9 +358,9 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
             s.count = fc_min(w->most, w->tiles - s.first);
             s.tile_parts = fc_ceil_div(s.count, w->tiles_w);
             context = fc_list_keep(list, &s, sizeof s);
-            fc_list_stage(list, plan, transform_task, s.tile_parts * transforms(w, &s), context);
+            fc_list_stage(list, plan, transform_task, s.tile_parts * (input_tasks(w, &s) + w->out_tiles), context);
             if (w->down) continue;
-            fc_list_stage(list, plan, multiply_task, s.slices * s.out_shares * w->form.points, context);
+            fc_list_stage(list, plan, multiply_task, w->slices * s.out_shares * w->form.points, context);
         }
         if (w->down) fc_list_stage(list, plan, block_task, blocks, context);
         else fc_list_stage(list, plan, taps_task, w->out_tiles * sum_tiles(w), context);
