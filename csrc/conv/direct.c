@@ -122,6 +122,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     const direct_pixels s = shape_of(p, plan->kernels, &r->options->machine);
     const int64_t block = s.channels * fc_taps(p);
     const fc_gemm_wish wish = {.source = &source,
+                               .borrows = r->options->borrows,
                                .kernel = kernel_for(p, plan->kernels),
                                .order = 1,
                                .block = block,

@@ -254,6 +254,7 @@ fc_status fc_direct_channels_layout(fc_plan *plan, const fc_request *r) {
     const direct_channels s = shape_of(p, r->kernels, &r->options->machine);
     const int64_t segments = p->in_channels * fc_taps(p) / s.segment;
     const fc_gemm_wish wish = {.source = &source,
+                               .borrows = r->options->borrows,
                                .kernel = s.along ? &plan->kernels->gemm_along : NULL,
                                .over_channels = 1,
                                .order = p->in_channels,

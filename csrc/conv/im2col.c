@@ -44,12 +44,13 @@ static const fc_gemm_source source;
 static int64_t panel_pitch(const fc_plan *plan) { return fc_round_up(fc_gemm_of(plan)->block, 16) + 16; }
 
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
-    (void)r, (void)message;
+    (void)message;
     const fc_problem *p = &plan->problem;
     const int over_channels = fc_gemm_over_channels(p, plan->kernels);
     const fc_gemm_wish wish = {
         .source = &source,
         .over_channels = over_channels,
+        .borrows = r->options->borrows,
         .order = over_channels && !channel_major(p) ? p->in_channels : 1,
         .table = over_channels ? 1 : p->in_channels * fc_taps(p),
         .load = over_channels ? 1.0 : 3.0,

@@ -85,6 +85,7 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
                   : channels ? NULL
                              : pixels,
         .over_channels = channels,
+        .borrows = r->options->borrows,
         .at_lines = !channels && !packs(p, plan->kernels) && at_lines(p, pixels),
         .order = 1,
         .block = along(r) ? along_block(p, plan->kernels) : 0,

@@ -62,8 +62,8 @@ static __attribute__((noinline, cold, unused)) void FC_NAME(one_nan)(T *dst, int
 // out + places[j].
 FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const int64_t *places, const T *in, int64_t outer,
                                    int64_t rows, int64_t columns) {
-    for (int64_t j = 0; j < columns; j += FC_VL)
-        for (int64_t i = 0; i < pitch; i += FC_VL) {
+    for (int64_t i = 0; i < pitch; i += FC_VL)
+        for (int64_t j = 0; j < columns; j += FC_VL) {
             const int64_t width = columns - j < FC_VL ? columns - j : FC_VL, height = pitch - i;
             vec v[FC_VL];
             if (width == FC_VL && rows - i >= FC_VL) {

@@ -25,6 +25,7 @@ typedef struct fc_gemm {
     int64_t depth, block, blocks;        // of k: all, per block at most, number of blocks
     int64_t span;                        // no block goes beyond a multiple of it
     int at_lines;                        // tiles of pixels begin at cache lines of the source, but for the first
+    int in_passing;                      // weights stay where they are: a task packs each tile when it comes to it
     int64_t order;                       // fc_weight_order.block
     int64_t out_tile, out_tiles;         // output channels per tile
     int64_t pixels;                      // flat output positions over (image, d, h, w)
@@ -42,7 +43,7 @@ static inline const fc_gemm *fc_gemm_of(const fc_plan *plan) { return plan->stat
 typedef struct fc_gemm_wish {
     const struct fc_gemm_source *source;
     const fc_gemm_kernel *kernel;
-    int over_channels, at_lines;
+    int over_channels, at_lines, borrows;
     int64_t order, block, span;
     int64_t table; // elements
     double load;
@@ -123,12 +124,15 @@ int64_t fc_gemm_packed_channels(const fc_plan *plan);
 // The depths [k0, k1) of a block, and blocks of a span.
 void fc_gemm_block(const fc_gemm *gemm, int64_t block, int64_t *k0, int64_t *k1);
 int64_t fc_gemm_blocks_per_span(const fc_gemm *gemm);
-// Bytes from the start of what is packed to the weights; the bias comes first.
+// Bytes from the start of what is packed to the weights, or to their address; the bias comes first.
 size_t fc_gemm_bias_bytes(const fc_plan *plan);
 
 // ------------------------------------------------------------------------------------------------- verbs of the kinds
 
 fc_status fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads); // pack.c
+// A tile of the weights of a group, by the depths [k0, k1).
+void fc_gemm_pack_tile(const fc_plan *plan, const void *wei, int64_t tile, int64_t k0, int64_t k1,
+                       void *packed); // pack.c
 // Within a call instead: a stage that packs the weights at list->at.other[0], without a bias, to list->at.wei.
 void fc_gemm_pack_stage(const fc_plan *plan, fc_list *list);          // pack.c
 void fc_gemm_stages(const fc_plan *plan, int threads, fc_list *list); // loop.c
@@ -143,7 +147,7 @@ typedef struct fc_gemm_split {
     int64_t channel_parts;        // parts of the output channels
     int64_t tiles, tile_elements; // at most, per strip
     int64_t target;               // bytes of an fc_gemm_target
-    size_t panel_bytes, sums_bytes, targets_bytes;
+    size_t panel_bytes, sums_bytes, targets_bytes, weights_bytes;
     // Neighbouring tasks are parts of a strip, so that a thread has pixels of its own, which it finds in its cache in the
     // next layer, and every thread reads all weights; or strips of a part, where these are more than caches hold.
     int pixels_first;

@@ -3,6 +3,9 @@
 // layout.c - how k is cut into blocks, and where packed weights lie.
 #include "conv/gemm/gemm.h"
 
+// Weights that are packed in passing meet so many columns, or few times as many as they are bytes.
+enum { FC_PASSING_COLUMNS = 256, FC_PASSING_TIMES = 1 << 28 };
+
 int fc_gemm_over_channels(const fc_problem *p, const fc_kernels *kernels) {
     const int enough = p->out_channels * 4 >= kernels->gemm_channels.nr;
     // Rows shorter than the kernel are those of a weight gradient: its columns are packed along the kernel.
@@ -75,6 +78,16 @@ static int64_t contiguous(const fc_problem *p) {
     return count;
 }
 
+// Whether a task had better pack a tile of weights when it comes to it.  All of them packed are waited for, go to memory and
+// back where they are large, and half of them from the cache of one core into another's: 512 -> 2048 channels of 128 pixels
+// took 1.5 times as long on two threads, 256 -> 256 twice as long.  But each strip of columns packs them anew.
+static int in_passing(const fc_plan *plan, const fc_gemm *g) {
+    const fc_problem *p = &plan->problem;
+    const int lines = fc_taps(p) == 1 || (g->order == 1 && fc_weights_adjoin(p));
+    const int64_t bytes = g->depth * fc_gemm_packed_channels(plan) * fc_bytes(g->kernel->types.weight);
+    return lines && bytes > 0 && g->pixels <= fc_max(FC_PASSING_COLUMNS, FC_PASSING_TIMES / bytes);
+}
+
 fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     const fc_problem *p = &plan->problem;
     const fc_gemm_kernel *k = wish->kernel ? wish->kernel : fc_gemm_kernel_of(plan->kernels, wish->over_channels);
@@ -104,9 +117,11 @@ fc_status fc_gemm_layout(fc_plan *plan, const fc_gemm_wish *wish) {
     const int64_t out = fc_gemm_packed_channels(plan);
     // Over pixels weights are read one by one, and need stand nowhere in particular.
     g->group_packed = g->over_channels ? fc_round_up(g->depth * out, FC_ALIGN) : g->depth * out;
+    g->in_passing = wish->borrows && in_passing(plan, g);
     const int64_t packing[FC_CHOICES] = {g->over_channels, g->order, g->block, g->span, g->out_tile, g->out_tiles};
     memcpy(plan->packing, packing, sizeof packing);
-    plan->packed_bytes = fc_gemm_bias_bytes(plan) + (size_t)(p->groups * g->group_packed * fc_bytes(k->types.weight));
+    const size_t weights = (size_t)(p->groups * g->group_packed * fc_bytes(k->types.weight));
+    plan->packed_bytes = fc_gemm_bias_bytes(plan) + (g->in_passing ? sizeof(void *) : weights);
     return FC_OK;
 }
 

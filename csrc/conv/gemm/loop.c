@@ -30,7 +30,8 @@ typedef struct gemm_nest {
     fc_gemm_strip strip;
     fc_gemm_targets targets;
     char *sums;
-    const char *bias, *weights, *residual; // of the group
+    const char *bias, *weights, *residual; // of the group; weights are packed, or as they were given
+    char *passing;                         // a tile of weights, if they are packed in passing
     char *dst;
     int64_t out0, out1; // tiles of output channels
     fc_gemm_columns columns[2];
@@ -91,14 +92,18 @@ static void each_channel_tile(gemm_nest *n) {
         const int64_t base = channel * p->dst.channel * bytes.destination;
         // The next tile of weights follows this one, and each tile of pixels asks for its share of it.
         const int64_t next = (g->over_channels ? g->out_tile : channels) * depth * bytes.weight;
-        n->tile.ahead_step = fc_ceil_div(next, n->strip.tiles * fc_max(1, depth));
+        n->tile.ahead_step = n->passing ? 0 : fc_ceil_div(next, n->strip.tiles * fc_max(1, depth));
         n->tile.bias = n->bias + channel * bytes.destination;
         n->tile.dst = n->dst + base;
         n->tile.residual = n->residual ? n->residual + base : NULL;
         if (g->over_channels) n->tile.columns = n->channel_run.length = channels;
         const char *w = n->weights + (n->strip.k0 * fc_gemm_packed_channels(n->plan) + channel * depth) * bytes.weight;
-        each_pixel_tile(n, w, channels, next, n->sums + (out - n->out0) * n->strip.tiles * sums_step, sums_step,
-                        out == n->out0);
+        if (n->passing) {
+            fc_gemm_pack_tile(n->plan, n->weights, out, n->strip.k0, n->strip.k1, n->passing);
+            w = n->passing;
+        }
+        each_pixel_tile(n, w, channels, n->passing ? 0 : next, n->sums + (out - n->out0) * n->strip.tiles * sums_step,
+                        sums_step, out == n->out0);
     }
 }
 
@@ -175,7 +180,13 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
     else strip = fc_digit(&task, s->strips), part = fc_digit(&task, s->channel_parts);
     const int64_t group = task;
     const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
-    char *panel = fc_own_scratch(call, thread);
+    char *panel = fc_own_scratch(call, thread), *passing = NULL;
+    const char *weights = packed + fc_gemm_bias_bytes(plan);
+    if (g->in_passing) {
+        memcpy(&weights, weights, sizeof weights);
+        passing = panel + s->panel_bytes + s->sums_bytes + s->targets_bytes;
+        weights += group * p->wei.group * bytes.weight;
+    } else weights += group * g->group_packed * bytes.weight;
     gemm_nest n = {
         .gemm = g,
         .split = s,
@@ -187,7 +198,8 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
         .sums = panel + s->panel_bytes,
         .targets = {panel + s->panel_bytes + s->sums_bytes, s->target},
         .bias = packed + group * fc_gemm_packed_channels(plan) * bytes.destination,
-        .weights = packed + fc_gemm_bias_bytes(plan) + group * g->group_packed * bytes.weight,
+        .weights = weights,
+        .passing = passing,
         .residual = residual ? residual + group * p->dst.group * bytes.destination : NULL,
         .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * bytes.destination,
         .out0 = part * g->out_tiles / s->channel_parts,
@@ -212,7 +224,7 @@ static void task(const fc_stage *stage, fc_call *call, int64_t task, int thread)
 
 void fc_gemm_stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_gemm_split split = fc_gemm_split_for(plan, threads);
-    fc_list_scratch(list, 0, split.panel_bytes + split.sums_bytes + split.targets_bytes);
+    fc_list_scratch(list, 0, split.panel_bytes + split.sums_bytes + split.targets_bytes + split.weights_bytes);
     const void *context = fc_list_keep(list, &split, sizeof split);
     if (plan->problem.batch > 0)
         fc_list_stage(list, plan, task, split.strips * split.channel_parts * plan->problem.groups, context);

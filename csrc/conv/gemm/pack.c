@@ -32,6 +32,11 @@ static fc_weight_order order_of(const fc_plan *plan) {
     };
 }
 
+void fc_gemm_pack_tile(const fc_plan *plan, const void *wei, int64_t tile, int64_t k0, int64_t k1, void *packed) {
+    const fc_weight_order order = order_of(plan);
+    fc_gemm_of(plan)->kernel->pack(&order, wei, packed, k0, k1, tile);
+}
+
 // A tile by a block of k.
 static void pack_task(void *context, int64_t task, int thread) {
     (void)thread;
@@ -43,10 +48,9 @@ static void pack_task(void *context, int64_t task, int thread) {
     const int64_t group = task / g->out_tiles / g->blocks;
     int64_t k0, k1;
     fc_gemm_block(g, block, &k0, &k1);
-    const fc_weight_order order = order_of(plan);
     const int64_t offset = group * g->group_packed + tile_start(plan, tile, k0, k1);
     const int64_t element = fc_bytes(g->kernel->types.weight);
-    g->kernel->pack(&order, job->wei + group * p->wei.group * element, job->weights + offset * element, k0, k1, tile);
+    fc_gemm_pack_tile(plan, job->wei + group * p->wei.group * element, tile, k0, k1, job->weights + offset * element);
 }
 
 // A tile by some input channels with all of their taps, read once and in order.
@@ -85,6 +89,10 @@ fc_status fc_gemm_pack(const fc_plan *plan, const void *wei, const void *bias, v
     if (fc_gemm_of(plan)->depth == 0) return FC_OK;
     pack_job job = {.plan = plan, .wei = wei, .weights = (char *)packed + fc_gemm_bias_bytes(plan)};
     const fc_gemm *g = fc_gemm_of(plan);
+    if (g->in_passing) {
+        memcpy(job.weights, &wei, sizeof wei);
+        return FC_OK;
+    }
     const int worthwhile = fc_worthwhile_threads(0.2e-9 * (double)(g->depth * out * p->groups), threads);
     if (g->order > 1 && fc_taps(p) > 1 && fc_taps(p) <= FC_PLACES && fc_weights_adjoin(p)) {
         job.channels = fc_max(1, fc_min(64, FC_PLACES / fc_taps(p)));
