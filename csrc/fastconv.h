@@ -223,6 +223,9 @@ int fc_process_interrupted(void); // whether that has befallen the calling threa
 // nothing, or else -1.
 int64_t fc_cross_entropy_run(fc_cross_entropy *work, fc_isa isa, int threads);
 
+// running = (1 - momentum) running + momentum factor fresh, of numbers of channels (fold/batch_norm.c).
+void fc_blend(fc_dtype dtype, void *running, const void *fresh, int64_t count, double momentum, double factor);
+
 // A step of an optimiser on all of these arrays (update.c), in one parallel region.
 void fc_update(fc_update_arrays *arrays, int64_t count, fc_isa isa, int threads);
 

@@ -302,8 +302,9 @@ typedef struct fc_norm {
 //
 // where src is x, other[0] is r (or NULL) or g, laid out by `wei`, and other[1] is [6][channels]: mean, scale, shift, a, b, c.
 // Of dst, which may be other[0] if it is laid out alike, MOMENTS' and SUMS' results lie `second` elements apart.  The last two
-// kinds, of n > 0 numbers a channel, have these vectors in `further`, where they write what they find, and the two results
-// behind them; there other[1] is of double, [2][channels]: gain, and q = 1 / sqrt(mean of d^2 + eps), which the last reads.
+// kinds, of n > 0 numbers a channel, have these vectors in `further`, and three behind them: the mean of d^2, the sum of m,
+// and q * (sum of m * d), with q = 1 / sqrt(mean of d^2 + eps), which are the gradients of shift and gain.  TRAIN reads shift
+// and writes mean, scale and the mean of d^2; GRADIENT reads those, and writes the others.  There other[1] is gain, or NULL: 1.
 typedef enum fc_batch_kind {
     FC_BATCH_MOMENTS = 0,
     FC_BATCH_FORWARD,
@@ -314,13 +315,13 @@ typedef enum fc_batch_kind {
     FC_BATCH_KINDS
 } fc_batch_kind;
 
-enum { FC_BATCH_VECTORS = 6 };
+enum { FC_BATCH_VECTORS = 6, FC_BATCH_ROWS = 9 };
 
 typedef struct fc_batch_norm {
     int32_t rank, dtype, kind;
     int64_t second;
     double low, high; // of the clamp; infinite: none
-    double eps;       // of FC_BATCH_TRAIN
+    double eps;       // of FC_BATCH_TRAIN and FC_BATCH_GRADIENT
     fc_fold_axis axis[FC_RANK];
 } fc_batch_norm;
 

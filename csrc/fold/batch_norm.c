@@ -87,6 +87,8 @@ static void set_value(const fc_kernels *k, void *p, int64_t i, double value) {
     else ((double *)p)[i] = value;
 }
 
+static double rounded(const fc_kernels *k, double value) { return k->dtype == FC_F32 ? (double)(float)value : value; }
+
 // Arrays of T in double and back, without a question for each number: of channels last there is one for each of some ten.
 static void widen(const fc_kernels *k, double *out, const void *in, int64_t count) {
     if (k->dtype == FC_F32)
@@ -221,28 +223,30 @@ static void join_moments(double *mean, double *squares, double *count, const dou
     *count = all;
 }
 
-// What the second pass reads of channel i, from what the first has found.
+// What the second pass reads of channel i, and what callers ask for, from what the first has found.
 static void conclude(const fc_stage *stage, fc_call *call, int64_t i, double first, double second) {
+    enum { MEAN, SCALE, SHIFT, A, B, C, VARIANCE, OF_SHIFT, OF_GAIN };
     const fc_batch_norm *b = &stage->plan->batch_norm;
     const batch_norm *s = stage->plan->state;
     const fc_kernels *k = stage->plan->kernels;
-    const double *of_channels = fc_operand(call, stage->at.other[1]);
+    const void *gains = fc_operand(call, stage->at.other[1]);
     char *vectors = fc_operand(call, stage->at.further);
-    const int64_t channels = s->channels, count = s->folding.count;
-    set_value(k, vectors, FC_BATCH_VECTORS * channels + i, first);
-    set_value(k, vectors, (FC_BATCH_VECTORS + 1) * channels + i, second);
-    const double gain = of_channels[i];
-    first = value_at(k, vectors, FC_BATCH_VECTORS * channels + i);
-    second = value_at(k, vectors, (FC_BATCH_VECTORS + 1) * channels + i);
+    const int64_t channels = s->channels;
+    const double gain = gains ? value_at(k, gains, i) : 1;
+    if (is_moments(b)) set_value(k, vectors, VARIANCE * channels + i, second);
+    const double q = 1 / sqrt(value_at(k, vectors, VARIANCE * channels + i) + b->eps), a = gain * q;
     if (is_moments(b)) {
-        set_value(k, vectors, i, first);
-        set_value(k, vectors, channels + i, gain * (1 / sqrt(second + b->eps)));
+        set_value(k, vectors, MEAN * channels + i, first);
+        set_value(k, vectors, SCALE * channels + i, a);
         return;
     }
-    const double q = of_channels[channels + i], a = gain * q;
-    set_value(k, vectors, 3 * channels + i, a);
-    set_value(k, vectors, 4 * channels + i, -a * q * (second * q) / (double)count);
-    set_value(k, vectors, 5 * channels + i, -a * first / (double)count);
+    first = rounded(k, first);
+    second = rounded(k, second) * q;
+    set_value(k, vectors, OF_SHIFT * channels + i, first);
+    set_value(k, vectors, OF_GAIN * channels + i, second);
+    set_value(k, vectors, A * channels + i, a);
+    set_value(k, vectors, B * channels + i, -a * q * second / (double)s->folding.count);
+    set_value(k, vectors, C * channels + i, -a * first / (double)s->folding.count);
 }
 
 static void join_block(const fc_stage *stage, fc_call *call, int64_t block, double *total) {
@@ -321,6 +325,18 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
         fc_list_stage(list, plan, join_task, fc_ceil_div(f->blocks, FC_BATCH_JOINS), NULL);
     }
     if (spreads(b)) fc_list_stage(list, plan, spread_task, pieces, NULL);
+}
+
+void fc_blend(fc_dtype dtype, void *running, const void *fresh, int64_t count, double momentum, double factor) {
+    if (dtype == FC_F32) {
+        float *r = running;
+        for (int64_t i = 0; i < count; i++)
+            r[i] = (float)((1 - momentum) * (double)r[i] + momentum * ((double)((const float *)fresh)[i] * factor));
+    } else {
+        double *r = running;
+        for (int64_t i = 0; i < count; i++)
+            r[i] = (1 - momentum) * r[i] + momentum * (((const double *)fresh)[i] * factor);
+    }
 }
 
 static const fc_kind kind = {

@@ -118,7 +118,7 @@ cdef extern from "fastconv.h" nogil:
         FC_BATCH_BACKWARD
         FC_BATCH_TRAIN
         FC_BATCH_GRADIENT
-        FC_BATCH_VECTORS
+        FC_BATCH_ROWS
     ctypedef struct fc_batch_norm:
         int32_t rank, dtype, kind
         int64_t second
@@ -249,6 +249,7 @@ cdef extern from "fastconv.h" nogil:
         void *p
         const void *g
         void *state[3]
+    void fc_blend(fc_dtype, void *, const void *, int64_t, double, double)
     void fc_update(fc_update_arrays *, int64_t, fc_isa, int)
     double fc_fma_burn(fc_isa, fc_dtype, int, int64_t, double *)
     double fc_handover(int64_t)

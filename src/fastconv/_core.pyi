@@ -254,7 +254,7 @@ def batch_norm(
     src: np.ndarray,
     other: np.ndarray | None,
     vectors: np.ndarray | None,
-    gains: np.ndarray | None,
+    gain: np.ndarray | None,
     dst: np.ndarray,
     axis: int,
     kind: int,
@@ -264,6 +264,7 @@ def batch_norm(
     isa: int,
     threads: int,
 ) -> None: ...
+def blend(running: np.ndarray, fresh: np.ndarray, momentum: float, factor: float) -> None: ...
 def cross_entropy(
     src: np.ndarray,
     target: np.ndarray,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # What only training needs: batch norm, and steps of optimisers.
 
-def batch_norm(src, other, vectors, gains, dst, int axis, int kind, double low, double high, double eps, int isa,
+def batch_norm(src, other, vectors, gain, dst, int axis, int kind, double low, double high, double eps, int isa,
                int threads):
     """What an fc_batch_kind does to src, whose channels are this axis.
 
-    ``other`` has the shape of src, and so has dst, or else it is (2, channels); ``vectors`` is (8, channels) without gaps,
-    of which kinds that need no ``gains``, (2, channels) of float64, read six.
+    ``other`` has the shape of src, and so has dst, or else it is (2, channels); ``vectors`` is (9, channels) without gaps,
+    and ``gain`` (channels,), which is 1 where there is none.
     """
     cdef fc_batch_norm b
     cdef fc_operands operands
@@ -25,17 +25,17 @@ def batch_norm(src, other, vectors, gains, dst, int axis, int kind, double low, 
             look(other, &g, PyBUF_STRIDED_RO)
         if vectors is not None:
             look(vectors, &v, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if both else 0))
-        if gains is not None:
-            look(gains, &q, PyBUF_C_CONTIGUOUS)
+        if gain is not None:
+            look(gain, &q, PyBUF_C_CONTIGUOUS)
         fit = 0 <= axis < x.ndim <= FOLD_RANK and x.itemsize in (4, 8) and y.itemsize == x.itemsize
         fit = fit and y.ndim == (2 if finds else x.ndim)
         fit = fit and (g.buf is NULL or g.itemsize == x.itemsize and g.ndim == x.ndim)
-        fit = fit and (g.buf is not NULL or not reads) and both == (q.buf is not NULL)
+        fit = fit and (g.buf is not NULL or not reads) and (q.buf is NULL or both)
         if fit and kind != FC_BATCH_MOMENTS:
             fit = (v.buf is not NULL and v.itemsize == x.itemsize and v.ndim == 2
-                   and v.shape[0] == FC_BATCH_VECTORS + 2 and v.shape[1] == x.shape[axis])
-        if fit and both:
-            fit = q.itemsize == 8 and q.ndim == 2 and q.shape[0] == 2 and q.shape[1] == x.shape[axis]
+                   and v.shape[0] == FC_BATCH_ROWS and v.shape[1] == x.shape[axis])
+        if fit and q.buf is not NULL:
+            fit = q.itemsize == x.itemsize and q.ndim == 1 and q.shape[0] == x.shape[axis]
         for i in range(x.ndim if fit else 0):
             b.axis[i].count, b.axis[i].folded = x.shape[i], i != axis
             b.axis[i].src, b.axis[i].dst, b.axis[i].wei = x.strides[i] // x.itemsize, 0, 0
@@ -68,6 +68,21 @@ def batch_norm(src, other, vectors, gains, dst, int axis, int kind, double low, 
         release(&v)
         release(&q)
         release(&y)
+
+
+def blend(running, fresh, double momentum, double factor):
+    """running = (1 - momentum) * running + momentum * factor * fresh, of vectors of one type without gaps."""
+    cdef Py_buffer r, f
+    r.buf = f.buf = NULL
+    try:
+        look(running, &r, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        look(fresh, &f, PyBUF_C_CONTIGUOUS)
+        if r.itemsize not in (4, 8) or f.itemsize != r.itemsize or f.len != r.len:
+            raise ValueError("a running statistic and its new values do not fit each other")
+        fc_blend(0 if r.itemsize == 4 else 1, r.buf, f.buf, r.len // r.itemsize, momentum, factor)
+    finally:
+        release(&r)
+        release(&f)
 
 
 cdef enum:

@@ -8,7 +8,7 @@
 
 enum { ROOM = 80000, CHANNELS = 800, CLASSES = 70, ROWS = 150 };
 
-static double src[ROOM], grad[ROOM], dst[ROOM], vectors[(FC_BATCH_VECTORS + 2) * CHANNELS], gains[2 * CHANNELS];
+static double src[ROOM], grad[ROOM], dst[ROOM], vectors[FC_BATCH_ROWS * CHANNELS], gains[CHANNELS];
 static uint32_t state = 1;
 
 static double uniform(double most) {
@@ -51,8 +51,9 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
     fc_status status;
     fill(dtype, src, channels * count, 3);
     fill(dtype, grad, channels * count, 1);
-    fill(dtype, vectors, (FC_BATCH_VECTORS + 2) * channels, 1);
-    fill(FC_F64, gains, 2 * channels, 1);
+    fill(dtype, vectors, FC_BATCH_ROWS * channels, 1);
+    for (int64_t c = 0; c < channels; c++) set(dtype, vectors, FC_BATCH_VECTORS * channels + c, uniform(1) + 1.5);
+    fill(dtype, gains, channels, 1);
     fill(dtype, dst, finds ? 2 * channels : channels * count, NAN);
     run_op(&(fc_op){FC_BATCH_NORM, &b}, isa, FC_AUTO, NULL, NULL,
            (fc_operands){.src = src,
@@ -62,8 +63,8 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
            2, &status);
     if (status != FC_OK) return printf("batch norm %d: status %d\n", kind, (int)status);
     for (int64_t c = 0; c < channels; c++) {
-        double v[FC_BATCH_VECTORS + 2], mean = 0, squares = 0, sum = 0, product = 0;
-        for (int i = 0; i < FC_BATCH_VECTORS + 2; i++) v[i] = get(dtype, vectors, i * channels + c);
+        double v[FC_BATCH_ROWS], mean = 0, squares = 0, sum = 0, product = 0;
+        for (int i = 0; i < FC_BATCH_ROWS; i++) v[i] = get(dtype, vectors, i * channels + c);
         for (int64_t i = 0; i < count; i++) mean += get(dtype, src, c * channel + i * step) / (double)count;
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = c * channel + i * step;
@@ -78,13 +79,12 @@ static int try_batch_norm(int kind, int dtype, int64_t channels, int64_t count, 
                                 train || kind == FC_BATCH_FORWARD ? forward : v[3] * m + v[4] * d + v[5], 4))
                 return 1;
         }
-        const double q = gains[channels + c], a = gains[c] * q, n = (double)count;
-        const double pairs[][2] = {
-            {v[6], train ? mean : sum},
-            {v[7], train ? squares : product},
-            {train ? v[0] : v[3], train ? mean : a},
-            {train ? v[1] : v[4], train ? gains[c] / sqrt(squares + b.eps) : -a * q * q * product / n},
-            {train ? 0 : v[5], train ? 0 : -a * sum / n}};
+        const double gain = get(dtype, gains, c), q = 1 / sqrt(v[6] + b.eps), a = gain * q, n = (double)count;
+        const double pairs[][2] = {{train ? v[6] : v[7], train ? squares : sum},
+                                   {train ? v[0] : v[8], train ? mean : q * product},
+                                   {train ? v[1] : v[3], a},
+                                   {train ? 0 : v[4], train ? 0 : -a * q * q * product / n},
+                                   {train ? 0 : v[5], train ? 0 : -a * sum / n}};
         for (int i = 0; i < 5 && (train || gradient); i++)
             if (wrong("batch norm's channel", i, dtype, isa, pairs[i][0], pairs[i][1], 9 * count)) return 1;
         const int moments = kind == FC_BATCH_MOMENTS;

@@ -67,7 +67,8 @@ def _statistics(x: np.ndarray, axis: int, values: int) -> tuple[np.ndarray, np.n
 #: What the core does to large arrays, `fc_batch_kind`; `_TRAIN` and `_GRADIENT` go through them twice in one call, and
 #: find in between, in float64, what is of channels alone.
 _MOMENTS, _FORWARD, _SUMS, _BACKWARD, _TRAIN, _GRADIENT = range(6)
-_RESULTS = slice(6, 8)  # rows of vectors in which they leave what they found: that of the first two, or of the next two
+#: Rows of vectors: what `_TRAIN` reads or leaves there, and what `_GRADIENT` does.
+_MEAN, _SCALE, _SHIFT, _VARIANCE, _OF_BIAS, _OF_WEIGHT, _ROWS = 0, 1, 2, 6, 7, 8, 9
 
 Bounds = tuple[float, float]
 
@@ -88,26 +89,31 @@ def _spread(
     vectors: np.ndarray,
     axis: int,
     bounds: Bounds,
-    gains: np.ndarray | None = None,
+    gain: np.ndarray | None = None,
     eps: float = 0.0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     y = _args.new_like(x) if out is None else out
-    _core.batch_norm(x, g, vectors, gains, y, axis, kind, *bounds, eps, _config.ISA, _config.get_num_threads())
+    _core.batch_norm(x, g, vectors, gain, y, axis, kind, *bounds, eps, _config.ISA, _config.get_num_threads())
     return y
 
 
 class Normalised(NamedTuple):
-    """What the gradient of a batch norm needs: `vectors` are the core's, mean, scale and shift first, and `gains` its
-    factors and one by the deviation, of each channel in float64.
-    """
+    """What the gradient of a batch norm needs: `vectors` are the core's, and `gain` the weight, if there is one."""
 
     x: np.ndarray
     axis: int
     values: int
     vectors: np.ndarray
-    gains: np.ndarray
+    gain: np.ndarray | None
+    eps: float
     bounds: Bounds
+
+    def inverse_deviation(self) -> np.ndarray:
+        """Of each channel, in float64."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse: np.ndarray = 1 / np.sqrt(self.vectors[_VARIANCE].astype(np.float64) + self.eps)
+        return inverse
 
 
 def _normalised(
@@ -119,23 +125,28 @@ def _normalised(
     eps: float,
     bounds: Bounds = UNBOUNDED,
 ) -> Normalised:
-    kept = _to_normalise(x, axis, values, affine, bounds)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kept.gains[1] = 1 / np.sqrt(moments[1] + eps)
-        kept.vectors[0], kept.vectors[1] = moments[0], kept.gains[0] * kept.gains[1]
+    kept = _to_normalise(x, axis, values, affine, eps, bounds)
+    kept.vectors[_MEAN], kept.vectors[_VARIANCE] = moments
+    with np.errstate(invalid="ignore"):  # a channel without variance
+        kept.vectors[_SCALE] = kept.inverse_deviation() * (1.0 if kept.gain is None else kept.gain)
     return kept
 
 
 def _to_normalise(
-    x: np.ndarray, axis: int, values: int, affine: tuple[np.ndarray | None, np.ndarray | None], bounds: Bounds
+    x: np.ndarray,
+    axis: int,
+    values: int,
+    affine: tuple[np.ndarray | None, np.ndarray | None],
+    eps: float,
+    bounds: Bounds,
 ) -> Normalised:
     """Without what depends on moments."""
     weight, bias = affine
-    vectors, gains = np.zeros((8, x.shape[axis]), x.dtype), np.empty((2, x.shape[axis]))
-    gains[0] = 1.0 if weight is None else weight
+    vectors = np.zeros((_ROWS, x.shape[axis]), x.dtype)
+    gain = None if weight is None else np.ascontiguousarray(weight, x.dtype)
     if bias is not None:
-        vectors[2] = bias
-    return Normalised(x, axis, values, vectors, gains, bounds)
+        vectors[_SHIFT] = bias
+    return Normalised(x, axis, values, vectors, gain, eps, bounds)
 
 
 def batch_norm_training(
@@ -160,37 +171,32 @@ def batch_norm_training(
     if values < 2:
         kept = _normalised(x, axis, values, _statistics(x, axis, values), affine, eps, bounds)
         return like(_args.new_like(x), input), kept
-    kept = _to_normalise(x, axis, values, affine, bounds)
-    y = like(_spread(_TRAIN, x, None, kept.vectors, axis, bounds, kept.gains, eps), input)
-    mean, var = kept.vectors[_RESULTS].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kept.gains[1] = 1 / np.sqrt(var + eps)
-    blend(running_mean, mean, momentum)
-    blend(running_var, var * (values / (values - 1)), momentum)
+    kept = _to_normalise(x, axis, values, affine, eps, bounds)
+    y = like(_spread(_TRAIN, x, None, kept.vectors, axis, bounds, kept.gain, eps), input)
+    blend(running_mean, kept.vectors[_MEAN], momentum)
+    blend(running_var, kept.vectors[_VARIANCE], momentum, values / (values - 1))
     return y, kept
 
 
 def batch_norm_back(
     grad_output: ArrayLike, kept: Normalised, need_input: bool = True, overwrite: bool = False
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """The gradients of input, weight and bias, the last two in float64; with `overwrite` the first in the memory of
-    `grad_output`, if that can be.
+    """The gradients of input, weight and bias; with `overwrite` the first in memory of `grad_output`, if that can be.
 
     Where the clamp changed a result, nothing of its gradient goes through.
     """
-    x, axis, values, vectors, gains, bounds = kept
+    x, axis, values, vectors, gain, eps, bounds = kept
     g = _args.addressable(matching(grad_output, "grad_output", x, "input"))
     if values == 0:
         return np.zeros_like(x), np.zeros(x.shape[axis]), np.zeros(x.shape[axis])
-    d_input = None
     if need_input:
         out = g if overwrite and g.flags.writeable and g.strides == x.strides else None
-        d_input = like(_spread(_GRADIENT, x, g, vectors, axis, bounds, gains, out=out), grad_output)
-        d_bias, products = vectors[_RESULTS].astype(np.float64)
-    else:
-        d_bias, products = _found(_SUMS, x, g, vectors, axis, bounds)
-    with np.errstate(invalid="ignore"):  # a channel without variance
-        return d_input, products * gains[1], d_bias
+        d_input = like(_spread(_GRADIENT, x, g, vectors, axis, bounds, gain, eps, out), grad_output)
+        d_bias, d_weight = vectors[_OF_BIAS:].copy()
+        return d_input, d_weight, d_bias
+    d_bias, products = _found(_SUMS, x, g, vectors, axis, bounds)
+    with np.errstate(invalid="ignore"):
+        return None, products * kept.inverse_deviation(), d_bias
 
 
 def check_updatable(running: Any, name: str, channels: int) -> None:
@@ -201,10 +207,14 @@ def check_updatable(running: Any, name: str, channels: int) -> None:
     _vector(running, name, channels)
 
 
-def blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float) -> None:
-    """Move a running statistic towards the batch's, in place."""
-    if running is not None:
-        running[...] = (1 - momentum) * running.astype(np.float64) + momentum * fresh
+def blend(running: np.ndarray | None, fresh: np.ndarray, momentum: float, factor: float = 1.0) -> None:
+    """Move a running statistic towards `factor` times the batch's, in place."""
+    if running is None:
+        return
+    if running.dtype == fresh.dtype and running.flags.c_contiguous:
+        _core.blend(running, fresh, momentum, factor)
+    else:
+        running[...] = (1 - momentum) * running.astype(np.float64) + momentum * (fresh.astype(np.float64) * factor)
 
 
 def batch_norm(
@@ -340,7 +350,7 @@ def batch_norm_grad(
         _, d_weight, d_bias = batch_norm_back(g, kept, need_input=False)
         d_input = None
         if need_input:
-            scale, none = per_channel(kept.vectors[1], axis, x.ndim), np.zeros((1,) * x.ndim, x.dtype)
+            scale, none = per_channel(kept.vectors[_SCALE], axis, x.ndim), np.zeros((1,) * x.ndim, x.dtype)
             d_input = SCALE_AND_SHIFT(g, scale, none)
     d_input = None if d_input is None else like(d_input, grad_output)
     parameter = grad_output if weight is None else weight

@@ -63,7 +63,7 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, mean: Any, var: Any, weight: Any, bias: Any, momentum: float, eps: float
     ) -> Tensor:
-        y, ctx.vectors, ctx.gains = _normalised(input, mean, var, weight, bias, momentum, eps)
+        y, ctx.vectors = _normalised(input, mean, var, weight, bias, momentum, eps)
         ctx.save_for_backward(input, weight)
         ctx.set_materialize_grads(False)
         ctx.bias, ctx.eps = bias, eps
@@ -81,12 +81,12 @@ class _Normalise(torch.autograd.Function):
 
 def _normalised(
     input: Tensor, mean: Any, var: Any, weight: Any, bias: Any, momentum: float, eps: float
-) -> tuple[Tensor, np.ndarray, np.ndarray]:
+) -> tuple[Tensor, np.ndarray]:
     last = is_last(input)
     mean, var, weight, bias = (None if a is None else array(a) for a in (mean, var, weight, bias))
     form = layout(input.ndim - 2, last)
     y, kept = batch_norm_training(array(input, last), mean, var, weight, bias, momentum, eps, form)
-    return tensor(y, last), kept.vectors, kept.gains
+    return tensor(y, last), kept.vectors
 
 
 def _gradients(
@@ -95,15 +95,15 @@ def _gradients(
     """Of a norm's input, weight and bias, of what a clamp makes of its result; with `overwrite` in memory of `grad`."""
     input, weight = saved
     with torch._C.DisableTorchFunction():
+        last = is_last(input)
+        x, gain = array(input, last), None if weight is None else array(weight)
+        axis, values = (x.ndim - 1 if last else 1), input.numel() // input.shape[1]
+        kept = Normalised(x, axis, values, ctx.vectors.copy(), gain, ctx.eps, bounds)
         if torch.is_grad_enabled() or not is_direct((grad,)):  # which is to be differentiated
-            mean, inverse = (torch.from_numpy(v).to(input.dtype) for v in (ctx.vectors[0], ctx.gains[1]))
+            mean, inverse = (torch.from_numpy(v).to(input.dtype) for v in (kept.vectors[0], kept.inverse_deviation()))
             arguments = grad, input, weight, None, None, mean, inverse, True, ctx.eps, mask
             found = torch.ops.aten.native_batch_norm_backward(*arguments)
         else:
-            last = is_last(input)
-            x = array(input, last)
-            axis, values = (x.ndim - 1 if last else 1), input.numel() // input.shape[1]
-            kept = Normalised(x, axis, values, ctx.vectors.copy(), ctx.gains, bounds)
             d_input, *of_channels = batch_norm_back(array(grad, last), kept, mask[0], overwrite)
             d_weight, d_bias = (torch.from_numpy(d.astype(x.dtype, copy=False)) for d in of_channels)
             found = None if d_input is None else tensor(d_input, last), d_weight, d_bias
@@ -158,7 +158,7 @@ class _Clamp(torch.autograd.Function):
         y.clamp_(*(None if math.isinf(bound) else bound for bound in bounds))
         ctx.mark_dirty(y)
         ctx.save_for_backward(input, weight, y)
-        ctx.vectors, ctx.gains, ctx.eps, ctx.bounds = norm.vectors, norm.gains, norm.eps, bounds
+        ctx.vectors, ctx.eps, ctx.bounds = norm.vectors, norm.eps, bounds
         return y
 
     @staticmethod
