@@ -50,6 +50,44 @@ def test_the_same_bits_as_packed_before(problem, layout, dtype):
     assert served >= 6
 
 
+# Batch, height and width, input and output channels, kernel, groups: one block of input channels and several, last ones
+# of all kinds; one tile and as many as there may be; rows that are transformed alone.
+WINOGRAD = [
+    (1, 2, 3, 300, 200, (3, 3), 1),
+    (3, 9, 11, 130, 150, (3, 3), 1),
+    (2, 14, 15, 150, 130, (3, 3), 1),
+    (1, 6, 7, 100, 170, (3, 3), 2),
+    (1, 3, 50, 420, 260, (1, 3), 1),
+]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("algorithm", ["winograd_f2", "winograd_f3", "winograd_f4"])
+@pytest.mark.parametrize("problem", WINOGRAD, ids=lambda p: "x".join(map(str, p)))
+def test_winograd_transforms_weights_in_passing(problem, algorithm, layout):
+    """What the plan computes, whose sums come in other blocks; the same bits by any number of threads."""
+    batch, height, width, ins, outs, kernel, groups = problem
+    rng = np.random.default_rng(2)
+    sizes = (height, width, groups * ins)
+    x = rng.standard_normal((batch, *sizes) if layout == "NHWC" else (batch, groups * ins, height, width), np.float32)
+    weight = rng.standard_normal((groups * outs, ins, *kernel), dtype=np.float32)
+    bias = rng.standard_normal(groups * outs, dtype=np.float32)
+    options = {"padding": (kernel[0] // 2, 1), "groups": groups, "layout": layout, "algorithm": algorithm}
+    plan = fc.ConvPlan(x.shape, weight, bias, activation="relu", **options)
+    found = []
+    for threads in (1, 2, 7):
+        with fc.threads(threads):
+            out = poison(plan.output_shape, np.float32)
+            found.append(fc.conv2d(x, weight, bias, activation="relu", out=out, **options))
+            np.testing.assert_array_equal(found[-1], found[0])
+    exact = fc.conv2d(x.astype(float), weight.astype(float), bias.astype(float), activation="relu", algorithm="direct",
+                      **{k: v for k, v in options.items() if k != "algorithm"})  # fmt: skip
+    assert max_error(found[0], exact) <= max_error(plan(x), exact) * 1.5 + tolerance(np.float32)
+    # Narrower tiles leave room for all of these channels at a time, whose bits are the plan's.
+    several = algorithm == "winograd_f4" and kernel == (3, 3) and ins >= 130 and fc.isa() == "avx512"
+    assert not several or not np.array_equal(found[0], plan(x))
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_gradients_of_the_input_read_the_weights_across(layout):
     """Rows of the packed tile are columns of the weights, which may lie backwards; by any number of threads."""

@@ -51,6 +51,7 @@ class Form:
 FORMS = {
     "3x3": Form((13, 17), (3, 3)),
     "channels": Form((9, 10), (3, 3), in_channels=20, out_channels=37),
+    "in passing": Form((9, 10), (3, 3), in_channels=96, out_channels=200),
     "wide": Form((7, 95), (3, 3)),
     "groups": Form((11, 12), (3, 3), in_channels=6, out_channels=9, groups=3),
     "5x5": Form((13, 14), (5, 5), padding=2),

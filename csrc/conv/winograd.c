@@ -21,44 +21,26 @@
 // many taps, which are blocks, too.  Of 3 x 3 taps the four blocks are 2 x 2, seven of whose sixteen taps are zero; by
 // F(4 x 4, 2 x 2) they take 100 multiplications for sixteen outputs instead of 144.
 //
-// V and M would be gigabytes for large images, so tiles are taken in chunks, in one of two ways:
+// V and M would be gigabytes for large images, so tiles are taken in chunks, in one of three ways:
 //
 //   fused     each thread takes a chunk whose V stays in its L2, and then, for one block of nr output channels after the
 //             other, through multiplication and output: M is small. U streams by once per chunk, from L3 or beyond,
 //             asked for one block ahead of its use.
 //   staged    all threads share a large chunk and go through the stages together. U is read once per chunk, V and M
 //             travel through L3. For layers of so many channels that V of a few tiles fills an L2.
+//   passing   of few tiles, in a call that has weights for itself alone: all threads share V, and each takes a block of nr
+//             output channels, transforms its weights, some input channels at a time, and multiplies them from its L2. U,
+//             which takes longer to write and to read than its products, never exists (512 -> 512 at 14x14, once, on two
+//             threads: 6.6 -> 3.0 ms).
 //
-// Either way the arithmetic of a tile is the same.
+// The arithmetic of a tile is the same, but for the blocks in which it is summed in passing.
 //
 // What is not finite in a tile's input, or overflows on its way, would spoil the whole tile.  The output kernel sums such
 // tiles directly, for which the weights are packed a second time as they are: a quarter more for F(4 x 4, 3 x 3).
 // (Solving U for them, or a bit per weight for those that are zero, would not give back weights that are not finite.)
-#include "conv/winograd.h"
-#include "conv/activate.h"
-#include "kernels/winograd_points.h"
+#include "conv/winograd_plan.h"
 
-enum { FC_WINOGRAD_BLOCK_K = 512 };
 enum { FC_LINE = 16 }; // floats of a cache line
-
-// The state of a plan.
-typedef struct winograd {
-    fc_winograd_form form;
-    const fc_gemm_kernel *gemm; // over channels: tiles for rows
-    int64_t depth;              // of the products: blocks of taps times input channels
-    int64_t tiles_h, tiles_w, tiles;
-    int64_t pitch; // of V from tile to tile: depth, padded
-    int64_t parts; // blocks of nr output channels
-    int64_t most;  // tiles per chunk at most
-    int fused;     // a thread takes a chunk through all stages, or all threads share each stage
-} winograd;
-
-static const winograd *winograd_of(const fc_plan *plan) { return plan->state; }
-
-int64_t fc_odd_lines(int64_t elements) {
-    const int64_t rounded = fc_round_up(elements, FC_LINE);
-    return rounded / FC_LINE % 2 ? rounded : rounded + FC_LINE;
-}
 
 // Whether an axis can be a side, of outputs `stride` apart.
 static int is_side(const fc_axis *a, int64_t stride) {
@@ -87,7 +69,7 @@ fc_winograd_form fc_winograd_form_of(const fc_problem *p, int64_t m) {
 }
 
 // A tile on its way through the stages: V, and M of all output channels.
-static int64_t tile_bytes(const winograd *w, const fc_kernels *k) {
+static int64_t tile_bytes(const fc_winograd *w, const fc_kernels *k) {
     return w->form.points * (w->pitch + w->parts * w->gemm->nr) * k->element;
 }
 
@@ -95,25 +77,34 @@ static int64_t tile_bytes(const winograd *w, const fc_kernels *k) {
 static int64_t fused_bytes(const fc_machine *machine) { return machine->l2 / 8 * 5; }
 static int64_t staged_bytes(const fc_machine *machine) { return machine->l3 / 8 * 3; }
 
-static winograd shape_of(const fc_problem *p, const fc_kernels *k, const fc_machine *machine, int64_t m) {
-    winograd w = {.form = fc_winograd_form_of(p, m), .gemm = &k->gemm_channels};
+// Of few tiles U takes far longer to write and to read than to compute: a task transforms the weights of one block of output
+// channels, some input channels at a time, as many as leave U and M in its L2.  Sums of M come in blocks of so many, too: that
+// would be seen in the bits of an image, by itself and in a batch.
+static int64_t passing_channels(const fc_request *r, const fc_winograd *w) {
+    const fc_problem *p = r->op->problem;
+    if (!r->options->borrows || r->options->batch_invariant || !fc_winograd_whole(p, &w->form)) return 0;
+    const int64_t step = w->form.points * w->gemm->nr * r->kernels->element; // of U by channels, and of M by tiles
+    const int64_t room = fused_bytes(&r->options->machine) / step, channels = (room - w->tiles) / 16 * 16;
+    if (w->tiles > room / 2 || channels < 16 || step * p->in_channels * w->parts < r->options->machine.l2) return 0;
+    return fc_min(channels, p->in_channels);
+}
+
+static fc_winograd shape_of(const fc_request *r, int64_t m) {
+    const fc_problem *p = r->op->problem;
+    const fc_kernels *k = r->kernels;
+    fc_winograd w = {.form = fc_winograd_form_of(p, m), .gemm = &k->gemm_channels};
     w.depth = fc_winograd_blocks(&w.form) * p->in_channels;
     w.tiles_h = fc_ceil_div(p->axis[1].out, w.form.sides == 2 ? m : 1);
     w.tiles_w = fc_ceil_div(p->axis[2].out, m);
     w.tiles = p->batch * p->axis[0].out * w.tiles_h * w.tiles_w;
     w.pitch = fc_odd_lines(w.depth);
     w.parts = fc_ceil_div(p->out_channels, w.gemm->nr);
+    const fc_machine *machine = &r->options->machine;
     const int64_t fused = fused_bytes(machine) / (w.form.points * (w.pitch + w.gemm->nr) * k->element);
     w.fused = fused >= w.gemm->mr;
     w.most = w.fused ? fused / w.gemm->mr * w.gemm->mr : fc_max(1, staged_bytes(machine) / tile_bytes(&w, k));
+    w.passing = passing_channels(r, &w);
     return w;
-}
-
-// Tiles of a chunk: as many as may be, in chunks of even size, and as many chunks for each thread.
-static int64_t chunk_of(const winograd *w, int64_t groups, int threads) {
-    int64_t chunks = fc_max(1, fc_ceil_div(w->tiles, w->most));
-    if (w->fused && groups % threads && chunks < 16 * threads) chunks = fc_round_up(chunks, threads);
-    return fc_max(1, fc_ceil_div(w->tiles, chunks));
 }
 
 const char *fc_winograd_refuses(const fc_problem *p, int64_t stride) {
@@ -129,7 +120,7 @@ static const char *refuse(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
     const char *const refusal = fc_winograd_refuses(p, 2);
     if (refusal) return refusal;
-    const winograd w = shape_of(p, r->kernels, &r->options->machine, m);
+    const fc_winograd w = shape_of(r, m);
     if (p->pooled && w.form.sides == 1) return "rows that are transformed one by one are not pooled as they are stored";
     if (!w.fused && tile_bytes(&w, r->kernels) > staged_bytes(&r->options->machine))
         return "one tile of so many taps and channels exceeds its share of the third-level cache";
@@ -151,7 +142,7 @@ static double apart_by(const fc_view *view) {
 // Images whose channels are no neighbours are transposed on their way, there and back.  Where columns are none either, as
 // in images that are turned or phases of dilated ones, they are gathered element by element, a cache line for each or for
 // some; each takes twice as long where they exceed L2 by far.
-static double transposing(const fc_request *r, const winograd *w) {
+static double transposing(const fc_request *r, const fc_winograd *w) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
@@ -175,7 +166,7 @@ static double cost(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
     const fc_kernels *k = r->kernels;
     const fc_costs *c = &r->options->costs;
-    const winograd w = shape_of(p, k, &r->options->machine, m);
+    const fc_winograd w = shape_of(r, m);
     const double points = (double)w.form.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * w.gemm->nr);
     const double rows = (double)fc_min(w.most, w.gemm->mr), short_rows = rows / fmax(rows, 4.0);
@@ -190,8 +181,8 @@ static double cost(const fc_request *r, int64_t m) {
     const double lanes = fmax((double)k->vl, fc_cost_lanes(p->out_channels, w.gemm, k, &r->options->machine));
     const double macs = fc_cost_macs(points * tiles * (double)w.depth * lanes, k, c) / short_rows;
     const double products = points * tiles / fmin((double)w.gemm->mr, (double)fc_max(1, w.tiles)) * (double)w.parts;
-    const double seconds = 3 * c->fixed + c->product * products +
-                           fmax(macs, passes * fc_cost_weights(weights, r->options)) + c->transform * vectors +
+    const double streams = w.passing ? 0 : passes * fc_cost_weights(weights, r->options);
+    const double seconds = 3 * c->fixed + c->product * products + fmax(macs, streams) + c->transform * vectors +
                            transposing(r, &w) + travel +
                            fc_cost_images((double)p->batch * image_bytes(p, k), r->options);
     // Phases take up to a tenth more where images come from beyond the caches; and a gain of less than that is not worth
@@ -199,327 +190,32 @@ static double cost(const fc_request *r, int64_t m) {
     return w.form.stride == 2 ? 1.08 * seconds : seconds;
 }
 
-// Each pair of an input and an output channel, in all points of a tile.
+// Each pair of an input and an output channel, in all points of a tile, which go to memory but in passing.
 static double packing(const fc_request *r, int64_t m) {
     const fc_problem *p = r->op->problem;
-    const fc_winograd_form form = fc_winograd_form_of(p, m);
-    const double pairs = (double)p->groups * (double)p->in_channels * (double)p->out_channels;
-    return pairs * (double)(form.points * fc_winograd_blocks(&form)) * r->options->costs.pack_point;
+    const fc_winograd w = shape_of(r, m);
+    const double pairs = (double)p->groups * (double)p->out_channels * (double)w.depth;
+    return pairs * (double)w.form.points * r->options->costs.pack_point * (w.passing ? 0.7 : 1);
 }
 
-// U of one block of output channels, and from point to point: a kernel's points are written together, and would throw
-// each other out of caches at distances that are powers of two.
-static int64_t u_point(const winograd *w) { return fc_odd_lines(w->depth * w->gemm->nr); }
-static int64_t u_part(const winograd *w) { return w->form.points * u_point(w); }
-
-static fc_status layout(fc_plan *plan, const fc_machine *machine, int64_t m) {
+static fc_status layout(fc_plan *plan, const fc_request *r, int64_t m) {
     const fc_problem *p = &plan->problem;
-    winograd *w = plan->state = malloc(sizeof *w);
+    fc_winograd *w = plan->state = malloc(sizeof *w);
     if (!w) return FC_NO_MEMORY;
-    *w = shape_of(p, plan->kernels, machine, m);
+    *w = shape_of(r, m);
     plan->packing[0] = w->form.r;
     plan->packing[1] = w->form.sides;
     plan->packing[2] = w->form.stride;
-    plan->packed_bytes = (size_t)(p->groups * w->parts * (w->gemm->nr * (1 + p->in_channels * fc_taps(p)) + u_part(w)) *
-                                  plan->kernels->element);
+    const int64_t bias = p->groups * w->parts * w->gemm->nr * plan->kernels->element;
+    const int64_t weights = p->groups * w->parts * (fc_winograd_u_part(w) + fc_winograd_taps_part(plan));
+    plan->packed_bytes = (size_t)bias + (w->passing ? sizeof(void *) : (size_t)(weights * plan->kernels->element));
     return FC_OK;
 }
 
-// Elements between points of V and of M.
-static int64_t v_point(const winograd *w, int64_t count) { return fc_odd_lines(count * w->pitch); }
-static int64_t m_point(const fc_plan *plan, int64_t count) { return fc_odd_lines(count * winograd_of(plan)->gemm->nr); }
-
-static size_t v_bytes(const fc_plan *plan, int64_t chunk) {
-    const winograd *w = winograd_of(plan);
-    return fc_align((size_t)(w->form.points * v_point(w, chunk) * plan->kernels->element));
+static const char *form(const fc_plan *plan) {
+    const fc_winograd *w = fc_winograd_of(plan);
+    return w->passing ? "in passing" : w->fused ? "fused" : "staged";
 }
-
-// Of one block of output channels.
-static size_t m_bytes(const fc_plan *plan, int64_t chunk) {
-    return fc_align((size_t)(winograd_of(plan)->form.points * m_point(plan, chunk) * plan->kernels->element));
-}
-
-// ---------------------------------------------------------------------------------------------------------- weights
-
-typedef struct pack_job {
-    const fc_plan *plan;
-    const float *wei;
-    float *weights; // U [group][block of nr channels][point][k][nr], points u_point apart
-    float *taps;    // [group][block of nr channels][in channel][tap][nr]
-} pack_job;
-
-const double *fc_winograd_g(const fc_winograd_form *form) {
-    static const double g23[] = FC_F2_3_G, g33[] = FC_F3_3_G, g43[] = FC_F4_3_G, g63[] = FC_F6_3_G;
-    static const double g25[] = FC_F2_5_G, g32[] = FC_F3_2_G, g42[] = FC_F4_2_G;
-    if (form->r == 5) return g25;
-    if (form->r == 2) return form->m == 3 ? g32 : g42;
-    return form->m == 2 ? g23 : form->m == 3 ? g33 : form->m == 4 ? g43 : g63;
-}
-
-// 1 or -1 where the kernel is one block without zeros, whose taps adjoin forwards or, as in gradients, backwards.
-static int whole_order(const fc_problem *p, const fc_winograd_form *form) {
-    const int64_t step = p->wei.axis[2], down = form->sides == 2 ? form->r : 1;
-    if (fc_winograd_blocks(form) > 1 || fc_taps(p) != down * form->r || (step != 1 && step != -1)) return 0;
-    return down == 1 || p->wei.axis[1] == step * form->r ? (int)step : 0;
-}
-
-static void pack_task(void *context, int64_t task, int thread) {
-    (void)thread;
-    const pack_job *job = context;
-    const fc_plan *plan = job->plan;
-    const fc_problem *p = &plan->problem;
-    const winograd *w = winograd_of(plan);
-    const int64_t nr = w->gemm->nr, part = task % w->parts, group = task / w->parts;
-    const fc_winograd_weights work = {
-        .problem = p,
-        .wei = job->wei + group * p->wei.group + part * nr * p->wei.outer,
-        .channels = fc_min(nr, p->out_channels - part * nr),
-        .whole = whole_order(p, &w->form),
-        .form = w->form,
-        .g = fc_winograd_g(&w->form),
-        .points = job->weights + task * u_part(w),
-        .point = u_point(w),
-        .taps = job->taps + task * p->in_channels * fc_taps(p) * nr,
-    };
-    plan->kernels->winograd_weights(&work);
-}
-
-static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    const fc_problem *p = &plan->problem;
-    const winograd *w = winograd_of(plan);
-    const int64_t row = w->parts * w->gemm->nr;
-    float *padded = packed;
-    for (int64_t g = 0; g < p->groups; g++)
-        for (int64_t o = 0; o < row; o++)
-            *padded++ = bias && o < p->out_channels ? ((const float *)bias)[g * p->out_channels + o] : 0.0f;
-    pack_job job = {plan, wei, padded, padded + p->groups * w->parts * u_part(w)};
-    const double seconds = 8e-9 * (double)(p->groups * row * w->depth);
-    fc_parallel(p->groups * w->parts, fc_worthwhile_threads(seconds, threads), pack_task, &job);
-    return FC_OK;
-}
-
-// ----------------------------------------------------------------------------------------------------------- stages
-
-// A chunk of tiles of one group on its way through the stages.
-typedef struct winograd_chunk {
-    const fc_plan *plan;
-    const char *src, *weights, *taps, *bias, *residual;
-    char *dst, *v, *m;
-    int64_t first, count;
-} winograd_chunk;
-
-static fc_winograd_tiles stage_of(const winograd_chunk *c, int64_t tile0, int64_t tile1) {
-    const winograd *w = winograd_of(c->plan);
-    return (fc_winograd_tiles){
-        .problem = &c->plan->problem,
-        .form = w->form,
-        .tiles_h = w->tiles_h,
-        .tiles_w = w->tiles_w,
-        .tile = c->first + tile0,
-        .count = tile1 - tile0,
-    };
-}
-
-// Of one block of taps.
-static void input_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t block, int64_t channel0,
-                        int64_t channel1) {
-    const fc_kernels *k = c->plan->kernels;
-    const fc_problem *p = &c->plan->problem;
-    const winograd *w = winograd_of(c->plan);
-    fc_winograd_tiles work = stage_of(c, tile0, tile1);
-    int64_t taps[FC_AXES];
-    fc_winograd_block_at(&w->form, block, taps);
-    for (int i = 0; i < FC_AXES; i++) work.shift[i] = taps[i] * p->axis[i].dilation;
-    work.src = c->src;
-    work.channel = channel0;
-    work.channels = channel1 - channel0;
-    work.points = c->v + (tile0 * w->pitch + block * p->in_channels) * k->element;
-    work.point = v_point(w, c->count);
-    work.pitch = w->pitch;
-    k->winograd_input(&work);
-}
-
-// M[point] of one block of output channels; `m` is the block's.
-static void multiply_stage(const winograd_chunk *c, int64_t point, int64_t part, char *m) {
-    const winograd *w = winograd_of(c->plan);
-    const int64_t zero = 0, rows = fc_ceil_div(c->count, w->gemm->mr), element = c->plan->kernels->element;
-    const char *v = c->v + point * v_point(w, c->count) * element;
-    const char *u = c->weights + (part * u_part(w) + point * u_point(w)) * element;
-    const int64_t columns = fc_min(w->gemm->nr, c->plan->problem.out_channels - part * w->gemm->nr);
-    fc_gemm_tile tile = {.columns = columns, .a_row = w->pitch, .segments = 1, .a_segment = &zero};
-    tile.ahead_step = fc_ceil_div(w->gemm->nr * element, rows);
-    m += point * m_point(c->plan, c->count) * element;
-    for (int64_t k0 = 0; k0 < w->depth; k0 += FC_WINOGRAD_BLOCK_K) {
-        tile.depth = fc_min(FC_WINOGRAD_BLOCK_K, w->depth - k0);
-        tile.first = k0 == 0;
-        tile.b = u + k0 * w->gemm->nr * element;
-        tile.ahead = (const char *)tile.b + tile.depth * w->gemm->nr * element;
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t t0 = r * c->count / rows, t1 = (r + 1) * c->count / rows;
-            tile.m = t1 - t0;
-            tile.a = v + (t0 * w->pitch + k0) * element;
-            tile.sums = m + t0 * w->gemm->nr * element;
-            w->gemm->run(&tile);
-            tile.ahead = (const char *)tile.ahead + tile.depth * tile.ahead_step;
-        }
-    }
-}
-
-// The outputs of `work`, which have been stored, one row of tiles after the other.
-static void activate(const winograd_chunk *c, const fc_winograd_tiles *work) {
-    const fc_problem *p = &c->plan->problem;
-    const int64_t m = work->form.m, rows = work->form.sides == 2 ? m : 1, end = work->tile + work->count;
-    for (int64_t tile = work->tile, tiles; tile < end; tile += tiles) {
-        const int64_t line = tile / work->tiles_w, plane = line / work->tiles_h;
-        const int64_t x = tile % work->tiles_w * m, y = line % work->tiles_h * rows;
-        tiles = fc_min(end, (line + 1) * work->tiles_w) - tile;
-        const int64_t at = plane / p->axis[0].out * p->dst.outer + plane % p->axis[0].out * p->dst.axis[0] +
-                           y * p->dst.axis[1] + x * p->dst.axis[2] + work->channel * p->dst.channel;
-        const fc_box box = {
-            {work->channels, fc_min(rows, p->axis[1].out - y), fc_min(tiles * m, p->axis[2].out - x)},
-            {p->dst.channel, p->dst.axis[1], p->dst.axis[2]},
-        };
-        fc_activate_box(c->plan, (char *)work->dst + at * c->plan->kernels->element, &box);
-    }
-}
-
-static void output_stage(const winograd_chunk *c, int64_t tile0, int64_t tile1, int64_t part, const char *m) {
-    const fc_kernels *k = c->plan->kernels;
-    const int64_t nr = winograd_of(c->plan)->gemm->nr;
-    fc_winograd_tiles work = stage_of(c, tile0, tile1);
-    const fc_problem *p = &c->plan->problem;
-    work.src = c->src;
-    work.dst = c->dst;
-    work.residual = p->pooled ? NULL : c->residual;
-    work.wei = c->taps + part * p->in_channels * fc_taps(p) * nr * k->element;
-    work.bias = c->bias;
-    work.channel = part * nr;
-    work.channels = fc_min(nr, p->out_channels - work.channel);
-    work.points = (char *)m + tile0 * nr * k->element;
-    work.point = m_point(c->plan, c->count);
-    work.pitch = nr;
-    k->winograd_output(&work);
-    if (fc_activates(c->plan)) activate(c, &work);
-}
-
-// ---------------------------------------------------------------------------------------------------------- running
-
-// Tiles [first, first + count) of a group; of a fused stage, of every task as many.
-typedef struct winograd_share {
-    int64_t group, first, count;
-    int64_t tile_parts, channel_parts; // how a stage that threads share is cut into tasks
-} winograd_share;
-
-static winograd_chunk chunk_at(const fc_stage *stage, const fc_call *call, int64_t group, int64_t first,
-                               int64_t count) {
-    const fc_plan *plan = stage->plan;
-    const fc_problem *p = &plan->problem;
-    const winograd *w = winograd_of(plan);
-    const int64_t element = plan->kernels->element, row = w->parts * w->gemm->nr;
-    const char *packed = fc_operand(call, stage->at.wei), *residual = fc_operand(call, stage->at.residual);
-    return (winograd_chunk){
-        .plan = plan,
-        .src = (const char *)fc_operand(call, stage->at.src) + group * p->src.group * element,
-        .bias = packed + group * row * element,
-        .weights = packed + (p->groups * row + group * w->parts * u_part(w)) * element,
-        .taps =
-            packed + (p->groups * (row + w->parts * u_part(w)) + group * p->in_channels * fc_taps(p) * row) * element,
-        .residual = residual ? residual + group * p->dst.group * element : NULL,
-        .dst = (char *)fc_operand(call, stage->at.dst) + group * p->dst.group * element,
-        .first = first,
-        .count = count,
-    };
-}
-
-static void fused_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
-    const fc_plan *plan = stage->plan;
-    const winograd *w = winograd_of(plan);
-    const winograd_share *share = stage->context;
-    const int64_t chunks = fc_ceil_div(w->tiles, share->count), first = task % chunks * share->count;
-    winograd_chunk c = chunk_at(stage, call, task / chunks, first, fc_min(share->count, w->tiles - first));
-    c.v = fc_own_scratch(call, thread);
-    c.m = c.v + v_bytes(plan, share->count);
-    for (int64_t block = 0; block < fc_winograd_blocks(&w->form); block++)
-        input_stage(&c, 0, c.count, block, 0, plan->problem.in_channels);
-    for (int64_t part = 0; part < w->parts; part++) {
-        for (int64_t point = 0; point < w->form.points; point++) multiply_stage(&c, point, part, c.m);
-        output_stage(&c, 0, c.count, part, c.m);
-    }
-}
-
-// A chunk that all threads share: V, then M of each block of output channels.
-static winograd_chunk shared_chunk(const fc_stage *stage, const fc_call *call) {
-    const winograd_share *share = stage->context;
-    winograd_chunk c = chunk_at(stage, call, share->group, share->first, share->count);
-    c.v = fc_operand(call, stage->at.shared);
-    c.m = c.v + v_bytes(stage->plan, share->count);
-    return c;
-}
-
-static char *m_of(const winograd_chunk *c, int64_t part) { return c->m + (size_t)part * m_bytes(c->plan, c->count); }
-
-static void input_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
-    (void)thread;
-    const winograd_chunk c = shared_chunk(stage, call);
-    const winograd_share *share = stage->context;
-    const int64_t channels = c.plan->problem.in_channels, parts = fc_ceil_div(channels, FC_INPUT_CHANNELS);
-    const int64_t blocks = fc_winograd_blocks(&winograd_of(c.plan)->form);
-    const int64_t channel = fc_digit(&task, parts) * FC_INPUT_CHANNELS, block = fc_digit(&task, blocks), t = task;
-    input_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, block, channel,
-                fc_min(channel + FC_INPUT_CHANNELS, channels));
-}
-
-static void multiply_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
-    (void)thread;
-    const winograd_chunk c = shared_chunk(stage, call);
-    const winograd *w = winograd_of(c.plan);
-    const winograd_share *share = stage->context;
-    const int64_t slice = task % share->channel_parts, point = task / share->channel_parts;
-    const int64_t end = (slice + 1) * w->parts / share->channel_parts;
-    for (int64_t part = slice * w->parts / share->channel_parts; part < end; part++)
-        multiply_stage(&c, point, part, m_of(&c, part));
-}
-
-static void output_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
-    (void)thread;
-    const winograd_chunk c = shared_chunk(stage, call);
-    const winograd_share *share = stage->context;
-    const int64_t part = fc_digit(&task, winograd_of(c.plan)->parts), t = task;
-    output_stage(&c, t * c.count / share->tile_parts, (t + 1) * c.count / share->tile_parts, part, m_of(&c, part));
-}
-
-static void shared_stages(const fc_plan *plan, int64_t most, int threads, fc_list *list) {
-    const fc_problem *p = &plan->problem;
-    const winograd *w = winograd_of(plan);
-    const int64_t inputs = fc_winograd_blocks(&w->form) * fc_ceil_div(p->in_channels, FC_INPUT_CHANNELS);
-    for (int64_t group = 0; group < p->groups; group++)
-        for (int64_t first = 0; first < w->tiles; first += most) {
-            winograd_share share = {.group = group, .first = first, .count = fc_min(most, w->tiles - first)};
-            share.tile_parts = fc_ceil_div(share.count, w->tiles_w);
-            share.channel_parts = w->form.points % threads ? fc_min(w->parts, threads) : 1;
-            const void *context = fc_list_keep(list, &share, sizeof share);
-            fc_list_stage(list, plan, input_task, share.tile_parts * inputs, context);
-            fc_list_stage(list, plan, multiply_task, w->form.points * share.channel_parts, context);
-            fc_list_stage(list, plan, output_task, share.tile_parts * w->parts, context);
-        }
-}
-
-static void stages(const fc_plan *plan, int threads, fc_list *list) {
-    const winograd *w = winograd_of(plan);
-    const int64_t groups = plan->problem.groups, chunk = chunk_of(w, groups, threads);
-    const size_t v = v_bytes(plan, chunk), m = m_bytes(plan, chunk);
-    if (!w->fused) {
-        fc_list_scratch(list, v + (size_t)w->parts * m, 0);
-        shared_stages(plan, chunk, threads, list);
-        return;
-    }
-    fc_list_scratch(list, 0, v + m);
-    const winograd_share share = {.count = chunk};
-    const void *context = fc_list_keep(list, &share, sizeof share);
-    fc_list_stage(list, plan, fused_task, fc_ceil_div(w->tiles, chunk) * groups, context);
-}
-
-static const char *form(const fc_plan *plan) { return winograd_of(plan)->fused ? "fused" : "staged"; }
 
 #define FC_WINOGRAD(m_, traits_)                                                                                       \
     static const char *refuse_f##m_(const fc_request *r) { return refuse(r, m_); }                                     \
@@ -527,7 +223,7 @@ static const char *form(const fc_plan *plan) { return winograd_of(plan)->fused ?
     static double packing_f##m_(const fc_request *r) { return packing(r, m_); }                                        \
     static fc_status layout_f##m_(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {                      \
         (void)message;                                                                                                 \
-        return layout(plan, &r->options->machine, m_);                                                                 \
+        return layout(plan, r, m_);                                                                                    \
     }                                                                                                                  \
     const fc_kind fc_kind_winograd_f##m_ = {                                                                           \
         .name = "winograd_f" #m_,                                                                                      \
@@ -537,8 +233,8 @@ static const char *form(const fc_plan *plan) { return winograd_of(plan)->fused ?
         .cost = cost_f##m_,                                                                                            \
         .packing = packing_f##m_,                                                                                      \
         .layout = layout_f##m_,                                                                                        \
-        .pack = pack,                                                                                                  \
-        .stages = stages,                                                                                              \
+        .pack = fc_winograd_pack,                                                                                      \
+        .stages = fc_winograd_stages,                                                                                  \
         .form = form,                                                                                                  \
     };
 

@@ -9,7 +9,10 @@
 enum { FC_INPUT_CHANNELS = 64 }; // that a task transforms
 
 // Whole cache lines, an odd number of them: planes at such distances spread over the sets of a cache.
-int64_t fc_odd_lines(int64_t elements);
+static inline int64_t fc_odd_lines(int64_t elements) {
+    const int64_t line = 16, rounded = fc_round_up(elements, line);
+    return rounded / line % 2 ? rounded : rounded + line;
+}
 // Of tiles of m: r is 3, but where two or four taps to a side of a phase are made of 2, or five are 5.
 fc_winograd_form fc_winograd_form_of(const fc_problem *problem, int64_t m);
 static inline int64_t fc_winograd_blocks(const fc_winograd_form *form) {
