@@ -147,7 +147,8 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
                     lanes == FC_VL ? v_load(in + (x + j) * step) : v_load_part(in + (x + j) * step, lanes));
     } else {
         // A block of FC_VL columns at a time, neighbours or every second one; the last may overlap the one before. A plane's
-        // piece is too short to be foreseen: that of the next segment is asked for.
+        // piece is too short to be foreseen: that of the next segment is asked for. A block stays in registers as long as no
+        // loop of unknown length goes through it, here and in scatter_row: by way of memory both take up to a fourth longer.
         while (j < high && (step == 1 || step == 2)) {
             if (high - j < FC_VL && high - low >= FC_VL) j = high - FC_VL;
             const int64_t n = high - j < FC_VL ? high - j : FC_VL;
@@ -159,21 +160,21 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
                     block[l] = v_load(from + l * channel);
                     __builtin_prefetch(from + l * channel + FC_NAME(winograd_columns), 0, 2);
                 }
+            else if (step == 1)
+#pragma GCC unroll 16
+                for (int l = 0; l < FC_VL; l++) block[l] = l < lanes ? v_load_part(from + l * channel, n) : v_set1(0);
             else if (n == FC_VL && lanes == FC_VL)
 #pragma GCC unroll 16
                 for (int l = 0; l < FC_VL; l++) block[l] = v_load2(from + l * channel);
             else
-                for (int l = 0; l < FC_VL; l++) {
-                    block[l] = v_set1(0);
-                    if (l < lanes)
-                        block[l] = step == 1 ? v_load_part(from + l * channel, n) : v_load2_part(from + l * channel, n);
-                }
-            v_transpose(block);
-            if (n == FC_VL)
 #pragma GCC unroll 16
-                for (int i = 0; i < FC_VL; i++) v_store(out + (j + i) * FC_VL, block[i]);
-            else
-                for (int i = 0; i < n; i++) v_store(out + (j + i) * FC_VL, block[i]);
+                for (int l = 0; l < FC_VL; l++) block[l] = l < lanes ? v_load2_part(from + l * channel, n) : v_set1(0);
+            v_transpose(block);
+#pragma GCC unroll 16
+            for (int i = 0; i < FC_VL; i++) {
+                if (i >= n) break;
+                v_store(out + (j + i) * FC_VL, block[i]);
+            }
             j += n;
         }
         for (; j < high; j++)
@@ -304,14 +305,25 @@ static __attribute__((noinline)) void FC_NAME(scatter_row)(const fc_winograd_til
 #pragma GCC unroll 16
         for (int i = 0; i < FC_VL; i++) block[i] = v_load(row + (j + i) * FC_VL);
         v_transpose(block);
+        if (step == 1) {
+#pragma GCC unroll 16
+            for (int l = 0; l < FC_VL; l++) {
+                if (l >= lanes) break;
+                const int64_t at = l * channel + j;
+                if (residual) block[l] = v_add(block[l], v_load_part(residual + at, n));
+                block[l] = FC_NAME(bound)(block[l], low, high);
+                v_store_part(dst + at, clean ? block[l] : v_one_nan(block[l]), n);
+            }
+            continue;
+        }
+#pragma GCC unroll 16
+        for (int l = 0; l < FC_VL; l++) v_store(row + (j + l) * FC_VL, block[l]);
         for (int64_t l = 0; l < lanes; l++) {
-            T *out = dst + l * channel + j * step;
-            const T *res = residual ? residual + l * channel + j * step : NULL;
-            vec v = block[l];
-            if (res) v = v_add(v, FC_NAME(load_row)(res, n, step));
+            const int64_t at = l * channel + j * step;
+            vec v = v_load(row + (j + l) * FC_VL);
+            if (residual) v = v_add(v, v_load_apart(residual + at, n, step));
             v = FC_NAME(bound)(v, low, high);
-            if (!clean) v = v_one_nan(v);
-            FC_NAME(store_row)(out, v, n, step);
+            v_store_apart(dst + at, clean ? v : v_one_nan(v), n, step);
         }
     }
 }
