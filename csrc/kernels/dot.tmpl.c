@@ -59,20 +59,25 @@ FC_INLINE void FC_NAME(dot_along_block)(const fc_dot *work, int64_t row, int64_t
 #pragma GCC unroll 4
             for (int o = 0; o < outs; o++) total[i][o] = v_add(total[i][o], sum[i][o]);
     }
+    T sums[16 + FC_VL] = {0}; // [row][output]
+    int joined = 0;
+    for (; joined + FC_VL <= rows * outs; joined += FC_VL) { // as many sums as a vector has lanes, across those
+        vec lane[FC_VL];
+#pragma GCC unroll 16
+        for (int i = 0; i < FC_VL; i++) lane[i] = total[(joined + i) / outs][(joined + i) % outs];
+        v_transpose(lane);
 #pragma GCC unroll 4
-    for (int i = 0; i < rows; i++) {
-        T sums[FC_VL < 4 ? 4 : FC_VL] = {0};
-#pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) {
-            T lane[FC_VL];
-            v_store(lane, total[i][o]);
-            for (int half = FC_VL / 2; half > 0; half /= 2)
-                for (int j = 0; j < half; j++) lane[j] += lane[j + half];
-            sums[o] = lane[0];
-        }
-        for (int o = 0; o < outs; o += FC_VL)
-            FC_NAME(dot_store)(work, row + i, out + o, outs - o < FC_VL ? outs - o : FC_VL, v_load(sums + o));
+        for (int half = FC_VL / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+            for (int i = 0; i < half; i++) lane[i] = v_add(lane[i], lane[i + half]);
+        v_store(sums + joined, lane[0]);
     }
+    for (; joined < rows * outs; joined++)
+        sums[joined] = FC_NAME(fold_lanes)(FC_FOLD_SUM, total[joined / outs][joined % outs]);
+    for (int i = 0; i < rows; i++)
+        for (int o = 0; o < outs; o += FC_VL)
+            FC_NAME(dot_store)(work, row + i, out + o, outs - o < FC_VL ? outs - o : FC_VL,
+                               v_load(sums + i * outs + o));
 }
 
 FC_INLINE void FC_NAME(dot_across_block)(const fc_dot *work, int64_t row, int64_t out, int64_t lanes, const int rows,
