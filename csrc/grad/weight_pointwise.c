@@ -9,7 +9,7 @@
 //   over channels  rows side by side in memory (NHWC), columns as well, or packed as below
 //   over pixels    each row runs along pixels (NCHW), columns packed: [tile][pixel][nr]
 //
-//   for each block of pixels       some 256
+//   for each block of pixels       some 256; 128 and 512 take as long
 //     for each part of the columns its pixels stay in 3/8 of L2
 //       for each tile of rows      asked for while the tile before it is multiplied
 //         for each tile of columns kernel: sums in registers over the block, between blocks in memory

@@ -2,6 +2,8 @@
 //
 // batch_norm.tmpl.c - batch norm with a clamp behind it, forward and backward: whether the clamp let a gradient through is
 // found from x again, by the same operations as forward and so to the bit, which saves reading the result.
+//
+// Spreading rows of planes of 4x4 without a division for each, a fifth of the instructions less by AVX2, takes as long.
 
 enum { FC_UNCLAMPED = 0, FC_CLAMPED_BELOW, FC_CLAMPED };
 
