@@ -118,9 +118,9 @@ LEAN = (*PLAIN, GCC_ALONE)
 #: a sixth, nor for plain loops that the compiler makes vectors of. -Os takes as much again away: what waits for memory
 #: does not notice, and scalars that pool or map are a tenth slower by it; but pools in vectors are so by an eighth,
 #: some functions and sums of columns by up to 40 %, and single precision products and Winograd of scalars take 1.6 to
-#: 2.5 times as long. On a busy machine pools of float64 in vectors took 1.15 to 1.2 times as long by it, taps of float64
-#: by AVX-512 1.12, some of either 1.4. All kernels by -Os would be 2.2 MB instead of 3.0. Alignment of loops and jumps
-#: is 1 % of the room, functions that come out the same in several objects are 6 kB.
+#: 2.5 times as long. On a busy machine pools of float64 in vectors took 1.15 to 1.2 times as long by it, its taps by
+#: AVX-512 1.12, some of either 1.4. All kernels by -Os would be 2.2 MB instead of 3.0. Alignment of loops and
+#: jumps is 1 % of the room, functions that come out the same in several objects are 6 kB.
 PARTS = {
     "taps": (KEEN_LEVEL, PLAIN, PLAIN),
     "pools": (PLAIN, PLAIN, SMALL),
