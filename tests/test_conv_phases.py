@@ -46,6 +46,56 @@ AXES = [
 ]
 
 
+# Groups, channels of a group, outputs of a group, kernel, stride, padding, dilation, input: columns two, four or
+# another number apart, kernels that reach over several strides or leave outputs without a tap, more channels than are
+# written at once, rows of more than one segment.
+PRODUCTS = [
+    (1, 3, 5, (3, 3), (2, 2), (1, 1), (1, 1), (5, 18)),
+    (4, 2, 5, (5, 6), (2, 4), (2, 1), (1, 1), (3, 9)),
+    (1, 4, 17, (4, 4), (3, 3), (0, 2), (1, 1), (4, 7)),
+    (20, 1, 1, (3, 5), (4, 2), (0, 0), (2, 3), (2, 20)),
+    (2, 3, 2, (2, 3), (1, 2), (1, 1), (1, 1), (3, 300)),
+    (1, 2, 3, (2, 7), (2, 5), (0, 3), (1, 2), (2, 260)),
+]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_as_one_product(case, dtype, layout):
+    """By a 1x1 layer: the only way by `pointwise` in NCHW; in NHWC `im2col` takes it where that pays."""
+    groups, channels, outputs, kernel, stride, padding, dilation, size = case
+    shapes = ((2, groups * channels, *size), (groups * channels, outputs, *kernel), (groups * outputs,))
+    x, weight, bias = (normal(*shape).astype(dtype) for shape in shapes)
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    plain = transposed(*(a.astype(float) for a in (x, weight, bias)), **geometry)
+    residual = normal(*plain.shape).astype(dtype)
+    finished = {
+        None: (lambda v: v, plain, None),
+        "relu6": (lambda v: np.clip(v, 0, 6), plain + residual, residual),
+        "silu": (lambda v: v / (1 + np.exp(-v)), plain + residual, residual),
+    }
+    if layout == "NHWC":
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    options = {**geometry, "layout": layout, "algorithm": "pointwise" if layout == "NCHW" else "im2col"}
+    for activation, (function, sums, added) in finished.items():
+        expected = function(sums)
+        if layout == "NHWC":
+            expected = np.ascontiguousarray(expected.transpose(0, 2, 3, 1))
+            added = None if added is None else np.ascontiguousarray(added.transpose(0, 2, 3, 1))
+        for threads in (1, 3):
+            with fc.threads(threads):
+                # Every second column, so that what lies between shows.
+                out = poison((*expected.shape[:2], 2 * expected.shape[2], expected.shape[3]), dtype)[:, :, ::2]
+                fc.conv_transpose2d(x, weight, bias, residual=added, out=out, activation=activation, **options)
+                assert max_error(out, expected) <= tolerance(dtype, 2 * weight[:channels, 0].size + 2)
+                assert np.isnan(out.base.reshape(*out.shape[:2], -1, 2, out.shape[3])[:, :, :, 1]).all()
+                shared = np.zeros_like(expected, dtype) if added is None else added.copy()
+                with_shared = None if added is None else shared
+                fc.conv_transpose2d(x, weight, bias, residual=with_shared, out=shared, activation=activation, **options)
+                np.testing.assert_array_equal(shared, out)
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", range(len(AXES)))

@@ -272,37 +272,62 @@ typedef struct filling {
     void *dst;
 } filling;
 
-// `columns` that are covered are left out; what lies between them is stored, and finished by its activation, in runs.
+static int channels_last(const fc_problem *p) { return p->dst.channel < p->dst.axis[2]; }
+
+// Some columns of every channel, which are finished by their activation.
 #define FC_FILL(T, S)                                                                                                  \
-    static void fill_##S(const filling *f, int64_t group, int64_t offset, const unsigned char *columns) {              \
+    static void fill_##S(const filling *f, int64_t group, int64_t offset, int64_t columns) {                           \
         const fc_problem *p = f->problem;                                                                              \
         const T *bias = (const T *)f->bias + group * p->out_channels, *residual = f->residual;                         \
         T *dst = (T *)f->dst;                                                                                          \
         const T low = (T)p->low, high = (T)p->high;                                                                    \
-        const int channels_last = p->dst.channel < p->dst.axis[2];                                                     \
-        const int64_t width = p->axis[2].out, outer = channels_last ? width : p->out_channels;                         \
-        const int64_t inner = channels_last ? p->out_channels : width;                                                 \
-        const int64_t steps[] = {p->dst.axis[2], p->dst.channel};                                                      \
-        for (int64_t i = 0; i < outer; i++)                                                                            \
-            for (int64_t j = 0; j < inner;) {                                                                          \
-                const int64_t first = j, start = offset + i * steps[!channels_last];                                   \
-                for (; j < inner && !(columns && columns[channels_last ? i : j]); j++) {                               \
-                    const int64_t at = start + j * steps[channels_last];                                               \
-                    T v = 0 + bias[channels_last ? j : i];                                                             \
-                    if (residual) v += residual[at];                                                                   \
-                    if (v < low) v = low;                                                                              \
-                    if (v > high) v = high;                                                                            \
-                    dst[at] = v;                                                                                       \
-                }                                                                                                      \
-                if (j > first)                                                                                         \
-                    fc_activate_run(f->kernels, p, dst + start + first * steps[channels_last], j - first,              \
-                                    steps[channels_last]);                                                             \
-                if (j == first) j++;                                                                                   \
+        const int last = channels_last(p);                                                                             \
+        const int64_t inner = last ? p->out_channels : columns, step = last ? p->dst.channel : p->dst.axis[2];         \
+        for (int64_t i = 0; i < (last ? columns : p->out_channels); i++) {                                             \
+            const int64_t start = offset + i * (last ? p->dst.axis[2] : p->dst.channel);                               \
+            for (int64_t j = 0; j < inner; j++) {                                                                      \
+                T v = 0 + bias[last ? j : i];                                                                          \
+                if (residual) v += residual[start + j * step];                                                         \
+                if (v < low) v = low;                                                                                  \
+                if (v > high) v = high;                                                                                \
+                dst[start + j * step] = v;                                                                             \
             }                                                                                                          \
+            fc_activate_run(f->kernels, p, dst + start, inner, step);                                                  \
+        }                                                                                                              \
     }
 
 FC_FILL(float, f32)
 FC_FILL(double, f64)
+
+// A row's columns but those that are covered.  Without a residual all are alike, and but one of them is computed.
+static void fill_row(const filling *f, int64_t group, int64_t offset, const unsigned char *covered) {
+    const fc_problem *p = f->problem;
+    const int64_t width = p->axis[2].out, column = p->dst.axis[2], element = f->kernels->element;
+    int64_t first = -1;
+    for (int64_t x = 0, end; x < width; x = end) {
+        end = x + 1;
+        if (covered && covered[x]) continue;
+        while (end < width && !(covered && covered[end])) end++;
+        const int copied = !f->residual && first >= 0;
+        const int64_t computed = copied ? 0 : f->residual ? end - x : 1, left = end - x - computed;
+        if (computed) {
+            first = offset + x * column;
+            (p->types.destination == FC_F32 ? fill_f32 : fill_f64)(f, group, first, computed);
+        }
+        const int last = channels_last(p);
+        const fc_rectangle copy = {
+            .src = (const char *)f->dst + first * element,
+            .dst = (char *)f->dst + (offset + (x + computed) * column) * element,
+            .rows = last ? left : p->out_channels,
+            .columns = last ? p->out_channels : left,
+            .src_row = last ? 0 : p->dst.channel,
+            .src_column = last ? p->dst.channel : 0,
+            .dst_row = last ? column : p->dst.channel,
+            .dst_column = last ? p->dst.channel : column,
+        };
+        if (left) f->kernels->rectangle(&copy);
+    }
+}
 
 // A row of every channel of an image.
 static void fill_task(const fc_stage *stage, fc_call *call, int64_t task, int thread) {
@@ -316,7 +341,7 @@ static void fill_task(const fc_stage *stage, fc_call *call, int64_t task, int th
     const int64_t offset = group * p->dst.group + image * p->dst.outer + d * p->dst.axis[0] + h * p->dst.axis[1];
     const filling f = {p, stage->plan->kernels, fc_operand(call, stage->at.wei), fc_operand(call, stage->at.residual),
                        fc_operand(call, stage->at.dst)};
-    (p->types.destination == FC_F32 ? fill_f32 : fill_f64)(&f, group, offset, depths[d] && rows[h] ? columns : NULL);
+    fill_row(&f, group, offset, depths[d] && rows[h] ? columns : NULL);
 }
 
 // ----------------------------------------------------------------------------------------------------------- running

@@ -7,7 +7,7 @@ extern const fc_kind fc_kind_depthwise_input;
 extern const fc_kind fc_kind_weight_product, fc_kind_weight_winograd_f2, fc_kind_weight_winograd_f3,
     fc_kind_weight_winograd_f4, fc_kind_weight_winograd_f6, fc_kind_weight_pointwise, fc_kind_weight_depthwise;
 extern const fc_kind fc_kind_bands, fc_kind_dilated, fc_kind_turned, fc_kind_interleaved, fc_kind_dots, fc_kind_small,
-    fc_kind_weight_small, fc_kind_spread, fc_kind_convert;
+    fc_kind_weight_small, fc_kind_spread, fc_kind_columns, fc_kind_convert;
 
 const fc_kind *const fc_algorithms[FC_DIRECTIONS][FC_ALGOS] = {
     [FC_FORWARD] =
@@ -36,6 +36,6 @@ const fc_kind *const fc_algorithms[FC_DIRECTIONS][FC_ALGOS] = {
 };
 
 const fc_kind *const fc_derived_kinds[] = {
-    &fc_kind_bands,       &fc_kind_dilated, &fc_kind_turned,       &fc_kind_dots,    &fc_kind_views, &fc_kind_spread,
-    &fc_kind_interleaved, &fc_kind_small,   &fc_kind_weight_small, &fc_kind_convert, NULL,
+    &fc_kind_bands,   &fc_kind_dilated,     &fc_kind_turned, &fc_kind_dots,         &fc_kind_views,   &fc_kind_spread,
+    &fc_kind_columns, &fc_kind_interleaved, &fc_kind_small,  &fc_kind_weight_small, &fc_kind_convert, NULL,
 };
