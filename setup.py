@@ -68,7 +68,7 @@ CORE_FLAGS += [NEVER_UNWOUND]
 #: same: without those they take 1.5 to 3 times as long. The reference takes 2.7 times as long by it, bicubic resizing a
 #: fourteenth more, and a call perhaps a fortieth.
 CORE_LEVEL, KEEN_LEVEL = ("-O2", "-ftree-vectorize"), ("-O3",)
-KEEN = (CSRC / "core", CSRC / "resize", CSRC / "conv/reference.c", CSRC / "grad/input_columns.c")
+KEEN = (CSRC / "core", CSRC / "resize", CSRC / "conv/reference.c")
 
 #: Symbols make the library twelve times as large. Where they are wanted, they name files relative to the sources.
 DEBUG_FLAGS = ["-g", f"-ffile-prefix-map={Path.cwd()}=."] if os.environ.get("FASTCONV_DEBUG") == "1" else ["-g0"]

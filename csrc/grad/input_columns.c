@@ -75,9 +75,11 @@ static fc_verdict ask(const fc_request *r) {
     const fc_problem product = product_of(p);
     v = r->planner->ask(&(fc_op){FC_CONV, &product}, r->options);
     if (v.refusal) return v;
+    // Planes that leave L2 come back from L3, and the result follows them.
     const fc_costs *c = &r->options->costs;
-    v.cost += c->fixed + fc_cost_elements((apart(p) ? 2 : 1) * written(p) + 0.5 * summed(p), c) +
-              fc_cost_images(2 * summed(p) * (double)r->kernels->element, r->options);
+    const double bytes = summed(p) * (double)r->kernels->element, stored = (apart(p) ? 1.2 : 0.5) * written(p);
+    v.cost += c->fixed + fc_cost_elements(stored + 0.3 * summed(p), c) + fc_cost_images(2 * bytes, r->options);
+    if (bytes > 0.5 * (double)r->options->machine.l2) v.cost += 3 * c->staged * bytes;
     return v;
 }
 
@@ -114,169 +116,130 @@ static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, vo
 
 // ----------------------------------------------------------------------------------------------------------- writing
 
-// Positions r + s * j of a row, j in [first, first + count), for every r below `phases`.
-typedef struct segment {
-    int64_t first, count, phases;
-} segment;
-
-static int64_t steps_of_segment(const fc_axis *w) { return fc_max(1, FC_SEGMENT / w->stride); }
-static int64_t segments_of(const fc_axis *w) { return fc_ceil_div(fc_ceil_div(w->in, w->stride), steps_of_segment(w)); }
-
-static segment segment_at(const fc_axis *w, int64_t index) {
-    const int64_t steps = steps_of_segment(w), first = index * steps;
-    return (segment){first, fc_min(steps, fc_ceil_div(w->in, w->stride) - first), w->stride};
-}
-
-// Columns of a segment that are there, all but those behind the end of the row.
-static int64_t columns_of(const fc_axis *w, const segment *s) {
-    return fc_min(s->count * w->stride, w->in - s->first * w->stride);
-}
-
 // The output whose tap `k` is position `at` of an axis; -1 for none.
 static int64_t output_of(const fc_axis *a, int64_t at, int64_t k) {
     const int64_t from = at + a->pad - k * a->dilation;
     return from >= 0 && from % a->stride == 0 && from / a->stride < a->out ? from / a->stride : -1;
 }
 
-// sums[r][j] of one channel, of whose taps `planes` are, and row (d, h).
-#define FC_COLUMNS(T, S)                                                                                               \
-    static void add_row_##S(const fc_axis *w, const segment *s, T *sums, const T *planes, int64_t plane) {             \
-        int64_t shift = fc_floor_div(-w->pad, w->stride), phase = -w->pad - shift * w->stride;                         \
-        for (int64_t k = 0; k < w->kernel; k++, planes += plane, phase += w->dilation) {                               \
-            for (; phase >= w->stride; phase -= w->stride) shift++;                                                    \
-            T *restrict to = sums + phase * s->count - s->first;                                                       \
-            const T *restrict from = planes - shift;                                                                   \
-            const int64_t low = fc_max(s->first, shift), high = fc_min(s->first + s->count, w->out + shift);           \
-            for (int64_t j = low; j < high; j++) to[j] += from[j];                                                     \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    static void sum_row_##S(const fc_problem *p, const segment *s, T *sums, const T *planes, int64_t plane,            \
-                            const T *bias, int64_t d, int64_t h) {                                                     \
-        const fc_axis *a = p->axis;                                                                                    \
-        const T none = 0 + *bias;                                                                                      \
-        for (int64_t i = 0; i < s->count * s->phases; i++) sums[i] = none;                                             \
-        for (int64_t i = 0; i < a[0].kernel; i++)                                                                      \
-            for (int64_t j = 0; j < a[1].kernel; j++) {                                                                \
-                const int64_t od = output_of(&a[0], d, i), oh = output_of(&a[1], h, j);                                \
-                if (od < 0 || oh < 0) continue;                                                                        \
-                const int64_t first = (i * a[1].kernel + j) * a[2].kernel * plane + (od * a[1].out + oh) * a[2].out;   \
-                add_row_##S(&a[2], s, sums, planes + first, plane);                                                    \
-            }                                                                                                          \
-    }                                                                                                                  \
-                                                                                                                       \
-    static inline T finished_##S(T v, T low, T high) {                                                                 \
-        if (v < low) v = low;                                                                                          \
-        return v > high ? high : v;                                                                                    \
-    }                                                                                                                  \
-                                                                                                                       \
-    /* dst[r + stride * j] = sums[r][j] + residual[r + stride * j], clamped; the residual may be dst. */               \
-    static inline void weave_by_##S(T low, T high, const segment *s, T *dst, const T *residual, const T *sums,         \
-                                    int64_t columns, int64_t stride) {                                                 \
-        const int64_t whole = columns / stride;                                                                        \
-        if (!residual) {                                                                                               \
-            T *restrict to = dst;                                                                                      \
-            const T *restrict from = sums;                                                                             \
-            for (int64_t j = 0; j < whole; j++)                                                                        \
-                for (int64_t r = 0; r < stride; r++)                                                                   \
-                    to[j * stride + r] = finished_##S(from[r * s->count + j], low, high);                              \
-        }                                                                                                              \
-        for (int64_t x = residual ? 0 : whole * stride; x < columns; x++) {                                            \
-            const T v = sums[x % stride * s->count + x / stride];                                                      \
-            dst[x] = finished_##S(residual ? v + residual[x] : v, low, high);                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-                                                                                                                       \
-    static void weave_##S(T low, T high, const segment *s, T *dst, const T *residual, const T *sums,                   \
-                          int64_t columns) {                                                                           \
-        if (s->phases == 2) weave_by_##S(low, high, s, dst, residual, sums, columns, 2);                               \
-        else if (s->phases == 4) weave_by_##S(low, high, s, dst, residual, sums, columns, 4);                          \
-        else weave_by_##S(low, high, s, dst, residual, sums, columns, s->phases);                                      \
-    }
-
-FC_COLUMNS(float, f32)
-FC_COLUMNS(double, f64)
-
 // Groups whose channels follow each other are as one.
 static int64_t joined(const fc_problem *p) { return p->src.group == p->in_channels * p->src.channel ? p->groups : 1; }
 
 // Channels that are written together, and such blocks of a group, or of those that are as one.
-static int64_t channels_of(const fc_problem *p) {
-    return apart(p) ? fc_min(FC_CHANNELS, joined(p) * p->in_channels) : 1;
-}
+static int64_t channels_of(const fc_problem *p) { return fc_min(FC_CHANNELS, joined(p) * p->in_channels); }
 static int64_t blocks_of(const fc_problem *p) { return fc_ceil_div(joined(p) * p->in_channels, channels_of(p)); }
 
-// Lines of channels that are transposed on their way, no power of two apart.
-static int64_t line_of(const fc_problem *p) {
-    return fc_max(FC_SEGMENT, p->axis[2].stride) + 16 * FC_ALIGN / fc_bytes(p->types.source) / 16;
+// Columns of a row that are written at once, and lines of those that are transposed on their way, no power of two apart.
+static int64_t columns_of(const fc_problem *p) {
+    const fc_axis *w = &p->axis[2];
+    return apart(p) ? fc_min(fc_max(1, FC_SEGMENT / w->stride) * w->stride, w->in) : w->in;
 }
+static int64_t line_of(const fc_problem *p) { return fc_odd_lines(columns_of(p)); }
 
 typedef struct columns_job {
     const fc_plan *plan;
     const char *planes, *bias, *residual;
-    char *dst, *own;
-    int64_t plane, element;
+    char *dst, *lines;
+    int64_t *first; // of each phase
+    fc_weave_tap *taps;
+    int64_t plane;
 } columns_job;
 
-static void add_residual(const columns_job *job, char *lines, int64_t at, int64_t channels, int64_t columns) {
-    const fc_problem *p = &job->plan->problem;
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t x = 0; x < columns; x++) {
-            const int64_t from = at + c * p->src.channel + x * p->src.axis[2], to = c * line_of(p) + x;
-            if (p->types.source == FC_F32) {
-                float *v = (float *)lines + to;
-                *v = finished_f32(*v + ((const float *)job->residual)[from], (float)p->low, (float)p->high);
-            } else {
-                double *v = (double *)lines + to;
-                *v = finished_f64(*v + ((const double *)job->residual)[from], p->low, p->high);
-            }
+// The taps of row (d, h), phase by phase, for columns from `start` on, which is the first of a phase.
+static void list_taps(const columns_job *job, int64_t d, int64_t h, int64_t start) {
+    const fc_axis *a = job->plan->problem.axis, *w = &a[2];
+    int64_t count = 0;
+    for (int64_t r = 0; r < w->stride; r++) {
+        job->first[r] = count;
+        for (int64_t k = 0; k < w->kernel; k++) {
+            const int64_t behind = r + w->pad - k * w->dilation; // o * s = behind + s * j
+            if (behind % w->stride != 0) continue;
+            const int64_t shift = behind / w->stride + start / w->stride;
+            for (int64_t i = 0; i < a[0].kernel; i++)
+                for (int64_t j = 0; j < a[1].kernel; j++) {
+                    const int64_t od = output_of(&a[0], d, i), oh = output_of(&a[1], h, j);
+                    if (od < 0 || oh < 0) continue;
+                    const int64_t plane = ((i * a[1].kernel + j) * w->kernel + k) * job->plane;
+                    job->taps[count++] =
+                        (fc_weave_tap){plane + (od * a[1].out + oh) * w->out + shift, -shift, w->out - shift};
+                }
         }
+    }
+    job->first[w->stride] = count;
+}
+
+// lines[c][x] += residual, clamped.
+#define FC_ADD(T, S)                                                                                                   \
+    static void add_row_##S(const fc_problem *p, void *lines, const void *residual, int64_t channels,                  \
+                            int64_t columns) {                                                                         \
+        const T low = (T)p->low, high = (T)p->high, *from = residual;                                                  \
+        for (int64_t x = 0; x < columns; x++)                                                                          \
+            for (int64_t c = 0; c < channels; c++) {                                                                   \
+                T *v = (T *)lines + c * line_of(p) + x;                                                                \
+                *v += from[x * p->src.axis[2] + c * p->src.channel];                                                   \
+                if (*v < low) *v = low;                                                                                \
+                if (*v > high) *v = high;                                                                              \
+            }                                                                                                          \
+    }
+
+FC_ADD(float, f32)
+FC_ADD(double, f64)
+
+// Some columns of a row of some channels, from element `at` of dst on.
+static void write_columns(const columns_job *job, fc_weave work, int64_t at) {
+    const fc_plan *plan = job->plan;
+    const fc_problem *p = &plan->problem;
+    const int64_t element = plan->kernels->element;
+    const void *residual = job->residual ? fc_at(job->residual, at, p->types.source) : NULL;
+    char *const dst = job->dst + at * element;
+    work.residual = residual;
+    work.dst = dst;
+    work.dst_channel = p->src.channel;
+    work.low = p->low;
+    work.high = p->high;
+    if (apart(p)) {
+        work.dst = job->lines;
+        work.dst_channel = line_of(p);
+        work.residual = NULL;
+        if (residual) work.low = -INFINITY, work.high = INFINITY;
+    }
+    plan->kernels->weave(&work);
+    if (apart(p) && residual)
+        (p->types.source == FC_F32 ? add_row_f32 : add_row_f64)(p, job->lines, residual, work.channels, work.columns);
+    for (int64_t c = 0; c < work.channels; c++)
+        fc_activate_run(plan->kernels, p, (char *)work.dst + c * work.dst_channel * element, work.columns, 1);
+    if (!apart(p)) return;
+    const fc_rectangle turned = {.src = job->lines,
+                                 .dst = dst,
+                                 .rows = work.columns,
+                                 .columns = work.channels,
+                                 .src_row = 1,
+                                 .src_column = line_of(p),
+                                 .dst_row = p->src.axis[2],
+                                 .dst_column = p->src.channel};
+    plan->kernels->rectangle(&turned);
 }
 
 // Some channels, of row (d, h) of an image.
 static void write_row(const columns_job *job, int64_t image, int64_t channel, int64_t channels, int64_t d, int64_t h) {
-    const fc_plan *plan = job->plan;
-    const fc_problem *p = &plan->problem;
+    const fc_problem *p = &job->plan->problem;
     const fc_axis *w = &p->axis[2];
-    const int64_t group = channel / p->in_channels;
+    const int64_t planes = taps_of(p) * job->plane, group = channel / p->in_channels;
     const int64_t row = image * p->src.outer + group * p->src.group + channel % p->in_channels * p->src.channel +
                         d * p->src.axis[0] + h * p->src.axis[1];
-    const int later = apart(p) && job->residual; // it is added to lines
-    const double low = later ? -INFINITY : p->low, high = later ? INFINITY : p->high;
-    for (int64_t index = 0; index < segments_of(w); index++) {
-        const segment s = segment_at(w, index);
-        const int64_t columns = columns_of(w, &s), at = row + s.first * w->stride * p->src.axis[2];
-        char *const sums = job->own, *const lines = sums + line_of(p) * job->element;
-        for (int64_t c = 0; c < channels; c++) {
-            const int64_t planes = (image * p->groups * p->in_channels + channel + c) * taps_of(p) * job->plane;
-            const void *from = fc_at(job->planes, planes, p->types.source),
-                       *bias = fc_at(job->bias, channel + c, p->types.source);
-            const void *residual = apart(p) || !job->residual ? NULL : fc_at(job->residual, at, p->types.source);
-            char *to = apart(p) ? lines + c * line_of(p) * job->element : job->dst + at * job->element;
-            if (p->types.source == FC_F32) {
-                sum_row_f32(p, &s, (float *)sums, from, job->plane, bias, d, h);
-                weave_f32((float)low, (float)high, &s, (float *)to, residual, (const float *)sums, columns);
-            } else {
-                sum_row_f64(p, &s, (double *)sums, from, job->plane, bias, d, h);
-                weave_f64(low, high, &s, (double *)to, residual, (const double *)sums, columns);
-            }
-            fc_activate_run(plan->kernels, p, to, later ? 0 : columns, 1);
-        }
-        if (!apart(p)) continue;
-        if (later) {
-            add_residual(job, lines, at, channels, columns);
-            for (int64_t c = 0; c < channels; c++)
-                fc_activate_run(plan->kernels, p, lines + c * line_of(p) * job->element, columns, 1);
-        }
-        const fc_rectangle turned = {.src = lines,
-                                     .dst = job->dst + at * job->element,
-                                     .rows = columns,
-                                     .columns = channels,
-                                     .src_row = 1,
-                                     .src_column = line_of(p),
-                                     .dst_row = p->src.axis[2],
-                                     .dst_column = p->src.channel};
-        plan->kernels->rectangle(&turned);
+    fc_weave work = {
+        .channels = channels,
+        .stride = w->stride,
+        .first = job->first,
+        .taps = job->taps,
+        .src = fc_at(job->planes, (image * p->groups * p->in_channels + channel) * planes, p->types.source),
+        .bias = fc_at(job->bias, channel, p->types.source),
+        .src_channel = planes,
+    };
+    for (int64_t start = 0; start < w->in; start += work.columns) {
+        list_taps(job, d, h, start);
+        work.columns = fc_min(columns_of(p), w->in - start);
+        write_columns(job, work, row + start * p->src.axis[2]);
     }
 }
 
@@ -289,22 +252,31 @@ static int64_t rows_of_task(const fc_problem *p) {
     return fc_max(1, FC_TASK_ELEMENTS / fc_max(1, p->axis[2].in * channels_of(p)));
 }
 
+// Scratch of a thread: lines, and behind them the taps of a row.
+static size_t line_bytes(const fc_plan *plan) {
+    const fc_problem *p = &plan->problem;
+    return apart(p) ? fc_align((size_t)(channels_of(p) * line_of(p) * plan->kernels->element)) : 0;
+}
+
 static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     const fc_plan *plan = stage->plan;
     const fc_problem *p = &plan->problem;
+    char *const own = fc_own_scratch(call, thread);
+    int64_t *const first = (int64_t *)(own + line_bytes(plan));
     const columns_job job = {
         .plan = plan,
         .planes = fc_operand(call, stage->at.shared),
         .bias = fc_operand(call, stage->at.wei),
         .residual = fc_operand(call, stage->at.residual),
         .dst = fc_operand(call, stage->at.dst),
+        .lines = own,
+        .first = first,
+        .taps = (fc_weave_tap *)(first + p->axis[2].stride + 1),
         .plane = product_of(p).dst.channel,
-        .own = fc_own_scratch(call, thread),
-        .element = plan->kernels->element,
     };
-    const int64_t height = p->axis[1].in, depth = p->axis[0].in, first = index * rows_of_task(p);
-    const int64_t end = fc_min(rows_of(p), first + rows_of_task(p));
-    for (int64_t row = first; row < end && !fc_must_stop(); row++) {
+    const int64_t height = p->axis[1].in, depth = p->axis[0].in;
+    const int64_t end = fc_min(rows_of(p), (index + 1) * rows_of_task(p));
+    for (int64_t row = index * rows_of_task(p); row < end && !fc_must_stop(); row++) {
         int64_t at = row;
         const int64_t h = fc_digit(&at, height), d = fc_digit(&at, depth);
         const int64_t channel = fc_digit(&at, blocks_of(p)) * channels_of(p), all = joined(p) * p->in_channels;
@@ -317,8 +289,8 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
     const fc_part *part = plan->parts;
     const fc_places at = list->at;
-    fc_list_scratch(list, product_bytes(p),
-                    fc_align((size_t)((1 + channels_of(p)) * line_of(p) * plan->kernels->element)));
+    const size_t taps = (size_t)(p->axis[2].stride + 1) * sizeof(int64_t) + (size_t)taps_of(p) * sizeof(fc_weave_tap);
+    fc_list_scratch(list, product_bytes(p), line_bytes(plan) + taps);
     list->at.wei = fc_behind(at.wei, (int64_t)part->packed);
     list->at.dst = at.shared;
     list->at.residual = (fc_place){.base = FC_BASE_NONE};

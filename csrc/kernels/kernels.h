@@ -246,6 +246,26 @@ typedef struct fc_rectangle {
     int64_t src_row, src_column, dst_row, dst_column;
 } fc_rectangle;
 
+// A row of some channels, summed of rows of every stride-th column and interleaved:
+//
+//   dst[r + stride * j] = bias + sum over the taps t of phase r with low <= j < high of src[from + j], + residual
+//
+// and clamped. Channels are src_channel and dst_channel elements apart; a residual lies as dst, and may be dst.
+typedef struct fc_weave_tap {
+    int64_t from, low, high; // in elements, behind src or before it; which j it has
+} fc_weave_tap;
+
+typedef struct fc_weave {
+    int64_t channels, stride, columns;
+    const int64_t *first; // of `taps`, those of each phase, and behind the last
+    const fc_weave_tap *taps;
+    const void *src, *bias, *residual;
+    void *dst;
+    int64_t src_channel, dst_channel;
+    double low, high;
+} fc_weave;
+
+typedef void fc_weave_fn(const fc_weave *work);
 typedef void fc_map_rows_fn(const fc_map_rows *work);
 typedef void fc_cells_fn(const fc_cells *work);
 typedef void fc_rectangle_fn(const fc_rectangle *work);
