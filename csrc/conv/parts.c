@@ -120,6 +120,8 @@ typedef struct parts {
 
 static const parts *parts_of(const fc_plan *plan) { return plan->state; }
 
+static int channels_last(const fc_problem *p) { return p->dst.channel < p->dst.axis[2]; }
+
 static unsigned char *covered(parts *s, int64_t groups) { return (unsigned char *)&s->groups[groups]; }
 
 static size_t bias_bytes(const fc_plan *plan) {
@@ -214,6 +216,10 @@ fc_status fc_parts_layout(fc_plan *plan, const fc_split *split, const fc_request
     if (!plan->parts || !s) return FC_NO_MEMORY;
     s->whole = split->whole;
     for (int i = 0; i < FC_AXES; i++) s->whole.axis[i].out = split->positions[i];
+    if (channels_last(&s->whole) && s->whole.dst.group == s->whole.out_channels * s->whole.dst.channel) {
+        s->whole.out_channels *= s->whole.groups; // as they are filled
+        s->whole.groups = 1;
+    }
     s->filled = filled;
     if (filled) {
         cover(split, covered(s, groups));
@@ -271,8 +277,6 @@ typedef struct filling {
     const void *bias, *residual;
     void *dst;
 } filling;
-
-static int channels_last(const fc_problem *p) { return p->dst.channel < p->dst.axis[2]; }
 
 // Some columns of every channel, which are finished by their activation.
 #define FC_FILL(T, S)                                                                                                  \
