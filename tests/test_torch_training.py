@@ -217,41 +217,6 @@ def test_a_clamp_behind_batch_norm_is_torchs_where_somebody_looks_in_between(any
     assert layer.weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("clamp", [nn.Identity(), nn.ReLU(inplace=True)])
-def test_a_gradient_is_overwritten_where_nobody_else_has_it(clamp, last, any_size, monkeypatch):
-    """By a batch norm, in memory of the convolution behind it; who keeps one, or a view of it, finds it as it was."""
-    back, overwritten = _training.batch_norm_back, []
-    monkeypatch.setattr(_training, "batch_norm_back", lambda *args: overwritten.append(args[3]) or back(*args))
-    below, norm, above = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)
-    learnt = [below.weight, *norm.parameters(), *above.parameters()]
-    x, kept = laid_out(torch.randn(2, 3, 9, 8), last), []
-
-    def gradients(of_result, keep=None):
-        y = clamp(norm(below(x)))
-        y.retain_grad()
-        if keep is not None:
-            y.register_hook(lambda g: kept.append((keep(g), keep(g.clone()))))
-        found = torch.autograd.grad(of_result(y), learnt)
-        return y, y.grad, *found
-
-    def alone(y):
-        return above(y).square().sum()
-
-    views = [lambda g: g, lambda g: g.detach(), lambda g: g.numpy(), lambda g: g[0]]
-    others = [lambda y: alone(2 * y), lambda y: alone(y) + y.square().sum(), lambda y: alone(y) + above(y).sum()]
-    for case in ((alone,), *((alone, keep) for keep in views), *((other,) for other in others)):
-        expected = gradients(*case)
-        kept.clear()
-        overwritten.clear()
-        with ft.accelerate():
-            found = gradients(*case)
-        for ours, theirs in zip(found, expected, strict=True):
-            close(ours, theirs)
-        assert overwritten == [case == (alone,)] or case == (others[-1],)
-        assert all((was == copied).all() for was, copied in kept)
-
-
 def test_what_batch_norm_saved_may_not_change(any_size):
     x, layer = torch.randn(3, 5, 4, 4), nn.BatchNorm2d(5)
     with ft.accelerate():

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastconv import _core
 from fastconv._args import GRADIENTS
 from fastconv.ops import _convolution
-from fastconv.torch._library import array, define, given_away, is_last, layout, like, ops, tensor
+from fastconv.torch._library import array, define, is_last, layout, like, ops, tensor
 
 
 def _conv(
@@ -87,7 +87,7 @@ def _conv_backward(
     d_input, d_weight, d_bias = (
         grad.new_empty(0) if a is None else tensor(a, last and i == 0) for i, a in enumerate(found)
     )
-    return given_away(d_input), d_weight, d_bias
+    return d_input, d_weight, d_bias
 
 
 def _conv_backward_fake(grad: Tensor, input: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -160,55 +159,3 @@ def like(input: Tensor, shape: Sequence[Any], dtype: torch.dtype | None = None) 
     """An empty tensor whose axes lie in memory as those of `input`."""
     form = FORMATS[input.ndim] if is_last(input) else torch.contiguous_format
     return torch.empty(shape, dtype=dtype or input.dtype, device=input.device, memory_format=form)
-
-
-# --- gradients that nobody else has -----------------------------------------------------------------------------------
-#
-# The next one may overwrite a gradient whose memory is ours where nobody else holds it: no hook has kept it, no other
-# node waits for it, and there is no view of it.
-
-
-def _holders(x: Tensor) -> tuple[int, int, int]:
-    """How many hold a tensor in Python and in torch, and how many its memory."""
-    return sys.getrefcount(x), x._use_count(), torch._C._storage_Use_Count(x.untyped_storage()._cdata)  # type: ignore[attr-defined]
-
-
-def given_away(gradient: Tensor) -> Tensor:
-    """A gradient in memory of ours, which is not kept."""
-    gradient._fastconv_made = True  # type: ignore[attr-defined]
-    return gradient
-
-
-def is_unshared(gradient: Tensor) -> bool:
-    """Whether the gradient that `backward`, who asks, was called with is given away, and nobody else has it."""
-    with torch._C.DisableTorchFunction():
-        return hasattr(gradient, "_fastconv_made") and _holders(gradient) == _ALONE
-
-
-class _Probe(torch.autograd.Function):
-    """Finds how many hold a gradient that nobody has kept, which rests on the versions of Python and of torch."""
-
-    found: tuple[int, int, int]
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, outer: bool) -> Tensor:
-        ctx.outer = outer
-        return x + 1
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        if ctx.outer:
-            return given_away(torch.from_numpy(np.ones(1, np.float32))), None
-        _Probe.found = _ask(gradient)
-        return gradient, None
-
-
-def _ask(gradient: Tensor) -> tuple[int, int, int]:
-    """As `is_unshared`."""
-    with torch._C.DisableTorchFunction():
-        return _holders(gradient)
-
-
-with torch.inference_mode(False), torch.enable_grad():
-    _Probe.apply(_Probe.apply(torch.ones(1, requires_grad=True), False), True).backward()
-_ALONE = _Probe.found

@@ -30,7 +30,6 @@ from fastconv.torch._library import (
     hooks_of_saving,
     is_direct,
     is_last,
-    is_unshared,
     layout,
     recorder,
     tensor,
@@ -73,9 +72,9 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
         if grad is None:  # below a clamp, which has gone past it
             return (None,) * 7
-        overwrite, needed = is_unshared(grad), ctx.needs_input_grad
+        needed = ctx.needs_input_grad
         mask = needed[0], needed[3], needed[4]
-        d_input, d_weight, d_bias = _gradients(ctx, grad, ctx.saved_tensors, UNBOUNDED, mask, overwrite)
+        d_input, d_weight, d_bias = _gradients(ctx, grad, ctx.saved_tensors, UNBOUNDED, mask)
         return d_input, None, None, d_weight, d_bias, None, None
 
 
@@ -90,9 +89,9 @@ def _normalised(
 
 
 def _gradients(
-    ctx: Any, grad: Tensor, saved: Sequence[Any], bounds: tuple[float, float], mask: Sequence[bool], overwrite: bool
+    ctx: Any, grad: Tensor, saved: Sequence[Any], bounds: tuple[float, float], mask: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Of a norm's input, weight and bias, of what a clamp makes of its result; with `overwrite` in memory of `grad`."""
+    """Of a norm's input, weight and bias, of what a clamp makes of its result."""
     input, weight = saved
     with torch._C.DisableTorchFunction():
         last = is_last(input)
@@ -104,7 +103,7 @@ def _gradients(
             arguments = grad, input, weight, None, None, mean, inverse, True, ctx.eps, mask
             found = torch.ops.aten.native_batch_norm_backward(*arguments)
         else:
-            d_input, *of_channels = batch_norm_back(array(grad, last), kept, mask[0], overwrite)
+            d_input, *of_channels = batch_norm_back(array(grad, last), kept, mask[0])
             d_weight, d_bias = (torch.from_numpy(d.astype(x.dtype, copy=False)) for d in of_channels)
             found = None if d_input is None else tensor(d_input, last), d_weight, d_bias
     return [g if wanted else None for g, wanted in zip(found, mask, strict=True)]
@@ -163,13 +162,11 @@ class _Clamp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        overwrite = is_unshared(grad)
         *saved, y = ctx.saved_tensors
         if torch.is_grad_enabled() or not is_direct((grad,)):
             with torch._C.DisableTorchFunction():
                 grad = _through(grad, y, *ctx.bounds)
-        found = _gradients(ctx, grad, saved, ctx.bounds, ctx.needs_input_grad[1:4], overwrite)
-        return None, *found, None, None
+        return None, *_gradients(ctx, grad, saved, ctx.bounds, ctx.needs_input_grad[1:4]), None, None
 
 
 def _through(grad: Tensor, y: Tensor, low: float, high: float) -> Tensor:
