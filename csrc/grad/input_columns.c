@@ -75,11 +75,12 @@ static fc_verdict ask(const fc_request *r) {
     const fc_problem product = product_of(p);
     v = r->planner->ask(&(fc_op){FC_CONV, &product}, r->options);
     if (v.refusal) return v;
-    // Planes that leave L2 come back from L3, and the result follows them.
+    // Planes that leave L2 come back from L3, and the result follows them; some MB are new memory in every call.
     const fc_costs *c = &r->options->costs;
     const double bytes = summed(p) * (double)r->kernels->element, stored = (apart(p) ? 1.2 : 0.5) * written(p);
     v.cost += c->fixed + fc_cost_elements(stored + 0.3 * summed(p), c) + fc_cost_images(2 * bytes, r->options);
-    if (bytes > 0.5 * (double)r->options->machine.l2) v.cost += 3 * c->staged * bytes;
+    const double l2 = (double)r->options->machine.l2;
+    v.cost += c->staged * bytes * (bytes > 4 * l2 ? 24 : bytes > 0.5 * l2 ? 6 : 0);
     return v;
 }
 
