@@ -570,7 +570,7 @@ def test_a_signal_ends_a_long_call(call, threads):
     def end():
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGUSR1)
-    threading.Timer(0.5, end).start()
+    threading.Timer(0.2, end).start()
     try:
         while True:
             {LONG[call]}
