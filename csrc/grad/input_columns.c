@@ -80,7 +80,7 @@ static fc_verdict ask(const fc_request *r) {
     const double bytes = summed(p) * (double)r->kernels->element, stored = (apart(p) ? 1.2 : 0.5) * written(p);
     v.cost += c->fixed + fc_cost_elements(stored + 0.3 * summed(p), c) + fc_cost_images(2 * bytes, r->options);
     const double l2 = (double)r->options->machine.l2;
-    v.cost += c->staged * bytes * (bytes > 4 * l2 ? 24 : bytes > 0.5 * l2 ? 6 : 0);
+    v.cost += c->staged * bytes * (bytes > 4 * l2 ? 18 : bytes > 0.5 * l2 ? 6 : 0);
     return v;
 }
 
