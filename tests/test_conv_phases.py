@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from support import limited, max_error, poison, tolerance
+from support import limited, max_error, poison, to_layout, tolerance
 
 rng = np.random.default_rng(11)
 
@@ -217,3 +217,16 @@ def test_memory_follows_the_result():
         assert resident() - before < 16 << 10, resident() - before
         """
     )
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_sums_of_infinities_are_one_nan(stride, layout):
+    x = np.ones((1, 4, 6, 6), np.float32)
+    x[0, 0, 2, 2:4] = np.inf, -np.inf
+    x[0, 1:3, 4, 4] = np.inf, -np.inf
+    x, w = to_layout(x, layout), np.ones((4, 3, 4, 4), np.float32)
+    y = fc.conv_transpose2d(x, w, stride=stride, layout=layout)
+    found = y[np.isnan(y)]
+    assert found.size > 0
+    assert (found.view(np.uint32) == np.float32(np.nan).view(np.uint32)).all()

@@ -14,27 +14,22 @@
 #include "conv/winograd.h"
 #include "core/family.h"
 #include "grad/input_phases.h"
+#include "grad/input_sums.h"
 
 // A segment of a row, as many channels at once where those are neighbours, elements of a task, the longest stride of columns,
 // and how many times the result the taps may be.
 enum { FC_SEGMENT = 512, FC_CHANNELS = 16, FC_TASK_ELEMENTS = 16384, FC_LONGEST = 64, FC_MOST_TAPS = 8 };
 
-static int64_t taps_of(const fc_problem *p) { return p->axis[0].kernel * p->axis[1].kernel * p->axis[2].kernel; }
-
-static double written(const fc_problem *p) {
-    return (double)p->batch * (double)p->groups * (double)p->in_channels * (double)p->axis[0].in *
-           (double)p->axis[1].in * (double)p->axis[2].in;
-}
-
 static double summed(const fc_problem *p) {
-    return (double)p->batch * (double)p->groups * (double)p->in_channels * (double)taps_of(p) * (double)p->axis[0].out *
+    return (double)p->batch * (double)p->groups * (double)p->in_channels * (double)fc_taps(p) * (double)p->axis[0].out *
            (double)p->axis[1].out * (double)p->axis[2].out;
 }
 
 static const char *refusal(const fc_problem *p) {
     const fc_axis *w = &p->axis[2];
     if (w->stride == 1 || w->stride > FC_LONGEST) return "columns have no stride, or a long one";
-    if (summed(p) > FC_MOST_TAPS * written(p) || summed(p) > (double)fc_largest) return "taps reach over many strides";
+    if (summed(p) > FC_MOST_TAPS * fc_sums_written(p) || summed(p) > (double)fc_largest)
+        return "taps reach over many strides";
     int64_t step = 1;
     for (int i = FC_AXES - 1; i >= 0; step *= p->axis[i].kernel, i--)
         if (p->axis[i].kernel > 1 && p->wei.axis[i] != step) return "taps do not adjoin";
@@ -46,7 +41,7 @@ static fc_problem product_of(const fc_problem *p) {
     fc_problem q = *p;
     q.direction = FC_FORWARD;
     q.in_channels = p->out_channels;
-    q.out_channels = p->in_channels * taps_of(p);
+    q.out_channels = p->in_channels * fc_taps(p);
     q.src = p->dst;
     q.wei.outer = 1;
     q.wei.channel = p->wei.outer;
@@ -77,42 +72,24 @@ static fc_verdict ask(const fc_request *r) {
     if (v.refusal) return v;
     // Planes that leave L2 come back from L3, and the result follows them; some MB are new memory in every call.
     const fc_costs *c = &r->options->costs;
-    const double bytes = summed(p) * (double)r->kernels->element, stored = (apart(p) ? 1.2 : 0.5) * written(p);
+    const double bytes = summed(p) * (double)r->kernels->element, stored = (apart(p) ? 1.2 : 0.5) * fc_sums_written(p);
     v.cost += c->fixed + fc_cost_elements(stored + 0.3 * summed(p), c) + fc_cost_images(2 * bytes, r->options);
     const double l2 = (double)r->options->machine.l2;
     v.cost += c->staged * bytes * (bytes > 4 * l2 ? 18 : bytes > 0.5 * l2 ? 6 : 0);
     return v;
 }
 
-static size_t bias_bytes(const fc_problem *p) {
-    return fc_align((size_t)(p->groups * p->in_channels * fc_bytes(p->types.source)));
-}
-
 static size_t product_bytes(const fc_problem *p) {
     return fc_align((size_t)(p->batch * product_of(p).dst.outer * fc_bytes(p->types.source)));
 }
 
-// Packed: bias, then the weights of the product.
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
-    const fc_problem *p = &plan->problem, product = product_of(p);
-    plan->parts = calloc(1, sizeof *plan->parts);
-    if (!plan->parts) return FC_NO_MEMORY;
-    fc_plan *part;
-    const fc_status status = r->planner->plan(&(fc_op){FC_CONV, &product}, r->options, &part, message);
-    if (status != FC_OK) return status;
-    plan->part_count = 1;
-    plan->id = part->id;
-    *plan->parts = (fc_part){part, bias_bytes(p)};
-    plan->packed_bytes = bias_bytes(p) + part->packed_bytes;
-    return FC_OK;
+    const fc_problem product = product_of(&plan->problem);
+    return fc_sums_layout(plan, &product, r, message);
 }
 
 static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    const fc_problem *p = &plan->problem;
-    const fc_part *part = plan->parts;
-    if (bias) memcpy(packed, bias, (size_t)(p->groups * p->in_channels * fc_bytes(p->types.source)));
-    else memset(packed, 0, bias_bytes(p));
-    return fc_plan_pack(part->plan, wei, NULL, (char *)packed + part->packed, threads);
+    return fc_sums_pack(plan, wei, bias, 0, packed, threads);
 }
 
 // ----------------------------------------------------------------------------------------------------------- writing
@@ -180,6 +157,7 @@ static void list_taps(const columns_job *job, int64_t d, int64_t h, int64_t star
                 *v += from[x * p->src.axis[2] + c * p->src.channel];                                                   \
                 if (*v < low) *v = low;                                                                                \
                 if (*v > high) *v = high;                                                                              \
+                if (*v != *v) *v = (T)NAN;                                                                             \
             }                                                                                                          \
     }
 
@@ -225,7 +203,7 @@ static void write_columns(const columns_job *job, fc_weave work, int64_t at) {
 static void write_row(const columns_job *job, int64_t image, int64_t channel, int64_t channels, int64_t d, int64_t h) {
     const fc_problem *p = &job->plan->problem;
     const fc_axis *w = &p->axis[2];
-    const int64_t planes = taps_of(p) * job->plane, group = channel / p->in_channels;
+    const int64_t planes = fc_taps(p) * job->plane, group = channel / p->in_channels;
     const int64_t row = image * p->src.outer + group * p->src.group + channel % p->in_channels * p->src.channel +
                         d * p->src.axis[0] + h * p->src.axis[1];
     fc_weave work = {
@@ -288,20 +266,10 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    const fc_part *part = plan->parts;
-    const fc_places at = list->at;
-    const size_t taps = (size_t)(p->axis[2].stride + 1) * sizeof(int64_t) + (size_t)taps_of(p) * sizeof(fc_weave_tap);
-    fc_list_scratch(list, product_bytes(p), line_bytes(plan) + taps);
-    list->at.wei = fc_behind(at.wei, (int64_t)part->packed);
-    list->at.dst = at.shared;
-    list->at.residual = (fc_place){.base = FC_BASE_NONE};
-    list->at.shared = fc_behind(at.shared, (int64_t)product_bytes(p));
-    part->plan->kind->stages(part->plan, threads, list);
-    list->at = at;
+    const size_t taps = (size_t)(p->axis[2].stride + 1) * sizeof(int64_t) + (size_t)fc_taps(p) * sizeof(fc_weave_tap);
+    fc_sums_stages(plan, product_bytes(p), line_bytes(plan) + taps, threads, list);
     fc_list_stage(list, plan, task, fc_ceil_div(rows_of(p), rows_of_task(p)), NULL);
 }
-
-static const char *form(const fc_plan *plan) { return fc_plan_form(plan->parts->plan); }
 
 const fc_kind fc_kind_columns = {
     .name = "columns",
@@ -311,5 +279,5 @@ const fc_kind fc_kind_columns = {
     .layout = layout,
     .pack = pack,
     .stages = stages,
-    .form = form,
+    .form = fc_sums_form,
 };

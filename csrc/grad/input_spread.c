@@ -9,7 +9,7 @@
 // It may be a transposed convolution, with a bias, a residual and an activation: the empty sums get those, too.
 #include "conv/activate.h"
 #include "core/family.h"
-#include "core/plan.h"
+#include "grad/input_sums.h"
 
 enum { FC_ROWS_ELEMENTS = 16384 };
 
@@ -50,56 +50,33 @@ static fc_problem dense_of(const fc_problem *p) {
     return dense;
 }
 
-static double written(const fc_problem *p) {
-    return (double)p->batch * (double)p->groups * (double)p->in_channels * (double)p->axis[0].in *
-           (double)p->axis[1].in * (double)p->axis[2].in;
-}
-
 static fc_verdict ask(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     if (!is_spread(&p->axis[0]) && !is_spread(&p->axis[1]) && !is_spread(&p->axis[2]))
         return (fc_verdict){.refusal = "no axis has one tap and a stride", .cost = INFINITY};
     const fc_problem dense = dense_of(p);
-    if (written(&dense) > (double)fc_largest)
+    if (fc_sums_written(&dense) > (double)fc_largest)
         return (fc_verdict){.refusal = "the sums exceed 2^48 elements", .cost = INFINITY};
     fc_verdict v = r->planner->ask(&(fc_op){FC_CONV, &dense}, r->options);
     if (v.refusal) return v;
     const fc_costs *c = &r->options->costs;
     const int64_t run = channels_last(p) ? channels_of(p) : p->axis[2].in;
-    v.cost += c->fixed + fc_cost_runs(written(p), run, r->kernels, c);
-    if (!channels_last(p)) v.cost += fc_cost_elements(written(&dense), c);
+    v.cost += c->fixed + fc_cost_runs(fc_sums_written(p), run, r->kernels, c);
+    if (!channels_last(p)) v.cost += fc_cost_elements(fc_sums_written(&dense), c);
     return v;
-}
-
-static size_t bias_bytes(const fc_problem *p) {
-    return fc_align((size_t)(p->groups * p->in_channels * fc_bytes(p->types.source)));
 }
 
 static size_t dense_bytes(const fc_problem *p) {
     return fc_align((size_t)(p->batch * dense_of(p).src.outer * fc_bytes(p->types.source)));
 }
 
-// Packed: bias, then the weights of the dense gradient.
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
-    const fc_problem *p = &plan->problem, dense = dense_of(p);
-    plan->parts = calloc(1, sizeof *plan->parts);
-    if (!plan->parts) return FC_NO_MEMORY;
-    fc_plan *part;
-    const fc_status status = r->planner->plan(&(fc_op){FC_CONV, &dense}, r->options, &part, message);
-    if (status != FC_OK) return status;
-    plan->part_count = 1;
-    plan->id = part->id;
-    *plan->parts = (fc_part){part, bias_bytes(p)};
-    plan->packed_bytes = bias_bytes(p) + part->packed_bytes;
-    return FC_OK;
+    const fc_problem dense = dense_of(&plan->problem);
+    return fc_sums_layout(plan, &dense, r, message);
 }
 
 static fc_status pack(const fc_plan *plan, const void *wei, const void *bias, void *packed, int threads) {
-    const fc_problem *p = &plan->problem;
-    const fc_part *part = plan->parts;
-    if (bias) memcpy(packed, bias, (size_t)(p->groups * p->in_channels * fc_bytes(p->types.source)));
-    else memset(packed, 0, bias_bytes(p));
-    return fc_plan_pack(part->plan, wei, bias, (char *)packed + part->packed, threads);
+    return fc_sums_pack(plan, wei, bias, 1, packed, threads);
 }
 
 // ----------------------------------------------------------------------------------------------------------- writing
@@ -243,19 +220,9 @@ static void task(const fc_stage *stage, fc_call *call, int64_t index, int thread
 
 static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_problem *p = &plan->problem;
-    const fc_part *part = plan->parts;
-    const fc_places at = list->at;
-    fc_list_scratch(list, dense_bytes(p), 0);
-    list->at.wei = fc_behind(at.wei, (int64_t)part->packed);
-    list->at.dst = at.shared;
-    list->at.residual = (fc_place){.base = FC_BASE_NONE};
-    list->at.shared = fc_behind(at.shared, (int64_t)dense_bytes(p));
-    part->plan->kind->stages(part->plan, threads, list);
-    list->at = at;
+    fc_sums_stages(plan, dense_bytes(p), 0, threads, list);
     fc_list_stage(list, plan, task, fc_ceil_div(rows_of(p), rows_of_task(p)), NULL);
 }
-
-static const char *form(const fc_plan *plan) { return fc_plan_form(plan->parts->plan); }
 
 const fc_kind fc_kind_spread = {
     .name = "spread",
@@ -265,5 +232,5 @@ const fc_kind fc_kind_spread = {
     .layout = layout,
     .pack = pack,
     .stages = stages,
-    .form = form,
+    .form = fc_sums_form,
 };

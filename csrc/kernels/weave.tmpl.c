@@ -19,10 +19,10 @@ FC_INLINE vec FC_NAME(weave_sum)(const fc_weave *w, const T *src, vec sum, int64
 FC_INLINE void FC_NAME(weave_store)(T *dst, const T *residual, int64_t at, vec sum, vec low, vec high, int64_t n) {
     if (n >= FC_VL) {
         if (residual) sum = v_add(sum, v_load(residual + at));
-        v_store(dst + at, FC_NAME(bound)(sum, low, high));
+        v_store(dst + at, FC_NAME(clamp)(sum, low, high));
     } else if (n > 0) {
         if (residual) sum = v_add(sum, v_load_part(residual + at, n));
-        v_store_part(dst + at, FC_NAME(bound)(sum, low, high), n);
+        v_store_part(dst + at, FC_NAME(clamp)(sum, low, high), n);
     }
 }
 
@@ -52,7 +52,7 @@ FC_INLINE void FC_NAME(weave_row)(const fc_weave *w, const T *src, vec bias, con
                 const int64_t rest = (left - r - 1) / w->stride + 1, n = rest < FC_VL ? rest : FC_VL;
                 vec one = FC_NAME(weave_sum)(w, src, bias, r, j);
                 if (residual) one = v_add(one, v_load_apart(residual + at + r, n, w->stride));
-                v_store_apart(dst + at + r, FC_NAME(bound)(one, low, high), n, w->stride);
+                v_store_apart(dst + at + r, FC_NAME(clamp)(one, low, high), n, w->stride);
             }
     }
 }

@@ -90,9 +90,10 @@ static void each_channel_tile(gemm_nest *n) {
     for (int64_t out = n->out0; out < n->out1 && !fc_must_stop(); out++) {
         const int64_t channel = out * g->out_tile, channels = fc_min(g->out_tile, p->out_channels - channel);
         const int64_t base = channel * p->dst.channel * bytes.destination;
-        // The next tile of weights follows this one, and each tile of pixels asks for its share of it.
-        const int64_t next = (g->over_channels ? g->out_tile : channels) * depth * bytes.weight;
-        n->tile.ahead_step = n->passing ? 0 : fc_ceil_div(next, n->strip.tiles * fc_max(1, depth));
+        // The next tile of packed weights follows this one, and each tile of pixels asks for its share of it.
+        const int64_t out_tile = g->over_channels ? g->out_tile : channels;
+        const int64_t next = n->passing ? 0 : out_tile * depth * bytes.weight;
+        n->tile.ahead_step = fc_ceil_div(next, n->strip.tiles * fc_max(1, depth));
         n->tile.bias = n->bias + channel * bytes.destination;
         n->tile.dst = n->dst + base;
         n->tile.residual = n->residual ? n->residual + base : NULL;
@@ -102,8 +103,8 @@ static void each_channel_tile(gemm_nest *n) {
             fc_gemm_pack_tile(n->plan, n->weights, out, n->strip.k0, n->strip.k1, n->passing);
             w = n->passing;
         }
-        each_pixel_tile(n, w, channels, n->passing ? 0 : next, n->sums + (out - n->out0) * n->strip.tiles * sums_step,
-                        sums_step, out == n->out0);
+        each_pixel_tile(n, w, channels, next, n->sums + (out - n->out0) * n->strip.tiles * sums_step, sums_step,
+                        out == n->out0);
     }
 }
 
