@@ -9,7 +9,7 @@
 //
 // The input's gradient is that of views.c, by the kernels of conv/depthwise.c: of stride s, the inputs of one phase, those
 // at r modulo s along each axis, are a convolution of the output's gradient by every s-th tap in reverse.  Over pixels two
-// columns apart it is that of input_depthwise.c.
+// columns apart it is that of input_depthwise.c.  Over channels by 3 x 3 taps one kernel has all three.
 #include "grad/layer.h"
 #include "conv/parts.h"
 #include "core/family.h"
@@ -20,6 +20,9 @@ extern const fc_kind fc_kind_depthwise_input;
 
 // Multiply-adds of a row of a task at most, some milliseconds; numbers that are added one after the other in their own type.
 enum { FC_ROW_MACS = 1 << 24, FC_CHAIN = 1024, FC_MOST_PHASES = 64 };
+
+// How many times as long a multiply-add takes in steps as in the forward kernels.
+#define FC_STEPS_PACE 0.6
 
 fc_status fc_check_layer_gradient(const void *problem, char message[FC_MESSAGE]) {
     const fc_layer_gradient *g = problem;
@@ -52,14 +55,43 @@ static int64_t phases_of(const fc_axis *a) { return fc_min(a->stride, a->in); }
 // Over pixels two columns apart all inputs are one, by another kernel.
 static int by_rows(const fc_problem *p, int over_channels) { return !over_channels && p->axis[2].stride == 2; }
 
+static int is_point(const fc_axis *a) { return a->in == 1 && a->out == 1 && a->kernel == 1; }
+
+// Three taps, and the one in the middle sees an input wherever there is an output, which counts each once for the bias.
+static int has_steps(const fc_axis *a) {
+    return a->kernel == 3 && a->dilation == 1 && a->stride <= 2 && a->pad <= 1 &&
+           (a->out - 1) * a->stride + 1 - a->pad < a->in;
+}
+
+// Over channels all gradients are one kernel's.
+static int by_steps(const fc_problem *p, int over_channels) {
+    return over_channels && p->in_channels == 1 && is_point(&p->axis[0]) && has_steps(&p->axis[1]) &&
+           has_steps(&p->axis[2]) && p->axis[1].stride == p->axis[2].stride;
+}
+
+static int64_t first_step(const fc_axis *a) { return a->pad / a->stride; }
+static int64_t steps_of(const fc_axis *a) { return (a->in - 1 + a->pad) / a->stride + 1 - first_step(a); }
+
+// As the weights' gradient is cut, by rows of outputs, or of steps.
+static fc_grad_cut cut_of(const fc_layer_gradient *g, const fc_kernels *k) {
+    fc_grad_cut cut = fc_grad_cut_of(&g->weight, k);
+    if (by_steps(&g->weight, cut.over_channels)) cut.rows = g->weight.batch * steps_of(&g->weight.axis[1]);
+    return cut;
+}
+
+// All inputs are one.
+static int is_whole(const fc_problem *p, int over_channels) {
+    return by_rows(p, over_channels) || by_steps(p, over_channels);
+}
+
 static int64_t phase_count(const fc_problem *p, int over_channels) {
-    return by_rows(p, over_channels) ? 1 : phases_of(&p->axis[0]) * phases_of(&p->axis[1]) * phases_of(&p->axis[2]);
+    return is_whole(p, over_channels) ? 1 : phases_of(&p->axis[0]) * phases_of(&p->axis[1]) * phases_of(&p->axis[2]);
 }
 
 // Of the input's problem; false if it has no tap.
 static int phase_of(const fc_problem *p, int over_channels, int64_t index, layer_phase *phase) {
     *phase = (layer_phase){.problem = *p, .step = {1, 1, 1}};
-    if (by_rows(p, over_channels)) return 1;
+    if (is_whole(p, over_channels)) return 1;
     fc_problem *f = &phase->problem;
     f->direction = FC_FORWARD;
     f->src = p->dst;
@@ -100,11 +132,21 @@ static const char *refusal(const fc_problem *p, const fc_kernels *k, int over_ch
     const int64_t together = over_channels ? FC_BLOCK_VECTORS * k->vl : 1;
     const double row = (double)fc_taps(p) * (double)p->axis[2].in * (double)together;
     if (row > FC_ROW_MACS) return "a row takes more than 16 million multiply-adds";
-    for (int i = 0; i < FC_AXES && !by_rows(p, over_channels); i++) {
+    for (int i = 0; i < FC_AXES && !is_whole(p, over_channels); i++) {
         if (p->axis[i].stride > p->axis[i].kernel) return "some inputs have no tap";
         if (p->axis[i].stride > 1 && p->axis[i].dilation > 1) return "a strided kernel is dilated";
     }
     return phase_count(p, over_channels) > FC_MOST_PHASES ? "there are more than 64 phases" : NULL;
+}
+
+// Of all gradients by steps, which read and write each of the three tensors once.
+static double steps_cost(const fc_request *r) {
+    const fc_layer_gradient *g = r->op->problem;
+    const fc_problem *p = &g->weight;
+    const fc_costs *c = &r->options->costs;
+    const fc_grad_cut s = cut_of(g, r->kernels);
+    return 3 * c->fixed + FC_STEPS_PACE * c->depthwise * 2 * fc_macs(p) / (double)p->groups * (double)s.units +
+           fc_cost_elements((double)s.parts * (double)s.sums, c);
 }
 
 // The bias' gradient apart, which takes part in none of the comparisons.
@@ -121,7 +163,8 @@ static fc_verdict ask(const fc_request *r) {
     const int over_channels = fc_grad_cut_of(&g->weight, r->kernels).over_channels;
     v.refusal = refusal(p, r->kernels, over_channels);
     v.cost += options.costs.fixed;
-    for (int64_t i = 0; !v.refusal && i < phase_count(p, over_channels); i++) {
+    if (by_steps(p, over_channels)) v.cost = steps_cost(r);
+    for (int64_t i = 0; !by_steps(p, over_channels) && !v.refusal && i < phase_count(p, over_channels); i++) {
         layer_phase phase;
         (void)phase_of(p, over_channels, i, &phase);
         const fc_verdict input = r->planner->ask_own(&(fc_op){FC_CONV, &phase.problem}, &options);
@@ -144,7 +187,7 @@ static int64_t channels_of(const fc_grad_cut *s, int64_t vl) { return s->units *
 static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESSAGE]) {
     (void)r, (void)message;
     const fc_problem *p = &plan->layer_gradient.input;
-    const fc_grad_cut cut = fc_grad_cut_of(&plan->layer_gradient.weight, plan->kernels);
+    const fc_grad_cut cut = cut_of(&plan->layer_gradient, plan->kernels);
     const int64_t count = phase_count(p, cut.over_channels);
     layer_phases *all = plan->state = calloc(1, sizeof *all + (size_t)count * sizeof(layer_phase));
     if (!all) return FC_NO_MEMORY;
@@ -327,6 +370,12 @@ static void input_task(const fc_stage *stage, fc_call *call, int64_t index, int 
     }
 }
 
+static void add_totals(const layer_job *job, const void *totals, double *sums) {
+    for (int64_t c = job->first; c < job->last; c++)
+        sums[c] += job->plan->kernels->dtype == FC_F32 ? (double)((const float *)totals)[c - job->first]
+                                                       : ((const double *)totals)[c - job->first];
+}
+
 static void bias_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     const layer_job job = job_of(stage, call, index);
     const fc_kernels *k = job.plan->kernels;
@@ -359,10 +408,45 @@ static void bias_task(const fc_stage *stage, fc_call *call, int64_t index, int t
                 .total = totals,
             };
             (over_channels ? k->fold_columns : k->fold_all)(&fold);
-            for (int64_t c = job.first; c < job.last; c++)
-                sums[c] += k->dtype == FC_F32 ? (double)((const float *)totals)[c - job.first]
-                                              : ((const double *)totals)[c - job.first];
+            add_totals(&job, totals, sums);
         }
+    }
+}
+
+// Rows of steps: the sums of the weights' gradient and the inputs' gradient, and the bias' sums of as many rows as a chain may
+// be long.
+static void steps_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
+    const layer_job job = job_of(stage, call, index);
+    const layer_phases *all = job.plan->state;
+    const fc_grad_cut *s = job.cut;
+    const fc_kernels *k = job.plan->kernels;
+    const fc_problem *p = s->problem;
+    const fc_view *result = &job.plan->layer_gradient.input.src;
+    const int64_t element = k->element, steps = steps_of(&p->axis[1]), first = first_step(&p->axis[1]);
+    const int64_t most = fc_max(1, FC_CHAIN / p->axis[2].out), end = (job.part + 1) * s->rows / s->parts;
+    const int64_t vectors = fc_ceil_div(job.last - job.first, k->vl);
+    fc_depthwise_steps work = {
+        .problem = p,
+        .result = result,
+        .weights = weights_at(&job, all->phases, job.first),
+        .channels = job.last - job.first,
+        .sums = job.shared + (job.part * s->sums + job.first * fc_taps(p)) * element,
+        .totals = (char *)fc_own_scratch(call, thread) + job.work->totals,
+    };
+    memset(work.sums, 0, (size_t)(vectors * s->vector * element));
+    double *sums = bias_sums(&job, job.part);
+    for (int64_t c = job.first; c < job.last; c++) sums[c] = 0;
+    for (int64_t row = first_row(&job), some; row < end && !fc_must_stop(); row += some) {
+        const int64_t image = row / steps, at = row % steps;
+        some = fc_min(fc_min(steps - at, end - row), most);
+        work.src = (const char *)fc_operand(call, stage->at.src) + (image * p->src.outer + job.first) * element;
+        work.grad = job.grad + (image * p->dst.outer + job.first) * element;
+        work.dst = (char *)fc_operand(call, stage->at.dst) + (image * result->outer + job.first) * element;
+        work.row = first + at;
+        work.end = work.row + some;
+        memset(work.totals, 0, (size_t)(vectors * k->vl * element));
+        k->depthwise_steps(&work);
+        add_totals(&job, work.totals, sums);
     }
 }
 
@@ -384,7 +468,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const fc_layer_gradient *g = &plan->layer_gradient;
     const fc_kernels *k = plan->kernels;
     const fc_places at = list->at;
-    const fc_grad_cut cut = fc_grad_cut_of(&g->weight, k), *kept = fc_list_keep(list, &cut, sizeof cut);
+    const fc_grad_cut cut = cut_of(g, k), *kept = fc_list_keep(list, &cut, sizeof cut);
     const int64_t channels = channels_of(&cut, k->vl), most = fc_ceil_div(cut.units, cut.blocks);
     layer_work work = {.cut = kept, .channels = channels};
     work.bias = (int64_t)fc_align((size_t)fc_grad_shared_bytes(&cut, k));
@@ -397,13 +481,17 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const layer_work *context = fc_list_keep(list, &work, sizeof work);
     if (!kept || !context) return;
     fc_list_stage(list, plan, pack_task, cut.blocks, context);
-    list->at.dst = at.further;
-    fc_grad_sum_stage(plan, kept, list);
-    list->at.dst = at.dst;
-    list->order = FC_TOGETHER;
-    fc_list_stage(list, plan, input_task, cut.parts * cut.blocks, context);
-    list->order = FC_TOGETHER;
-    if (g->second >= 0) fc_list_stage(list, plan, bias_task, cut.parts * cut.blocks, context);
+    if (by_steps(&g->weight, cut.over_channels)) {
+        fc_list_stage(list, plan, steps_task, cut.parts * cut.blocks, context);
+    } else {
+        list->at.dst = at.further;
+        fc_grad_sum_stage(plan, kept, list);
+        list->at.dst = at.dst;
+        list->order = FC_TOGETHER;
+        fc_list_stage(list, plan, input_task, cut.parts * cut.blocks, context);
+        list->order = FC_TOGETHER;
+        if (g->second >= 0) fc_list_stage(list, plan, bias_task, cut.parts * cut.blocks, context);
+    }
     list->order = FC_AFTER;
     list->at.dst = at.further;
     fc_grad_part_stage(plan, kept, list);

@@ -199,6 +199,17 @@ typedef struct fc_depthwise_grad {
     int64_t tap, vector; // from tap to tap, and from vector to vector
 } fc_depthwise_grad;
 
+// All gradients between single channels of a kernel of 3 x 3 taps: inputs of the rows of steps [row, end) of an image, and what
+// those add to the sums of the weights' gradient and of the bias'.  src, grad and dst point to the first of `channels` in it.
+typedef struct fc_depthwise_steps {
+    const fc_problem *problem; // of the weights' gradient; strides of 1 or 2
+    const fc_view *result;     // the input's gradient
+    const void *src, *grad, *weights;
+    void *dst;
+    int64_t row, end, channels;
+    void *sums, *totals; // [vector of channels][tap][lane], as the weights, and [channel]
+} fc_depthwise_steps;
+
 // A few output rows of a stencil from extended input rows, each readable up to the whole vectors of `columns`, and
 // width - 1 beyond.  Output row r sees rows[t * (height + count - 1) + r + i] of plane t by weights[(t * width + j) *
 // height + i].
@@ -281,6 +292,7 @@ typedef void fc_winograd_weights_fn(const fc_winograd_weights *work);
 typedef int fc_winograd_taps_fn(const fc_winograd_taps *work);
 typedef void fc_depthwise_fn(const fc_depthwise_rows *work);
 typedef void fc_depthwise_grad_fn(const fc_depthwise_grad *work);
+typedef void fc_depthwise_steps_fn(const fc_depthwise_steps *work);
 typedef void fc_stencil_fn(const fc_stencil_rows *work);
 typedef void fc_widen_fn(const uint16_t *in, float *out, int64_t count);
 typedef void fc_narrow_fn(const float *in, uint16_t *out, int64_t count);

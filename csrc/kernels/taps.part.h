@@ -5,6 +5,7 @@
 #include "kernels/depthwise_channels.tmpl.c"
 #include "kernels/depthwise_grad.tmpl.c"
 #include "kernels/depthwise_phases.tmpl.c"
+#include "kernels/depthwise_steps.tmpl.c"
 #include "kernels/stencil.tmpl.c"
 
 // Made of the stencil's tiles.
