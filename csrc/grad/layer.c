@@ -114,6 +114,14 @@ static int phase_of(const fc_problem *p, int over_channels, int64_t index, layer
 
 // ----------------------------------------------------------------------------------------------------------- planning
 
+double fc_layer_cost_memory(const fc_request *r) {
+    const fc_problem *p = &((const fc_layer_gradient *)r->op->problem)->weight;
+    const double pixels = (double)p->axis[0].in * (double)p->axis[1].in * (double)p->axis[2].in;
+    const double planes = 2 * pixels + (double)fc_positions(p); // the input twice, and the output
+    const double bytes = (double)p->batch * (double)p->groups * planes * (double)r->kernels->element;
+    return bytes > 0.5 * (double)r->options->machine.l2 ? fc_cost_weights(bytes, r->options) : 0;
+}
+
 // Of one gradient after the other, each by the best of its algorithms; the second reads the output's gradient anew.
 double fc_layer_cost_apart(const fc_request *r) {
     const fc_layer_gradient *g = r->op->problem;
@@ -121,7 +129,7 @@ double fc_layer_cost_apart(const fc_request *r) {
     const fc_verdict input = r->planner->ask(&(fc_op){FC_CONV, &g->input}, r->options);
     const double elements = (double)g->weight.batch * (double)g->weight.groups * (double)fc_positions(&g->weight);
     return weight.cost + input.cost + weight.packing + input.packing +
-           fc_cost_weights(elements * (double)r->kernels->element, r->options);
+           fc_cost_weights(elements * (double)r->kernels->element, r->options) + 0.5 * fc_layer_cost_memory(r);
 }
 
 // Of a layer whose weight gradient is cut so.
@@ -171,6 +179,7 @@ static fc_verdict ask(const fc_request *r) {
         v.refusal = input.refusal;
         v.cost += input.cost + input.packing;
     }
+    v.cost += 0.5 * fc_layer_cost_memory(r);
     if (!v.refusal && r->options->algorithm == FC_AUTO && v.cost > fc_layer_cost_apart(r))
         v.refusal = "one after the other is faster";
     return v;

@@ -10,9 +10,8 @@
 #include "core/family.h"
 #include "grad/layer.h"
 
-// Bytes of what an image of a task has interleaved at most (eight images of 256 channels by 28x28 and stride 2, 110 KiB each,
-// took up to a tenth longer than where they lie), and all images; tasks that are worth while.
-enum { FC_IMAGE_BYTES = 48 << 10, FC_TASK_BYTES = 192 << 10, FC_TASKS = 64 };
+// Bytes that a task has interleaved, if that is more than an image; tasks that are worth while.
+enum { FC_TASK_BYTES = 192 << 10, FC_TASKS = 64 };
 
 // The state of a plan.  Its parts are plans by images and channels, (whole, fewer) by (whole, fewer).
 typedef struct interleaved_layer {
@@ -86,7 +85,7 @@ static const char *refusal(const fc_request *r) {
         const fc_planes planes = planes_of(g, i);
         if (planes.view->axis[2] != 1 || planes.step == 1) return "rows are not contiguous";
     }
-    return all_bytes(g, k, 1) > FC_IMAGE_BYTES ? "planes are large" : NULL;
+    return all_bytes(g, k, 1) > r->options->machine.l2 / 2 ? "planes are large" : NULL;
 }
 
 static fc_verdict ask(const fc_request *r) {
@@ -106,7 +105,8 @@ static fc_verdict ask(const fc_request *r) {
     found = fc_kind_layer_in_place.ask(&task);
     if (found.refusal) return found;
     const double vectors = (double)all_bytes(g, r->kernels, s.images) / (double)(r->kernels->vl * r->kernels->element);
-    found.cost = 2 * c->fixed + (double)(s.blocks * s.parts) * (found.cost + fc_turn * c->copied * vectors);
+    found.cost = 2 * c->fixed + (double)(s.blocks * s.parts) * (found.cost + fc_turn * c->copied * vectors) +
+                 fc_layer_cost_memory(r);
     if (!in_place.refusal && in_place.cost <= found.cost) found.refusal = "rows are long enough where they lie";
     else if (r->options->algorithm == FC_AUTO && found.cost > fc_layer_cost_apart(r))
         found.refusal = "one after the other is faster";
