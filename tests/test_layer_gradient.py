@@ -34,6 +34,13 @@ PROBLEMS = (
     depthwise((7, 37), 9, (2, 4)),
     depthwise((10, 20), 20, (3, 3), padding=((2, 2), (2, 2)), dilation=2),
     depthwise((30, 31), 150, (3, 3)),
+    # Rows of few outputs, of which none sees all of three columns, and rows longer than one chain of sums.
+    depthwise((3, 2), 35, (3, 3)),
+    depthwise((4, 3), 16, (3, 3), padding=((0, 1), (1, 0))),
+    depthwise((3, 3), 18, (3, 3), padding=((0, 0), (0, 0))),
+    depthwise((2, 5), 17, (3, 3), stride=2, padding=((0, 1), (1, 1))),
+    depthwise((3, 514), 17, (3, 3)),
+    depthwise((5, 2070), 16, (3, 3), 1, stride=2),
     # Small planes, interleaved: channels that are no whole vectors, and images that are no whole tasks.
     depthwise((4, 4), 37, (3, 3), 5),
     depthwise((7, 7), 40, (3, 3), 9, padding=TWO),
@@ -244,3 +251,19 @@ def test_no_call_reads_or_writes_other_sizes():
         given[place] = bad
         with pytest.raises(ValueError, match="does not have the shape"):
             kept["plan"].execute(*given, 1)
+
+
+@each_dtype
+def test_what_is_not_finite_stays_in_its_windows(at_once, dtype):
+    """At the corner of the image, where some taps see no output: those have no part in it."""
+    for stride in (1, 2):
+        problem = depthwise((9, 11), 32, (3, 3), stride=stride)
+        for which in range(3):
+            given = arrays(problem, dtype, "NHWC")
+            corner = (slice(None), 0, 0, 0) if which == 1 else (0, 0, 0)
+            seen = [np.zeros_like(a) if i == which else np.ones_like(a) for i, a in enumerate(given)]
+            given[which][corner], seen[which][corner] = np.inf, 1
+            found = fc.grad.conv2d(*given, **problem.geometry, layout="NHWC", algorithm="depthwise")
+            for i, (mine, parts) in enumerate(zip(found, truth(problem, *seen, "NHWC"), strict=True)):
+                takes_part = (parts > 0) & (which in ((1, 2), (0, 2), (2,))[i])
+                np.testing.assert_array_equal(~np.isfinite(mine), takes_part, err_msg=f"{i} of {which}, {stride}")

@@ -8,7 +8,8 @@
 //
 // so that step (u, v) goes through s * s inputs, and through the window of outputs which see those: it moves on by a column,
 // in registers, beside the weights and the sums of their gradient.  An input and an output's gradient take part in nine
-// products of either kind, and are read once for a row of steps.
+// products of either kind, and are read once for a row of steps.  An input's gradient is summed in the order of outputs, as
+// it is by itself.
 
 enum { FC_NAME(steps_run) = 512 }; // numbers that are added one after the other
 
@@ -34,9 +35,11 @@ FC_INLINE void FC_NAME(steps_edge)(const FC_NAME(steps_row) * row, int64_t v, co
             if (x < 0 || x >= w->in) continue;
             const vec in = v_load_part(row->src + y * p->src.axis[1] + x * p->src.axis[2], lanes);
             vec sum = v_set1(0);
-            for (int64_t i = a, r = row->u; i < 3; i += s, r--) {
+            for (int64_t i = a + (2 - a) / s * s; i >= a; i -= s) {
+                const int64_t r = row->u - i / s;
                 if (r < 0 || r >= h->out) continue;
-                for (int64_t j = b, c = v; j < 3; j += s, c--) {
+                for (int64_t j = b + (2 - b) / s * s; j >= b; j -= s) {
+                    const int64_t c = v - j / s;
                     if (c < 0 || c >= w->out) continue;
                     const vec grad = v_load_part(row->grad + r * p->dst.axis[1] + c * p->dst.axis[2], lanes);
                     T *to = row->sums + (i * 3 + j) * FC_VL;
@@ -87,11 +90,11 @@ FC_INLINE void FC_NAME(steps_next)(const FC_NAME(steps_row) * row, const T **gra
             const vec in = v_load(from);
             vec sum = v_set1(0);
 #pragma GCC unroll 3
-            for (int i = a; i < 3; i += s) {
+            for (int i = a + (2 - a) / s * s; i >= a; i -= s) {
                 const int r = n - 1 - i / s;
                 if (r < r0 || r >= r1) continue;
 #pragma GCC unroll 3
-                for (int j = b; j < 3; j += s) {
+                for (int j = b + (2 - b) / s * s; j >= b; j -= s) {
                     const int t = i * 3 + j, c = n - 1 - j / s;
                     if (c < c0 || c >= c1) continue;
                     sum = v_fma(many ? at->weight[t] : v_load(row->weights + t * FC_VL), at->window[r][c], sum);
