@@ -38,18 +38,29 @@ FC_INLINE void FC_NAME(turned_tile)(T *dst, const T *src, int64_t rows, int64_t 
     }
 }
 
+// The power of two in the bytes from one stream to the next, a cache line at least: 4 KiB of them are as many as the
+// first-level cache has sets.
+FC_INLINE int64_t FC_NAME(power)(int64_t apart) {
+    const int64_t bytes = apart * (int64_t)sizeof(T), power = bytes & -bytes;
+    return power < 64 ? 64 : power;
+}
+
+// Rows go outside, so that dst is written in its order; but columns do where more than four of them share a set, and rows of
+// dst do so less.
 FC_INLINE void FC_NAME(turned_rectangle)(const fc_rectangle *w, const int step) {
-    for (int64_t r = 0; r < w->rows; r += FC_VL) {
-        const int64_t rows = w->rows - r < FC_VL ? w->rows - r : FC_VL;
-        const T *src = (const T *)w->src + r * step;
-        T *dst = (T *)w->dst + r * w->dst_row;
-        int64_t c = 0;
-        if (rows == FC_VL)
-            for (; c + FC_VL <= w->columns; c += FC_VL)
-                FC_NAME(turned_tile)(dst + c, src + c * w->src_column, FC_VL, FC_VL, w, step);
-        for (; c < w->columns; c += FC_VL) {
-            const int64_t columns = w->columns - c < FC_VL ? w->columns - c : FC_VL;
-            FC_NAME(turned_tile)(dst + c, src + c * w->src_column, rows, columns, w, step);
+    const int64_t power = FC_NAME(power)(w->src_column);
+    const int by_columns = w->columns * power > 4 * 4096 && power > FC_NAME(power)(w->dst_row);
+    const int64_t outer = by_columns ? w->columns : w->rows, inner = by_columns ? w->rows : w->columns;
+    const int64_t src_next = FC_VL * (by_columns ? step : w->src_column),
+                  dst_next = by_columns ? FC_VL * w->dst_row : FC_VL;
+    for (int64_t o = 0; o < outer; o += FC_VL) {
+        const T *src = (const T *)w->src + o * (by_columns ? w->src_column : step);
+        T *dst = (T *)w->dst + o * (by_columns ? 1 : w->dst_row);
+        const int64_t across = outer - o < FC_VL ? outer - o : FC_VL;
+        for (int64_t left = inner; left > 0; left -= FC_VL, src += src_next, dst += dst_next) {
+            const int64_t along = left < FC_VL ? left : FC_VL;
+            if (across == FC_VL && along == FC_VL) FC_NAME(turned_tile)(dst, src, FC_VL, FC_VL, w, step);
+            else FC_NAME(turned_tile)(dst, src, by_columns ? along : across, by_columns ? across : along, w, step);
         }
     }
 }
