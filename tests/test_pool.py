@@ -140,6 +140,46 @@ def test_planes_in_one_piece(dtype, rng):
 
 
 @both_dtypes
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 1), (3, 3, 1), (3, 2, 0), (5, 1, 2), (2, 3, 0)])
+def test_planes_that_are_interleaved(kernel, stride, padding, dtype, rng):
+    """Strips of planes and what is left of them, several to a task, in rows and not; NaN and ties."""
+    window = {"kernel_size": kernel, "stride": stride, "padding": padding}
+    for shape in ((1, 9, 5, 5), (2, 15, 7, 6), (1, 33, 5, 11), (1, 65, 8, 8), (3, 130, 6, 5)):
+        x = embedded(whole(rng, shape, dtype), dense=bool(shape[0] == 1))[1]
+        check_both(x, "NCHW", **window)
+        x = sprinkled(rng, x)
+        check_maximum(x, "NCHW", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+
+
+@both_dtypes
+def test_interleaved_rows_of_large_planes(dtype, rng):
+    """Some rows of planes at a time, by any number of threads to the same bits; those that are deep whole."""
+    x = rng.standard_normal((1, 66, 75, 67)).astype(dtype)
+    window = {"kernel_size": (4, 3), "stride": (2, 3), "padding": (2, 1)}
+    check_maximum(x, "NCHW", partial(fc.max_pool2d, **window), partial(reference.max_pool2d, **window))
+    dilated = {"kernel_size": 3, "stride": 3, "padding": 1, "dilation": (5, 2)}
+    check_maximum(x, "NCHW", partial(fc.max_pool2d, **dilated), partial(reference.max_pool2d, **dilated))
+    grid = {"output_size": (31, 17)}
+    check_maximum(x, "NCHW", partial(fc.adaptive_max_pool2d, **grid), partial(reference.adaptive_max_pool2d, **grid))
+    for pool, parameters in ((fc.avg_pool2d, window), (fc.adaptive_avg_pool2d, grid)):
+        with fc.threads(1):
+            alone = pool(x, **parameters)
+        for threads in 2, 3, 5:
+            with fc.threads(threads):
+                identical(pool(x, **parameters), alone)
+        identical(pool(np.concatenate([x, x]), **parameters)[1:], alone)
+        assert max_error(alone, getattr(reference, pool.__name__)(x, **parameters)) < tolerance(dtype, 12)
+    x = whole(rng, (1, 34, 4, 6, 7), dtype)
+    window = {"kernel_size": (2, 3, 2), "stride": (1, 2, 3), "padding": (1, 0, 1)}
+    beside, last = np.moveaxis(x, 1, -1).copy(), {**window, "layout": "NDHWC"}
+    for a, b in zip(
+        fc.max_pool3d(x, return_indices=True, **window), fc.max_pool3d(beside, return_indices=True, **last), strict=True
+    ):
+        identical(a, np.moveaxis(b, -1, 1))
+    identical(fc.avg_pool3d(x, **window), np.moveaxis(fc.avg_pool3d(beside, **last), -1, 1))
+
+
+@both_dtypes
 def test_large_windows_of_many_channels(dtype, rng):
     """Run by run, in each of which channels fill vectors, strips and blocks, or one more or less; NaN and ties."""
     for channels in (65, 79, 128, 257, 511, 513, 1023, 1030, 2049):
