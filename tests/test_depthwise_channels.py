@@ -42,9 +42,27 @@ EDGES = tuple(
 )  # fmt: skip
 
 
+#: Groups of several channels: outputs around the eight and the four of a window, rows of one to seven taps, channels
+#: that are no whole vectors.
+GROUPS = tuple(
+    Problem(size, each * groups, each * groups, kernel, 2, (stride,) * 2, padding, (1, dilation), groups, bias=True)
+    for each in (2, 4, 8)
+    for kernel, stride, dilation in (((3, 3), 1, 1), ((3, 3), 2, 1), ((2, 2), 1, 1), ((5, 4), 2, 1), ((1, 7), 1, 1),
+                                     ((1, 1), 1, 1), ((3, 3), 3, 1), ((2, 3), 1, 2))
+    for (size, groups), padding in zip(
+        (((3, 2), 2), ((4, 7), 3), ((5, 8), 5), ((6, 9), 8), ((7, 17), 9), ((9, 26), 4)), PADDINGS * 2, strict=False
+    )
+)  # fmt: skip
+
+
+def lanes(dtype):
+    """Of a vector of this instruction set."""
+    return {"scalar": 1, "neon": 4, "avx2": 8, "avx512": 16}[fc.isa()] * 4 // np.dtype(dtype).itemsize or 1
+
+
 @each_dtype
 def test_edges(dtype):
-    problems = existing(EDGES)
+    problems = existing([p for p in EDGES + GROUPS if p.in_channels // p.groups <= lanes(dtype)])
     for problem in problems:
         x, w, b, _ = operands(problem, dtype)
         inside, out = embedded(poison(in_layout(problem.output_shape, "NHWC"), dtype))

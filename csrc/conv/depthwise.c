@@ -114,6 +114,14 @@ static double cost_unrolled(const fc_problem *p, const fc_kernels *k, const fc_c
     return rows * (c->depthwise * each * computed * (double)fc_taps(p) + 1.7 * c->copied * vectors);
 }
 
+// Over channels of small groups: in 32 registers what is spread of an input meets all taps of a row that see it, in windows of
+// outputs which the last of a row may fill in part.
+static double cost_of_groups(const fc_axis *w, const fc_kernels *k) {
+    const int registers = k->gemm_pixels.mr * k->gemm_pixels.nr >= 24 * k->vl;
+    if (!registers || w->kernel == 1 || w->dilation > 1 || w->stride > 2) return k->vl > 8 ? 1.0 : 1.3;
+    return (w->stride == 1 ? 0.5 : 0.8) * (double)fc_round_up(w->out, 8 / w->stride) / (double)w->out;
+}
+
 // Two loads for each multiply-add, or several where outputs are further than two columns apart, and each vector of outputs
 // stored once.
 static double cost(const fc_request *r) {
@@ -148,7 +156,7 @@ static double cost(const fc_request *r) {
                         : w->stride == 1     ? 0.35
                                              : 0.48;
     const double each = tall(p)                   ? once
-                        : p->in_channels > 1      ? (k->vl > 8 ? 1.0 : 1.3)
+                        : p->in_channels > 1      ? cost_of_groups(w, k)
                         : apart > 2               ? (k->vl > 1 ? 2.5 : 2.0) * (double)apart
                         : apart == 2 && k->vl > 1 ? (loaded ? 2.0 : 1.0)
                         : loaded                  ? 0.9

@@ -66,7 +66,7 @@ FC_INLINE void FC_NAME(steps_next)(const FC_NAME(steps_row) * row, const T **gra
                                    const int c1) {
     const fc_problem *p = row->work->problem;
     const fc_view *result = row->work->result;
-    const int n = (3 - 1) / s + 1, many = FC_MR * FC_NV + 4 >= 32, centre = n - 1 - 1 / s;
+    const int n = (3 - 1) / s + 1, many = FC_MR * FC_NV >= 24, centre = n - 1 - 1 / s;
     const int64_t across = p->dst.axis[2];
     const T *column = *grad;
 #pragma GCC unroll 3
@@ -115,7 +115,7 @@ FC_INLINE void FC_NAME(steps_inside)(const FC_NAME(steps_row) * row, int64_t v, 
     const fc_problem *p = row->work->problem;
     const fc_view *result = row->work->result;
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
-    const int n = (3 - 1) / s + 1, many = FC_MR * FC_NV + 4 >= 32;
+    const int n = (3 - 1) / s + 1, many = FC_MR * FC_NV >= 24;
     const int64_t y = s * row->u - h->pad, x = s * v - w->pad, top = row->u - n + 1;
     int r0 = top < 0 ? (int)-top : 0, r1 = h->out - top < n ? (int)(h->out - top) : n;
     int a0 = y < 0 ? (int)-y : 0, a1 = h->in - y < s ? (int)(h->in - y) : s;
