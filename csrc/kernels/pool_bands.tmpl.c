@@ -461,7 +461,9 @@ void FC_NAME(pool_channels)(const fc_pool_work *work) {
 
 // ------------------------------------------------------------------------------------------------- channels, in runs
 
-// Taps of one row that are folded at a time, and vectors of channels through which they are.
+// Taps of one row that are folded at a time, and vectors of channels through which they are.  (To ask for the next run in the
+// order of memory, into the second-level cache, took 0.7 to 0.8 of the time where wide images come from memory, and up to
+// 1.15 where they come from the third-level cache; one tap at a time, 1.2 there.)
 enum { FC_NAME(pool_run_taps) = 8, FC_NAME(pool_run_vectors) = 64 };
 
 // A run of taps of one row, of `channels` channels, folded into what is there.
