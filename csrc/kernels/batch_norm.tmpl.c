@@ -73,7 +73,7 @@ FC_INLINE void FC_NAME(batch_sums_all)(const fc_batch_norm_work *w, const int cl
                 FC_NAME(batch_add)(&sum[1], w, &v, v_load(x + i + FC_VL), v_load(g + i + FC_VL), clamp);
             }
             for (; i < w->columns; i += FC_VL) {
-                const int64_t n = w->columns - i < FC_VL ? w->columns - i : FC_VL;
+                const int64_t n = FC_NAME(lanes_of)(w->columns - i);
                 FC_NAME(batch_add)(&sum[0], w, &v, FC_NAME(load_row)(x + i * w->x_column, n, w->x_column),
                                    FC_NAME(load_row)(g + i * w->g_column, n, w->g_column), clamp);
             }
@@ -123,8 +123,7 @@ FC_INLINE void FC_NAME(batch_sums_as)(const fc_batch_norm_work *w, const int cla
     int64_t i = 0;
     if (w->x_column == 1 && w->g_column == 1)
         for (; i + 2 * FC_VL <= w->columns; i += 2 * FC_VL) FC_NAME(batch_sums_columns)(w, i, 2, FC_VL, clamp);
-    for (; i < w->columns; i += FC_VL)
-        FC_NAME(batch_sums_columns)(w, i, 1, w->columns - i < FC_VL ? w->columns - i : FC_VL, clamp);
+    for (; i < w->columns; i += FC_VL) FC_NAME(batch_sums_columns)(w, i, 1, FC_NAME(lanes_of)(w->columns - i), clamp);
 }
 
 void FC_NAME(batch_norm_sums)(const fc_batch_norm_work *w) {
@@ -161,7 +160,7 @@ FC_INLINE void FC_NAME(batch_spread_as)(const fc_batch_norm_work *w, const int e
             v_store(dst + i, FC_NAME(batch_one)(w, &v, v_load(x + i), y, backward, clamp));
         }
         for (; i < w->columns; i += FC_VL) {
-            const int64_t n = w->columns - i < FC_VL ? w->columns - i : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(w->columns - i);
             if (each) v = FC_NAME(batch_channel_at)(w, i, n, 1, backward);
             const vec y = g ? FC_NAME(load_row)(g + i * w->g_column, n, w->g_column) : v_set1(0);
             const vec at = FC_NAME(load_row)(x + i * w->x_column, n, w->x_column);

@@ -316,7 +316,7 @@ FC_INLINE void FC_NAME(plane_patches_of)(const fc_depthwise_rows *work, int64_t 
             sides.low[k] = v_lanes(-left - k, w->in - left - k);
             sides.high[k] = v_lanes(-left - k - FC_VL, w->in - left - k - FC_VL);
         }
-        FC_NAME(spot) at = {.x = x, .lanes = w->out - x < FC_VL ? w->out - x : FC_VL};
+        FC_NAME(spot) at = {.x = x, .lanes = FC_NAME(lanes_of)(w->out - x)};
         fc_depthwise_rows one = *work;
         for (int64_t q = 0; q < planes; q++, FC_NAME(next_plane)(&one)) {
             const FC_NAME(plane) plane = FC_NAME(plane_of)(&one);
@@ -395,16 +395,22 @@ FC_INLINE void FC_NAME(plane_taps)(const fc_depthwise_rows *work, const T *plane
         const int inside = rows_inside && at >= 0 && at + (FC_VL - 1) * step < w->in;
         const vmask low = v_lanes(-at, w->in - at), high = v_lanes(-at - FC_VL, w->in - at - FC_VL);
         FC_NAME(reads) reads;
-        if (apart == 0) reads = FC_NAME(reads_at)(step, at, w->in);
         const T *in = plane + top * p->src.axis[1] + at;
+        T lane[FC_PLANE_ROWS * FC_VL];
+        if (apart == 0) {
+            reads = FC_NAME(reads_at)(step, at, w->in);
+            for (int t = 0; t < rows; t++)
+                if (inside || !FC_NAME(outside)(top + t * further, h->in))
+                    v_store(lane + t * FC_VL, FC_NAME(row_each)(in + t * down, &reads, step, at, w->in));
+        }
         vec weight[3];
 #pragma GCC unroll 3
         for (int q = 0; q < reach; q++) weight[q] = v_set1(tap[q * w->kernel + k]);
 #pragma GCC unroll 15
         for (int t = 0; t < rows; t++, in += down) {
-            if (!inside && (top + t * further < 0 || top + t * further >= h->in)) continue;
+            if (!inside && FC_NAME(outside)(top + t * further, h->in)) continue;
             vec row;
-            if (apart == 0) row = FC_NAME(row_each)(in, &reads, step, at, w->in);
+            if (apart == 0) row = v_load(lane + t * FC_VL);
             else row = inside ? FC_NAME(row_load)(in, apart) : FC_NAME(row_masked)(in, low, high, apart);
 #pragma GCC unroll 7
             for (int r = 0; r < FC_PLANE_ROWS; r++) {
@@ -499,7 +505,7 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
     for (; at.y + (apart ? FC_PLANE_ROWS : 1) <= end; at.y += FC_PLANE_ROWS) {
         if (end - at.y < FC_PLANE_ROWS) at.height = end - at.y;
         for (at.x = 0; at.x < columns; at.x += FC_VL) {
-            at.lanes = columns - at.x < FC_VL ? columns - at.x : FC_VL;
+            at.lanes = FC_NAME(lanes_of)(columns - at.x);
             FC_NAME(plane_rows)(&plane, at, apart);
         }
     }
@@ -508,7 +514,7 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
         at.lanes = FC_VL;
         for (at.x = 0; at.x + 4 * FC_VL <= columns; at.x += 4 * FC_VL) FC_NAME(plane_row)(&plane, at, 4, apart);
         for (; at.x < columns; at.x += FC_VL) {
-            at.lanes = columns - at.x < FC_VL ? columns - at.x : FC_VL;
+            at.lanes = FC_NAME(lanes_of)(columns - at.x);
             FC_NAME(plane_row)(&plane, at, 1, apart);
         }
     }
@@ -524,15 +530,20 @@ FC_INLINE void FC_NAME(plane_any)(const fc_depthwise_rows *work, const int apart
     }
 FC_DEPTHWISE_LIST(FC_PLANES_BODY, plane_patches)
 
+FC_INLINE void FC_NAME(planes_any)(const fc_depthwise_rows *work, const int apart) {
+    fc_depthwise_rows one = *work;
+    for (int64_t q = 0; q < work->planes; q++, FC_NAME(next_plane)(&one)) FC_NAME(plane_any)(&one, apart);
+}
+FC_BODY void FC_NAME(planes_any_1)(const fc_depthwise_rows *work) { FC_NAME(planes_any)(work, 1); }
+FC_BODY void FC_NAME(planes_any_2)(const fc_depthwise_rows *work) { FC_NAME(planes_any)(work, 2); }
+FC_BODY void FC_NAME(planes_any_0)(const fc_depthwise_rows *work) { FC_NAME(planes_any)(work, 0); }
+
 void FC_NAME(depthwise_in_place)(const fc_depthwise_rows *work) {
     FC_DEPTHWISE_LIST(FC_PLANES, plane_patches)
     const int64_t stride = work->problem->axis[2].stride;
-    fc_depthwise_rows one = *work;
-    for (int64_t q = 0; q < work->planes; q++, FC_NAME(next_plane)(&one)) {
-        if (stride == 1) FC_NAME(plane_any)(&one, 1);
-        else if (stride == 2) FC_NAME(plane_any)(&one, 2);
-        else FC_NAME(plane_any)(&one, 0);
-    }
+    if (stride == 1) FC_NAME(planes_any_1)(work);
+    else if (stride == 2) FC_NAME(planes_any_2)(work);
+    else FC_NAME(planes_any_0)(work);
 }
 
 #undef FC_PLANES

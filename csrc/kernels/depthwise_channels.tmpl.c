@@ -258,13 +258,14 @@ FC_INLINE void FC_NAME(depthwise_windows)(const fc_depthwise_rows *work) {
     FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
     FC_NAME(box) at = {.height = 1};
     for (at.c = 0; at.c < p->groups; at.c += FC_VL) {
-        at.lanes = p->groups - at.c < FC_VL ? p->groups - at.c : FC_VL;
+        at.lanes = FC_NAME(lanes_of)(p->groups - at.c);
+        const int whole = at.lanes == FC_VL;
         for (at.y = work->h; at.y < work->h + work->rows; at.y++)
             for (at.x = 0; at.x < p->axis[2].out;) {
                 at.width = p->axis[2].out - at.x;
-                const int wide = at.lanes == FC_VL && at.width > FC_WINDOW_PIXELS / 2;
+                const int wide = whole && (!FC_KNOWN_SIZES || at.width > FC_WINDOW_PIXELS / 2);
                 if (wide) FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS, 1);
-                else if (at.lanes == FC_VL) FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS / 2, 1);
+                else if (whole) FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS / 2, 1);
                 else FC_NAME(depthwise_window)(work, &at, d0, d1, FC_WINDOW_PIXELS / 2, 0);
                 at.x += wide ? FC_WINDOW_PIXELS : FC_WINDOW_PIXELS / 2;
             }
@@ -351,7 +352,7 @@ FC_INLINE void FC_NAME(depthwise_columns)(const fc_depthwise_rows *work, const F
     for (; at.c + count * FC_VL <= channels; at.c += count * FC_VL)
         FC_NAME(depthwise_run)(work, r, &at, pixels, count, one);
     for (; at.c < channels; at.c += FC_VL) {
-        at.lanes = channels - at.c < FC_VL ? channels - at.c : FC_VL;
+        at.lanes = FC_NAME(lanes_of)(channels - at.c);
         FC_NAME(depthwise_run)(work, r, &at, pixels, 1, one);
     }
 }
@@ -384,7 +385,7 @@ FC_INLINE void FC_NAME(depthwise_runs)(const fc_depthwise_rows *work, const int 
 
 void FC_NAME(depthwise_channels)(const fc_depthwise_rows *work) {
     const fc_axis *w = &work->problem->axis[2];
-    if (work->problem->in_channels > 1) {
+    if (FC_VL > 1 && work->problem->in_channels > 1) { // no more than a vector has lanes
         if (FC_NAME(has_windows)(w)) FC_NAME(depthwise_groups)(work);
         else FC_NAME(depthwise_runs)(work, 0);
         return;

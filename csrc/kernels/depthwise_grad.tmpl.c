@@ -87,7 +87,7 @@ FC_INLINE void FC_NAME(grad_down)(const FC_NAME(grad_rows) * work, const FC_NAME
 FC_INLINE void FC_NAME(grad_pass)(const FC_NAME(grad_rows) * work, const int rows, const int columns, const int apart) {
     const fc_axis *w = &work->problem->axis[2];
     for (int64_t x = 0; x < w->out; x += FC_VL) {
-        FC_NAME(grad_strip) at = {.x = x, .lanes = w->out - x < FC_VL ? w->out - x : FC_VL};
+        FC_NAME(grad_strip) at = {.x = x, .lanes = FC_NAME(lanes_of)(w->out - x)};
         const int64_t left = work->left + x * apart, span = (at.lanes - 1) * apart;
         if (at.lanes == FC_VL && left >= 0 && left + span + (columns - 1) * work->step < w->in) {
             FC_NAME(grad_down)(work, &at, 0, rows, columns, apart);
@@ -381,7 +381,7 @@ FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t chan
                                    const int columns) {
     const fc_problem *p = work->problem;
     const fc_axis *w = &p->axis[2];
-    const int64_t size = p->in_channels, s = work->across;
+    const int64_t size = FC_VL > 1 ? p->in_channels : 1, s = work->across;
     const int64_t reach = w->in - 1 - (columns - 1) * work->step - work->left;
     const int64_t low = work->left < 0 ? (-work->left + s - 1) / s : 0, past = reach < 0 ? 0 : reach / s + 1;
     const int64_t high = past < w->out ? past : w->out;
@@ -391,7 +391,7 @@ FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t chan
         for (; c + FC_VL <= channels; c += FC_VL, sums += vector)
             for (int64_t q = 0; q < size; q++)
                 FC_NAME(grad_line)(work, y, c, FC_VL, size, q, low, high, sums + q * FC_VL, 1, columns);
-        for (int64_t q = 0; q < size && c < channels; q++)
+        for (int64_t q = 0; FC_VL > 1 && q < size && c < channels; q++)
             FC_NAME(grad_line)(work, y, c, channels - c, size, q, low, high, sums + q * FC_VL, 0, columns);
     }
 }

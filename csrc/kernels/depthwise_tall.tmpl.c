@@ -34,7 +34,7 @@ FC_INLINE void FC_NAME(tall_block)(const fc_depthwise_rows *work, int64_t r, int
         vec column[6];
 #pragma GCC unroll 6
         for (int o = 0; o < 6; o++) column[o] = v_load(lane[v] + o * FC_VL);
-        at.lanes = p->axis[2].out - at.x < FC_VL ? p->axis[2].out - at.x : FC_VL;
+        at.lanes = FC_NAME(lanes_of)(p->axis[2].out - at.x);
         FC_NAME(depthwise_store)(&plane, at, column, 6);
     }
 }

@@ -76,8 +76,7 @@ FC_INLINE void FC_NAME(dot_along_block)(const fc_dot *work, int64_t row, int64_t
         sums[joined] = FC_NAME(fold_lanes)(FC_FOLD_SUM, total[joined / outs][joined % outs]);
     for (int i = 0; i < rows; i++)
         for (int o = 0; o < outs; o += FC_VL)
-            FC_NAME(dot_store)(work, row + i, out + o, outs - o < FC_VL ? outs - o : FC_VL,
-                               v_load(sums + i * outs + o));
+            FC_NAME(dot_store)(work, row + i, out + o, FC_NAME(lanes_of)(outs - o), v_load(sums + i * outs + o));
 }
 
 FC_INLINE void FC_NAME(dot_across_block)(const fc_dot *work, int64_t row, int64_t out, int64_t lanes, const int rows,
@@ -140,7 +139,7 @@ void FC_NAME(dot_across)(const fc_dot *work) {
     for (int64_t o = 0; o < work->outs;) {
         const int64_t left = work->outs - o;
         const int wide = left >= 4 * FC_VL;
-        const int64_t lanes = left < FC_VL ? left : FC_VL;
+        const int64_t lanes = FC_NAME(lanes_of)(left);
         for (int64_t i = 0; i < work->rows;) {
             const int whole = work->rows - i >= FC_DOT_ROWS;
             if (whole && wide) FC_NAME(dot_across_block)(work, i, o, FC_VL, FC_DOT_ROWS, 4);

@@ -64,7 +64,7 @@ FC_INLINE vec FC_NAME(fold_join)(const fc_fold_kind kind, vec a, vec b) {
 // The first n elements that are `step` apart; the other lanes are neutral.
 FC_INLINE vec FC_NAME(fold_part)(const T *p, int64_t n, int64_t step, vec neutral) {
     if (step == 1) return v_load_where(v_lanes(0, n), p, neutral);
-    return v_select(v_lanes(0, n), v_load_apart(p, n, step), neutral);
+    return v_select(v_lanes(0, n), FC_NAME(load_apart)(p, n, step), neutral);
 }
 
 // x where its mask lets it through.
@@ -104,7 +104,7 @@ FC_INLINE vec FC_NAME(fold_group)(const fc_fold *work, int64_t g, const fc_fold_
             }
         }
         for (int v = 0; i < work->columns; i += FC_VL, v++) {
-            const int64_t n = work->columns - i < FC_VL ? work->columns - i : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(work->columns - i);
             vec x = FC_NAME(fold_part)(src + i * step, n, step, neutral);
             if (masked) x = FC_NAME(fold_through)(work, x, FC_NAME(load_row)(mask + i * side, n, side));
             if (v & 1) sum[1] = FC_NAME(fold_in)(kind, sum[1], x, centre, &kept);
@@ -141,7 +141,7 @@ static __attribute__((noinline)) void FC_NAME(fold_joined)(vec *v, T *total, int
 // Several groups, as many as a vector has lanes at a time.
 FC_INLINE void FC_NAME(fold_all_of)(const fc_fold *work, const fc_fold_kind kind) {
     for (int64_t g = 0; g < work->groups; g += FC_VL) {
-        const int64_t n = work->groups - g < FC_VL ? work->groups - g : FC_VL;
+        const int64_t n = FC_NAME(lanes_of)(work->groups - g);
         vec v[FC_VL];
         for (int i = 0; i < FC_VL; i++) v[i] = i < n ? FC_NAME(fold_group)(work, g + i, kind) : v_set1(0);
         FC_NAME(fold_joined)(v, (T *)work->total + g, n, kind);
@@ -193,8 +193,7 @@ FC_INLINE void FC_NAME(fold_columns_of)(const fc_fold *work, const fc_fold_kind 
     if (work->column == 1 && (!FC_NAME(fold_keeps)(work, kind) || work->dst_column == 1) &&
         (kind != FC_FOLD_THROUGH || work->mask_column == 1))
         for (; i + 4 * FC_VL <= columns; i += 4 * FC_VL) FC_NAME(fold_columns_block)(work, i, 4, FC_VL, kind);
-    for (; i < columns; i += FC_VL)
-        FC_NAME(fold_columns_block)(work, i, 1, columns - i < FC_VL ? columns - i : FC_VL, kind);
+    for (; i < columns; i += FC_VL) FC_NAME(fold_columns_block)(work, i, 1, FC_NAME(lanes_of)(columns - i), kind);
 }
 
 #define FC_FOLD_KERNEL(name)                                                                                           \

@@ -29,9 +29,9 @@ static __attribute__((noinline)) void FC_NAME(gemm_apart)(const fc_gemm_tile *t,
                                                           int64_t count, int64_t at, int64_t pixels, int64_t step) {
     const vec low = v_set1((T)t->low), high = v_set1((T)t->high);
     for (int64_t r = 0; r < count; r++, at += t->column_stride) {
-        const vec res = t->residual ? v_load_apart((const T *)t->residual + at, pixels, step) : v_set1(0);
+        const vec res = t->residual ? FC_NAME(load_apart)((const T *)t->residual + at, pixels, step) : v_set1(0);
         const vec y = FC_NAME(finish)(v_load(sums + r * FC_VL), v_set1(bias[r]), res, low, high);
-        v_store_apart((T *)t->dst + at, y, pixels, step);
+        FC_NAME(store_apart)((T *)t->dst + at, y, pixels, step);
     }
 }
 
@@ -43,7 +43,7 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t, int64_t step) {
     vec seen = v_set1(1), before = v_set1(0);
     for (int64_t i = 0; i < t->m; i += FC_VL)
         for (int64_t j = 0; j < channels; j += FC_VL) {
-            const int64_t pixels = t->m - i < FC_VL ? t->m - i : FC_VL;
+            const int64_t pixels = FC_NAME(lanes_of)(t->m - i);
             vec v[FC_VL];
 #pragma GCC unroll 16
             for (int r = 0; r < FC_VL; r++)
@@ -53,7 +53,7 @@ static void FC_NAME(gemm_transposed)(const fc_gemm_tile *t, int64_t step) {
                 T lane[FC_VL * FC_VL];
 #pragma GCC unroll 16
                 for (int r = 0; r < FC_VL; r++) v_store(lane + r * FC_VL, v[r]);
-                FC_NAME(gemm_apart)(t, lane, bias + j, channels - j < FC_VL ? channels - j : FC_VL,
+                FC_NAME(gemm_apart)(t, lane, bias + j, FC_NAME(lanes_of)(channels - j),
                                     start + i * step + j * t->column_stride, pixels, step);
                 continue;
             }
@@ -101,7 +101,7 @@ static void FC_NAME(gemm_scatter)(const fc_gemm_tile *t, int64_t pitch, int bias
     for (int64_t r = 0; r < t->run_count; r++) {
         const fc_run run = t->runs[r];
         for (int64_t j = 0; j < run.length; j += FC_VL) {
-            const int64_t n = run.length - j < FC_VL ? run.length - j : FC_VL, at = run.offset + j * t->column_stride;
+            const int64_t n = FC_NAME(lanes_of)(run.length - j), at = run.offset + j * t->column_stride;
             if (even && bias_per_row) seen = FC_NAME(gemm_scatter_part)(t, pitch, 1, 1, run.column + j, n, at, seen);
             else seen = FC_NAME(gemm_scatter_part)(t, pitch, bias_per_row, 0, run.column + j, n, at, seen);
         }

@@ -67,7 +67,7 @@ FC_INLINE void FC_NAME(along_body)(const fc_gemm_tile *t, int64_t row, const int
     }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i += FC_VL)
-        FC_NAME(along_end)(t, row + i, rows - i < FC_VL ? rows - i : FC_VL, FC_NAME(along_lanes)(sum + i));
+        FC_NAME(along_end)(t, row + i, FC_NAME(lanes_of)(rows - i), FC_NAME(along_lanes)(sum + i));
 }
 
 void FC_NAME(gemm_along)(const fc_gemm_tile *t) {

@@ -63,7 +63,7 @@ void FC_NAME(lrn_planes)(const fc_lrn_work *work) {
         for (; i + 4 * FC_VL <= work->pixels; i += 4 * FC_VL)
             FC_NAME(lrn_planes_block)(work, src + i, dst + i, FC_VL, 4);
     for (; i < work->pixels; i += FC_VL) FC_NAME(lrn_planes_block)
-    (work, src + i * in, dst + i * out, work->pixels - i < FC_VL ? work->pixels - i : FC_VL, 1);
+    (work, src + i * in, dst + i * out, FC_NAME(lanes_of)(work->pixels - i), 1);
 }
 
 void FC_NAME(lrn_channels)(const fc_lrn_work *work) {
@@ -76,11 +76,11 @@ void FC_NAME(lrn_channels)(const fc_lrn_work *work) {
         const T *src = (const T *)work->src + i * work->src_pixel;
         T *dst = (T *)work->dst + i * work->dst_pixel;
         for (int64_t c = 0; c < channels; c += FC_VL) {
-            const vec x = FC_NAME(load_row)(src + c * in, channels - c < FC_VL ? channels - c : FC_VL, in);
-            v_store_part(square + before + c, v_mul(x, x), channels - c < FC_VL ? channels - c : FC_VL);
+            const vec x = FC_NAME(load_row)(src + c * in, FC_NAME(lanes_of)(channels - c), in);
+            v_store_part(square + before + c, v_mul(x, x), FC_NAME(lanes_of)(channels - c));
         }
         for (int64_t c = 0; c < channels; c += FC_VL) {
-            const int64_t n = channels - c < FC_VL ? channels - c : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(channels - c);
             vec sum = v_load(square + c);
             for (int64_t j = 1; j < size; j++) sum = v_add(sum, v_load(square + c + j));
             const vec x = FC_NAME(load_row)(src + c * in, n, in);
@@ -146,7 +146,7 @@ void FC_NAME(lrn_grad_planes)(const fc_lrn_work *work) {
         for (; i + FC_LRN_VECTORS * FC_VL <= work->pixels; i += FC_LRN_VECTORS * FC_VL)
             FC_NAME(lrn_grad_planes_block)(work, i, FC_VL, FC_LRN_VECTORS);
     for (; i < work->pixels; i += FC_VL)
-        FC_NAME(lrn_grad_planes_block)(work, i, work->pixels - i < FC_VL ? work->pixels - i : FC_VL, 1);
+        FC_NAME(lrn_grad_planes_block)(work, i, FC_NAME(lanes_of)(work->pixels - i), 1);
 }
 
 void FC_NAME(lrn_grad_channels)(const fc_lrn_work *work) {
@@ -159,12 +159,12 @@ void FC_NAME(lrn_grad_channels)(const fc_lrn_work *work) {
         const T *src = (const T *)work->src + i * work->src_pixel, *g = (const T *)work->g + i * work->g_pixel;
         T *dst = (T *)work->dst + i * work->dst_pixel;
         for (int64_t c = 0; c < channels; c += FC_VL) {
-            const int64_t n = channels - c < FC_VL ? channels - c : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(channels - c);
             const vec x = FC_NAME(load_row)(src + c * in, n, in);
             v_store_part(square + before + c, v_mul(x, x), n);
         }
         for (int64_t c = 0; c < channels; c += FC_VL) {
-            const int64_t n = channels - c < FC_VL ? channels - c : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(channels - c);
             vec s = v_load(square + c);
             for (int64_t j = 1; j < size; j++) s = v_add(s, v_load(square + c + j));
             s = v_fma(share, s, k);
@@ -174,7 +174,7 @@ void FC_NAME(lrn_grad_channels)(const fc_lrn_work *work) {
             FC_NAME(store_row)(dst + c * out, r, n, out);
         }
         for (int64_t c = 0; c < channels; c += FC_VL) {
-            const int64_t n = channels - c < FC_VL ? channels - c : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(channels - c);
             vec sum = v_load(inner + c);
             for (int64_t j = 1; j < size; j++) sum = v_add(sum, v_load(inner + c + j));
             const vec x = FC_NAME(load_row)(src + c * in, n, in);

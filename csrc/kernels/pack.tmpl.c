@@ -398,8 +398,8 @@ static void FC_NAME(turn_run)(T *out, const T *in, int64_t apart, int64_t pixels
     }
     for (int64_t x = 0; x < pixels; x += FC_VL)
         for (int64_t c = 0; c < channels; c += FC_VL) {
-            const int64_t n = pixels - x < FC_VL ? pixels - x : FC_VL;
-            const int64_t few = channels - c < FC_VL ? channels - c : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(pixels - x);
+            const int64_t few = FC_NAME(lanes_of)(channels - c);
             vec v[FC_VL] = {v_set1(0)}; // for compilers that see no loop of one lane
 #pragma GCC unroll 16
             for (int i = 0; i < FC_VL; i++) v[i] = i < few ? v_load_part(in + (c + i) * apart + x, n) : v_set1(0);

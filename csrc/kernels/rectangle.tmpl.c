@@ -56,9 +56,9 @@ FC_INLINE void FC_NAME(turned_rectangle)(const fc_rectangle *w, const int step) 
     for (int64_t o = 0; o < outer; o += FC_VL) {
         const T *src = (const T *)w->src + o * (by_columns ? w->src_column : step);
         T *dst = (T *)w->dst + o * (by_columns ? 1 : w->dst_row);
-        const int64_t across = outer - o < FC_VL ? outer - o : FC_VL;
+        const int64_t across = FC_NAME(lanes_of)(outer - o);
         for (int64_t left = inner; left > 0; left -= FC_VL, src += src_next, dst += dst_next) {
-            const int64_t along = left < FC_VL ? left : FC_VL;
+            const int64_t along = FC_NAME(lanes_of)(left);
             if (across == FC_VL && along == FC_VL) FC_NAME(turned_tile)(dst, src, FC_VL, FC_VL, w, step);
             else FC_NAME(turned_tile)(dst, src, by_columns ? along : across, by_columns ? across : along, w, step);
         }

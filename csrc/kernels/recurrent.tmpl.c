@@ -35,7 +35,7 @@ void FC_NAME(recurrent_cells)(const fc_cells *w) {
         const T *last = (const T *)w->last + i * n;
         T *memory = (T *)w->memory + i * n, *dst = (T *)w->dst + i * n;
         for (int64_t j = 0; j < n; j += FC_VL) {
-            const int64_t count = n - j < FC_VL ? n - j : FC_VL;
+            const int64_t count = FC_NAME(lanes_of)(n - j);
             if (w->kind == FC_LSTM) FC_NAME(lstm_cells)(x + j, r + j, memory + j, dst + j, n, count);
             else FC_NAME(gru_cells)(x + j, r + j, last + j, dst + j, n, count);
         }

@@ -15,7 +15,7 @@ void FC_NAME(resize_line)(const fc_resize_line *work) {
         return;
     }
     for (int64_t i = 0; i < columns; i += FC_VL) {
-        const int64_t n = columns - i < FC_VL ? columns - i : FC_VL;
+        const int64_t n = FC_NAME(lanes_of)(columns - i);
         vec sum = v_set1(0);
         for (int64_t t = 0; t < work->taps; t++) {
             const int32_t *at = index + t * columns + i;
@@ -41,7 +41,7 @@ FC_INLINE void FC_NAME(resize_blend_of)(const fc_resize_blend *work, const int c
     const int64_t many = count ? count : work->count, step = work->dst_step;
     T *dst = work->dst;
     for (int64_t i = 0; i < work->columns; i += FC_VL) {
-        const int64_t n = work->columns - i < FC_VL ? work->columns - i : FC_VL;
+        const int64_t n = FC_NAME(lanes_of)(work->columns - i);
         vec sum = v_set1(0);
         for (int64_t r = 0; r < many; r++) {
             const T *row = (const T *)work->rows[r] + i;
@@ -93,7 +93,6 @@ void FC_NAME(resize_channels)(const fc_resize_pixels *work) {
     for (int64_t i = 0; i < work->line.columns; i++) {
         int64_t c = 0;
         for (; c + 4 * FC_VL <= channels; c += 4 * FC_VL) FC_NAME(resize_pixel)(work, i, c, FC_VL, 4);
-        for (; c < channels; c += FC_VL)
-            FC_NAME(resize_pixel)(work, i, c, channels - c < FC_VL ? channels - c : FC_VL, 1);
+        for (; c < channels; c += FC_VL) FC_NAME(resize_pixel)(work, i, c, FC_NAME(lanes_of)(channels - c), 1);
     }
 }

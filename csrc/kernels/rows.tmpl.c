@@ -3,6 +3,9 @@
 // rows.tmpl.c - what several kernels do with the elements that they load and store: bounds, one NaN, rows whose elements
 // lie apart, the lanes of a vector joined, transposition.
 
+// How many of `left` elements, one or more, a vector holds: known where it has one lane, so that partial ones vanish.
+FC_INLINE int64_t FC_NAME(lanes_of)(int64_t left) { return FC_VL == 1 || left >= FC_VL ? FC_VL : left; }
+
 // NaN passes, and so does everything when the bounds are infinite.
 FC_INLINE vec FC_NAME(bound)(vec value, vec low, vec high) { return v_min(high, v_max(low, value)); }
 
@@ -22,14 +25,23 @@ FC_INLINE vec FC_NAME(finish)(vec value, vec bias, vec residual, vec low, vec hi
 FC_INLINE vec FC_NAME(look)(vec seen, vec a, vec b) { return v_fma(a, b, seen); }
 FC_INLINE int FC_NAME(saw_nan)(vec seen) { return __builtin_expect(!v_finite(seen), 0); }
 
+// Elements that lie apart take tens of instructions, of which there is one copy in each part.
+static __attribute__((noinline, unused)) vec FC_NAME(load_apart)(const T *p, int64_t n, int64_t step) {
+    return v_load_apart(p, n, step);
+}
+
+static __attribute__((noinline, unused)) void FC_NAME(store_apart)(T *p, vec value, int64_t n, int64_t step) {
+    v_store_apart(p, value, n, step);
+}
+
 // n elements of a row of dst, or of the residual, `step` apart: 1, or more where it is a phase of something.
 FC_INLINE vec FC_NAME(load_row)(const T *p, int64_t n, int64_t step) {
-    return step == 1 ? v_load_part(p, n) : v_load_apart(p, n, step);
+    return step == 1 ? v_load_part(p, n) : FC_NAME(load_apart)(p, n, step);
 }
 
 FC_INLINE void FC_NAME(store_row)(T *p, vec value, int64_t n, int64_t step) {
     if (step == 1) v_store_part(p, value, n);
-    else v_store_apart(p, value, n, step);
+    else FC_NAME(store_apart)(p, value, n, step);
 }
 
 // Over the lanes of a vector, in pairs, then pairs of pairs.
@@ -52,7 +64,7 @@ static __attribute__((noinline, cold, unused)) void FC_NAME(one_nan)(T *dst, int
                                                                      int64_t down) {
     for (int64_t r = 0; r < rows; r++, dst += down)
         for (int64_t i = 0; i < n; i += FC_VL) {
-            const int64_t lanes = n - i < FC_VL ? n - i : FC_VL;
+            const int64_t lanes = FC_NAME(lanes_of)(n - i);
             T *at = dst + i * step;
             FC_NAME(store_row)(at, v_one_nan(FC_NAME(load_row)(at, lanes, step)), lanes, step);
         }
@@ -64,7 +76,7 @@ FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const int64_t *places,
                                    int64_t rows, int64_t columns) {
     for (int64_t i = 0; i < pitch; i += FC_VL)
         for (int64_t j = 0; j < columns; j += FC_VL) {
-            const int64_t width = columns - j < FC_VL ? columns - j : FC_VL, height = pitch - i;
+            const int64_t width = FC_NAME(lanes_of)(columns - j), height = pitch - i;
             vec v[FC_VL];
             if (width == FC_VL && rows - i >= FC_VL) {
 #pragma GCC unroll 16
@@ -78,7 +90,6 @@ FC_INLINE void FC_NAME(transposed)(T *out, int64_t pitch, const int64_t *places,
                 for (int64_t c = 0; c < FC_VL; c++) v_store(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c]);
             } else
                 for (int64_t c = 0; c < width; c++)
-                    v_store_part(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c],
-                                 height < FC_VL ? height : FC_VL);
+                    v_store_part(out + (places ? places[j + c] : (j + c) * pitch) + i, v[c], FC_NAME(lanes_of)(height));
         }
 }

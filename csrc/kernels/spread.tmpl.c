@@ -46,7 +46,7 @@ FC_INLINE void FC_NAME(spread_as)(const fc_spread_work *work, const int subtract
                 v_store(dst + i, FC_NAME(spread_one)(v_load(src + i), c, f, a, b, subtract, scaled));
             }
         for (; i < columns; i += FC_VL) {
-            const int64_t n = columns - i < FC_VL ? columns - i : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(columns - i);
             if (each) {
                 c = v_load_part(centre + i, n);
                 f = v_load_part(factor + i, n);

@@ -74,11 +74,9 @@ enum { FC_NAME(stencil_count) = FC_MR * FC_NV >= 24 ? 4 : 2 };
 FC_INLINE void FC_NAME(stencil_rows)(const fc_stencil_rows *work, int64_t first, const int rows, const int fused) {
     for (int64_t x = 0; x < work->columns;) {
         const int64_t vectors = (work->columns - x + FC_VL - 1) / FC_VL;
-        const int64_t count = vectors >= FC_NAME(stencil_count) ? FC_NAME(stencil_count) : vectors >= 2 ? 2 : 1;
-        const int64_t left = work->columns - x - (count - 1) * FC_VL, lanes = left < FC_VL ? left : FC_VL;
-        if (count == FC_NAME(stencil_count))
-            FC_NAME(stencil_block)(work, first, x, lanes, rows, FC_NAME(stencil_count), fused);
-        else if (count == 2) FC_NAME(stencil_block)(work, first, x, lanes, rows, 2, fused);
+        const int64_t count = vectors >= FC_NAME(stencil_count) ? FC_NAME(stencil_count) : 1;
+        const int64_t left = work->columns - x - (count - 1) * FC_VL, lanes = FC_NAME(lanes_of)(left);
+        if (count > 1) FC_NAME(stencil_block)(work, first, x, lanes, rows, FC_NAME(stencil_count), fused);
         else FC_NAME(stencil_block)(work, first, x, lanes, rows, 1, fused);
         x += count * FC_VL;
     }

@@ -54,7 +54,7 @@ FC_INLINE void FC_NAME(update_as)(const fc_update_work *w, const fc_update_kind 
     T *p = w->p;
     const T *g = w->g;
     for (int64_t i = 0; i < w->count; i += FC_VL) {
-        const int64_t n = w->count - i < FC_VL ? w->count - i : FC_VL;
+        const int64_t n = FC_NAME(lanes_of)(w->count - i);
         const int whole = n == FC_VL;
         vec state[FC_UPDATE_STATES] = {v_set1(0), v_set1(0), v_set1(0)};
 #pragma GCC unroll 3

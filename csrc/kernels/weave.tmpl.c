@@ -51,8 +51,8 @@ FC_INLINE void FC_NAME(weave_row)(const fc_weave *w, const T *src, vec bias, con
             for (int64_t r = 0; r < w->stride && r < left; r++) {
                 const int64_t rest = (left - r - 1) / w->stride + 1, n = rest < FC_VL ? rest : FC_VL;
                 vec one = FC_NAME(weave_sum)(w, src, bias, r, j);
-                if (residual) one = v_add(one, v_load_apart(residual + at + r, n, w->stride));
-                v_store_apart(dst + at + r, FC_NAME(clamp)(one, low, high), n, w->stride);
+                if (residual) one = v_add(one, FC_NAME(load_apart)(residual + at + r, n, w->stride));
+                FC_NAME(store_apart)(dst + at + r, FC_NAME(clamp)(one, low, high), n, w->stride);
             }
     }
 }

@@ -151,7 +151,7 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
         // loop of unknown length goes through it, here and in scatter_row: by way of memory both take up to a fourth longer.
         while (j < high && (step == 1 || step == 2)) {
             if (high - j < FC_VL && high - low >= FC_VL) j = high - FC_VL;
-            const int64_t n = high - j < FC_VL ? high - j : FC_VL;
+            const int64_t n = FC_NAME(lanes_of)(high - j);
             const T *from = in + (x + j) * step;
             vec block[FC_VL];
             if (n == FC_VL && lanes == FC_VL && step == 1)
@@ -233,7 +233,7 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
         if (low > columns) low = columns;
         if (high < low) high = low;
         for (int64_t c = w->channel; c < w->channel + w->channels; c += FC_VL) {
-            const int64_t left = p->in_channels - c, lanes = left < FC_VL ? left : FC_VL;
+            const int64_t left = p->in_channels - c, lanes = FC_NAME(lanes_of)(left);
             const T *image = phase + at.image * p->src.outer + c * p->src.channel + z * p->src.axis[0];
             // Where the rows to be transformed lie, and from column to column.
             const T *in_place = buffer;
@@ -300,7 +300,7 @@ static __attribute__((noinline)) void FC_NAME(scatter_row)(const fc_winograd_til
         return;
     }
     for (int64_t j = 0; j < columns; j += FC_VL) {
-        const int64_t n = columns - j < FC_VL ? columns - j : FC_VL;
+        const int64_t n = FC_NAME(lanes_of)(columns - j);
         vec block[FC_VL];
 #pragma GCC unroll 16
         for (int i = 0; i < FC_VL; i++) block[i] = v_load(row + (j + i) * FC_VL);
@@ -321,9 +321,9 @@ static __attribute__((noinline)) void FC_NAME(scatter_row)(const fc_winograd_til
         for (int64_t l = 0; l < lanes; l++) {
             const int64_t at = l * channel + j * step;
             vec v = v_load(row + (j + l) * FC_VL);
-            if (residual) v = v_add(v, v_load_apart(residual + at, n, step));
+            if (residual) v = v_add(v, FC_NAME(load_apart)(residual + at, n, step));
             v = FC_NAME(bound)(v, low, high);
-            v_store_apart(dst + at, clean ? v : v_one_nan(v), n, step);
+            FC_NAME(store_apart)(dst + at, clean ? v : v_one_nan(v), n, step);
         }
     }
 }
@@ -425,7 +425,7 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
         const int64_t height = p->axis[1].out - y0 < rows ? p->axis[1].out - y0 : rows;
         const int64_t base = at.image * p->dst.outer + at.d * p->dst.axis[0] + y0 / side * down + x0 / side * step;
         for (int64_t c = 0; c < w->channels; c += FC_VL) {
-            const int64_t left = p->out_channels - w->channel - c, lanes = left < FC_VL ? left : FC_VL;
+            const int64_t left = p->out_channels - w->channel - c, lanes = FC_NAME(lanes_of)(left);
             const vec bias = v_load((const T *)w->bias + w->channel + c);
             const T *in = (const T *)w->points + done * pitch + c;
             const int64_t offset = base + (w->channel + c) * p->dst.channel;

@@ -47,7 +47,7 @@ FC_INLINE void FC_NAME(winograd_grad_body)(const fc_winograd_tiles *w, const int
             FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, FC_NAME(winograd_columns));
         const int64_t columns = at.tiles * m, x = at.column * m, y = at.row * rows;
         for (int64_t c = 0; c < w->channels; c += FC_VL) {
-            const int64_t left = w->channels - c, lanes = left < FC_VL ? left : FC_VL;
+            const int64_t left = w->channels - c, lanes = FC_NAME(lanes_of)(left);
             const T *image =
                 (const T *)w->src + at.image * p->dst.outer + (w->channel + c) * p->dst.channel + at.d * p->dst.axis[0];
             for (int i = 0; i < rows; i++) {
