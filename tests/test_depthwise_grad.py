@@ -35,6 +35,17 @@ EDGES = tuple(
 )  # fmt: skip
 
 
+#: Groups of several channels, whole vectors and what is left of one; windows that never see all of their outputs.
+GROUPS = tuple(
+    Problem(size, each * groups, each * groups, (3, 3), 2, (stride, stride), padding, groups=groups)
+    for each in (2, 4, 8)
+    for stride in (1, 2)
+    for (size, groups), padding in zip(
+        (((1, 1), 8), ((3, 2), 9), ((4, 5), 4), ((6, 9), 3), ((7, 18), 8), ((5, 33), 6)), PADDINGS * 2, strict=True
+    )
+)
+
+
 def weight_gradient(problem, x, w, y, layout, algorithm="depthwise", **options):
     """Into poison, with NaN in the scratch memory; operands come channels first."""
     spoil_scratch(x.dtype.name)
@@ -67,6 +78,13 @@ def agree(problems, layout, dtype):
 @each_dtype
 def test_edges(layout, dtype):
     agree(EDGES if dtype == "float32" else EDGES[::2], layout, dtype)
+
+
+@each_dtype
+def test_edges_of_groups(dtype):
+    lanes = {"scalar": 1, "neon": 4, "avx2": 8, "avx512": 16}[fc.isa()] * 4 // np.dtype(dtype).itemsize or 1
+    small = [p for p in GROUPS if p.in_channels // p.groups <= lanes]
+    agree(small or EDGES, "NHWC", dtype)
 
 
 @each_layout

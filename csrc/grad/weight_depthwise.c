@@ -62,12 +62,17 @@ static const char *refuse(const fc_request *r) {
 }
 
 // How many times as long a multiply-add takes as the forward kernels': rows by rows of three or five taps are unrolled, so
-// that a vector is loaded once for as many of them; every second column takes two loads.
+// that a vector is loaded once for as many of them; every second column takes two loads. Of groups of several channels rows of
+// three taps are, where there are 32 registers.
 static double pace(const fc_problem *p, const fc_kernels *k, int over_channels) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int unrolled = k->vl > 1 && (w->kernel == 3 || w->kernel == 5) && h->dilation == 1 && w->dilation == 1 &&
                          h->stride == w->stride;
+    const int registers = k->gemm_pixels.mr * k->gemm_pixels.nr >= 24 * k->vl;
     if (k->vl == 1) return 1;
+    if (over_channels && p->in_channels > 1 && p->groups * p->in_channels >= k->vl && registers && w->kernel == 3 &&
+        w->dilation == 1 && w->stride <= 2)
+        return w->stride == 1 ? 0.7 : 1;
     if (over_channels) return unrolled && p->in_channels == 1 ? 1 : 2;
     return (unrolled ? 1.5 : 3) * (w->stride == 1 ? 1 : 2);
 }
@@ -184,39 +189,45 @@ static void pixels_task(const fc_stage *stage, fc_call *call, int64_t index, int
     }
 }
 
-// The parts of some units, one after the other, to where they belong; with one NaN, as in every kernel.
+// Adds up the parts of sums [first, end) in their order, in the first, and brings the sums of one pair of channels to where they
+// belong, `tap` apart; with one NaN, as in every kernel.
 #define FC_ADD_PARTS(T, S)                                                                                             \
-    static void add_parts_##S(const grad_job *job, int64_t out, int64_t c, const T *sums, int64_t tap) {               \
-        const fc_grad_cut *s = job->cut;                                                                               \
+    static void add_parts_##S(const fc_grad_cut *s, T *sums, int64_t first, int64_t end) {                             \
+        for (int64_t part = 1; part < s->parts; part++)                                                                \
+            for (int64_t i = first; i < end; i++) sums[i] += sums[part * s->sums + i];                                 \
+    }                                                                                                                  \
+    static void place_##S(const grad_job *job, int64_t out, int64_t c, const T *sums, int64_t tap) {                   \
         const fc_problem *p = job->cut->problem;                                                                       \
         T *dst = (T *)job->dst + out / p->out_channels * p->wei.group + out % p->out_channels * p->wei.outer +         \
                  c * p->wei.channel;                                                                                   \
         for (int64_t i = 0; i < p->axis[0].kernel; i++)                                                                \
             for (int64_t j = 0; j < p->axis[1].kernel; j++)                                                            \
-                for (int64_t k = 0; k < p->axis[2].kernel; k++, sums += tap) {                                         \
-                    T sum = sums[0];                                                                                   \
-                    for (int64_t part = 1; part < s->parts; part++) sum += sums[part * s->sums];                       \
-                    dst[i * p->wei.axis[0] + j * p->wei.axis[1] + k * p->wei.axis[2]] = sum == sum ? sum : (T)NAN;     \
-                }                                                                                                      \
+                for (int64_t k = 0; k < p->axis[2].kernel; k++, sums += tap)                                           \
+                    dst[i * p->wei.axis[0] + j * p->wei.axis[1] + k * p->wei.axis[2]] =                                \
+                        *sums == *sums ? *sums : (T)NAN;                                                               \
     }
 
 FC_ADD_PARTS(float, f32)
 FC_ADD_PARTS(double, f64)
 
+// Some units.
 static void parts_task(const fc_stage *stage, fc_call *call, int64_t index, int thread) {
     (void)thread;
     const grad_job job = job_of(stage, call);
     const fc_grad_cut *s = job.cut;
     const fc_problem *p = job.cut->problem;
-    const int64_t element = job.kernels->element, vl = job.kernels->vl, taps = fc_taps(p);
-    const int64_t outs = p->groups * p->out_channels, tap = s->over_channels ? p->in_channels * vl : 1;
-    for (int64_t out = index * outs / s->blocks; out < (index + 1) * outs / s->blocks && !fc_must_stop(); out++)
-        for (int64_t c = 0; c < p->in_channels; c++) {
-            const int64_t at =
-                s->over_channels ? out / vl * s->vector + c * vl + out % vl : (out * p->in_channels + c) * taps;
-            if (element == sizeof(float)) add_parts_f32(&job, out, c, (const float *)job.parts + at, tap);
-            else add_parts_f64(&job, out, c, (const double *)job.parts + at, tap);
-        }
+    const int64_t element = job.kernels->element, vl = job.kernels->vl, taps = fc_taps(p), size = p->in_channels;
+    const int64_t each = s->over_channels ? s->vector : taps, tap = s->over_channels ? size * vl : 1;
+    const int64_t first = index * s->units / s->blocks, end = (index + 1) * s->units / s->blocks;
+    if (element == sizeof(float)) add_parts_f32(s, (float *)job.parts, first * each, end * each);
+    else add_parts_f64(s, (double *)job.parts, first * each, end * each);
+    const int64_t pairs = s->over_channels ? vl * size : 1, all = p->groups * p->out_channels * size; // of a unit
+    for (int64_t pair = first * pairs; pair < fc_min(all, end * pairs) && !fc_must_stop(); pair++) {
+        const int64_t out = pair / size, c = pair % size;
+        const int64_t at = s->over_channels ? out / vl * s->vector + c * vl + out % vl : pair * taps;
+        if (element == sizeof(float)) place_f32(&job, out, c, (const float *)job.parts + at, tap);
+        else place_f64(&job, out, c, (const double *)job.parts + at, tap);
+    }
 }
 
 int64_t fc_grad_shared_bytes(const fc_grad_cut *s, const fc_kernels *k) { return s->parts * s->sums * k->element; }

@@ -376,6 +376,90 @@ FC_INLINE void FC_NAME(grad_line)(const FC_NAME(grad_rows) * work, int64_t y, in
     }
 }
 
+// Rows of three taps of groups of several channels, where there are 32 registers: step v goes through `apart` inputs, each spread
+// once for a few of its group's channels, and through the window of outputs that see them, as in depthwise_steps.tmpl.c.
+enum { FC_NAME(grad_few) = 4 }; // inputs of a group
+
+FC_INLINE int FC_NAME(grad_has_steps)(const FC_NAME(grad_rows) * work) {
+    const fc_axis *w = &work->problem->axis[2];
+    return FC_MR * FC_NV >= 24 && w->kernel == 3 && w->dilation == 1 && w->stride <= 2 &&
+           work->problem->in_channels > 1;
+}
+
+// What a step adds to the sums of inputs [q, q + few) of each group; not all of its inputs and outputs exist at an edge.
+FC_INLINE void FC_NAME(grad_step)(const FC_NAME(grad_rows) * work, const T *src, int64_t v, int64_t size, int64_t q,
+                                  const vec *window, vec *sum, const int few, const int apart, const int edge) {
+    const fc_problem *p = work->problem;
+    const fc_axis *w = &p->axis[2];
+#pragma GCC unroll 2
+    for (int b = 0; b < apart; b++) {
+        const int64_t x = apart * v + b - w->pad;
+        if (edge && (x < 0 || x >= w->in)) continue;
+        const vec in = v_load(src + x * p->src.axis[2]);
+#pragma GCC unroll 4
+        for (int i = 0; i < few; i++) {
+            const vec spread = v_spread(in, (int)size, (int)q + i);
+#pragma GCC unroll 3
+            for (int k = b; k < 3; k += apart) {
+                const int t = k / apart;
+                if (edge && (v - t < 0 || v - t >= w->out)) continue;
+                sum[i * 3 + k] = v_fma(window[t], spread, sum[i * 3 + k]);
+            }
+        }
+    }
+}
+
+// A row of outputs by a row of taps, of one vector of channels.
+FC_INLINE void FC_NAME(grad_few_line)(const FC_NAME(grad_rows) * work, int64_t y, int64_t c, int64_t size, int64_t q,
+                                      T *sums, const int few, const int apart) {
+    const fc_problem *p = work->problem;
+    const fc_axis *w = &p->axis[2];
+    const int64_t top = work->top + y * work->over, across = p->dst.axis[2];
+    if (top < 0 || top >= p->axis[1].in) return;
+    const T *grad = work->grad + y * p->dst.axis[1] + c, *src = work->src + top * p->src.axis[1] + c;
+    const int n = (3 - 1) / apart + 1;
+    const int64_t last = (w->in - 1 + w->pad) / apart + 1, whole = (w->in + w->pad) / apart;
+    const int64_t low = (w->pad + apart - 1) / apart > n - 1 ? (w->pad + apart - 1) / apart : n - 1;
+    const int64_t high = w->out < whole ? w->out : whole;
+    vec sum[FC_NAME(grad_few) * 3], window[3];
+#pragma GCC unroll 12
+    for (int i = 0; i < few * 3; i++) sum[i] = v_set1(0);
+#pragma GCC unroll 3
+    for (int t = 0; t < n; t++) window[t] = v_set1(0);
+    for (int64_t v = w->pad / apart - (n - 1) > 0 ? w->pad / apart - (n - 1) : 0; v < last; v++) {
+#pragma GCC unroll 3
+        for (int t = n - 1; t > 0; t--) window[t] = window[t - 1];
+        if (v < w->out) window[0] = v_load(grad + v * across);
+        if (v >= low && v < high) FC_NAME(grad_step)(work, src, v, size, q, window, sum, few, apart, 0);
+        else FC_NAME(grad_step)(work, src, v, size, q, window, sum, few, apart, 1);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < few; i++)
+#pragma GCC unroll 3
+        for (int k = 0; k < 3; k++) {
+            T *to = sums + (k * size + q + i) * FC_VL;
+            v_store(to, v_add(v_load(to), sum[i * 3 + k]));
+        }
+}
+
+// Of one row, by whole vectors.
+FC_INLINE void FC_NAME(grad_few_lines)(const FC_NAME(grad_rows) * work, int64_t y, int64_t whole, int64_t vector,
+                                       const int few, const int apart) {
+    const int64_t size = work->problem->in_channels;
+    T *sums = work->sums;
+    for (int64_t c = 0; c < whole; c += FC_VL, sums += vector)
+        for (int64_t q = 0; q < size; q += few) FC_NAME(grad_few_line)(work, y, c, size, q, sums, few, apart);
+}
+
+FC_BODY void FC_NAME(grad_groups)(const FC_NAME(grad_rows) * work, int64_t y, int64_t whole, int64_t vector) {
+    const int two = work->problem->axis[2].stride == 2;
+    if (work->problem->in_channels == 2) {
+        if (two) FC_NAME(grad_few_lines)(work, y, whole, vector, 2, 2);
+        else FC_NAME(grad_few_lines)(work, y, whole, vector, 2, 1);
+    } else if (two) FC_NAME(grad_few_lines)(work, y, whole, vector, 4, 2);
+    else FC_NAME(grad_few_lines)(work, y, whole, vector, 4, 1);
+}
+
 // One pass over all rows and channels, by a row of taps.
 FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t channels, int64_t vector,
                                    const int columns) {
@@ -385,9 +469,15 @@ FC_INLINE void FC_NAME(grad_lines)(const FC_NAME(grad_rows) * work, int64_t chan
     const int64_t reach = w->in - 1 - (columns - 1) * work->step - work->left;
     const int64_t low = work->left < 0 ? (-work->left + s - 1) / s : 0, past = reach < 0 ? 0 : reach / s + 1;
     const int64_t high = past < w->out ? past : w->out;
+    const int steps = columns == 3 && FC_NAME(grad_has_steps)(work);
     for (int64_t y = work->first; y < work->end; y++) {
         T *sums = work->sums;
         int64_t c = 0;
+        if (steps) {
+            c = channels / FC_VL * FC_VL;
+            sums += c / FC_VL * vector;
+            FC_NAME(grad_groups)(work, y, c, vector);
+        }
         for (; c + FC_VL <= channels; c += FC_VL, sums += vector)
             for (int64_t q = 0; q < size; q++)
                 FC_NAME(grad_line)(work, y, c, FC_VL, size, q, low, high, sums + q * FC_VL, 1, columns);
