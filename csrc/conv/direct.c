@@ -61,7 +61,7 @@ static double pixels_cost(const fc_request *r) {
                   : p->src.channel == 1 && p->src.axis[2] != 1 // transposed
                       ? fc_cost_turned(copied / (double)p->in_channels * (double)fc_ceil_div(p->in_channels, k->vl), c)
                       : fc_cost_elements(copied, c);
-    if (p->dst.axis[2] != 1) copy += fc_cost_elements(fc_macs(p) / (double)(p->in_channels * fc_taps(p)), c);
+    if (p->dst.axis[2] != 1) copy += fc_cost_elements(2 * fc_macs(p) / (double)(p->in_channels * fc_taps(p)), c);
     const double again = fc_taps(p) == 1 ? fc_gemm_read_again(r, s.padded.plane) : 1;
     const double gemm = fc_cost_gemm(p, k, r->options, 0, copy) * again;
     return gemm * (double)s.padded.width / (double)fc_max(1, w->out);

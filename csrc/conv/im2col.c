@@ -33,8 +33,11 @@ static double cost(const fc_request *r) {
     const int gathers = !over_channels && p->src.axis[2] != 1;
     const int64_t read = !over_channels && w->stride == 2 ? 2 : 1; // elements, for each that is copied
     double copy = gathers ? 0 : fc_cost_runs(copies * (double)read, run * read, k, c);
-    if (gathers || (!over_channels && w->stride > 2)) copy += fc_cost_elements(copies, c);
+    // Each group comes to the lines of all pixels for a few of their channels.
+    const double lines = gathers && p->groups > 1 ? 6 * fc_cost_apart(&p->src) / (double)fc_max(1, p->batch) : 0;
+    if (gathers || (!over_channels && w->stride > 2)) copy += fc_cost_elements(copies * (1 + lines), c);
     if (!over_channels && w->out < nr) copy += 0.1 * fc_cost_runs((double)p->out_channels * pixels, w->out, k, c);
+    if (!over_channels && p->dst.axis[2] != 1) copy += fc_cost_elements(3 * (double)p->out_channels * pixels, c);
     return fc_cost_gemm(p, k, r->options, over_channels, (double)p->groups * copy);
 }
 

@@ -45,6 +45,18 @@ static int packs(const fc_problem *p, const fc_kernels *k) {
     return k->gemm_pixels.mr <= FC_FEW_ROWS && p->out_channels > 8 * k->gemm_pixels.mr;
 }
 
+// Over pixels: tiles that end with no row are packed, and columns that are no neighbours are stored one by one.
+static double broken_off(const fc_request *r) {
+    const fc_problem *p = r->op->problem;
+    const fc_costs *c = &r->options->costs;
+    const int64_t row = p->axis[2].out, nr = r->kernels->gemm_pixels.nr;
+    const double pixels = (double)(p->groups * p->batch) * (double)fc_positions(p);
+    const double share = fmin(1.0, (double)nr / (double)fc_max(1, row));
+    const double stored = p->dst.axis[2] == 1 ? 0 : fc_cost_elements(3 * pixels * (double)p->out_channels, c);
+    if (p->batch * fc_positions(p) == row) return stored;
+    return stored + share * fc_cost_runs(pixels * (double)p->in_channels, fc_min(row, nr), r->kernels, c);
+}
+
 static double cost(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     if (along(r)) return fc_gemm_along_cost(r, 1, p->in_channels);
@@ -56,8 +68,8 @@ static double cost(const fc_request *r) {
         return product + 0.5 * fc_cost_runs(columns, p->axis[2].out, r->kernels, &r->options->costs);
     }
     const int64_t apart = p->src.axis[2] * fc_bytes(p->types.source), rows = r->kernels->gemm_channels.mr;
-    return product *
-           (channels ? fc_cost_aliases(&r->options->machine, apart, rows) : fc_gemm_read_again(r, p->src.channel));
+    if (!channels) return product * fc_gemm_read_again(r, p->src.channel) + broken_off(r);
+    return product * fc_cost_aliases(&r->options->machine, apart, rows);
 }
 
 enum { FC_ALIGNED_COLUMNS = 1024 };

@@ -40,8 +40,6 @@
 // (Solving U for them, or a bit per weight for those that are zero, would not give back weights that are not finite.)
 #include "conv/winograd_plan.h"
 
-enum { FC_LINE = 16 }; // floats of a cache line
-
 // Whether an axis can be a side, of outputs `stride` apart.
 static int is_side(const fc_axis *a, int64_t stride) {
     return a->kernel > stride && a->stride == stride && a->dilation == 1;
@@ -133,12 +131,6 @@ static double image_bytes(const fc_problem *p, const fc_kernels *k) {
                                                        p->out_channels * fc_positions(p) / (p->pooled ? 4 : 1));
 }
 
-// How much of a cache line there is from column to column, if they are no neighbours.
-static double apart_by(const fc_view *view) {
-    const int64_t step = llabs(view->axis[2]);
-    return step == 1 ? 0 : fmin(1, (double)step / FC_LINE);
-}
-
 // Images whose channels are no neighbours are transposed on their way, there and back.  Where columns are none either, as
 // in images that are turned or phases of dilated ones, they are gathered element by element, a cache line for each or for
 // some; each takes twice as long where they exceed L2 by far.
@@ -151,11 +143,11 @@ static double transposing(const fc_request *r, const fc_winograd *w) {
     double turned = 0, apart = 0; // vectors, elements
     if (p->src.channel != 1) {
         turned += (double)(m * blocks * fc_ceil_div(p->in_channels, k->vl) * below);
-        apart += apart_by(&p->src) * (double)(w->form.alpha * blocks * p->in_channels * below);
+        apart += fc_cost_apart(&p->src) * (double)(w->form.alpha * blocks * p->in_channels * below);
     }
     if (p->dst.channel != 1) {
         turned += (double)(m * fc_ceil_div(p->out_channels, k->vl) * tall) / (p->pooled ? 4 : 1);
-        apart += apart_by(&p->dst) * (double)(m * p->out_channels * tall);
+        apart += fc_cost_apart(&p->dst) * (double)(m * p->out_channels * tall);
     }
     if (image_bytes(p, k) > 4 * (double)r->options->machine.l2) apart *= 2;
     const double tiles = (double)(w->tiles * p->groups);

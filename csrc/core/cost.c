@@ -49,12 +49,13 @@ double fc_cost_macs(double macs, const fc_kernels *k, const fc_costs *c) {
 }
 
 // A last tile of one vector takes two thirds of the time of a whole one; where vectors are computed in halves, it takes
-// little more than those that are there.
+// little more than those that are there, and over channels than the halves that are.
 double fc_cost_lanes(int64_t columns, const fc_gemm_kernel *gemm, const fc_kernels *k, const fc_machine *m) {
     static const double of_halves[] = {0.0, 0.35, 0.53, 0.83, 1.0};
     const int64_t rest = columns % gemm->nr;
-    double share = rest == 0 ? 0.0 : rest <= k->vl ? 0.65 : 1.0;
-    if (gemm == &k->gemm_channels && fc_gemm_halves(k, m)) share = of_halves[fc_ceil_div(rest, k->vl / 2)];
+    const int halves = fc_gemm_halves(k, m);
+    double share = rest == 0 ? 0.0 : rest > k->vl ? 1.0 : halves ? of_halves[2] : 0.65;
+    if (halves && gemm == &k->gemm_channels) share = of_halves[fc_ceil_div(rest, k->vl / 2)];
     return (double)(columns - rest) + (double)gemm->nr * share;
 }
 
@@ -67,6 +68,12 @@ double fc_cost_elements(double elements, const fc_costs *c) { return elements * 
 
 double fc_cost_turned(double vectors, const fc_costs *c) { return vectors * 3 * c->copied; }
 
+double fc_cost_apart(const fc_view *view) {
+    enum { FC_LINE = 16 }; // floats of a cache line
+    const int64_t step = llabs(view->axis[2]);
+    return step == 1 ? 0 : fmin(1, (double)step / FC_LINE);
+}
+
 // Half of the second level, and 0.6 of the third, are what others leave of them.
 static double own_l3(const fc_options *o) { return 0.6 * (double)o->machine.l3; }
 
@@ -78,6 +85,8 @@ double fc_cost_weights(double bytes, const fc_options *o) {
 }
 
 double fc_cost_images(double bytes, const fc_options *o) { return bytes > own_l3(o) ? bytes * o->costs.weight_far : 0; }
+
+double fc_cost_beyond(double bytes, const fc_options *o) { return fmax(0.0, bytes - own_l3(o)) * o->costs.weight_far; }
 
 double fc_cost_aliases(const fc_machine *m, int64_t bytes, int64_t rows) {
     const int64_t period = m->l1 / m->l1_ways, lines = period / fc_clamp(64, bytes & -bytes, period);

@@ -123,12 +123,16 @@ double fc_cost_aliases(const fc_machine *machine, int64_t bytes, int64_t rows);
 double fc_cost_runs(double elements, int64_t run, const fc_kernels *kernels, const fc_costs *costs);
 // Copying them one by one.
 double fc_cost_elements(double elements, const fc_costs *costs);
+// How much of a cache line there is from column to column, if they are no neighbours.
+double fc_cost_apart(const fc_view *view);
 // Transposing so many vectors, whether all their lanes are of use or not.
 double fc_cost_turned(double vectors, const fc_costs *costs);
 // Reading `bytes` of weights, from the cache level that holds that many.
 double fc_cost_weights(double bytes, const fc_options *options);
 // What images of so many bytes, results included, take on their way from and to memory where no multiplications hide it.
 double fc_cost_images(double bytes, const fc_options *options);
+// What of so many bytes the third level cannot hold, and goes to memory and comes back.
+double fc_cost_beyond(double bytes, const fc_options *options);
 // Packing: each tap of each pair of an input and an output channel by itself.
 double fc_cost_packing(const fc_request *request);
 

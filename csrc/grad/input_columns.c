@@ -63,22 +63,6 @@ static fc_problem product_of(const fc_problem *p) {
 
 static int apart(const fc_problem *p) { return p->src.axis[2] != 1; }
 
-static fc_verdict ask(const fc_request *r) {
-    const fc_problem *p = r->op->problem;
-    fc_verdict v = {.refusal = refusal(p), .cost = INFINITY};
-    if (v.refusal) return v;
-    const fc_problem product = product_of(p);
-    v = r->planner->ask(&(fc_op){FC_CONV, &product}, r->options);
-    if (v.refusal) return v;
-    // Planes that leave L2 come back from L3, and the result follows them; some MB are new memory in every call.
-    const fc_costs *c = &r->options->costs;
-    const double bytes = summed(p) * (double)r->kernels->element, stored = (apart(p) ? 1.2 : 0.5) * fc_sums_written(p);
-    v.cost += c->fixed + fc_cost_elements(stored + 0.3 * summed(p), c) + fc_cost_images(2 * bytes, r->options);
-    const double l2 = (double)r->options->machine.l2;
-    v.cost += c->staged * bytes * (bytes > 4 * l2 ? 18 : bytes > 0.5 * l2 ? 6 : 0);
-    return v;
-}
-
 static size_t product_bytes(const fc_problem *p) {
     return fc_align((size_t)(p->batch * product_of(p).dst.outer * fc_bytes(p->types.source)));
 }
@@ -229,6 +213,37 @@ static int64_t rows_of(const fc_problem *p) {
 
 static int64_t rows_of_task(const fc_problem *p) {
     return fc_max(1, FC_TASK_ELEMENTS / fc_max(1, p->axis[2].in * channels_of(p)));
+}
+
+// Taps of a row are listed for a block of channels, and loaded from planes by vectors; results of strides without zips are
+// stored one by one.  Rows of many short planes are found by no prefetcher: where L3 holds the planes, each is waited for.
+static double writing(const fc_request *r) {
+    const fc_problem *p = r->op->problem;
+    const fc_costs *c = &r->options->costs;
+    const fc_axis *w = &p->axis[2];
+    const int64_t vl = r->kernels->vl, vectors = fc_ceil_div(w->in, w->stride * vl),
+                  segments = fc_ceil_div(w->in, columns_of(p));
+    const double rows = (double)rows_of(p), written = fc_sums_written(p);
+    double taps = (double)w->kernel; // of a row
+    for (int i = 0; i < 2; i++) taps *= (double)p->axis[i].kernel / (double)p->axis[i].stride;
+    const double sums = written / (double)fc_max(1, w->in) * (double)vectors * taps;
+    const double listed = c->row_unit * rows * (double)segments * (1.6 + 0.6 * taps);
+    const double stored =
+        w->stride == 2 || w->stride == 4 ? 2 * c->copied * written / (double)vl : fc_cost_elements(1.1 * written, c);
+    const double turned = apart(p) ? fc_cost_elements((channels_of(p) > 4 ? 0.4 : 0.7) * written, c) : 0;
+    const double bytes = (double)product_bytes(p), own = 5 * (double)r->options->machine.l2;
+    const double waited = bytes > own ? 1.8 * c->copied_run * summed(p) / (double)fc_max(1, w->out) : 0;
+    return c->fixed + listed + 1.7 * c->copied * sums + stored + turned + waited +
+           2.6 * fc_cost_beyond(bytes, r->options);
+}
+
+static fc_verdict ask(const fc_request *r) {
+    fc_verdict v = {.refusal = refusal(r->op->problem), .cost = INFINITY};
+    if (v.refusal) return v;
+    const fc_problem product = product_of(r->op->problem);
+    v = r->planner->ask(&(fc_op){FC_CONV, &product}, r->options);
+    if (!v.refusal) v.cost += writing(r);
+    return v;
 }
 
 // Scratch of a thread: lines, and behind them the taps of a row.

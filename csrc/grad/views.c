@@ -127,20 +127,6 @@ static fc_options part_options(const fc_problem *p, const fc_options *options) {
     return part;
 }
 
-// What products take longer whose tiles are stored element by element, as columns of a phase lie apart, in lines that the
-// other phases have sent from L2 since; Winograd's say so themselves (conv/winograd.c).
-static double scattered(const fc_request *r) {
-    const fc_problem *p = r->op->problem;
-    const fc_algo_id algorithm = r->options->algorithm;
-    double elements = (double)p->batch * (double)p->groups * (double)p->in_channels;
-    for (int i = 0; i < FC_AXES; i++) elements *= (double)p->axis[i].in;
-    if (p->src.axis[2] != 1 || p->axis[2].stride == 1) return 0;
-    if (elements * (double)r->kernels->element <= 2 * (double)r->options->machine.l2) return 0;
-    if (algorithm != FC_AUTO && r->planner->kind(algorithm)->rows > 1) return 0;
-    for (int i = 0; i < FC_AXES; i++) elements *= fmin(1, (double)p->axis[i].kernel / (double)p->axis[i].stride);
-    return fc_cost_elements(3 * elements, &r->options->costs);
-}
-
 static fc_verdict ask(const fc_request *r) {
     const fc_problem *p = r->op->problem;
     const fc_split split = split_of(p);
@@ -148,9 +134,8 @@ static fc_verdict ask(const fc_request *r) {
     fc_verdict v = fc_parts_ask(&split, r->planner->ask, &options);
     if (p->direction == FC_BACKWARD_WEIGHT) {
         v.packing *= 8; // d_dst as weights, whose taps are rows of an image: one by one, or across pages
-        // and of src as channels as far apart as images, by which it is copied, where columns are apart as well one by one
-        v.cost *= p->src.axis[2] == 1 ? 1.4 : 1.8;
-    } else if (!v.refusal) v.cost += scattered(r);
+        v.cost *= 1.4;  // of src as channels as far apart as images
+    }
     return v;
 }
 
