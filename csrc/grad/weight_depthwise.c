@@ -62,9 +62,10 @@ static const char *refuse(const fc_request *r) {
 }
 
 // How many times as long a multiply-add takes as the forward kernels': rows by rows of three or five taps are unrolled, so
-// that a vector is loaded once for as many of them; every second column takes two loads. Of groups of several channels rows of
-// three taps are, where there are 32 registers.
-static double pace(const fc_problem *p, const fc_kernels *k, int over_channels) {
+// that a vector is loaded once for as many of them; every second column takes two loads.  Of groups of several channels rows of
+// three taps are, where there are 32 registers.  Over pixels those read their rows from the first level again and again, where
+// vectors are loaded in halves in two thirds of the time.
+static double pace(const fc_problem *p, const fc_kernels *k, const fc_machine *machine, int over_channels) {
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int unrolled = k->vl > 1 && (w->kernel == 3 || w->kernel == 5) && h->dilation == 1 && w->dilation == 1 &&
                          h->stride == w->stride;
@@ -74,7 +75,8 @@ static double pace(const fc_problem *p, const fc_kernels *k, int over_channels) 
         w->dilation == 1 && w->stride <= 2)
         return w->stride == 1 ? 0.7 : 1;
     if (over_channels) return unrolled && p->in_channels == 1 ? 1 : 2;
-    return (unrolled ? 1.5 : 3) * (w->stride == 1 ? 1 : 2);
+    const int near = p->in_channels * p->out_channels > 1 && fc_gemm_halves(k, machine);
+    return (!unrolled ? 3 : near ? 1 : 1.5) * (w->stride == 1 ? 1 : 2);
 }
 
 // What is gathered is so element by element.
@@ -87,7 +89,7 @@ static double cost(const fc_request *r) {
     const double vectors = fc_macs(p) / (double)run * (double)fc_ceil_div(run, k->vl);
     const int gathered = !s.over_channels && (p->src.axis[2] != 1 || p->dst.axis[2] != 1 || p->axis[2].stride > 2);
     const double calls = (double)s.units * (double)p->batch * (double)p->axis[0].out * (double)fc_taps(p);
-    return 2 * c->fixed + c->depthwise * (pace(p, k, s.over_channels) * vectors + calls) +
+    return 2 * c->fixed + c->depthwise * (pace(p, k, &r->options->machine, s.over_channels) * vectors + calls) +
            (gathered ? 2 * fc_cost_elements(fc_macs(p), c) : 0) + fc_cost_elements((double)s.parts * (double)s.sums, c);
 }
 

@@ -88,7 +88,7 @@ FC_INLINE void FC_NAME(group_windows)(const fc_depthwise_rows *work, const int a
     FC_NAME(taps_inside)(&p->axis[0], work->d, &d0, &d1);
     FC_NAME(box) at = {.height = 1};
     for (at.c = 0; at.c < channels; at.c += FC_VL) {
-        at.lanes = channels - at.c < FC_VL ? channels - at.c : FC_VL;
+        at.lanes = FC_NAME(lanes_of)(channels - at.c);
         for (at.y = work->h; at.y < work->h + work->rows; at.y++)
             for (at.x = 0; at.x < w->out; at.x += pixels) {
                 const int64_t left = at.x * apart - w->pad;

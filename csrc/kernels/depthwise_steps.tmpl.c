@@ -165,7 +165,7 @@ FC_INLINE void FC_NAME(steps)(const fc_depthwise_steps *work, const int s) {
             const FC_NAME(steps_row) row = {
                 .work = work,
                 .u = u,
-                .lanes = work->channels - c < FC_VL ? work->channels - c : FC_VL,
+                .lanes = FC_NAME(lanes_of)(work->channels - c),
                 .src = (const T *)work->src + c,
                 .grad = (const T *)work->grad + c,
                 .weights = (const T *)work->weights + 9 * c,
