@@ -35,6 +35,11 @@ def tolerance(dtype: DTypeLike, terms: int = 1) -> float:
     return 6 * np.sqrt(terms + 1) * np.finfo(dtype).eps / 2
 
 
+def lanes(dtype):
+    """Of a vector of the instruction set in use."""
+    return {"scalar": 1, "neon": 4, "avx2": 8, "avx512": 16}[fc.isa()] * 4 // np.dtype(dtype).itemsize or 1
+
+
 def max_error(actual: np.ndarray, expected: np.ndarray, scale: float | np.ndarray | None = None) -> float:
     """max|actual - expected| / max|expected|: the project's one measure of accuracy.
 

@@ -12,6 +12,7 @@ from support import (
     embedded,
     every_thread,
     from_layout,
+    lanes,
     max_error,
     poison,
     spoil_scratch,
@@ -53,11 +54,6 @@ GROUPS = tuple(
         (((3, 2), 2), ((4, 7), 3), ((5, 8), 5), ((6, 9), 8), ((7, 17), 9), ((9, 26), 4)), PADDINGS * 2, strict=False
     )
 )  # fmt: skip
-
-
-def lanes(dtype):
-    """Of a vector of this instruction set."""
-    return {"scalar": 1, "neon": 4, "avx2": 8, "avx512": 16}[fc.isa()] * 4 // np.dtype(dtype).itemsize or 1
 
 
 @each_dtype

@@ -11,7 +11,7 @@ from families import family
 from fastconv import _args, reference
 from fastconv.ops import _convolution
 from problems import DTYPES, LAYOUTS, Problem, existing, in_layout, operands
-from support import MANY_THREADS, every_thread, max_error, poison, spoil_scratch, to_layout, tolerance, whole
+from support import MANY_THREADS, every_thread, lanes, max_error, poison, spoil_scratch, to_layout, tolerance, whole
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -82,8 +82,7 @@ def test_edges(layout, dtype):
 
 @each_dtype
 def test_edges_of_groups(dtype):
-    lanes = {"scalar": 1, "neon": 4, "avx2": 8, "avx512": 16}[fc.isa()] * 4 // np.dtype(dtype).itemsize or 1
-    small = [p for p in GROUPS if p.in_channels // p.groups <= lanes]
+    small = [p for p in GROUPS if p.in_channels // p.groups <= lanes(dtype)]
     agree(small or EDGES, "NHWC", dtype)
 
 

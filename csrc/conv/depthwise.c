@@ -117,8 +117,7 @@ static double cost_unrolled(const fc_problem *p, const fc_kernels *k, const fc_c
 // Over channels of small groups: in 32 registers what is spread of an input meets all taps of a row that see it, in windows of
 // outputs which the last of a row may fill in part.
 static double cost_of_groups(const fc_axis *w, const fc_kernels *k) {
-    const int registers = k->gemm_pixels.mr * k->gemm_pixels.nr >= 24 * k->vl;
-    if (!registers || w->kernel == 1 || w->dilation > 1 || w->stride > 2) return k->vl > 8 ? 1.0 : 1.3;
+    if (!fc_many_registers(k) || w->kernel == 1 || w->dilation > 1 || w->stride > 2) return k->vl > 8 ? 1.0 : 1.3;
     const double windows = (double)fc_round_up(w->out, 8 / w->stride) / (double)w->out;
     return (w->stride == 1 ? 0.47 : 0.8) * (0.5 + 0.5 * windows);
 }

@@ -110,6 +110,11 @@ static inline const void *fc_at(const void *base, int64_t elements, int32_t dtyp
 double fc_cost_gemm(const fc_problem *problem, const fc_kernels *kernels, const fc_options *options, int over_channels,
                     double copy_seconds);
 // Whether a product over channels leaves out the half of a vector that it has no columns for, and saves time by it.
+// Whether there are 32 registers of vectors, as kernels tell by FC_MR * FC_NV.
+static inline int fc_many_registers(const fc_kernels *kernels) {
+    return kernels->gemm_pixels.mr * kernels->gemm_pixels.nr >= 24 * kernels->vl;
+}
+
 static inline int fc_gemm_halves(const fc_kernels *kernels, const fc_machine *machine) {
     return machine->in_halves && kernels->dtype == FC_F32;
 }

@@ -171,8 +171,9 @@ static fc_verdict ask(const fc_request *r) {
     const int over_channels = fc_grad_cut_of(&g->weight, r->kernels).over_channels;
     v.refusal = refusal(p, r->kernels, over_channels);
     v.cost += options.costs.fixed;
-    if (by_steps(p, over_channels)) v.cost = steps_cost(r);
-    for (int64_t i = 0; !by_steps(p, over_channels) && !v.refusal && i < phase_count(p, over_channels); i++) {
+    const int steps = by_steps(p, over_channels);
+    if (steps) v.cost = steps_cost(r);
+    for (int64_t i = 0; !steps && !v.refusal && i < phase_count(p, over_channels); i++) {
         layer_phase phase;
         (void)phase_of(p, over_channels, i, &phase);
         const fc_verdict input = r->planner->ask_own(&(fc_op){FC_CONV, &phase.problem}, &options);

@@ -69,10 +69,9 @@ static double pace(const fc_problem *p, const fc_kernels *k, const fc_machine *m
     const fc_axis *h = &p->axis[1], *w = &p->axis[2];
     const int unrolled = k->vl > 1 && (w->kernel == 3 || w->kernel == 5) && h->dilation == 1 && w->dilation == 1 &&
                          h->stride == w->stride;
-    const int registers = k->gemm_pixels.mr * k->gemm_pixels.nr >= 24 * k->vl;
     if (k->vl == 1) return 1;
-    if (over_channels && p->in_channels > 1 && p->groups * p->in_channels >= k->vl && registers && w->kernel == 3 &&
-        w->dilation == 1 && w->stride <= 2)
+    if (over_channels && p->in_channels > 1 && p->groups * p->in_channels >= k->vl && fc_many_registers(k) &&
+        w->kernel == 3 && w->dilation == 1 && w->stride <= 2)
         return w->stride == 1 ? 0.7 : 1;
     if (over_channels) return unrolled && p->in_channels == 1 ? 1 : 2;
     const int near = p->in_channels * p->out_channels > 1 && fc_gemm_halves(k, machine);

@@ -60,7 +60,7 @@ typedef struct FC_NAME(steps_sums) {
 } FC_NAME(steps_sums);
 
 // A step of whole vectors, which moves on to the next: by the columns [c0, c1) of its window, and by those of its rows that exist,
-// for outputs r0 to r1 and for inputs a0 to a1, from row to row `down` elements apart.
+// for outputs r0 to r1 and for inputs a0 to a1.
 FC_INLINE void FC_NAME(steps_next)(const FC_NAME(steps_row) * row, const T **grad, const T **src, T **dst,
                                    FC_NAME(steps_sums) * at, int r0, int r1, int a0, int a1, const int s, const int c0,
                                    const int c1) {
