@@ -95,7 +95,7 @@ def _winograd_tiles() -> Iterator[Problem]:
     """Stride 1: outputs that fill their tiles and segments, or miss by one; blocks of channels."""
     dice = _Dice(2)
     for tile, taps in ((2, 3), (3, 3), (4, 3), (6, 3), (2, 5), (3, 2)):
-        for tiles in (1, 2, 3, 8, 9, 10, 13, 14, 15, 18, 19, 27, 28, 29):
+        for tiles in (1, 2, 3, 5, 6, 8, 9, 11, 12, 15, 16, 17, 31, 32, 33):
             for rest in (-1, 0, 1):
                 for _ in range(2):
                     padding = tuple((dice.upto(taps - 1, 0), dice.upto(taps - 1, 0)) for _ in range(2))
@@ -132,7 +132,7 @@ def _winograd_blocks() -> Iterator[Problem]:
     both = ((2, 3), (3, 2), (4, 4), (4, 2), (3, 5), (6, 6), (7, 7), (5, 4), (8, 3), (2, 9))
     rows = ((1, 2), (1, 3), (1, 4), (1, 5), (1, 7), (1, 9), (1, 13))
     for kernel in (*both, *rows):
-        for width in (1, 2, 3, 4, 5, 6, 11, 12, 13, 24, 36, 47, 48, 49, 55, 56, 57, 58):
+        for width in (1, 2, 3, 4, 5, 6, 11, 12, 13, 24, 36, 47, 48, 49, 63, 64, 65, 97, 145, 289):
             padding = tuple((dice.upto(k - 1, 0), dice.upto(k - 1, 0)) for k in kernel)
             yield Problem(
                 _for_output((dice.upto(9), width), kernel, padding),

@@ -182,6 +182,7 @@ TRANSFORMED = {
     "a row": Form((8, 19), (1, 3)),
     "rows": Form((14, 15), (3, 3), stride=(2, 1)),
     "one axis": Form((40,), (3,)),
+    "a long axis": Form((300,), (3,)),
     "one axis, five taps": Form((40,), (5,), padding=2),
     "three axes": Form((5, 7, 9), (3, 3, 3)),
 }

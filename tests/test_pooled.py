@@ -75,7 +75,7 @@ each_layout = pytest.mark.parametrize("layouts", list(product((False, True), (Fa
 @pytest.mark.parametrize("outputs", [1, 8, 16, 33, 64])
 def test_sizes_around_tiles(algorithm, layouts, outputs):
     """Odd numbers of rows and columns lose the last one, as pooling has it."""
-    for size in ((2, 2), (3, 5), (4, 4), (5, 9), (6, 7), (8, 6), (9, 13), (12, 12), (4, 71)):
+    for size in ((2, 2), (3, 5), (4, 4), (5, 9), (6, 7), (8, 6), (9, 13), (12, 12), (4, 71), (3, 147)):
         check(algorithm, *arrays(size, outputs=outputs), layouts)
 
 

@@ -13,9 +13,13 @@
 #include "kernels/winograd_points.h"
 
 enum {
-    FC_NAME(winograd_most) = 8,     // points per side
-    FC_NAME(winograd_columns) = 34, // of a segment: 8 tiles of F(4, 3); frames of 25 KiB where rows are 16 wide
+    FC_NAME(winograd_most) = 8,   // points per side
+    FC_NAME(winograd_room) = 288, // vectors of a segment: 18 KiB, more than half of L1, where they are 16 wide
 };
+
+// Columns of a segment whose rows in the buffer are so many: whole blocks of those that planes are transposed in.  The longer the
+// runs of a plane that are written, the sooner its lines are there: outputs of F(4, 3) take a third less by 16 tiles than by 8.
+FC_INLINE int64_t FC_NAME(winograd_segment)(int rows) { return FC_NAME(winograd_room) / rows / FC_VL * FC_VL; }
 
 // B^T for one column or row of `alpha` values; it depends on the points alone, and so is shared by all F(m, r) of one
 // alpha = m + r - 1.
@@ -114,14 +118,12 @@ FC_INLINE void FC_NAME(winograd_at)(const int m, const int alpha, const vec *p, 
     }
 }
 
-// A tile row: image, depth and first tile of a segment, which has so many columns of input at most.
+// A tile row: image, depth and first tile of a segment, which has so many tiles at most.
 typedef struct FC_NAME(place) {
     int64_t image, d, row, column, tiles;
 } FC_NAME(place);
 
-FC_INLINE FC_NAME(place) FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, const int m,
-                                           const int alpha, int64_t columns) {
-    const int64_t segment = (columns - (alpha - m)) / m;
+FC_INLINE FC_NAME(place) FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t tile, int64_t left, int64_t most) {
     FC_NAME(place) at;
     at.column = tile % w->tiles_w;
     at.row = tile / w->tiles_w % w->tiles_h;
@@ -129,7 +131,7 @@ FC_INLINE FC_NAME(place) FC_NAME(place_of)(const fc_winograd_tiles *w, int64_t t
     at.image = tile / w->tiles_w / w->tiles_h / w->problem->axis[0].out;
     at.tiles = w->tiles_w - at.column;
     if (at.tiles > left) at.tiles = left;
-    if (at.tiles > segment) at.tiles = segment;
+    if (at.tiles > most) at.tiles = most;
     return at;
 }
 
@@ -158,7 +160,7 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
 #pragma GCC unroll 16
                 for (int l = 0; l < FC_VL; l++) {
                     block[l] = v_load(from + l * channel);
-                    __builtin_prefetch(from + l * channel + FC_NAME(winograd_columns), 0, 2);
+                    __builtin_prefetch(from + l * channel + columns, 0, 2);
                 }
             else if (step == 1)
 #pragma GCC unroll 16
@@ -183,9 +185,9 @@ static __attribute__((noinline)) void FC_NAME(gather_row)(T *out, const T *in, i
     for (j = high; j < columns; j++) v_store(out + j * FC_VL, v_set1(0));
 }
 
-// B^T over columns [0, count): element i of a column is `row` behind element i - 1; out is the buffer.
-FC_INLINE void FC_NAME(winograd_down)(const int alpha, const T *in, int64_t row, int64_t step, T *out, int64_t count) {
-    const int64_t pitch = FC_NAME(winograd_columns) * FC_VL;
+// B^T over columns [0, count): element i of a column is `row` behind element i - 1, of the buffer's `pitch`.
+FC_INLINE void FC_NAME(winograd_down)(const int alpha, const T *in, int64_t row, int64_t step, T *out, int64_t pitch,
+                                      int64_t count) {
     for (int64_t j = 0; j < count; j++, in += step, out += FC_VL) {
         vec d[FC_NAME(winograd_most)], v[FC_NAME(winograd_most)];
 #pragma GCC unroll 8
@@ -209,17 +211,16 @@ FC_INLINE int64_t FC_NAME(winograd_phase)(int64_t stride, int64_t size, int64_t 
 
 // points [alpha] or [alpha * alpha][tile][channel]
 FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const int alpha, const int sides) {
-    enum { PITCH = FC_NAME(winograd_columns) * FC_VL };
     const fc_problem *p = w->problem;
     const int m = (int)w->form.m, rows = sides == 2 ? alpha : 1, tile_rows = sides == 2 ? m : 1;
+    // One row is read in place where a segment has no padding: of short ones more have none.
+    const int64_t segment = FC_NAME(winograd_segment)(sides == 2 ? alpha : FC_NAME(winograd_most)),
+                  wide = segment * FC_VL;
     const int64_t across = w->form.stride, below = sides == 2 ? across : 1; // from output to output
     const int64_t step = across * p->src.axis[2], down = below * p->src.axis[1], point = w->point, pitch = w->pitch;
-    T buffer[FC_NAME(winograd_most) * PITCH];
-    // Planes are transposed in blocks of a vector's columns: whole blocks of them.
-    const int64_t most = FC_NAME(winograd_columns), planes = most / FC_VL * FC_VL;
-    const int64_t segment = p->src.channel == 1 ? most : planes;
+    T buffer[FC_NAME(winograd_room) * FC_VL];
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, segment);
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, (segment - (alpha - m)) / m);
         const int64_t columns = at.tiles * m + alpha - m;
         int64_t x = at.column * m * across - p->axis[2].pad + w->shift[2], width;
         int64_t y = at.row * tile_rows * p->axis[1].stride - p->axis[1].pad + w->shift[1], height;
@@ -243,22 +244,22 @@ FC_INLINE void FC_NAME(winograd_input_body)(const fc_winograd_tiles *w, const in
                 in_step = step;
             } else if (sides == 2 && whole && lanes == FC_VL) {
                 for (int i = 0; i < alpha; i++) {
-                    for (int64_t j = 0; j < low; j++) v_store(buffer + i * PITCH + j * FC_VL, v_set1(0));
-                    for (int64_t j = high; j < columns; j++) v_store(buffer + i * PITCH + j * FC_VL, v_set1(0));
+                    for (int64_t j = 0; j < low; j++) v_store(buffer + i * wide + j * FC_VL, v_set1(0));
+                    for (int64_t j = high; j < columns; j++) v_store(buffer + i * wide + j * FC_VL, v_set1(0));
                 }
                 if (high > low)
                     FC_NAME(winograd_down)(alpha, image + y * down + (x + low) * step, down, step, buffer + low * FC_VL,
-                                           high - low);
+                                           wide, high - low);
             } else {
                 for (int i = 0; i < rows; i++) {
                     const int inside = deep && y + i >= 0 && y + i < height;
-                    FC_NAME(gather_row)(buffer + i * PITCH, image + (y + i) * down, x, inside ? width : x, columns,
-                                        step, p->src.channel, lanes);
+                    FC_NAME(gather_row)(buffer + i * wide, image + (y + i) * down, x, inside ? width : x, columns, step,
+                                        p->src.channel, lanes);
                 }
-                if (sides == 2) FC_NAME(winograd_down)(alpha, buffer, PITCH, FC_VL, buffer, columns);
+                if (sides == 2) FC_NAME(winograd_down)(alpha, buffer, wide, FC_VL, buffer, wide, columns);
             }
             for (int i = 0; i < rows; i++) {
-                const T *in = in_place + i * PITCH;
+                const T *in = in_place + i * wide;
                 T *out = (T *)w->points + i * alpha * point + done * pitch + c;
                 for (int64_t t = 0; t < at.tiles; t++, in += m * in_step, out += pitch) {
                     vec d[FC_NAME(winograd_most)], v[FC_NAME(winograd_most)];
@@ -409,17 +410,17 @@ FC_INLINE void FC_NAME(winograd_half)(const T *in, int64_t point, const int m, c
 // sums with a bias, which may be infinite, and is taken before the clamp, which keeps order.
 FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const int m, const int alpha,
                                              const int sides) {
-    enum { PITCH = (FC_NAME(winograd_columns) + FC_VL) * FC_VL, MOST = FC_NAME(winograd_most) };
+    enum { MOST = FC_NAME(winograd_most) };
     const fc_problem *p = w->problem;
     const int pooled = sides == 2 && m % 2 == 0 && p->pooled, side = pooled ? 2 : 1; // of what becomes one output
     const int64_t point = w->point, pitch = w->pitch, step = p->dst.axis[2], down = p->dst.axis[1];
     const int64_t hop = m / side * step;
     const vec low = v_set1((T)p->low), high = v_set1((T)p->high);
     const int rows = sides == 2 ? m : 1;
-    T buffer[6 * PITCH];
+    const int64_t segment = FC_NAME(winograd_segment)(rows), wide = segment * FC_VL;
+    T buffer[FC_NAME(winograd_room) * FC_VL];
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at =
-            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, FC_NAME(winograd_columns));
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, segment / m);
         const int64_t y0 = at.row * rows, x0 = at.column * m;
         const int64_t width = p->axis[2].out - x0 < at.tiles * m ? p->axis[2].out - x0 : at.tiles * m;
         const int64_t height = p->axis[1].out - y0 < rows ? p->axis[1].out - y0 : rows;
@@ -470,7 +471,7 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
                             if (i % 2 == 0 || j >= across) continue;
                             const int64_t to = i / 2 * down + j / 2 * step;
                             if (direct) v_store(dst + to, FC_NAME(clamp)(best[j / 2], low, high));
-                            else v_store(buffer + i / 2 * PITCH + (t * m + j) / 2 * FC_VL, best[j / 2]);
+                            else v_store(buffer + i / 2 * wide + (t * m + j) / 2 * FC_VL, best[j / 2]);
                         }
                         continue;
                     }
@@ -483,12 +484,12 @@ FC_INLINE void FC_NAME(winograd_output_body)(const fc_winograd_tiles *w, const i
                             if (residual) v = v_add(v, v_load(residual + t * m * step + to));
                             v = FC_NAME(bound)(v, low, high);
                             v_store(dst + to, clean ? v : v_one_nan(v));
-                        } else v_store(buffer + i * PITCH + (t * m + j) * FC_VL, v_add(y[j], bias));
+                        } else v_store(buffer + i * wide + (t * m + j) * FC_VL, v_add(y[j], bias));
                     }
                 }
             }
             for (int64_t i = 0; i < height / side && !direct; i++)
-                FC_NAME(scatter_row)(w, buffer + i * PITCH, width / side, offset + i * down, lanes, clean);
+                FC_NAME(scatter_row)(w, buffer + i * wide, width / side, offset + i * down, lanes, clean);
         }
         done += at.tiles;
     }

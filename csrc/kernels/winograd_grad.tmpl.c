@@ -37,14 +37,13 @@ FC_INLINE void FC_NAME(winograd_a)(const int m, const int alpha, const vec *d, v
 
 // points [alpha] or [alpha * alpha][tile][channel]; beyond the image d is zero.
 FC_INLINE void FC_NAME(winograd_grad_body)(const fc_winograd_tiles *w, const int m, const int alpha, const int sides) {
-    enum { PITCH = FC_NAME(winograd_columns) * FC_VL };
     const fc_problem *p = w->problem;
     const int rows = sides == 2 ? m : 1;
+    const int64_t segment = FC_NAME(winograd_segment)(sides == 2 ? alpha : 1), wide = segment * FC_VL;
     const int64_t step = p->dst.axis[2], down = p->dst.axis[1], point = w->point, pitch = w->pitch;
-    T buffer[FC_NAME(winograd_most) * PITCH];
+    T buffer[FC_NAME(winograd_room) * FC_VL];
     for (int64_t done = 0; done < w->count;) {
-        const FC_NAME(place) at =
-            FC_NAME(place_of)(w, w->tile + done, w->count - done, m, alpha, FC_NAME(winograd_columns));
+        const FC_NAME(place) at = FC_NAME(place_of)(w, w->tile + done, w->count - done, segment / m);
         const int64_t columns = at.tiles * m, x = at.column * m, y = at.row * rows;
         for (int64_t c = 0; c < w->channels; c += FC_VL) {
             const int64_t left = w->channels - c, lanes = FC_NAME(lanes_of)(left);
@@ -52,19 +51,19 @@ FC_INLINE void FC_NAME(winograd_grad_body)(const fc_winograd_tiles *w, const int
                 (const T *)w->src + at.image * p->dst.outer + (w->channel + c) * p->dst.channel + at.d * p->dst.axis[0];
             for (int i = 0; i < rows; i++) {
                 const int inside = y + i < p->axis[1].out;
-                FC_NAME(gather_row)(buffer + i * PITCH, image + (y + i) * down, x, inside ? p->axis[2].out : x, columns,
+                FC_NAME(gather_row)(buffer + i * wide, image + (y + i) * down, x, inside ? p->axis[2].out : x, columns,
                                     step, p->dst.channel, lanes);
             }
             for (int64_t j = 0; sides == 2 && j < columns; j++) {
                 vec d[FC_NAME(winograd_most)], z[FC_NAME(winograd_most)];
 #pragma GCC unroll 8
-                for (int i = 0; i < m; i++) d[i] = v_load(buffer + i * PITCH + j * FC_VL);
+                for (int i = 0; i < m; i++) d[i] = v_load(buffer + i * wide + j * FC_VL);
                 FC_NAME(winograd_a)(m, alpha, d, z);
 #pragma GCC unroll 8
-                for (int i = 0; i < alpha; i++) v_store(buffer + i * PITCH + j * FC_VL, z[i]);
+                for (int i = 0; i < alpha; i++) v_store(buffer + i * wide + j * FC_VL, z[i]);
             }
             for (int i = 0; i < (sides == 2 ? alpha : 1); i++) {
-                const T *in = buffer + i * PITCH;
+                const T *in = buffer + i * wide;
                 T *out = (T *)w->points + i * alpha * point + done * pitch + c;
                 for (int64_t t = 0; t < at.tiles; t++, in += m * FC_VL, out += pitch) {
                     vec d[FC_NAME(winograd_most)], z[FC_NAME(winograd_most)];
