@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from cases import LOOPS
 from fastconv import _config, _core, _plans
 from support import max_error, poison, tolerance
 
@@ -43,6 +44,8 @@ def test_plans_of_the_same_tag_read_each_others_weights(algorithm, transposed, d
         weight, bias = rng.standard_normal(shape).astype(dtype), rng.standard_normal(groups * outs).astype(dtype)
         found = {}
         for plan in outcomes(weight, bias, kernel, rng, algorithm, transposed, stride, groups):
+            if algorithm == "reference" and plan.flops > 2 * LOOPS:
+                continue
             x = rng.standard_normal(plan._shape).astype(dtype)
             own, packed = plan(x), plan._packed
             for tag, other in found.items():
