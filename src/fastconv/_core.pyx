@@ -19,7 +19,10 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdlib cimport llabs
 from libc.string cimport memcmp
+
+from functools import partial
 
 from numpy import dtype as numpy_dtype, empty, empty_like, ndarray
 

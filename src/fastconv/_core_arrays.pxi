@@ -41,7 +41,7 @@ def fingerprint(object array, int threads):
 
 
 cdef class Layout:
-    """Shape, byte strides and format that an array must have, and what makes one: `empty` or its like."""
+    """Shape, byte strides and format that an array must have, and what makes one without gaps: `empty` or its like."""
     cdef readonly tuple shape
     cdef object make
     cdef int length
@@ -59,7 +59,7 @@ cdef class Layout:
             lengths[i], steps[i] = shape[i], strides[i]
         a.data, a.format, a.itemsize, a.ndim = NULL, kind, numpy_dtype(format).itemsize, len(shape)
         a.shape, a.strides = lengths, steps
-        self.shape, self.make = shape, maker(shape)
+        self.shape, self.make = shape, maker(shape, order_of(a))
         self.length = fc_array_describe(&a, False, self.description)
         if self.length == 0:
             raise ValueError("strides are not whole elements of a native float")
@@ -113,13 +113,71 @@ cdef object large_array(tuple shape, dtype):
     return empty(shape, dtype) if (<Memory>memory).data is NULL else ndarray(shape, dtype, memory)
 
 
-def new_array(tuple shape, dtype):
-    """An array for a result, C-contiguous; its shape has been checked."""
+cdef tuple order_of(fc_array a):
+    """Axes by their strides, the outermost first, as NumPy's order "K"; None if that is C's order.
+
+    Axes of one element, whose strides say nothing, stay where they are.
+    """
+    cdef int order[FC_RANK]
+    cdef int i, k, at
+    cdef bint moved = False
+    if a.ndim > FC_RANK:
+        return None
+    for i in range(a.ndim):
+        at = i
+        for k in reversed(range(i if a.shape[i] > 1 else 0)):
+            if a.shape[order[k]] > 1:
+                if llabs(a.strides[order[k]]) >= llabs(a.strides[i]):
+                    break
+                at, moved = k, True
+        for k in range(i, at, -1):
+            order[k] = order[k - 1]
+        order[at] = i
+    return tuple([order[i] for i in range(a.ndim)]) if moved else None
+
+
+def new_array(tuple shape, dtype, tuple order=None):
+    """An array for a result, whose shape has been checked: C-contiguous, or with its axes in this order in memory."""
+    cdef int i
+    if order is not None:
+        made = new_array(tuple([shape[i] for i in order]), dtype)
+        return made.transpose([order.index(i) for i in range(len(order))])
     return empty(shape, dtype) if size_of(shape) < LARGE else large_array(shape, dtype)
 
 
-cdef object maker(tuple shape):
-    """What makes arrays of this shape."""
+def axes_in_memory(array):
+    """The axes of an array of at most eight, the outermost first; None if they lie in C's order."""
+    cdef Py_buffer view
+    look(array, &view, PyBUF_STRIDED_RO)
+    try:
+        return None if PyBuffer_IsContiguous(&view, c'C') else order_of(seen(&view))
+    finally:
+        release(&view)
+
+
+def new_like(array):
+    """An array for a result of this shape and dtype, its axes in the same order in memory, without gaps."""
+    cdef Py_buffer view
+    look(array, &view, PyBUF_STRIDED_RO)
+    try:
+        return array_like(&view, array)
+    finally:
+        release(&view)
+
+
+cdef object array_like(const Py_buffer *view, array):
+    """The same; `view` is the array's."""
+    if view.len < LARGE * view.itemsize or view.ndim > FC_RANK:
+        return empty_like(array)
+    if PyBuffer_IsContiguous(view, c'C'):
+        return large_array(array.shape, array.dtype)
+    return new_array(array.shape, array.dtype, order_of(seen(view)))
+
+
+cdef object maker(tuple shape, tuple order):
+    """What makes arrays of this shape, whose axes lie in this order in memory."""
+    if order is not None:
+        return partial(new_array, order=order)
     return empty if size_of(shape) < LARGE else new_array
 
 

@@ -55,10 +55,9 @@ cdef class Program:
         self.plans = {}
 
     cdef object fresh(self, Views v, src):
-        """A new array for the result, of its shape; in the order of src where that has all of its elements."""
+        """A new array for the result, of its shape; its axes in the order of those of src where that has all elements."""
         cdef int i, k, rank = 0
         cdef bint same = True
-        cdef Py_ssize_t count = 1
         for k in range(OUT):
             if v.opened[k]:
                 rank = max(rank, v.views[k].ndim)
@@ -73,10 +72,9 @@ cdef class Program:
                     sizes[rank - v.views[k].ndim + i] = v.views[k].shape[i]
         for i in range(rank):
             same = same and v.views[INPUT].ndim == rank and v.views[INPUT].shape[i] == sizes[i]
-            count *= sizes[i]
-        if count >= LARGE and not (same and not PyBuffer_IsContiguous(&v.views[INPUT], c'C')):
-            return large_array(tuple([sizes[i] for i in range(rank)]), src.dtype)
-        return empty_like(src) if same else empty(tuple([sizes[i] for i in range(rank)]), src.dtype)
+        if same:
+            return array_like(&v.views[INPUT], src)
+        return new_array(tuple([sizes[i] for i in range(rank)]), src.dtype)
 
     cdef int stride(self, const Py_buffer *view, int axis, int rank, int64_t size, int64_t *stride) except -1:
         """That of the operand along an axis of the result, in elements: 0 where it is repeated."""

@@ -31,8 +31,8 @@ cdef class PoolCall(Planned):
         operands.index = where
         return run_plan(self.plan, &operands, threads)
 
-    def returns(self, tuple shape, dtype):
-        self.shape, self.dtype, self.make = shape, dtype, maker(shape)
+    def returns(self, tuple shape, dtype, tuple order):
+        self.shape, self.dtype, self.make = shape, dtype, maker(shape, order)
         return self
 
     cdef bint suits(self, Views v) noexcept:

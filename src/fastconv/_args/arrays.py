@@ -2,6 +2,8 @@
 """Arrays: what callers give, what the core takes of it, and where results go.
 
 Arguments pass through :func:`as_array`, and those that are computed with through :func:`as_operand`.
+
+An order of axes in memory is a tuple of them, the outermost first, or None for C's order.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastconv import _core
+from fastconv._args.names import channels_first
 from fastconv._args.words import said
 
 FLOATS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}  # the core's number of each dtype
 HALF = np.dtype(np.float16)
+Order = tuple[int, ...] | None
 _WORK: Any = 100_000  # steps of a search for a shared element; NumPy's stubs know only 0 and -1
 
 
@@ -127,9 +131,9 @@ def addressable(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def stored(array: np.ndarray) -> np.ndarray:
-    """The array as the core takes it forward: strides in whole elements, float16 without gaps."""
-    return addressable(np.ascontiguousarray(array) if array.dtype == HALF else array)
+def stored(array: np.ndarray, order: Order = None) -> np.ndarray:
+    """The array as the core takes it forward: strides in whole elements, float16 without gaps in this order."""
+    return addressable(dense(array, order) if array.dtype == HALF else array)
 
 
 def computed(array: np.ndarray) -> np.ndarray:
@@ -157,6 +161,58 @@ def dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         strides.append(step)
         step *= max(length, 1)
     return tuple(reversed(strides))
+
+
+def order_of(images: np.ndarray, rank: int, layout: str) -> Order:
+    """The order in memory of what is computed of images: that of their own axes, if they have channels first.
+
+    This is the one rule of what counts as channels last in memory: ``layout`` has channels first, and by strides, with
+    or without gaps, they lie last. Images that could be called either way count as channels first, as does all that is
+    C-contiguous: those of one channel or of one pixel, and none at all. With channels last in ``layout`` results are
+    C-contiguous.
+    """
+    channel = images.ndim - rank - 1
+    if images.flags.c_contiguous or layout != channels_first(rank) or images.shape[channel] == 1:
+        return None
+    order, step, pixels = last_order(images.ndim, rank), 1, 1
+    for axis in reversed(order):
+        length, stride = images.shape[axis], abs(images.strides[axis])
+        if length > 1:
+            if stride < step:
+                return None
+            step = stride * length
+            pixels *= length if axis > channel else 1
+    return order if pixels > 1 else None
+
+
+def last_order(axes: int, rank: int) -> tuple[int, ...]:
+    """That of an array with channels behind its last axes, of which there are `rank` spatial ones."""
+    channel = axes - rank - 1
+    return (*range(channel), *range(channel + 1, axes), channel)
+
+
+def turned(array: np.ndarray, order: Order) -> np.ndarray:
+    """A view of the array with its axes in this order."""
+    return array if order is None else array.transpose(order)
+
+
+def turned_back(array: np.ndarray, order: Order) -> np.ndarray:
+    """A view of such a view as the array it is of."""
+    return array if order is None else array.transpose([order.index(axis) for axis in range(array.ndim)])
+
+
+def dense(array: np.ndarray, order: Order) -> np.ndarray:
+    """The array without gaps, its axes in this order in memory: a copy, if it does not lie so."""
+    return turned_back(np.ascontiguousarray(turned(array, order)), order)
+
+
+def ordered_as(array: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The array, of the other's shape and dtype: a copy, if its axes lie in another order in memory."""
+    if _core.axes_in_memory(array) == _core.axes_in_memory(other):
+        return array
+    copy = _core.new_like(other)
+    copy[...] = array
+    return copy
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, inputs: Mapping[str, np.ndarray | None]) -> np.ndarray:
@@ -204,25 +260,22 @@ def same_memory(a: np.ndarray, b: np.ndarray) -> bool:
     return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
 
 
-def target(out: np.ndarray | None, contiguous: bool, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """``out`` if the core can write to it as it lies, else a new array."""
-    if out is not None and addressable(out) is out and (out.flags.c_contiguous or not contiguous):
+def target(
+    out: np.ndarray | None, without_gaps: bool, shape: tuple[int, ...], dtype: np.dtype, order: Order = None
+) -> np.ndarray:
+    """``out`` if the core can write to it as it lies, else a new array in this order."""
+    if out is not None and addressable(out) is out and (turned(out, order).flags.c_contiguous or not without_gaps):
         return out
-    return _core.new_array(shape, dtype)
+    return _core.new_array(shape, dtype, order)
 
 
-def new_like(x: np.ndarray) -> np.ndarray:
-    """A new array of the shape of `x`, and in its order if that has no gaps."""
-    return _core.new_array(x.shape, x.dtype) if x.flags.c_contiguous else np.empty_like(x)
-
-
-def laid_out(residual: np.ndarray | None, out: np.ndarray | None) -> np.ndarray | None:
-    """The residual as a contiguous array; it may only overlap ``out`` by being the same memory."""
+def laid_out(residual: np.ndarray | None, out: np.ndarray | None, order: Order = None) -> np.ndarray | None:
+    """The residual without gaps in this order; it may only overlap ``out`` by being the same memory."""
     if residual is None:
         return None
     if out is not None and not same_memory(residual, out) and overlap(out, residual):
         raise ValueError("out overlaps residual in memory; it needs to be residual itself or memory of its own")
-    return addressable(np.ascontiguousarray(residual))
+    return addressable(dense(residual, order))
 
 
 def handed_over(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -60,6 +60,11 @@ def channels_first(rank: int) -> str:
     return next(iter(LAYOUTS[rank]))
 
 
+def channels_last(rank: int) -> str:
+    """The other one."""
+    return next(reversed(LAYOUTS[rank]))
+
+
 def rank_of(layout: str) -> int:
     """How many spatial axes a layout has."""
     for rank, names in LAYOUTS.items():

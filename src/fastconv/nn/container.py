@@ -13,7 +13,7 @@ from fastconv import _args, _core
 from fastconv._maps import Map, op
 from fastconv._names import only
 from fastconv.nn.module import Module, Symbol
-from fastconv.ops._operand import axis_index, widened
+from fastconv.ops._operand import axis_index
 from fastconv.ops.activation import UNBOUNDED, clamp_grad
 
 __all__ = ["Add", "Concat", "Sequential"]
@@ -168,11 +168,12 @@ def summed(arrays: Sequence[np.ndarray], bounds: tuple[float, float] = UNBOUNDED
     dtype = arrays[0].dtype
     if len(arrays) <= 4 and dtype in _args.FLOATS and all(array.dtype == dtype for array in arrays):
         return _sum(len(arrays) - 1, bounds)(*arrays)
-    total = widened(arrays[0]) + arrays[1]
-    for array in arrays[2:]:
+    dtype = np.result_type(*arrays)
+    total = arrays[0].astype(np.float32 if dtype == _args.HALF else dtype)
+    for array in arrays[1:]:
         total += array
     total = total if bounds == UNBOUNDED else np.clip(total, *bounds)
-    return total.astype(np.result_type(*arrays), copy=False)
+    return total.astype(dtype, copy=False)
 
 
 class Add(Module):
@@ -227,7 +228,8 @@ class Concat(Module):
         lengths = [array.shape[axis] for array in arrays]
         self.save_for_backward(axis, lengths)
         shape = (*rests[0][:axis], sum(lengths), *rests[0][axis:])
-        return np.concatenate(arrays, axis, out=_core.new_array(shape, np.result_type(*arrays)))
+        order = _core.axes_in_memory(max(arrays, key=lambda array: array.size))
+        return np.concatenate(arrays, axis, out=_core.new_array(shape, np.result_type(*arrays), order))
 
     def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray, ...]:
         """One gradient per input, as views of `grad_output`."""

@@ -16,7 +16,7 @@ from fastconv.nn import init
 from fastconv.nn._packed import PackedPlan
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
-from fastconv.ops._convolution import Asked, back
+from fastconv.ops._convolution import Asked, back, convolve
 from fastconv.ops._operand import like, widened
 from fastconv.ops.activation import UNBOUNDED, activation_of
 from fastconv.ops.pad import pad_grad
@@ -111,8 +111,10 @@ class _Conv(Module):
             "layout": self.layout,
         }
 
-    def _function(self) -> Any:
-        return getattr(F, f"conv{'_transpose' if self.transposed else ''}{self.rank}d")
+    def _parameters(self, arguments: dict[str, Any], *further: Any) -> tuple[Any, ...]:
+        """Arguments as the operators have them, one after the other."""
+        names = "stride", "padding", "output_padding", "dilation", "groups", "layout"
+        return (*(arguments.get(name, 0) for name in names), *further, "auto", "default")
 
     def _forward(
         self,
@@ -127,19 +129,30 @@ class _Conv(Module):
             x = F.pad(x, border, self.padding_mode)
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
         if not self.training:
+            order = self._order(x)
+            if order is not None:
+                x, plan_arguments = x.transpose(order), {**plan_arguments, "layout": _args.channels_last(self.rank)}
             plan = self._packed.get(
                 (x.shape, self.batch_invariant, *plan_arguments.items()),
                 (self.weight, self.bias),
                 lambda: ConvPlan(x.shape, weight, bias, batch_invariant=self.batch_invariant, **plan_arguments),
             )
             if plan is not None:
-                return plan(x)
-        further: dict[str, Any] = {"batch_invariant": self.batch_invariant}
-        if bounds != UNBOUNDED:
-            further["activation"] = activation_of(bounds)
-        y = self._function()(x, weight, bias, **further, **arguments)
+                return _args.turned_back(plan(x), order)
+            x = _args.turned_back(x, order)
+        parameters = self._parameters(arguments, activation_of(bounds))
+        arrays = (x, weight, bias, None, None)
+        y = convolve(self.rank, self.transposed, arrays, parameters, self.batch_invariant, self._writes_last)
         self.save_for_backward(x, shape, border, arguments, bounds, None if bounds == UNBOUNDED else y)
         return y
+
+    def _order(self, x: np.ndarray) -> _args.Order:
+        """That of the axes of results in memory, for this input."""
+        if x.ndim not in (self.rank + 1, self.rank + 2):
+            return None
+        if self._writes_last and self._channel_axis == 1:
+            return _args.last_order(x.ndim, self.rank)
+        return _args.order_of(x, self.rank, self.layout)
 
     def forward(self, input: ArrayLike) -> np.ndarray:
         return self._forward(input, self._arguments(), self._arguments())
@@ -149,8 +162,7 @@ class _Conv(Module):
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
         x, shape, border, arguments, bounds, y = self.saved()
-        names = "stride", "padding", "output_padding", "dilation", "groups", "layout"
-        parameters = (*(arguments.get(name, 0) for name in names), "auto", "default")
+        parameters = self._parameters(arguments)
         needed = {"input": self.needs_input_grad, "weight": True, "bias": self.bias is not None}
         arrays = [x, self.weight.value, _args.as_operand(grad_output, "grad_output"), y]
         if border is not None:  # what its elements came from adds up in float32
@@ -183,6 +195,7 @@ class _Conv(Module):
             *([f"padding_mode={self.padding_mode}"] if self.padding_mode != "zeros" else []),
             *([f"layout={self.layout!r}"] if self.layout != _args.channels_first(self.rank) else []),
             *(["batch_invariant=True"] if self.batch_invariant else []),
+            *(["memory_format='channels_last'"] if self._writes_last else []),
         ]
         return ", ".join(parts)
 

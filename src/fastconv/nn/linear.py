@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv import functional as F
 from fastconv._names import only
 from fastconv.nn import init
@@ -136,14 +136,14 @@ class Flatten(Module):
                 f"start_dim is {self.start_dim} and end_dim {self.end_dim}; for an input {input.shape} "
                 "start_dim must not come after end_dim"
             )
-        self.save_for_backward(input.shape)
+        self.save_for_backward(input.shape, _core.axes_in_memory(input))
         # The length is spelt out because -1 is ambiguous for empty batches.
         merged = math.prod(input.shape[first : last + 1])
         return input.reshape(*input.shape[:first], merged, *input.shape[last + 1 :])
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray:
-        (shape,) = self.saved()
-        return grad_output.reshape(shape)
+        shape, order = self.saved()
+        return _args.dense(grad_output.reshape(shape), order)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

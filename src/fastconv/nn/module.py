@@ -140,6 +140,8 @@ class Module:
     #: Whether `backward` gives away an array of its own, and minds that the one it gets may be overwritten for it.
     _owns_gradients: bool = False
     _may_overwrite: bool = False
+    #: Of a convolution: whether its result has channels last in memory, however the input lies.
+    _writes_last: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -291,8 +293,30 @@ class Module:
         """Forget all gradients, or fill them with zeros."""
         zero_gradients(self.parameters(), set_to_none)
 
-    def to(self, dtype: Any) -> Module:
-        """Convert all floating-point parameters and buffers to `dtype`; returns the module."""
+    def to(self, dtype: Any = None, *, memory_format: str | None = None) -> Module:
+        """Convert all floating-point parameters and buffers to `dtype`, or choose how images lie in memory.
+
+        With ``memory_format="channels_last"`` convolutions write channels last whatever they are given, and so every
+        layer behind them, since results lie as inputs do; shapes, parameters and state dict stay as they are.
+        ``"contiguous_format"`` takes that back: what a network is given decides. Returns the module.
+
+        >>> import numpy as np, fastconv.nn as nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).to(memory_format="channels_last")
+        >>> y = net(np.zeros((1, 3, 6, 6), np.float32))
+        >>> y.shape, y.transpose(0, 2, 3, 1).flags.c_contiguous
+        ((1, 8, 4, 4), True)
+        """
+        if memory_format not in (None, "channels_last", "contiguous_format"):
+            given = _args.said(memory_format)
+            raise ValueError(f"memory_format is {given}; it needs 'channels_last' or 'contiguous_format'")
+        if memory_format is not None:
+            for module in self.modules():
+                module._writes_last = memory_format == "channels_last"
+        if dtype is not None:
+            self._convert(dtype)
+        return self
+
+    def _convert(self, dtype: Any) -> None:
         for parameter in self.parameters():
             if parameter.dtype != dtype:
                 parameter.data = parameter.value.astype(dtype)
@@ -300,7 +324,6 @@ class Module:
         for buffer in self.buffers():
             if np.issubdtype(buffer.dtype, np.floating):
                 buffer.data = buffer.data.astype(dtype, copy=False)
-        return self
 
     # --- state ------------------------------------------------------------------------------------
 

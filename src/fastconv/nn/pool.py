@@ -76,8 +76,14 @@ class _Pool(Module):
     def _forward(self) -> Any:
         return getattr(F, f"{self.function}{self.rank}d")
 
-    def _gradient(self) -> Any:
-        return getattr(G, f"{self.function}{self.rank}d")
+    def _seen(self, input: ArrayLike) -> tuple[tuple[int, ...], _args.Order]:
+        """What its gradient has of an input: the shape, and the order of axes in memory."""
+        array = _args.as_array(input, "input")
+        return array.shape, _args.order_of(array, self.rank, self.layout)
+
+    def _gradient(self, order: _args.Order, *arguments: Any) -> np.ndarray:
+        """That of the input, in this order. Of one pixel the operator could not tell."""
+        return _args.dense(getattr(G, f"{self.function}{self.rank}d")(*arguments, layout=self.layout), order)
 
 
 class _MaxPool(_Pool):
@@ -105,14 +111,14 @@ class _MaxPool(_Pool):
             self.save_for_backward()
             return self._forward()(input, *window, layout=self.layout)
         y, indices = self._forward()(input, *window, return_indices=True, layout=self.layout)
-        self.save_for_backward(indices, np.shape(input))
+        self.save_for_backward(indices, *self._seen(input))
         return (y, indices) if self.return_indices else y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        indices, input_size = self.saved()
+        indices, input_size, order = self.saved()
         if not self.needs_input_grad:
             return None
-        return self._gradient()(grad_output, indices, input_size, layout=self.layout)
+        return self._gradient(order, grad_output, indices, input_size)
 
     def extra_repr(self) -> str:
         return (
@@ -145,14 +151,15 @@ class _AvgPool(_Pool):
         return (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *divisor)
 
     def forward(self, input: ArrayLike) -> np.ndarray:
-        self.save_for_backward(np.shape(input))
-        return self._forward()(input, *self._window(), layout=self.layout)
+        y = self._forward()(input, *self._window(), layout=self.layout)
+        self.save_for_backward(*self._seen(input))
+        return y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (input_size,) = self.saved()
+        input_size, order = self.saved()
         if not self.needs_input_grad:
             return None
-        return self._gradient()(grad_output, input_size, *self._window(), layout=self.layout)
+        return self._gradient(order, grad_output, input_size, *self._window())
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -166,14 +173,15 @@ class _AdaptiveAvgPool(_Pool):
         self._set_layout(layout)
 
     def forward(self, input: ArrayLike) -> np.ndarray:
-        self.save_for_backward(np.shape(input))
-        return self._forward()(input, self.output_size, layout=self.layout)
+        y = self._forward()(input, self.output_size, layout=self.layout)
+        self.save_for_backward(*self._seen(input))
+        return y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (input_size,) = self.saved()
+        input_size, order = self.saved()
         if not self.needs_input_grad:
             return None
-        return self._gradient()(grad_output, input_size, layout=self.layout)
+        return self._gradient(order, grad_output, input_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -189,14 +197,14 @@ class _AdaptiveMaxPool(_Pool):
 
     def forward(self, input: ArrayLike) -> Any:
         y, indices = self._forward()(input, self.output_size, return_indices=True, layout=self.layout)
-        self.save_for_backward(indices, np.shape(input))
+        self.save_for_backward(indices, *self._seen(input))
         return (y, indices) if self.return_indices else y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        indices, input_size = self.saved()
+        indices, input_size, order = self.saved()
         if not self.needs_input_grad:
             return None
-        return self._gradient()(grad_output, indices, input_size, layout=self.layout)
+        return self._gradient(order, grad_output, indices, input_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -215,13 +223,14 @@ class _MaxUnpool(_Pool):
         self._set_layout(layout)
 
     def forward(self, input: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
-        self.save_for_backward(indices)
         window = (self.kernel_size, self.stride, self.padding, output_size)
-        return self._forward()(input, indices, *window, layout=self.layout)
+        y = self._forward()(input, indices, *window, layout=self.layout)
+        self.save_for_backward(indices, self._seen(input)[1])
+        return y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (indices,) = self.saved()
-        return self._gradient()(grad_output, indices, layout=self.layout) if self.needs_input_grad else None
+        indices, order = self.saved()
+        return self._gradient(order, grad_output, indices) if self.needs_input_grad else None
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -255,7 +264,7 @@ class _LPPool(_Pool):
         (x,) = self.saved()
         if not self.needs_input_grad:
             return None
-        return self._gradient()(grad_output, x, *self._window(), layout=self.layout)
+        return self._gradient(self._seen(x)[1], grad_output, x, *self._window())
 
     def extra_repr(self) -> str:
         return (

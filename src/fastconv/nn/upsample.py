@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._names import only
 from fastconv.nn.module import Module
 from fastconv.ops import interpolate as I
@@ -61,14 +61,15 @@ class Upsample(Module):
         return self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
 
     def forward(self, input: ArrayLike) -> np.ndarray:
-        self.save_for_backward(np.shape(input))
-        return I.interpolate(input, *self._arguments(), layout=self.layout)
+        y = I.interpolate(input, *self._arguments(), layout=self.layout)
+        self.save_for_backward(np.shape(input), _core.axes_in_memory(_args.as_array(input, "input")))
+        return y
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (shape,) = self.saved()
+        shape, order = self.saved()
         if not self.needs_input_grad:
             return None
-        return I.interpolate_grad(grad_output, shape, *self._arguments(), layout=self.layout)
+        return _args.dense(I.interpolate_grad(grad_output, shape, *self._arguments(), layout=self.layout), order)
 
     def extra_repr(self) -> str:
         what = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"

@@ -47,11 +47,15 @@ def convolve(
     arrays: tuple[Any, ...],
     parameters: tuple[Any, ...],
     batch_invariant: bool = False,
+    last: bool = False,
 ) -> np.ndarray:
-    """Any convolution. ``arrays`` are input, weight, bias, residual and out, ``parameters`` as ConvPlan has them."""
+    """Any convolution. ``arrays`` are input, weight, bias, residual and out, ``parameters`` as ConvPlan has them.
+
+    The axes of the result lie in memory as those of the input, or with ``last`` have channels last in any case.
+    """
     if batch_invariant is not False:
         _args.is_batch_invariant(batch_invariant)
-    kind, threads = ("forward", rank, transposed, batch_invariant), _config.get_num_threads()
+    kind, threads = ("forward", rank, transposed, batch_invariant, last), _config.get_num_threads()
     result = _CALLS.repeat(kind, arrays, parameters, threads)
     if result is not None:
         return result
@@ -70,14 +74,17 @@ def convolve(
         _args.check_out(out, shape, x.dtype, {"input": x, "weight": w, "bias": b})
     if transposed and x.dtype == _args.HALF:  # the core reads float16 forward only
         wide = (None if a is None else a.astype(np.float32) for a in (x, w, b, r))
-        y = convolve(rank, True, (*wide, None), parameters, batch_invariant).astype(x.dtype)
+        y = convolve(rank, True, (*wide, None), parameters, batch_invariant, last).astype(x.dtype)
         return _args.handed_over(y, out)
-    x, w = _args.stored(x), _args.stored(w)
+    order = _args.order_of(x if out is None else out, rank, layout)
+    if last and out is None and layout == _args.channels_first(rank):
+        order = _args.last_order(x.ndim, rank)
+    x, w = _args.stored(x, order), _args.stored(w)
     # The core writes any strides; only a residual has to be laid out like the result, and float16 has no gaps.
-    y = _args.target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype)
-    order = (y, w, x) if transposed else (x, w, y)
-    plan = _plan(g, "input" if transposed else "forward", *order, algorithm, strict, finish, batch_invariant)
-    plan.execute(x, None, w, b, _args.laid_out(r, out), y, threads)
+    y = _args.target(out, r is not None or x.dtype == _args.HALF, shape, x.dtype, order)
+    operands = (y, w, x) if transposed else (x, w, y)
+    plan = _plan(g, "input" if transposed else "forward", *operands, algorithm, strict, finish, batch_invariant)
+    plan.execute(x, None, w, b, _args.laid_out(r, out, order), y, threads)
     _CALLS.remember(kind, arrays, parameters, plan)
     return _args.handed_over(y, out)
 
@@ -115,9 +122,12 @@ def input_grad(
     parameters: tuple[Any, ...],
     batch_invariant: bool,
     out: np.ndarray | None = None,
+    input: np.ndarray | None = None,
 ) -> np.ndarray:
     """Of any convolution. ``parameters`` are stride, padding, output_padding, dilation, groups, layout, algorithm and
     precision.
+
+    Axes lie in memory as those of ``input``, if it is there, else as those of the gradient.
     """
     if batch_invariant is not False:
         _args.is_batch_invariant(batch_invariant)
@@ -126,7 +136,8 @@ def input_grad(
         (input_size, *parameters),
         _config.get_num_threads(),
     )
-    kind = ("input", rank, transposed, batch_invariant)
+    order = None if input is None else _args.order_of(input, rank, parameters[5])
+    kind = ("input", rank, transposed, batch_invariant, input is None, order)
     result = _CALLS.repeat(kind, arrays, call, threads)
     if result is not None:
         return result
@@ -138,7 +149,9 @@ def input_grad(
     )
     grad = _operand_of_grad(grad_output, g.input_result_shape if transposed else g.result_shape, w, "weight")
     dtype, grad, w = w.dtype, _args.computed(grad), _args.computed(w)
-    result = _args.target(out if dtype == w.dtype else None, False, shape, w.dtype)
+    if input is None:
+        order = _args.order_of(grad, rank, layout)
+    result = _args.target(out if dtype == w.dtype else None, False, shape, w.dtype, order)
     strict = _args.is_strict(precision)
     plan = input_grad_plan(g, transposed, grad, w, result, algorithm, strict, batch_invariant)
     plan.execute(grad, None, w, None, None, result, threads)
@@ -206,7 +219,7 @@ def _at_once(
         return result or None
     g = _args.geometry_of(rank, False, x.shape, w.shape, stride, padding, 0, dilation, groups, layout, "input")
     x, grad, weight = (_args.computed(a) for a in (x, grad, w))
-    d_input = _args.target(out, False, x.shape, x.dtype)
+    d_input = _args.target(out, False, x.shape, x.dtype, _args.order_of(x, rank, layout))
     seen, output, weights, found = views = [(a.shape, _args.strides_of(a)) for a in (x, grad, weight, d_input)]
     dense = _args.dense_strides(w.shape, w.itemsize)
     by_weight = g.fields("weight", x.dtype, seen[1], dense, output[1])
@@ -324,7 +337,7 @@ def back(
             wanted = ("bias",) if "bias" in wanted else ()
     if "input" in wanted:
         if of_input is None:
-            d_input = input_grad(rank, transposed, x.shape, w, grad, parameters, batch_invariant, outs["input"])
+            d_input = input_grad(rank, transposed, x.shape, w, grad, parameters, batch_invariant, outs["input"], x)
         else:
             d_input = of_input(grad, outs["input"])
     if "weight" in wanted:

@@ -30,7 +30,7 @@ def _run(
     shift: np.ndarray | None = None,
 ) -> np.ndarray:
     x = _args.addressable(x)
-    y = _args.new_like(x)
+    y = _core.new_like(x)
     _core.norm(x, y, scale, shift, _bits(axes), kind, eps, _config.ISA, _config.get_num_threads())
     return y
 
@@ -76,9 +76,12 @@ def through(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The gradient below a clamp by `bounds` of which `output` is the result, and its sum over all axes but one."""
     grad, output = _args.addressable(grad), _args.addressable(output)
+    order = _core.axes_in_memory(output)
+    grad, output = _args.turned(grad, order), _args.turned(output, order)
+    axis = axis if order is None else order.index(axis)
     found = _core.new_array((grad.size + grad.shape[axis],), grad.dtype)
     _core.through(grad, output, found, axis, *bounds, _config.ISA, _config.get_num_threads())
-    return found[: grad.size].reshape(grad.shape), found[grad.size :].copy()
+    return _args.turned_back(found[: grad.size].reshape(grad.shape), order), found[grad.size :].copy()
 
 
 def length(x: np.ndarray, power: int) -> float:

@@ -30,13 +30,13 @@ def like(array: np.ndarray, original: Any) -> np.ndarray:
 
 
 def matching(value: Any, name: str, reference: np.ndarray, reference_name: str) -> np.ndarray:
-    """`value` as an operand of exactly the shape and dtype of `reference`."""
+    """`value` as an operand of exactly the shape and dtype of `reference`, and of its order of axes in memory."""
     array = operand(value, name)
     if array.shape != reference.shape:
         raise ValueError(f"{name} has shape {array.shape}; it needs {reference_name}'s {reference.shape}")
     if array.dtype != reference.dtype:
         raise TypeError(f"{name} has dtype {array.dtype}; it needs {reference_name}'s {reference.dtype}")
-    return array
+    return array if array.strides == reference.strides else _args.ordered_as(array, reference)
 
 
 def pair(grad_output: Any, kept: Any, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -61,6 +61,10 @@ class Images:
             raise ValueError(f"the output would have shape {tuple(shape)}; it needs at most {_args.LIMIT} elements")
         return tuple(shape)
 
+    def order(self, array: np.ndarray) -> _args.Order:
+        """Of the axes of results in memory, for an array of this rank and layout."""
+        return _args.order_of(array, self.rank, self.layout)
+
     def planes(self, array: np.ndarray) -> np.ndarray:
         """An array of this rank and layout as (images, channels, spatial), without a copy."""
         whole = array if array.ndim == self.rank + 2 else array[None]
@@ -210,13 +214,14 @@ def forward(
         _args.check_out(out, shape, array.dtype, {"input": array})
     src = _args.computed(array)
     usable = out if out is not None and out.dtype == src.dtype and _args.addressable(out) is out else None
-    dst = _core.new_array(shape, src.dtype) if usable is None else usable
-    indices = _core.new_array(shape, np.dtype(np.int64)) if return_indices else None
+    order = images.order(array if out is None else out)
+    dst = _core.new_array(shape, src.dtype, order) if usable is None else usable
+    indices = _core.new_array(shape, np.dtype(np.int64), order) if return_indices else None
     if dst.size:
         where = None if indices is None else images.planes(indices)
         done = what.core.forward(images.planes(src), images.planes(dst), where, _config.ISA, threads)
         if src is array and usable is out:
-            _CALLS.remember(kind, arrays, call, done.returns(shape, src.dtype))
+            _CALLS.remember(kind, arrays, call, done.returns(shape, src.dtype, order))
     if out is None:
         answer = dst.astype(array.dtype, copy=False)
     else:
@@ -254,7 +259,8 @@ def backward(
     d_dst = _args.computed(grad)
     if not d_dst.size:
         return np.zeros(images.shape, grad.dtype)
-    d_src = _core.new_array(images.shape, d_dst.dtype)
+    order = images.order(grad if where is None else where)
+    d_src = _core.new_array(images.shape, d_dst.dtype, order)
     done = what.core.backward(
         images.planes(d_dst),
         None if where is None else images.planes(_args.addressable(where)),
@@ -265,7 +271,7 @@ def backward(
     if done is None:
         raise outside(where, images)
     if d_dst is grad:
-        _CALLS.remember(kind, arrays, call, done.returns(images.shape, d_src.dtype))
+        _CALLS.remember(kind, arrays, call, done.returns(images.shape, d_src.dtype, order))
     return d_src.astype(grad.dtype, copy=False)
 
 

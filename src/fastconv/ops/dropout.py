@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastconv import _core
 from fastconv._names import only
 from fastconv.ops._operand import finish, like, operand, source
 
@@ -21,7 +22,7 @@ def probability(p: float) -> float:
 
 def _masked(x: np.ndarray, mask: np.ndarray, p: float, out: np.ndarray | None = None) -> np.ndarray:
     """x where `mask` holds, scaled so that the expectation stays the same."""
-    y = np.multiply(x, mask, out=np.empty_like(x) if out is None else out)
+    y = np.multiply(x, mask, out=_core.new_like(x) if out is None else out)
     y *= 1 / (1 - p) if p < 1 else 0.0
     return y
 

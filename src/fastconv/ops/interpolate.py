@@ -112,31 +112,32 @@ def is_at_once(tables: tuple[Table, ...]) -> bool:
     return math.prod(len(index) for _, _, index, _ in tables) <= 64
 
 
-def _applied(planes: np.ndarray, tables: tuple[Table, ...]) -> np.ndarray:
-    """Planes (images, channels, spatial) of another size, in the memory order of those given."""
+def _applied(images: np.ndarray, axis: int, tables: tuple[Table, ...]) -> np.ndarray:
+    """Images of another size, whose channels are that axis."""
+    rank = images.ndim - 2
+    order = _args.order_of(images, rank, _args.channels_first(rank)) if axis == 1 else _args.last_order(rank + 2, rank)
+    planes = np.moveaxis(_args.addressable(images), axis, 1)
+    return np.moveaxis(_resized(planes, tables, order), 1, axis)
+
+
+def _resized(planes: np.ndarray, tables: tuple[Table, ...], order: _args.Order) -> np.ndarray:
+    """Planes (images, channels, spatial) of another size, their axes in this order in memory."""
     threads = _config.get_num_threads()
     if is_at_once(tables):
-        target = _like_in_memory(planes, [out for _, out, _, _ in tables])
+        shape = (*planes.shape[:2], *(out for _, out, _, _ in tables))
+        target = _core.new_array(shape, planes.dtype, order)
         _core.resize(planes, target, tables, _config.ISA, threads)
         return target
     for axis, table in enumerate(
         tables, 2
     ):  # one axis after the other is less work: as the last, among the taps of none
-        sizes = list(planes.shape[2:])
-        sizes[axis - 2] = table[1]
-        target = _like_in_memory(planes, sizes)
+        shape = (*planes.shape[:axis], table[1], *planes.shape[axis + 1 :])
+        target = _core.new_array(shape, planes.dtype, order)
         turned = np.moveaxis(planes, axis, -1)
         rest = tuple((n, n, np.arange(n, dtype=np.int32)[np.newaxis], None) for n in turned.shape[2:-1])
         _core.resize(turned, np.moveaxis(target, axis, -1), (*rest, table), _config.ISA, threads)
         planes = target
     return planes
-
-
-def _like_in_memory(planes: np.ndarray, sizes: list[int]) -> np.ndarray:
-    """New planes of these sizes, their axes lying in the same order."""
-    shape = (*planes.shape[:2], *sizes)
-    order = sorted(range(planes.ndim), key=lambda i: -abs(planes.strides[i]))
-    return np.empty([shape[i] for i in order], planes.dtype).transpose([order.index(i) for i in range(planes.ndim)])
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def interpolate(
     _check_rank(x.shape, "input")
     axis = channel_axis(layout, x.ndim)
     tables = tables_of(x.shape, axis, size, scale_factor, mode, align_corners, recompute_scale_factor)
-    return like(np.moveaxis(_applied(np.moveaxis(_args.addressable(x), axis, 1), tables), 1, axis), input)
+    return like(_applied(x, axis, tables), input)
 
 
 def interpolate_grad(
@@ -311,5 +312,4 @@ def interpolate_grad(
         out[i] = length
     if g.shape != tuple(out):
         raise ValueError(f"grad_output has shape {g.shape}; it needs the output's {tuple(out)}")
-    planes = np.moveaxis(_args.addressable(g), axis, 1)
-    return like(np.moveaxis(_applied(planes, tuple(map(_transposed, tables))), 1, axis), grad_output)
+    return like(_applied(g, axis, tuple(map(_transposed, tables))), grad_output)

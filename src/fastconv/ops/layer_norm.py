@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._names import only
 from fastconv.ops import _folds
 from fastconv.ops._operand import channel_axis, like, matching, operand
@@ -47,7 +47,7 @@ def _backward(
     h = _folds.standardised(x, axes, eps)
     rsigma = 1 / np.sqrt(_folds.moments(x, axes)[1] + x.dtype.type(eps))
     d_weight, d_bias = _folds.total(g * h, others), _folds.total(g, others)
-    u = g if weight is None else g * weight.astype(x.dtype)
+    u = g if weight is None else np.multiply(g, weight, out=_core.new_like(g), casting="same_kind")
     share = rsigma / x.dtype.type(-count)
     h = SCALE_AND_SHIFT(h, _folds.total(u * h, axes) * share, _folds.total(u, axes) * share)
     return SCALE_AND_SHIFT(u, rsigma, h), d_weight, d_bias
@@ -70,16 +70,23 @@ def _results(
 # --- layer normalisation --------------------------------------------------------------------------
 
 
-def _layer_view(x: np.ndarray, normalized_shape: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """The normalised shape, and shapes in which the input and the parameters meet: (rows, elements)."""
+def _layer_view(
+    x: np.ndarray, normalized_shape: Any
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The normalised shape; shapes in which input and parameters meet, as rows of elements if that is no copy; what is
+    folded.
+    """
     single = isinstance(normalized_shape, (int, np.integer))
     shape = _args.sizes((normalized_shape,) if single else normalized_shape, "normalized_shape", 1)
     if not shape:
         raise ValueError("normalized_shape is (); it needs at least one axis")
     if x.shape[-len(shape) :] != shape or x.ndim < len(shape):
         raise ValueError(f"input has shape {x.shape}; with normalized_shape {shape} it needs (..., {str(shape)[1:]}")
+    if not x.flags.c_contiguous and x.ndim <= 8:
+        before = x.ndim - len(shape)
+        return shape, x.shape, (1,) * before + shape, tuple(range(before, x.ndim))
     elements = math.prod(shape)
-    return shape, (x.size // elements, elements), (1, elements)
+    return shape, (x.size // elements, elements), (1, elements), (1,)
 
 
 def layer_norm(
@@ -126,10 +133,10 @@ def layer_norm(
            [-1.,  1.]])
     """
     x = operand(input)
-    shape, flat, seen = _layer_view(x, normalized_shape)
+    shape, flat, seen, axes = _layer_view(x, normalized_shape)
     eps = _args.real(eps, "eps")
     scale, shift = _parameter(weight, "weight", shape, seen), _parameter(bias, "bias", shape, seen)
-    return like(_folds.standardised(x.reshape(flat), (1,), eps, scale, shift).reshape(x.shape), input)
+    return like(_folds.standardised(x.reshape(flat), axes, eps, scale, shift).reshape(x.shape), input)
 
 
 def layer_norm_grad(
@@ -170,9 +177,9 @@ def layer_norm_grad(
     """
     x = operand(input)
     g = matching(grad_output, "grad_output", x, "input")
-    shape, flat, seen = _layer_view(x, normalized_shape)
+    shape, flat, seen, axes = _layer_view(x, normalized_shape)
     scale = _parameter(weight, "weight", shape, seen)
-    d = _backward(g.reshape(flat), x.reshape(flat), scale, seen, (1,), _args.real(eps, "eps"))
+    d = _backward(g.reshape(flat), x.reshape(flat), scale, seen, axes, _args.real(eps, "eps"))
     return _results(d, grad_output, weight, x.shape, shape, need_input)
 
 

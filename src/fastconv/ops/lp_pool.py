@@ -66,7 +66,7 @@ class _Norm:
         if np.isinf(self.power):
             sign = x.dtype.type(np.sign(self.power))
             _, where = max_pool._max_pool(self.rank, sign * np.abs(x), *self.peak, True, self.layout, None)
-            return np.sign(x) * _windows.max_grad(grad, where, x.shape, self.rank, self.layout)
+            return np.sign(x) * _args.ordered_as(_windows.max_grad(grad, where, x.shape, self.rank, self.layout), x)
         with np.errstate(all="ignore"):
             total = self.taps * avg_pool._avg_pool(self.rank, self._powers(x), *self.mean, self.layout, None)
             if grad.shape != total.shape:
@@ -74,7 +74,7 @@ class _Norm:
             # Where a window holds zeros only the root has no slope; it counts as flat, as in torch.
             inner = grad * np.where(total == 0, 0, total ** x.dtype.type(1 / self.power - 1))
             shared = self.taps * avg_pool._avg_pool_grad(self.rank, inner, x.shape, *self.mean, self.layout)
-            return shared * x ** x.dtype.type(self.power - 1)
+            return _args.ordered_as(shared, x) * x ** x.dtype.type(self.power - 1)
 
     def _powers(self, x: np.ndarray) -> np.ndarray:
         return x ** x.dtype.type(self.power)

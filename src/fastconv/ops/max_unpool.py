@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastconv import _args
+from fastconv import _args, _core
 from fastconv._names import only
 from fastconv._ranks import of_rank
 from fastconv.ops import _windows
@@ -70,8 +70,9 @@ def _to_size(rank: int, array: np.ndarray, where: np.ndarray, size: tuple[int, .
     result = _windows.Images(shape, rank, layout, "the output")
     if where.size and not 0 <= where.min() <= where.max() < math.prod(size):
         raise _windows.outside(where, result)
-    out = np.zeros(shape, array.dtype)
-    # The rows of a plane follow each other in a new array of any layout, so that this is a view of it.
+    out = _core.new_array(shape, array.dtype, images.order(array))
+    out.fill(0)
+    # The rows of a plane follow each other in a new array of either order, so that this is a view of it.
     np.put_along_axis(_flat(out, result), _flat(where, images), _flat(array, images), axis=2)
     return out
 
@@ -91,7 +92,7 @@ def _max_unpool_grad(rank: int, grad_output: Any, indices: Any, layout: str) -> 
         raise _windows.outside(where, images)
     at = _flat(where, places)
     found = np.where(at < 0, 0, np.take_along_axis(_flat(grad, images), np.maximum(at, 0), axis=2))
-    result = np.empty(where.shape, grad.dtype)
+    result = _core.new_array(where.shape, grad.dtype, places.order(where))
     planes = places.planes(result)
     planes[...] = found.reshape(planes.shape)
     return result

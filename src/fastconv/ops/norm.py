@@ -93,7 +93,7 @@ def _spread(
     eps: float = 0.0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    y = _args.new_like(x) if out is None else out
+    y = _core.new_like(x) if out is None else out
     _core.batch_norm(x, g, vectors, gain, y, axis, kind, *bounds, eps, _config.ISA, _config.get_num_threads())
     return y
 
@@ -170,7 +170,7 @@ def batch_norm_training(
     check_updatable(running_var, "running_var", channels)
     if values < 2:
         kept = _normalised(x, axis, values, _statistics(x, axis, values), affine, eps, bounds)
-        return like(_args.new_like(x), input), kept
+        return like(_core.new_like(x), input), kept
     kept = _to_normalise(x, axis, values, affine, eps, bounds)
     y = like(_spread(_TRAIN, x, None, kept.vectors, axis, bounds, kept.gain, eps), input)
     blend(running_mean, kept.vectors[_MEAN], momentum)
@@ -425,7 +425,7 @@ def local_response_norm(
     x = operand(input)
     axis, before, after, share, beta, k = _lrn_arguments(x, size, alpha, beta, k, layout)
     x = _args.addressable(x)
-    y = _args.new_like(x)
+    y = _core.new_like(x)
     window = axis, before, after, share, beta, k
     _core.lrn(x, None, y, *window, _config.ISA, _config.get_num_threads())
     return like(y, input)
@@ -463,6 +463,6 @@ def local_response_norm_grad(
     g = _args.addressable(matching(grad_output, "grad_output", x, "input"))
     window = _lrn_arguments(x, size, alpha, beta, k, layout)
     x = _args.addressable(x)
-    d = _args.new_like(x)
+    d = _core.new_like(x)
     _core.lrn(x, g, d, *window, _config.ISA, _config.get_num_threads())
     return like(d, grad_output)

@@ -111,7 +111,7 @@ def pad(
     Returns
     -------
     numpy.ndarray
-        A new array of `input`'s dtype.
+        A new array of `input`'s dtype, its axes in the same order in memory.
 
     Raises
     ------
@@ -131,16 +131,18 @@ def pad(
     widths = _per_axis(pad, x.shape, mode)
     if mode == "constant":
         shape = [n + sum(widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
-        out = np.full(shape, _filling(value, x.dtype), x.dtype)
+        out = np.full_like(x, _filling(value, x.dtype), subok=False, shape=shape)
         spots = [_overlap(n, *widths.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
         out[tuple(spot for spot, _ in spots)] = x[tuple(part for _, part in spots)]
         return out
     if value is not None:
         raise ValueError(f"value is {value!r}; it belongs to mode='constant', not {mode!r}")
-    x = x.copy()
+    x = x.copy("K")
+    order = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+    x = _args.turned(x, order)  # what is taken lies in C's order
     for axis, (before, after) in widths.items():
-        x = np.take(x, _source_index(x.shape[axis], before, after, mode), axis)
-    return x
+        x = np.take(x, _source_index(x.shape[order.index(axis)], before, after, mode), order.index(axis))
+    return _args.turned_back(x, order)
 
 
 def pad_grad(
@@ -178,11 +180,11 @@ def pad_grad(
         raise ValueError(f"grad_output has shape {g.shape}; padding {shape} by {tuple(pad)} gives {padded}")
     for axis, (before, after) in widths.items():
         g = np.moveaxis(g, axis, 0)
-        d = np.zeros((shape[axis], *g.shape[1:]), g.dtype)
+        d = np.zeros_like(g, subok=False, shape=(shape[axis], *g.shape[1:]))
         if mode == "constant":
             spot, part = _overlap(shape[axis], before, after)
             d[part] = g[spot]
         else:
             _add_back(d, g, _source_index(shape[axis], before, after, mode), before, after, mode == "replicate")
         g = np.moveaxis(d, 0, axis)
-    return np.array(g, given.dtype, order="C")
+    return np.array(g, given.dtype, order="K")
