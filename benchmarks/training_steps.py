@@ -2,14 +2,16 @@
 """Steps of training beside torch: forward, cross-entropy, backward, SGD with momentum.
 
     python benchmarks/training_steps.py --threads 2 --json steps.json
+    python benchmarks/training_steps.py --alone --formats
     python benchmarks/training_steps.py --accelerate
     python benchmarks/training_steps.py --memory
     python benchmarks/training_steps.py --networks resnet18 --profile
 
 The networks of fastconv.models and the same in torch, of the same weights. The contenders take turns, torch in both of
-its layouts, and the figures are medians. With ``--accelerate`` fastconv is torch's network under
-fastconv.torch.accelerate(). ``--memory`` tells by how much steps make a process grow that has network and batch, each
-in one of its own. ``--profile`` tells where ours spends its time, by kinds of layers.
+its layouts, and the figures are medians. With ``--formats`` ours is there in channels_last, too: told so, or given
+images that lie so. With ``--accelerate`` fastconv is torch's network under fastconv.torch.accelerate(). ``--memory``
+tells by how much steps make a process grow that has network and batch, each in one of its own. ``--profile`` tells
+where ours spends its time, by kinds of layers.
 """
 
 from __future__ import annotations
@@ -134,14 +136,25 @@ def accelerated(step: Callable[[], float]) -> Callable[[], float]:
     return inside
 
 
-def contenders(name: str, peers: bool, accelerate: bool = False) -> dict[str, Callable[[], float]]:
+def in_formats(make: Callable[[], Any], x: np.ndarray, target: np.ndarray) -> dict[str, Callable[[], float]]:
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    told, given = make().to(memory_format="channels_last"), make()
+    return {"fastconv told": our_step(told, x, target), "fastconv given": our_step(given, last, target)}
+
+
+def contenders(
+    name: str, peers: bool, accelerate: bool = False, formats: bool = False
+) -> dict[str, Callable[[], float]]:
     batch, channels, side, classes = CASES[name]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, channels, side, side), dtype=np.float32)
     target = rng.integers(0, classes, batch)
     make = getattr(models, name.removesuffix("_224"))
-    net = make(num_classes=classes, in_channels=channels, rng=0)
-    steps = {}
+
+    def ours() -> Any:
+        return make(num_classes=classes, in_channels=channels, rng=0)
+
+    net, steps = ours(), in_formats(ours, x, target) if formats else {}
     if peers:
         import torch
 
@@ -155,8 +168,8 @@ def contenders(name: str, peers: bool, accelerate: bool = False) -> dict[str, Ca
         steps["torch channels_last"] = their_step(other.to(memory_format=last), tensor.to(memory_format=last), labels)
         if accelerate:
             twins = twin(net), twin(net).to(memory_format=last)
-            ours = their_step(twins[0], tensor, labels), their_step(twins[1], tensor.to(memory_format=last), labels)
-            return {f"fastconv {k}": accelerated(step) for k, step in zip(("NCHW", "NHWC"), ours, strict=True)} | steps
+            both = their_step(twins[0], tensor, labels), their_step(twins[1], tensor.to(memory_format=last), labels)
+            return {f"fastconv {k}": accelerated(step) for k, step in zip(("NCHW", "NHWC"), both, strict=True)} | steps
     return {"fastconv": our_step(net, x, target), **steps}
 
 
@@ -249,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3, help="of a turn")
     parser.add_argument("--alone", action="store_true", help="without torch")
+    parser.add_argument("--formats", action="store_true", help="fastconv's in channels_last, too")
     parser.add_argument("--accelerate", action="store_true", help="torch's networks under accelerate()")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--growth", help=argparse.SUPPRESS)
@@ -274,7 +288,7 @@ def main() -> None:
         if args.memory:
             row = memory(name, args)
         else:
-            row = measured(contenders(name, not args.alone, args.accelerate), args.rounds, args.seconds)
+            row = measured(contenders(name, not args.alone, args.accelerate, args.formats), args.rounds, args.seconds)
         rows[name] = row
         ours = min(value for key, value in row.items() if key.startswith("fastconv"))
         best = min((value for key, value in row.items() if not key.startswith("fastconv")), default=float("nan"))

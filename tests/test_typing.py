@@ -16,7 +16,7 @@ from fastconv.ops import _maxima
 
 STUBS = ast.parse(Path(fastconv.__file__).with_name("_core.pyi").read_text())
 #: What the binding imports, and what Cython puts beside a class.
-OTHERS = {"empty", "empty_like", "ndarray", "numpy_dtype", "INT64"}
+OTHERS = {"empty", "empty_like", "ndarray", "numpy_dtype", "partial", "INT64"}
 
 
 def is_ours(name):

@@ -127,9 +127,11 @@ class _Conv(Module):
         shape, border = x.shape, self._border(x.shape)
         if border is not None:
             x = F.pad(x, border, self.padding_mode)
+        order = own = self._order(x) if self._writes_last or not self.training else None
+        if self._writes_last and order is not None:  # to read one order and write the other was slower at times
+            own, x = _args.order_of(x, self.rank, self.layout), _args.dense(x, order)
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
         if not self.training:
-            order = self._order(x)
             if order is not None:
                 x, plan_arguments = x.transpose(order), {**plan_arguments, "layout": _args.channels_last(self.rank)}
             plan = self._packed.get(
@@ -143,7 +145,7 @@ class _Conv(Module):
         parameters = self._parameters(arguments, activation_of(bounds))
         arrays = (x, weight, bias, None, None)
         y = convolve(self.rank, self.transposed, arrays, parameters, self.batch_invariant, self._writes_last)
-        self.save_for_backward(x, shape, border, arguments, bounds, None if bounds == UNBOUNDED else y)
+        self.save_for_backward(x, shape, border, own, arguments, bounds, None if bounds == UNBOUNDED else y)
         return y
 
     def _order(self, x: np.ndarray) -> _args.Order:
@@ -161,7 +163,7 @@ class _Conv(Module):
         return self._forward(inputs[0], self._arguments(), self._arguments(), bounds)
 
     def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        x, shape, border, arguments, bounds, y = self.saved()
+        x, shape, border, own, arguments, bounds, y = self.saved()
         parameters = self._parameters(arguments)
         needed = {"input": self.needs_input_grad, "weight": True, "bias": self.bias is not None}
         arrays = [x, self.weight.value, _args.as_operand(grad_output, "grad_output"), y]
@@ -173,9 +175,11 @@ class _Conv(Module):
         for parameter, gradient in ((self.weight, d_weight), (self.bias, d_bias)):
             if parameter is not None and gradient is not None:
                 parameter.accumulate(gradient)
-        if d_input is None or border is None:
-            return d_input
-        return like(pad_grad(d_input, shape, border, self.padding_mode), grad_output)
+        if d_input is None:
+            return None
+        if border is not None:
+            d_input = like(pad_grad(d_input, shape, border, self.padding_mode), grad_output)
+        return _args.dense(d_input, own) if self._writes_last else d_input
 
     def _release(self) -> None:
         self._packed.clear()

@@ -121,7 +121,7 @@ def avg_pool2d(
     Returns
     -------
     numpy.ndarray, shape (N, C, OH, OW), or as `layout` and the input's rank say
-        OH = (H + 2 * padding - KH) // stride + 1. `out`, if given.
+        OH = (H + 2 * padding - KH) // stride + 1. `out`, if given; else its axes lie in memory as the input's.
 
     Raises
     ------

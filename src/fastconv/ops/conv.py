@@ -82,7 +82,8 @@ def conv2d(
     Returns
     -------
     numpy.ndarray, shape (N, O, OH, OW), or as ``layout`` and the input's rank say
-        ``out``, if given. OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1.
+        ``out``, if given. OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1. Its axes lie in
+        memory as the input's: channels last, if they do so under ``layout="NCHW"``.
 
     Raises
     ------
@@ -206,6 +207,7 @@ def conv2d_input(
     Returns
     -------
     numpy.ndarray, of shape ``input_size``
+        Its axes lie in memory as those of ``grad_output``.
 
     Raises
     ------

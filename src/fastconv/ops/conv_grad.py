@@ -65,7 +65,7 @@ def conv2d_grad(
     -------
     tuple of three numpy.ndarray
         The gradients of input, weight and bias, of their shapes; None for what is not needed. The bias' is the sum of
-        ``grad_output`` over images and pixels.
+        ``grad_output`` over images and pixels. The input's lies in memory as the input.
 
     Raises
     ------

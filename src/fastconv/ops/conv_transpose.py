@@ -69,7 +69,8 @@ def conv_transpose2d(
     Returns
     -------
     numpy.ndarray, shape (N, O, OH, OW), or as ``layout`` and the input's rank say
-        OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1.
+        OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1. Its axes lie in memory as the
+        input's.
 
     Raises
     ------
@@ -192,6 +193,7 @@ def conv_transpose2d_input(
     Returns
     -------
     numpy.ndarray, of shape ``input_size``
+        Its axes lie in memory as those of ``grad_output``.
 
     Raises
     ------

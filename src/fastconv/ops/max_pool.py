@@ -101,7 +101,8 @@ def max_pool2d(
     Returns
     -------
     output : numpy.ndarray, shape (N, C, OH, OW), or as `layout` and the input's rank say
-        OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1. `out`, if given.
+        OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1. `out`, if given; else its axes lie
+        in memory as the input's.
     indices : numpy.ndarray of int64, of the same shape
         Positions in the planes, counted in row-major order; only with `return_indices`. A window that
         steps over the whole input, from padding to padding, holds nothing: minus infinity, at -1. (So is
