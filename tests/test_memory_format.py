@@ -540,3 +540,18 @@ def test_wrong_arguments_are_told_as_they_were_given():
         for mode in (True, False):
             with pytest.raises(ValueError, match="shape"):
                 layer.train(mode)(np.ones(shape, np.float32))
+
+
+def test_torch_gets_strides_as_it_expects_them():
+    torch = pytest.importorskip("torch")
+    ops = pytest.importorskip("fastconv.torch") and torch.ops.fastconv
+    for rank in RANKS:
+        for lay in (last, gapped):
+            x, w = torch.from_numpy(lay(images(rank), rank)), torch.from_numpy(kernels(rank, 4, 10, "float32"))
+            torch.library.opcheck(
+                ops.conv.default, (x, w, None, *([n] * rank for n in (1, 0, 1)), False, [0] * rank, 1)
+            )
+            torch.library.opcheck(ops.max_pool.default, (x, *([n] * rank for n in (2, 2, 0, 1)), False))
+            torch.library.opcheck(
+                ops.max_pool_backward.default, (*ops.max_pool(x, *([n] * rank for n in (2, 2, 0, 1)), False), x)
+            )

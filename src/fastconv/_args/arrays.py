@@ -203,7 +203,8 @@ def turned_back(array: np.ndarray, order: Order) -> np.ndarray:
 
 def dense(array: np.ndarray, order: Order) -> np.ndarray:
     """The array without gaps, its axes in this order in memory: a copy, if it does not lie so."""
-    return turned_back(np.ascontiguousarray(turned(array, order)), order)
+    view = turned(array, order)
+    return array if view.flags.c_contiguous else turned_back(view.copy(), order)
 
 
 def ordered_as(array: np.ndarray, other: np.ndarray) -> np.ndarray:

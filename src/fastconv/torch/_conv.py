@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastconv import _core
-from fastconv._args import GRADIENTS
+from fastconv._args import GRADIENTS, last_order
 from fastconv.ops import _convolution
 from fastconv.torch._library import array, define, is_last, layout, like, ops, tensor
 
@@ -74,8 +75,8 @@ def _conv_backward(
     wanted = [name for name, needed in zip(GRADIENTS, mask, strict=True) if needed]
     outs: dict[str, np.ndarray | None] = dict.fromkeys(GRADIENTS)
     if mask[1] and is_last(weight):  # in the order of its axes, to which autograd would copy what has another
-        kernels = array(weight, True)
-        outs["weight"] = np.moveaxis(_core.new_array(kernels.shape, kernels.dtype), -1, 1)
+        kernels = array(weight)
+        outs["weight"] = _core.new_array(kernels.shape, kernels.dtype, last_order(rank + 2, rank))
     found = _convolution.back(
         rank,
         transposed,
@@ -85,7 +86,8 @@ def _conv_backward(
         _convolution.Asked(array(grad, last), wanted, outs=outs),
     )
     d_input, d_weight, d_bias = (
-        grad.new_empty(0) if a is None else tensor(a, last and i == 0) for i, a in enumerate(found)
+        grad.new_empty(0) if a is None else tensor(a, last) if i == 0 else torch.from_numpy(a)
+        for i, a in enumerate(found)
     )
     return d_input, d_weight, d_bias
 

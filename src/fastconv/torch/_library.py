@@ -146,8 +146,11 @@ def array(x: Tensor, last: bool = False) -> np.ndarray:
 
 
 def tensor(x: np.ndarray, last: bool = False) -> Tensor:
-    """An array as a tensor of torch's order of axes, which to torch is no view: it may be changed in place."""
-    return torch.from_numpy(x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1)) if last else np.ascontiguousarray(x))
+    """A result as a tensor of torch's order of axes, which to torch is no view: it may be changed in place.
+
+    Unless `last` it is contiguous, as `like` says; ours lies as the input also where that has gaps, or fewer axes.
+    """
+    return torch.from_numpy(x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1)) if last else _args.dense(x, None))
 
 
 def layout(rank: int, last: bool) -> str:
