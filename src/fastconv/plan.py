@@ -186,7 +186,7 @@ class ConvPlan:
         Returns
         -------
         numpy.ndarray, of :attr:`output_shape`
-            ``out``, if given.
+            ``out``, if given; else C-contiguous, however ``x`` lies.
         """
         threads = _config.get_num_threads()
         result = self._plan.call(x, self._packed, residual, out, threads)
