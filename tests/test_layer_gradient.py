@@ -13,7 +13,7 @@ from support import MANY_THREADS, every_thread, max_error, poison, spoil_scratch
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
-ONE, TWO = ((1, 1), (1, 1)), ((2, 1), (0, 2))
+ONE, TWO, TWO_EACH = ((1, 1), (1, 1)), ((2, 1), (0, 2)), ((2, 2), (2, 2))
 
 
 def depthwise(size, channels, kernel, batch=2, stride=1, padding=ONE, dilation=1):
@@ -30,9 +30,9 @@ PROBLEMS = (
     depthwise((8, 33), 33, (3, 3), padding=((0, 0), (0, 0))),
     depthwise((9, 15), 31, (3, 3), stride=2),
     depthwise((8, 40), 18, (3, 3), stride=2, padding=((0, 1), (0, 1))),
-    depthwise((12, 11), 40, (5, 5), padding=((2, 2), (2, 2))),
+    depthwise((12, 11), 40, (5, 5), padding=TWO_EACH),
     depthwise((7, 37), 9, (2, 4)),
-    depthwise((10, 20), 20, (3, 3), padding=((2, 2), (2, 2)), dilation=2),
+    depthwise((10, 20), 20, (3, 3), padding=TWO_EACH, dilation=2),
     depthwise((30, 31), 150, (3, 3)),
     # Rows of few outputs, of which none sees all of three columns, and rows longer than one chain of sums.
     depthwise((3, 2), 35, (3, 3)),
@@ -41,6 +41,14 @@ PROBLEMS = (
     depthwise((2, 5), 17, (3, 3), stride=2, padding=((0, 1), (1, 1))),
     depthwise((3, 514), 17, (3, 3)),
     depthwise((5, 2070), 16, (3, 3), 1, stride=2),
+    # Kernels of more taps than registers: rows that no window sees whole, long ones, and few of them.
+    depthwise((1, 1), 33, (5, 5), padding=TWO_EACH),
+    depthwise((3, 4), 17, (5, 5), padding=((1, 2), (2, 1))),
+    depthwise((6, 7), 16, (5, 5), padding=((0, 0), (0, 0))),
+    depthwise((9, 14), 40, (5, 5), 3, padding=TWO_EACH),
+    depthwise((4, 1030), 16, (5, 5), 1, padding=TWO_EACH),
+    depthwise((4, 5), 19, (7, 7), padding=((3, 3), (3, 3))),
+    depthwise((9, 16), 40, (7, 7), padding=((3, 3), (2, 3))),
     # Small planes, interleaved: channels that are no whole vectors, and images that are no whole tasks.
     depthwise((4, 4), 37, (3, 3), 5),
     depthwise((7, 7), 40, (3, 3), 9, padding=TWO),
@@ -49,7 +57,10 @@ PROBLEMS = (
     depthwise((3, 3), 330, (3, 3), 9),
 )
 CHANNELS_LAST = (
-    depthwise((11, 13), 34, (5, 5), stride=2, padding=((2, 2), (2, 2))),
+    depthwise((11, 13), 34, (5, 5), stride=2, padding=TWO_EACH),
+    depthwise((5, 5), 24, (5, 5), stride=2, padding=TWO_EACH),
+    depthwise((10, 15), 37, (5, 5), 3, stride=2, padding=((1, 2), (2, 2))),
+    depthwise((7, 2070), 17, (5, 5), 1, stride=2, padding=((1, 2), (1, 2))),
     depthwise((11, 13), 34, (4, 3), stride=3),
     depthwise((10, 9), 16, (2, 2), stride=2, padding=((0, 0), (0, 0))),
 )
@@ -107,7 +118,14 @@ def test_against_the_reference(at_once, layout, dtype):
 def test_whole_numbers_are_exact(at_once, layout):
     """In any order of sums, so that no row is left out or counted twice where the work is cut."""
     rng = np.random.default_rng(5)
-    for problem in (depthwise((61, 50), 32, (3, 3), 3), depthwise((64, 71), 24, (3, 3), 2, stride=2)):
+    strided = depthwise((34, 33), 24, (5, 5), 3, stride=2, padding=TWO_EACH)
+    for problem in (
+        *(() if layout == "NCHW" else (strided,)),
+        depthwise((61, 50), 32, (3, 3), 3),
+        depthwise((64, 71), 24, (3, 3), 2, stride=2),
+        depthwise((34, 50), 40, (5, 5), 3, padding=TWO_EACH),
+        depthwise((20, 33), 24, (7, 7), padding=((3, 3), (3, 3))),
+    ):
         x, y = (to_layout(whole(rng, shape), layout) for shape in (problem.input_shape, problem.output_shape))
         w = whole(rng, problem.weight_shape)
         options = {**problem.geometry, "layout": layout, "algorithm": "depthwise"}
@@ -119,7 +137,11 @@ def test_whole_numbers_are_exact(at_once, layout):
 @each_layout
 @each_dtype
 def test_threads_do_not_change_a_bit(at_once, layout, dtype):
-    for problem in (depthwise((40, 33), 40, (3, 3), 5, stride=2), depthwise((14, 14), 130, (3, 3), 3)):
+    for problem in (
+        depthwise((40, 33), 40, (3, 3), 5, stride=2),
+        depthwise((14, 14), 130, (3, 3), 3),
+        depthwise((14, 15), 130, (5, 5), 3, padding=TWO_EACH),
+    ):
         x, w, y = arrays(problem, dtype, layout)
         options = {**problem.geometry, "layout": layout, "algorithm": "depthwise"}
         with fc.threads(1):
@@ -256,8 +278,11 @@ def test_no_call_reads_or_writes_other_sizes():
 @each_dtype
 def test_what_is_not_finite_stays_in_its_windows(at_once, dtype):
     """At the corner of the image, where some taps see no output: those have no part in it."""
-    for stride in (1, 2):
-        problem = depthwise((9, 11), 32, (3, 3), stride=stride)
+    by_lines = fc.isa() in ("avx512", "neon") and dtype == "float32"  # others pad with zeros
+    larger = ((5, 1), (5, 2), (7, 1)) if by_lines else ()
+    for taps, stride in ((3, 1), (3, 2), *larger):
+        middle = (taps // 2,) * 2
+        problem = depthwise((9, 11), 32, (taps, taps), stride=stride, padding=(middle, middle))
         for which in range(3):
             given = arrays(problem, dtype, "NHWC")
             corner = (slice(None), 0, 0, 0) if which == 1 else (0, 0, 0)
@@ -266,4 +291,19 @@ def test_what_is_not_finite_stays_in_its_windows(at_once, dtype):
             found = fc.grad.conv2d(*given, **problem.geometry, layout="NHWC", algorithm="depthwise")
             for i, (mine, parts) in enumerate(zip(found, truth(problem, *seen, "NHWC"), strict=True)):
                 takes_part = (parts > 0) & (which in ((1, 2), (0, 2), (2,))[i])
-                np.testing.assert_array_equal(~np.isfinite(mine), takes_part, err_msg=f"{i} of {which}, {stride}")
+                np.testing.assert_array_equal(~np.isfinite(mine), takes_part, err_msg=f"{i} of {which}, {problem}")
+
+
+@pytest.mark.parametrize(
+    "problem", [p for p in PROBLEMS + CHANNELS_LAST if p.kernel in ((3, 3), (5, 5), (7, 7))], ids=str
+)
+def test_inputs_have_the_bits_that_they_have_alone(problem):
+    """Summed in the order of outputs, whatever is summed beside them, and with the same NaN."""
+    x, w, y = arrays(problem, "float32", "NHWC")
+    y[0, -1], w[0] = np.inf, np.nan
+    options = {**problem.geometry, "layout": "NHWC", "algorithm": "depthwise"}
+    alone = fc.grad.conv2d(x, w, y, **options, needs=("input",))[0]
+    with pytest.MonkeyPatch.context() as patch:
+        one_pass_only(patch)
+        found = fc.grad.conv2d(x, w, y, **options)[0]
+    np.testing.assert_array_equal(found.view(np.uint32), alone.view(np.uint32))

@@ -9,20 +9,20 @@
 //
 // The input's gradient is that of views.c, by the kernels of conv/depthwise.c: of stride s, the inputs of one phase, those
 // at r modulo s along each axis, are a convolution of the output's gradient by every s-th tap in reverse.  Over pixels two
-// columns apart it is that of input_depthwise.c.  Over channels by 3 x 3 taps one kernel has all three.
+// columns apart it is that of input_depthwise.c.  Over channels one kernel has all three for the commonest sizes.
 #include "grad/layer.h"
 #include "conv/parts.h"
 #include "core/family.h"
 #include "grad/input_phases.h"
 #include "grad/weight_depthwise.h"
+#include "kernels/depthwise.h"
 
 extern const fc_kind fc_kind_depthwise_input;
 
 // Multiply-adds of a row of a task at most, some milliseconds; numbers that are added one after the other in their own type.
 enum { FC_ROW_MACS = 1 << 24, FC_CHAIN = 1024, FC_MOST_PHASES = 64 };
-
-// How many times as long a multiply-add takes in steps as in the forward kernels.
-#define FC_STEPS_PACE 0.6
+// Numbers of a row of a vector of channels, of which lines by five taps find the window's in the first-level cache.
+enum { FC_LINE_NUMBERS = 1280 };
 
 fc_status fc_check_layer_gradient(const void *problem, char message[FC_MESSAGE]) {
     const fc_layer_gradient *g = problem;
@@ -57,16 +57,22 @@ static int by_rows(const fc_problem *p, int over_channels) { return !over_channe
 
 static int is_point(const fc_axis *a) { return a->in == 1 && a->out == 1 && a->kernel == 1; }
 
-// Three taps, and the one in the middle sees an input wherever there is an output, which counts each once for the bias.
-static int has_steps(const fc_axis *a) {
-    return a->kernel == 3 && a->dilation == 1 && a->stride <= 2 && a->pad <= 1 &&
-           (a->out - 1) * a->stride + 1 - a->pad < a->in;
+// The tap in the middle sees an input wherever there is an output, which counts each once for the bias.
+static int has_middle(const fc_axis *a) {
+    const int64_t middle = a->kernel / 2;
+    return a->pad <= middle && (a->out - 1) * a->stride + middle - a->pad < a->in;
+}
+
+// Long lines by five taps are slower than the forward kernels, which keep inputs of several rows in registers.
+static int is_long(const fc_axis *w, const fc_kernels *k) {
+    return w->kernel == 5 && w->stride == 1 && w->in * k->vl > FC_LINE_NUMBERS;
 }
 
 // Over channels all gradients are one kernel's.
-static int by_steps(const fc_problem *p, int over_channels) {
-    return over_channels && p->in_channels == 1 && is_point(&p->axis[0]) && has_steps(&p->axis[1]) &&
-           has_steps(&p->axis[2]) && p->axis[1].stride == p->axis[2].stride;
+static int by_steps(const fc_problem *p, const fc_kernels *k, int over_channels) {
+    return over_channels && p->in_channels == 1 && is_point(&p->axis[0]) &&
+           fc_depthwise_has_steps(p, fc_many_registers(k) && k->dtype == FC_F32) && has_middle(&p->axis[1]) &&
+           has_middle(&p->axis[2]) && !is_long(&p->axis[2], k);
 }
 
 static int64_t first_step(const fc_axis *a) { return a->pad / a->stride; }
@@ -75,23 +81,23 @@ static int64_t steps_of(const fc_axis *a) { return (a->in - 1 + a->pad) / a->str
 // As the weights' gradient is cut, by rows of outputs, or of steps.
 static fc_grad_cut cut_of(const fc_layer_gradient *g, const fc_kernels *k) {
     fc_grad_cut cut = fc_grad_cut_of(&g->weight, k);
-    if (by_steps(&g->weight, cut.over_channels)) cut.rows = g->weight.batch * steps_of(&g->weight.axis[1]);
+    if (by_steps(&g->weight, k, cut.over_channels)) cut.rows = g->weight.batch * steps_of(&g->weight.axis[1]);
     return cut;
 }
 
 // All inputs are one.
-static int is_whole(const fc_problem *p, int over_channels) {
-    return by_rows(p, over_channels) || by_steps(p, over_channels);
+static int is_whole(const fc_problem *p, const fc_kernels *k, int over_channels) {
+    return by_rows(p, over_channels) || by_steps(p, k, over_channels);
 }
 
-static int64_t phase_count(const fc_problem *p, int over_channels) {
-    return is_whole(p, over_channels) ? 1 : phases_of(&p->axis[0]) * phases_of(&p->axis[1]) * phases_of(&p->axis[2]);
+static int64_t phase_count(const fc_problem *p, const fc_kernels *k, int over_channels) {
+    return is_whole(p, k, over_channels) ? 1 : phases_of(&p->axis[0]) * phases_of(&p->axis[1]) * phases_of(&p->axis[2]);
 }
 
 // Of the input's problem; false if it has no tap.
-static int phase_of(const fc_problem *p, int over_channels, int64_t index, layer_phase *phase) {
+static int phase_of(const fc_problem *p, const fc_kernels *k, int over_channels, int64_t index, layer_phase *phase) {
     *phase = (layer_phase){.problem = *p, .step = {1, 1, 1}};
-    if (is_whole(p, over_channels)) return 1;
+    if (is_whole(p, k, over_channels)) return 1;
     fc_problem *f = &phase->problem;
     f->direction = FC_FORWARD;
     f->src = p->dst;
@@ -140,11 +146,18 @@ static const char *refusal(const fc_problem *p, const fc_kernels *k, int over_ch
     const int64_t together = over_channels ? FC_BLOCK_VECTORS * k->vl : 1;
     const double row = (double)fc_taps(p) * (double)p->axis[2].in * (double)together;
     if (row > FC_ROW_MACS) return "a row takes more than 16 million multiply-adds";
-    for (int i = 0; i < FC_AXES && !is_whole(p, over_channels); i++) {
+    for (int i = 0; i < FC_AXES && !is_whole(p, k, over_channels); i++) {
         if (p->axis[i].stride > p->axis[i].kernel) return "some inputs have no tap";
         if (p->axis[i].stride > 1 && p->axis[i].dilation > 1) return "a strided kernel is dilated";
     }
-    return phase_count(p, over_channels) > FC_MOST_PHASES ? "there are more than 64 phases" : NULL;
+    return phase_count(p, k, over_channels) > FC_MOST_PHASES ? "there are more than 64 phases" : NULL;
+}
+
+// How many times as long a multiply-add takes in steps as in the forward kernels: what is not, at either end of a line of taps,
+// takes its share of more of them, and inputs two columns apart are as many more to read and write.
+static double steps_pace(const fc_axis *w) {
+    if (w->kernel == 3) return 0.6;
+    return w->stride == 2 ? 1.0 : w->kernel == 5 ? 0.8 : 0.65;
 }
 
 // Of all gradients by steps, which read and write each of the three tensors once.
@@ -153,7 +166,8 @@ static double steps_cost(const fc_request *r) {
     const fc_problem *p = &g->weight;
     const fc_costs *c = &r->options->costs;
     const fc_grad_cut s = cut_of(g, r->kernels);
-    return 3 * c->fixed + FC_STEPS_PACE * c->depthwise * 2 * fc_macs(p) / (double)p->groups * (double)s.units +
+    return 3 * c->fixed +
+           steps_pace(&p->axis[2]) * c->depthwise * 2 * fc_macs(p) / (double)p->groups * (double)s.units +
            fc_cost_elements((double)s.parts * (double)s.sums, c);
 }
 
@@ -171,11 +185,11 @@ static fc_verdict ask(const fc_request *r) {
     const int over_channels = fc_grad_cut_of(&g->weight, r->kernels).over_channels;
     v.refusal = refusal(p, r->kernels, over_channels);
     v.cost += options.costs.fixed;
-    const int steps = by_steps(p, over_channels);
+    const int steps = by_steps(p, r->kernels, over_channels);
     if (steps) v.cost = steps_cost(r);
-    for (int64_t i = 0; !steps && !v.refusal && i < phase_count(p, over_channels); i++) {
+    for (int64_t i = 0; !steps && !v.refusal && i < phase_count(p, r->kernels, over_channels); i++) {
         layer_phase phase;
-        (void)phase_of(p, over_channels, i, &phase);
+        (void)phase_of(p, r->kernels, over_channels, i, &phase);
         const fc_verdict input = r->planner->ask_own(&(fc_op){FC_CONV, &phase.problem}, &options);
         v.refusal = input.refusal;
         v.cost += input.cost + input.packing;
@@ -198,11 +212,11 @@ static fc_status layout(fc_plan *plan, const fc_request *r, char message[FC_MESS
     (void)r, (void)message;
     const fc_problem *p = &plan->layer_gradient.input;
     const fc_grad_cut cut = cut_of(&plan->layer_gradient, plan->kernels);
-    const int64_t count = phase_count(p, cut.over_channels);
+    const int64_t count = phase_count(p, plan->kernels, cut.over_channels);
     layer_phases *all = plan->state = calloc(1, sizeof *all + (size_t)count * sizeof(layer_phase));
     if (!all) return FC_NO_MEMORY;
     for (int64_t i = 0; i < count; i++)
-        if (phase_of(p, cut.over_channels, i, &all->phases[all->count])) {
+        if (phase_of(p, plan->kernels, cut.over_channels, i, &all->phases[all->count])) {
             layer_phase *phase = &all->phases[all->count++];
             phase->packed = all->packed;
             all->packed += channels_of(&cut, plan->kernels->vl) * fc_taps(&phase->problem);
@@ -491,7 +505,7 @@ static void stages(const fc_plan *plan, int threads, fc_list *list) {
     const layer_work *context = fc_list_keep(list, &work, sizeof work);
     if (!kept || !context) return;
     fc_list_stage(list, plan, pack_task, cut.blocks, context);
-    if (by_steps(&g->weight, cut.over_channels)) {
+    if (by_steps(&g->weight, k, cut.over_channels)) {
         fc_list_stage(list, plan, steps_task, cut.parts * cut.blocks, context);
     } else {
         list->at.dst = at.further;

@@ -21,4 +21,10 @@ static inline int fc_depthwise_is(const fc_problem *p, int64_t taps, int64_t apa
            w->dilation == 1;
 }
 
+// Those of which one kernel has all gradients: the larger in float32, where there are 32 registers of vectors.
+static inline int fc_depthwise_has_steps(const fc_problem *p, int larger) {
+    return fc_depthwise_is(p, 3, 1) || fc_depthwise_is(p, 3, 2) ||
+           (larger && (fc_depthwise_is(p, 5, 1) || fc_depthwise_is(p, 5, 2) || fc_depthwise_is(p, 7, 1)));
+}
+
 #endif

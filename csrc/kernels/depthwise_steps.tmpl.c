@@ -11,8 +11,6 @@
 // products of either kind, and are read once for a row of steps.  An input's gradient is summed in the order of outputs, as
 // it is by itself.
 
-enum { FC_NAME(steps_run) = 512 }; // numbers that are added one after the other
-
 // A row of steps, of one vector of channels.
 typedef struct FC_NAME(steps_row) {
     const fc_depthwise_steps *work;
@@ -187,6 +185,8 @@ FC_INLINE void FC_NAME(steps)(const fc_depthwise_steps *work, const int s) {
 
 // Steps of one column after the other; strides of one and two.
 void FC_NAME(depthwise_steps)(const fc_depthwise_steps *work) {
-    if (work->problem->axis[2].stride == 1) FC_NAME(steps)(work, 1);
+    const fc_axis *w = &work->problem->axis[2];
+    if (FC_KNOWN_SIZES && FC_MR * FC_NV >= 24 && w->kernel > 3) FC_NAME(lines)(work);
+    else if (w->stride == 1) FC_NAME(steps)(work, 1);
     else FC_NAME(steps)(work, 2);
 }

@@ -199,8 +199,9 @@ typedef struct fc_depthwise_grad {
     int64_t tap, vector; // from tap to tap, and from vector to vector
 } fc_depthwise_grad;
 
-// All gradients between single channels of a kernel of 3 x 3 taps: inputs of the rows of steps [row, end) of an image, and what
-// those add to the sums of the weights' gradient and of the bias'.  src, grad and dst point to the first of `channels` in it.
+// All gradients between single channels of the kernels of fc_depthwise_has_steps: inputs of the rows of steps [row, end) of an
+// image, and what those add to the sums of the weights' gradient and of the bias'.  src, grad and dst point to the first of
+// `channels` in it.
 typedef struct fc_depthwise_steps {
     const fc_problem *problem; // of the weights' gradient; strides of 1 or 2
     const fc_view *result;     // the input's gradient

@@ -4,6 +4,7 @@
 #include "kernels/depthwise.tmpl.c"
 #include "kernels/depthwise_channels.tmpl.c"
 #include "kernels/depthwise_grad.tmpl.c"
+#include "kernels/depthwise_lines.tmpl.c"
 #include "kernels/depthwise_phases.tmpl.c"
 #include "kernels/depthwise_steps.tmpl.c"
 #include "kernels/stencil.tmpl.c"
