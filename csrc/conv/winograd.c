@@ -131,7 +131,7 @@ static double image_bytes(const fc_problem *p, const fc_kernels *k) {
                                                        p->out_channels * fc_positions(p) / (p->pooled ? 4 : 1));
 }
 
-// Images whose channels are no neighbours are transposed on their way, there and back.  Where columns are none either, as
+// Images whose channels are no neighbours are transposed on their way, in registers, there and back.  Where columns are none either, as
 // in images that are turned or phases of dilated ones, they are gathered element by element, a cache line for each or for
 // some; each takes twice as long where they exceed L2 by far.
 static double transposing(const fc_request *r, const fc_winograd *w) {
@@ -151,7 +151,7 @@ static double transposing(const fc_request *r, const fc_winograd *w) {
     }
     if (image_bytes(p, k) > 4 * (double)r->options->machine.l2) apart *= 2;
     const double tiles = (double)(w->tiles * p->groups);
-    return fc_cost_turned(tiles * turned, c) + fc_cost_elements(tiles * apart, c);
+    return tiles * turned * c->copied + fc_cost_elements(tiles * apart, c);
 }
 
 static double cost(const fc_request *r, int64_t m) {
@@ -162,8 +162,9 @@ static double cost(const fc_request *r, int64_t m) {
     const double points = (double)w.form.points, tiles = (double)(w.tiles * p->groups);
     const double out = (double)(w.parts * w.gemm->nr);
     const double rows = (double)fc_min(w.most, w.gemm->mr), short_rows = rows / fmax(rows, 4.0);
-    // A vector of input channels that is not whole takes about twice the time, and of a phase three times.
-    const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl ? w.form.stride : 0);
+    // A vector of input channels that is not whole takes twice the time where these are neighbours, and of a phase three times.
+    const int64_t more = w.form.stride > 1 ? 2 : p->src.channel == 1;
+    const int64_t in = fc_ceil_div(p->in_channels, k->vl) + (p->in_channels % k->vl ? more : 0);
     const double vectors =
         points * tiles * (double)(fc_winograd_blocks(&w.form) * in + fc_ceil_div(p->out_channels, k->vl));
     const double weights = points * (double)w.depth * out * (double)(p->groups * k->element);
