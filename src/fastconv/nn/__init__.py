@@ -33,6 +33,8 @@ from fastconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTransp
 from fastconv.nn.layer_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm
 from fastconv.nn.linear import Flatten, Identity, Linear
 from fastconv.nn.loss import CrossEntropyLoss, MSELoss
+from fastconv.nn.lp_pool import LPPool1d, LPPool2d, LPPool3d
+from fastconv.nn.max_unpool import MaxUnpool1d, MaxUnpool2d, MaxUnpool3d
 from fastconv.nn.module import LoadResult, Module, StateDictError
 from fastconv.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LocalResponseNorm
 from fastconv.nn.parameter import Buffer, Parameter
@@ -46,15 +48,9 @@ from fastconv.nn.pool import (
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
-    LPPool1d,
-    LPPool2d,
-    LPPool3d,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
-    MaxUnpool1d,
-    MaxUnpool2d,
-    MaxUnpool3d,
 )
 from fastconv.nn.upsample import Upsample
 

@@ -25,15 +25,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
-    "LPPool1d",
-    "LPPool2d",
-    "LPPool3d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
-    "MaxUnpool1d",
-    "MaxUnpool2d",
-    "MaxUnpool3d",
 ]
 __dir__ = only(__all__)
 
@@ -208,69 +202,6 @@ class _AdaptiveMaxPool(_Pool):
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
-
-
-class _MaxUnpool(_Pool):
-    function = "max_unpool"
-
-    def __init__(
-        self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, *, layout: str | None = None
-    ) -> None:
-        # torch shows one number per axis here.
-        kernel = _args.per_axis(kernel_size, self.rank, "kernel_size", 1)
-        steps = kernel if stride is None or stride in ([], ()) else _args.per_axis(stride, self.rank, "stride", 1)
-        self._set_window(kernel, steps, _args.per_axis(padding, self.rank, "padding", 0))
-        self._set_layout(layout)
-
-    def forward(self, input: ArrayLike, indices: ArrayLike, output_size: tuple[int, ...] | None = None) -> np.ndarray:
-        window = (self.kernel_size, self.stride, self.padding, output_size)
-        y = self._forward()(input, indices, *window, layout=self.layout)
-        self.save_for_backward(indices, self._seen(input)[1])
-        return y
-
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        indices, order = self.saved()
-        return self._gradient(order, grad_output, indices) if self.needs_input_grad else None
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class _LPPool(_Pool):
-    function = "lp_pool"
-
-    def __init__(
-        self,
-        norm_type: float,
-        kernel_size: Size,
-        stride: Size | None = None,
-        ceil_mode: bool = False,
-        *,
-        layout: str | None = None,
-    ) -> None:
-        self.norm_type, self.ceil_mode = norm_type, ceil_mode
-        self.kernel_size = self._checked(kernel_size, "kernel_size")
-        self.stride = None if stride is None else self._checked_stride(stride)
-        self._set_layout(layout)
-
-    def _window(self) -> tuple[Any, ...]:
-        return (self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
-
-    def forward(self, input: ArrayLike) -> np.ndarray:
-        self.save_for_backward(input)
-        return self._forward()(input, *self._window(), layout=self.layout)
-
-    def backward(self, grad_output: np.ndarray) -> np.ndarray | Any:
-        (x,) = self.saved()
-        if not self.needs_input_grad:
-            return None
-        return self._gradient(self._seen(x)[1], grad_output, x, *self._window())
-
-    def extra_repr(self) -> str:
-        return (
-            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"ceil_mode={self.ceil_mode}"
-        )
 
 
 class MaxPool2d(_MaxPool):
@@ -491,112 +422,6 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     >>> import numpy as np, fastconv.nn as nn
     >>> nn.AdaptiveMaxPool3d(1)(np.ones((1, 1, 4, 4, 4))).shape
     (1, 1, 1, 1, 1)
-    """
-
-    rank = 3
-
-
-class MaxUnpool2d(_MaxUnpool):
-    """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool2d`.
-
-    Parameters
-    ----------
-    kernel_size : int or (int, int)
-    stride : int or (int, int), optional
-        `kernel_size` if not given.
-    padding : int or (int, int)
-    layout : {"NCHW", "NHWC"}, keyword only
-
-    It is called with the maxima and their indices, and perhaps the `output_size`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn as nn
-    >>> y, where = nn.MaxPool2d(2, return_indices=True)(np.ones((1, 1, 4, 4)))
-    >>> nn.MaxUnpool2d(2)(y, where).shape
-    (1, 1, 4, 4)
-    """
-
-    rank = 2
-
-
-@of_rank(1, MaxUnpool2d)
-class MaxUnpool1d(_MaxUnpool):
-    """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool1d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn as nn
-    >>> y, where = nn.MaxPool1d(2, return_indices=True)(np.ones((1, 1, 4)))
-    >>> nn.MaxUnpool1d(2)(y, where).shape
-    (1, 1, 4)
-    """
-
-    rank = 1
-
-
-@of_rank(3, MaxUnpool2d)
-class MaxUnpool3d(_MaxUnpool):
-    """Maxima back to where they were found, zeros elsewhere, as `torch.nn.MaxUnpool3d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn as nn
-    >>> y, where = nn.MaxPool3d(2, return_indices=True)(np.ones((1, 1, 4, 4, 4)))
-    >>> nn.MaxUnpool3d(2)(y, where).shape
-    (1, 1, 4, 4, 4)
-    """
-
-    rank = 3
-
-
-class LPPool2d(_LPPool):
-    """The p-norm of each window, but for the signs, as `torch.nn.LPPool2d`.
-
-    Parameters
-    ----------
-    norm_type : float
-        p, not 0; infinite for the largest magnitude.
-    kernel_size : int or (int, int)
-    stride : int or (int, int), optional
-        `kernel_size` if not given.
-    ceil_mode : bool
-        Keep the last, incomplete window.
-    layout : {"NCHW", "NHWC"}, keyword only
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn as nn
-    >>> nn.LPPool2d(2, 2)(np.ones((1, 1, 4, 4))).shape
-    (1, 1, 2, 2)
-    """
-
-    rank = 2
-
-
-@of_rank(1, LPPool2d)
-class LPPool1d(_LPPool):
-    """The p-norm of each window, but for the signs, as `torch.nn.LPPool1d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn as nn
-    >>> nn.LPPool1d(2, 2)(np.ones((1, 1, 4))).shape
-    (1, 1, 2)
-    """
-
-    rank = 1
-
-
-@of_rank(3, LPPool2d)
-class LPPool3d(_LPPool):
-    """The p-norm of each window, but for the signs, as `torch.nn.LPPool3d`.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn as nn
-    >>> nn.LPPool3d(2, 2)(np.ones((1, 1, 4, 4, 4))).shape
-    (1, 1, 2, 2, 2)
     """
 
     rank = 3
